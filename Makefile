@@ -1,0 +1,37 @@
+# Each target sets up what it needs: a virtual environment in .venv with placeray and its dependencies.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.placeray-installed
+export OMP_NUM_THREADS ?= $(shell nproc)
+
+.PHONY: demo test lint test-fault test-slow bench-index clean
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/placeray demo --out placeray-demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not fault"
+
+test-fault: $(STAMP)
+	$(BIN)/python -m pytest -m fault
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+bench-index: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_index
+
+clean:
+	rm -rf $(VENV) placeray-demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Pixels to numbers: decoding, the SelaVPR model, matching and weights."""

@@ -1,0 +1,1 @@
+"""Whole jobs: index, evaluate, demo, and the command line."""

@@ -1,0 +1,1 @@
+"""One query from image bytes to ranked places."""

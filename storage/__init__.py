@@ -1,0 +1,1 @@
+"""What is true on disk: records and descriptors in LanceDB, local features in Parquet."""
