@@ -1,0 +1,214 @@
+"""Mutual nearest neighbours between two sets of local features: counts, pairs, similarities.
+
+A pair of cells (one of the query, one of the candidate) is mutual when each is the other's most similar cell
+by inner product; among equals the first index wins. The number of mutual pairs is SelaVPR's re-ranking score
+(Lu et al., "Towards Seamless Adaptation of Pre-trained Models for Visual Place Recognition", ICLR 2024,
+section 3.3); no geometry is verified.
+
+The whole similarity tensor is never held: it is folded block by block, a block being some cells of one large
+candidate or several whole small candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["matched_pairs", "mutual_nn_count", "mutual_nn_mean_similarity"]
+
+Features = Tensor | NDArray[np.floating]
+
+# Similarities held at once. On a CPU about 3 MiB, which stays in its cache; on an accelerator 32 MiB, enough
+# to keep it busy.
+_CPU_BLOCK = 3 << 18
+_ACCELERATOR_BLOCK = 1 << 23
+
+
+def mutual_nn_count(query: Features, candidates: Features, *, min_similarity: float | None = None) -> Tensor:
+    """Count the mutual nearest neighbours between a query and each candidate.
+
+    Args:
+        query: (N, C) or (H, W, C) any float dtype, finite; unit L2 norm per cell for cosine similarity.
+        candidates: (K, N', C) or (K, H', W', C) any float dtype, finite; N' may differ from N.
+        min_similarity: Only mutual pairs of at least this inner product count; None counts all.
+
+    Returns:
+        (K,) int64 counts, on the query's device.
+
+    Raises:
+        ValueError: shapes do not fit, a dtype is no float, or a value is not finite.
+    """
+    cells, others = _query_cells(query), _candidate_cells(candidates)
+    partner, similarity = _mutual_partners(cells, others)
+    counted = partner >= 0
+    if min_similarity is not None:
+        counted &= similarity >= min_similarity
+    return counted.sum(dim=1)
+
+
+def matched_pairs(
+    query: Features, candidate: Features, *, min_similarity: float | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """List the mutual nearest neighbours between two feature sets, as for drawing them.
+
+    Args:
+        query: (N, C) or (H, W, C) any float dtype, finite.
+        candidate: (N', C) or (H', W', C) any float dtype, finite.
+        min_similarity: Only pairs of at least this inner product are listed; None lists all.
+
+    Returns:
+        indices: (M, 2) int64, query cell and candidate cell in row-major order, sorted by query cell.
+        similarity: (M,) float32, the inner product of each pair.
+
+    Raises:
+        ValueError: shapes do not fit, a dtype is no float, or a value is not finite.
+    """
+    cells, others = _query_cells(query), _query_cells(candidate, name="candidate")[None]
+    partner, similarity = _mutual_partners(cells, others)
+    listed = partner[0] >= 0
+    if min_similarity is not None:
+        listed &= similarity[0] >= min_similarity
+    rows = listed.nonzero().squeeze(1)
+    indices = torch.stack((rows, partner[0, rows]), dim=1)
+    return indices.cpu().numpy(), similarity[0, rows].cpu().numpy()
+
+
+def mutual_nn_mean_similarity(query: Features, candidates: Features) -> Tensor:
+    """Average the similarity over the mutual nearest neighbours; gradients flow through the pairs found.
+
+    This is the quantity s inside SelaVPR's mutual-nearest-neighbour local feature loss (section 3.4). At
+    least one pair is always mutual: the first largest entry of the similarity matrix.
+
+    Args:
+        query: (N, C) or (H, W, C) any float dtype, finite, unit L2 norm per cell.
+        candidates: (K, N', C) or (K, H', W', C) any float dtype, finite, unit L2 norm per cell.
+
+    Returns:
+        (K,) float32 mean similarities, on the query's device.
+
+    Raises:
+        ValueError: shapes do not fit, a dtype is no float, or a value is not finite.
+    """
+    cells, others = _query_cells(query), _candidate_cells(candidates)
+    with torch.no_grad():
+        partner, _ = _mutual_partners(cells, others)
+    cells = _as_float32(cells, cells)
+    means = []
+    for found, other in zip(partner, others, strict=True):
+        rows = (found >= 0).nonzero().squeeze(1)
+        pairs = cells[rows] * _as_float32(other, cells)[found[rows]]
+        means.append(pairs.sum(dim=1).mean())
+    return torch.stack(means) if means else cells.new_zeros(0)
+
+
+def _query_cells(features: Features, *, name: str = "query") -> Tensor:
+    if features.ndim not in (2, 3):
+        raise ValueError(f"{name} has shape {tuple(features.shape)}: pass (N, C) or (H, W, C)")
+    cells = features.reshape(-1, features.shape[-1])
+    _require_float_cells(cells, name)
+    return cells if isinstance(cells, Tensor) else torch.from_numpy(np.array(cells, dtype=np.float32))
+
+
+def _candidate_cells(features: Features) -> Features:
+    if features.ndim not in (3, 4):
+        raise ValueError(f"candidates have shape {tuple(features.shape)}: pass (K, N, C) or (K, H, W, C)")
+    count = int(np.prod(features.shape[1:-1]))
+    cells = features.reshape(features.shape[0], count, features.shape[-1])
+    _require_float_cells(cells, "candidates")
+    return cells
+
+
+def _require_float_cells(cells: Features, name: str) -> None:
+    floating = cells.is_floating_point() if isinstance(cells, Tensor) else cells.dtype.kind == "f"
+    if not floating:
+        raise ValueError(f"{name} have dtype {cells.dtype}: convert them to float32 or float16 first")
+    if 0 in cells.shape[-2:]:
+        raise ValueError(f"{name} hold no cells (shape {tuple(cells.shape)}): pass at least one")
+
+
+def _as_float32(features: Features, like: Tensor) -> Tensor:
+    """Move features to the device of `like` as float32; NumPy arrays are copied, they may be read-only."""
+    if isinstance(features, Tensor):
+        return features.to(device=like.device, dtype=torch.float32)
+    return torch.from_numpy(np.array(features, dtype=np.float32)).to(like.device)
+
+
+@torch.no_grad()
+def _mutual_partners(query: Tensor, candidates: Features) -> tuple[Tensor, Tensor]:
+    """Find for each query cell its mutual candidate cell.
+
+    Args:
+        query: (N, C) float.
+        candidates: (K, N', C) float.
+
+    Returns:
+        partner: (K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
+        similarity: (K, N) float32, each query cell's largest inner product.
+    """
+    cells = _as_float32(query.detach(), query)
+    channels, (count, size, width) = cells.shape[1], candidates.shape
+    if width != channels:
+        raise ValueError(
+            f"query cells have {channels} channels, candidate cells {width}: compare features of one model"
+        )
+    transposed = cells.T
+    partner = torch.full((count, len(cells)), -1, dtype=torch.int64, device=cells.device)
+    best = torch.full((count, len(cells)), -torch.inf, device=cells.device)
+    on_cpu = cells.device.type == "cpu"
+    rows = max(1, (_CPU_BLOCK if on_cpu else _ACCELERATOR_BLOCK) // len(cells))
+    group = max(1, rows // size)
+    fold = _fold_on_cpu if on_cpu else _fold
+    for start in range(0, count, group):
+        others = _as_float32(candidates[start : start + group], cells)
+        at = slice(start, start + len(others))
+        for first in range(0, size, rows):
+            some = others[:, first : first + rows]
+            block = (some.reshape(-1, channels) @ transposed).view(len(others), -1, len(cells))
+            fold(block, first, partner[at], best[at])
+    # A value that is not finite makes the largest similarity of its cell, or of every cell, not finite.
+    if not bool(torch.isfinite(best).all()):
+        raise ValueError("features hold NaN or infinite values: extract them again, or run `placeray verify`")
+    return partner, best
+
+
+def _fold(block: Tensor, first: int, partner: Tensor, best: Tensor) -> None:
+    """Fold one block of similarities into the running result, in place.
+
+    Args:
+        block: (G, R, N) float32, R cells of each of G candidates against N query cells.
+        first: Index of the block's first candidate cell.
+        partner: (G, N) int64, see `_mutual_partners`.
+        best: (G, N) float32, largest similarity so far.
+    """
+    row_choice = block.argmax(dim=2)
+    top, top_row = block.max(dim=1)
+    mutual = row_choice.gather(1, top_row) == torch.arange(block.shape[2], device=block.device)
+    # Strictly better: of equal candidate cells the one of an earlier block stays. NaN must not get lost.
+    better = (top > best) | top.isnan()
+    partner.copy_(torch.where(better, torch.where(mutual, top_row + first, -1), partner))
+    best.copy_(torch.where(better, top, best))
+
+
+def _fold_on_cpu(block: Tensor, first: int, partner: Tensor, best: Tensor) -> None:
+    """Do what `_fold` does, several times faster: only plain maxima and one contiguous argmax.
+
+    A cell's row maximum that equals the column maximum at its own choice is mutual, provided no other row of
+    the block reaches that column maximum; where one does, and where values are not finite, `_fold` decides.
+    """
+    values = block.numpy()
+    top = block.amax(dim=1)
+    reached = np.count_nonzero((block == top[:, None]).numpy())
+    if reached != top.numel():
+        _fold(block, first, partner, best)
+        return
+    choice = values.argmax(axis=2)
+    row_max = np.take_along_axis(values, choice[:, :, None], axis=2)[:, :, 0]
+    better = top > best
+    partner.masked_fill_(better, -1)
+    torch.maximum(best, top, out=best)
+    chosen = torch.from_numpy(choice)
+    claims = (torch.from_numpy(row_max) == top.gather(1, chosen)) & better.gather(1, chosen)
+    candidate, row = claims.nonzero(as_tuple=True)
+    partner[candidate, chosen[candidate, row]] = row + first
