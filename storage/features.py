@@ -1,0 +1,235 @@
+"""Shards of local features: one Parquet file a batch of images, one row group an image, every page checksummed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.card import Card
+from storage.durable import fault_point, flush, local_folder, name_full_disk
+from storage.errors import InvalidBatch
+from storage.records import ImageRecord
+
+__all__ = ["FEATURES_FOLDER", "FeatureReader", "file_crc32", "shard_path", "write_shard"]
+
+FEATURES_FOLDER = "features"
+_KNOWN_SHARDS = 4096
+_MAX_HEADERS_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 22
+
+
+def shard_path(folder: Path, shard: str) -> Path:
+    """Return where a shard lies in the store at `folder`."""
+    return folder / FEATURES_FOLDER / f"{shard}.parquet"
+
+
+def file_crc32(path: Path) -> str:
+    """Return the CRC-32 of a whole file as eight hex digits."""
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
+
+
+def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) -> str:
+    """Write the local features of a batch so that they survive a power cut.
+
+    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the file,
+    so that damage to any byte of it can be found, also outside the checksummed pages.
+
+    Args:
+        store_uri: Folder of the store.
+        image_ids: B keys, in the order of `features`.
+        features: (B, H, W, C) float16.
+
+    Returns:
+        The shard's name; its rows are numbered in the order of `image_ids`.
+
+    Raises:
+        InvalidBatch: the arguments do not fit together, or a feature is not finite.
+        OutOfSpace: the disk is full; nothing is left of the shard.
+    """
+    if (
+        features.ndim != 4
+        or features.dtype != np.float16
+        or len(features) != len(image_ids)
+        or not len(features)
+    ):
+        raise InvalidBatch(
+            f"{len(image_ids)} image ids with features of shape {features.shape} and type {features.dtype}: "
+            "give one (H, W, C) float16 grid an image"
+        )
+    if not np.isfinite(features).all():
+        raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
+    folder = local_folder(store_uri) / FEATURES_FOLDER
+    name = uuid.uuid4().hex
+    temporary = folder / f".{name}.tmp"
+    flat = np.ascontiguousarray(features).reshape(-1).view(np.uint8)
+    width = flat.size // len(features)
+    table = pa.table(
+        [pa.array(image_ids, pa.string()), pa.Array.from_buffers(pa.binary(width), len(features), [None, pa.py_buffer(flat)])],
+        schema=pa.schema(
+            [pa.field("image_id", pa.string(), nullable=False), pa.field("features", pa.binary(width), nullable=False)]
+        ),
+    )  # fmt: skip
+    try:
+        with name_full_disk(shard_path(folder.parent, name), flat.size):
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=1,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+                store_schema=False,
+            )
+            flush(temporary)
+            name = f"{name}-{file_crc32(temporary)}"
+            fault_point("before_shard")
+            os.rename(temporary, shard_path(folder.parent, name))
+            flush(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fault_point("after_shard")
+    return name
+
+
+class FeatureReader:
+    """Reads single images out of shards; safe to share between threads.
+
+    Remembers where each row of a shard lies, because parsing a footer costs more than reading a row. The bytes of
+    a row go from the file straight into the caller's array and are checked there against the page's CRC-32. Files
+    are not memory-mapped: a map of a file that was cut short kills the process instead of raising.
+    """
+
+    def __init__(self, folder: Path, card: Card, *, known_shards: int = _KNOWN_SHARDS) -> None:
+        """Read the store at `folder`, remembering the row positions of up to `known_shards` files."""
+        self._folder = folder
+        self._shape = (card.grid_height, card.grid_width, card.feature_dim)
+        self._known_shards = known_shards
+        self._positions: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Read the features of these records.
+
+        Returns:
+            features: (K, H, W, C) float16; zeros where they could not be read.
+            ok: (K,) bool; False where the row is missing, damaged, or another image's.
+        """
+        features = np.empty((len(records), *self._shape), dtype=np.float16)
+        ok = np.zeros(len(records), dtype=bool)
+        # Shard by shard and forward in each, which is the order of the disk.
+        for i in sorted(range(len(records)), key=lambda i: (records[i].shard, records[i].row)):
+            ok[i] = self.read(records[i].shard, records[i].row, records[i].image_id, features[i]) is None
+            if not ok[i]:
+                features[i] = 0
+        return features, ok
+
+    def read(self, shard: str, row: int, image_id: str, out: np.ndarray) -> str | None:
+        """Read one row into `out` and return None, or return why it cannot be used.
+
+        Args:
+            shard: Name of the shard.
+            row: Row in it.
+            image_id: Whose features they must be.
+            out: (H, W, C) float16, C-contiguous, written.
+        """
+        try:
+            positions = self._row_positions(shard)
+            if not 0 <= row < len(positions):
+                return f"the shard has {len(positions)} rows, not row {row}"
+            key_at, value_at, value_end = (int(position) for position in positions[row])
+            if value_end - value_at < out.nbytes:
+                return f"the row has fewer than {out.nbytes} bytes"
+            return _read_row(shard_path(self._folder, shard), key_at, value_at, value_end, image_id, out)
+        except FileNotFoundError:
+            return "the shard is missing"
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+            return f"the row cannot be read ({error})"
+
+    def rows(self, shard: str) -> int:
+        """Return how many rows a shard has; 0 where its footer cannot be read."""
+        try:
+            return len(self._row_positions(shard))
+        except (OSError, ValueError, OverflowError, pa.ArrowException):
+            return 0
+
+    def _row_positions(self, shard: str) -> np.ndarray:
+        """Return (rows, 3) int64: where each row's key and features begin, and where its features end."""
+        with self._lock:
+            if shard in self._positions:
+                self._positions.move_to_end(shard)
+                return self._positions[shard]
+        footer = pq.read_metadata(shard_path(self._folder, shard))
+        positions = np.empty((footer.num_row_groups, 3), dtype=np.int64)
+        for row in range(footer.num_row_groups):
+            group = footer.row_group(row)
+            key, value = group.column(0), group.column(1)
+            start = value.data_page_offset
+            positions[row] = key.data_page_offset, start, start + value.total_compressed_size
+        with self._lock:
+            self._positions[shard] = positions
+            while len(self._positions) > self._known_shards:
+                self._positions.popitem(last=False)
+        return positions
+
+
+def _read_row(
+    path: Path, key_at: int, value_at: int, value_end: int, image_id: str, out: np.ndarray
+) -> str | None:
+    """Read the row group whose two pages begin at `key_at` and `value_at`; return None or why it is unusable."""
+    target = memoryview(out).cast("B")
+    value_start = value_end - target.nbytes
+    if not 0 <= key_at < value_at < value_start or value_start - key_at > _MAX_HEADERS_BYTES:
+        return "the footer is damaged"
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        headers = os.pread(fd, value_start - key_at, key_at)
+        size, key_crc = _page_header(headers)
+        key = headers[value_at - key_at - size : value_at - key_at]
+        value_size, value_crc = _page_header(headers[value_at - key_at :])
+        if zlib.crc32(key) != key_crc or value_size != target.nbytes:
+            return "the page holding the key fails its checksum"
+        if key[4:] != image_id.encode():
+            return "the row belongs to another image"
+        if os.preadv(fd, [target], value_start) != target.nbytes:
+            return "the shard is cut short"
+        return None if zlib.crc32(target) == value_crc else "the page fails its checksum"
+    finally:
+        os.close(fd)
+
+
+def _page_header(data: bytes) -> tuple[int, int]:
+    """Return size and CRC-32 of the page whose Thrift header starts `data` (Parquet's PageHeader, fields 1 to 4).
+
+    Raises:
+        ValueError: this is no such header.
+    """
+    values, at = [], 0
+    for _ in range(4):
+        if data[at : at + 1] != b"\x15":  # the next field, an i32
+            raise ValueError("no page header with a checksum")
+        at += 1
+        value = shift = 0
+        while True:
+            byte = data[at] if at < len(data) and shift < 35 else -1
+            if byte < 0:
+                raise ValueError("a page header is cut short")
+            value |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                break
+        values.append((value >> 1) ^ -(value & 1))  # zigzag
+    return values[2], values[3] & 0xFFFFFFFF

@@ -1,0 +1,144 @@
+"""One writer at a time: a lease file held by flock and by a heartbeat."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from storage.durable import name_full_disk
+from storage.errors import StoreLocked
+
+__all__ = ["DEAD_AFTER_S", "HEARTBEAT_S", "Lease"]
+
+HEARTBEAT_S = 5.0
+DEAD_AFTER_S = 15.0
+_POLL_S = 0.2
+_BYTES = 512  # one padded write, so that a reader never sees half a heartbeat
+
+
+class Lease:
+    """The right to write to a store, from `with` to the end of the block.
+
+    On one host the kernel decides: it frees a dead process's flock at once. A shared folder may not carry flock
+    between hosts, so a holder on another host counts as alive until its heartbeat is 15 s old (by wall clocks
+    that agree to a few seconds).
+
+    Attributes:
+        since: When the lease was taken.
+    """
+
+    def __init__(self, folder: Path, *, timeout_s: float = 0.0) -> None:
+        """Prepare to take the lease of the store in `folder`, waiting up to `timeout_s` for another holder."""
+        self._path = folder / "LEASE"
+        self._timeout_s = timeout_s
+        self._fd = -1
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.since = datetime.now(UTC)
+
+    def __enter__(self) -> Lease:
+        """Take the lease.
+
+        Raises:
+            StoreLocked: another writer holds it.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while (holder := self._try_take()) is not None:
+            if time.monotonic() >= deadline:
+                raise StoreLocked(
+                    f"{self._path.parent} is being written by process {holder.get('pid', '?')} on host "
+                    f"{holder.get('host', '?')} since {holder.get('since', '?')}: wait until it is done, or stop it"
+                )
+            time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+        self._thread = threading.Thread(target=self._beat, name="placeray-lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lease back."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._still_ours():
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+        self._fd = -1
+
+    def check(self) -> None:
+        """Make sure that the lease is still held.
+
+        Raises:
+            StoreLocked: it was taken over, after this process was stopped for long.
+        """
+        if not self._still_ours():
+            raise StoreLocked(
+                f"the lease {self._path} was taken over by another writer; nothing was written: "
+                "run the same command again when it is done"
+            )
+
+    def _try_take(self) -> dict[str, Any] | None:
+        """Take the lease and return None, or return what is known of its holder."""
+        with name_full_disk(self._path, _BYTES):
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read(fd)
+            os.close(fd)
+            return holder
+        holder = _read(fd)
+        age_s = time.time() - float(holder.get("beat", 0.0))
+        if holder.get("host", socket.gethostname()) != socket.gethostname() and age_s < DEAD_AFTER_S:
+            os.close(fd)
+            return holder
+        self._fd = fd
+        self.since = datetime.now(UTC)
+        with name_full_disk(self._path, _BYTES):
+            self._write_beat()
+        return None
+
+    def _write_beat(self) -> None:
+        state = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": self.since.isoformat(timespec="seconds"),
+            "token": self._token,
+            "beat": time.time(),
+        }
+        os.pwrite(self._fd, json.dumps(state).encode().ljust(_BYTES), 0)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            if not self._still_ours():
+                return
+            with contextlib.suppress(OSError):  # a full disk: the next beat may go through
+                self._write_beat()
+
+    def _still_ours(self) -> bool:
+        try:
+            same_file = os.stat(self._path).st_ino == os.fstat(self._fd).st_ino
+        except OSError:
+            return False
+        return same_file and _read(self._fd).get("token") == self._token
+
+
+def _read(fd: int) -> dict[str, Any]:
+    """Return the holder's state; empty after a release, or where it cannot be read."""
+    try:
+        state = json.loads(os.pread(fd, _BYTES, 0) or b"{}")
+    except ValueError:
+        return {}
+    return state if isinstance(state, dict) else {}

@@ -1,0 +1,230 @@
+"""From descriptors to the nearest rows: exact and approximate FAISS in memory, LanceDB's index beyond memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from storage.errors import CorruptStore
+from storage.records import Candidate
+from storage.vectors import VectorTable, descriptor_matrix, good_rows, to_records
+
+__all__ = [
+    "RECALL",
+    "IndexSearcher",
+    "MemorySearcher",
+    "Method",
+    "Searcher",
+    "read_good_rows",
+    "readable_pieces",
+]
+
+Method = Literal["exact", "hnsw", "lance"]
+
+# Share of the exact k nearest that each method finds at least, on the seeded data of tests/test_search.py.
+RECALL: dict[Method, float] = {"exact": 1.0, "hnsw": 0.90, "lance": 0.95}
+
+_HNSW_LINKS = 32
+_TIE_WIDTH = 1e-6
+_GPU_MAX_K = 2048
+
+
+class Searcher(Protocol):
+    """Answers from one version of the rows, or from one part of them.
+
+    Attributes:
+        degraded: Whether rows had to be left out because they fail their checksum.
+        count: How many rows it searches.
+    """
+
+    degraded: bool
+    count: int
+
+    def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
+        """Return for each query up to k candidates, best first, equal ones by image_id.
+
+        Args:
+            descriptors: (B, D) float32, unit L2 norm.
+            k: How many candidates.
+        """
+        ...
+
+
+def read_good_rows(table: VectorTable, columns: Sequence[str] | None = None) -> tuple[pa.Table, int]:
+    """Read a version whole, leaving out rows that are damaged or cannot be read.
+
+    Args:
+        table: The version.
+        columns: What to return of each row; all columns are read for the checksum.
+
+    Returns:
+        The rows, and how many were left out.
+    """
+    kept, left_out = [], 0
+    for piece, unreadable in readable_pieces(table):
+        good = good_rows(piece) if len(piece) else piece
+        left_out += unreadable + len(piece) - len(good)
+        kept.append(good if columns is None else good.select(list(columns)))
+    return pa.concat_tables(kept), left_out
+
+
+def readable_pieces(table: VectorTable) -> list[tuple[pa.Table, int]]:
+    """Return the rows in pieces, each with the number of rows lost beside it."""
+    try:
+        pieces = list(table.scan())
+        return [(piece, 0) for piece in pieces] or [(table.take([]), 0)]
+    except CorruptStore:
+        return _halves(table, 0, table.count())
+
+
+def _halves(table: VectorTable, start: int, stop: int) -> list[tuple[pa.Table, int]]:
+    """Read rows start..stop by halving around what cannot be read."""
+    try:
+        return [(table.take(range(start, stop)), 0)]
+    except CorruptStore:
+        if stop - start <= 1:
+            return [(table.take([]), stop - start)]
+        middle = (start + stop) // 2
+        return _halves(table, start, middle) + _halves(table, middle, stop)
+
+
+class MemorySearcher:
+    """FAISS over rows held in memory: flat (exact) or HNSW (approximate).
+
+    Stored descriptors are brought to unit norm in float32, so an inner product is the cosine of what is stored.
+    The best are scored once more in float64, so that equal descriptors score equal whatever their place.
+
+    Attributes:
+        degraded: Whether rows had to be left out.
+        count: How many rows it searches.
+    """
+
+    def __init__(self, rows: pa.Table, *, approximate: bool = False, degraded: bool = False) -> None:
+        """Index stored rows.
+
+        Args:
+            rows: Rows with every column of `row_schema`, checked.
+            approximate: Use HNSW instead of comparing with every row.
+            degraded: Whether rows had to be left out.
+
+        Raises:
+            ImportError: FAISS is not installed.
+        """
+        self.degraded = degraded
+        self.count = len(rows)
+        self._exact = not approximate
+        vectors = descriptor_matrix(rows).astype(np.float32)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+        self._rows = rows.drop_columns(["descriptor"])
+        self._index = _build(vectors, approximate=approximate)
+        self._on_gpu = False
+        if self._exact:
+            self._index, self._on_gpu = _to_gpu(self._index)
+
+    def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
+        """Return for each query up to k candidates, best first, equal ones by image_id.
+
+        Args:
+            descriptors: (B, D) float32, unit L2 norm.
+            k: How many candidates.
+        """
+        if not self.count or not len(descriptors):
+            return [[] for _ in descriptors]
+        wanted = min(k, self.count)
+        # A few more than asked show whether equal scores go on beyond the last.
+        found = min(wanted + 8, self.count)
+        while True:
+            scores, ids = self._nearest(descriptors, found)
+            tied = scores[:, wanted - 1] - scores[:, -1] <= _TIE_WIDTH
+            if not self._exact or found == self.count or not tied.any() or self._full(found):
+                break
+            found = min(4 * found, self.count)
+        return [self._best(query, row[row >= 0], k) for query, row in zip(descriptors, ids, strict=True)]
+
+    def _nearest(self, descriptors: npt.NDArray[np.float32], found: int) -> tuple[Any, Any]:
+        if self._exact:
+            return self._index.search(descriptors, found)  # type: ignore[no-any-return]
+        import faiss
+
+        parameters = faiss.SearchParametersHNSW(efSearch=max(128, 2 * found))
+        return self._index.search(descriptors, found, params=parameters)  # type: ignore[no-any-return]
+
+    def _full(self, found: int) -> bool:
+        return self._on_gpu and found >= _GPU_MAX_K
+
+    def _best(self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Candidate]:
+        vectors = self._index.reconstruct_batch(ids)
+        return _ranked(self._rows.take(ids), vectors, query, k)
+
+
+class IndexSearcher:
+    """LanceDB's search of one version on disk: through its index where there is one, else by reading every row.
+
+    Attributes:
+        degraded: Whether a damaged row was found among the answers so far; such rows are left out.
+        count: How many rows it searches.
+    """
+
+    def __init__(self, table: VectorTable) -> None:
+        """Search this version."""
+        self.degraded = False
+        self.count = table.count()
+        self._table = table
+
+    def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
+        """Return for each query up to k candidates, best first, equal ones by image_id.
+
+        Args:
+            descriptors: (B, D) float32, unit L2 norm.
+            k: How many candidates.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        answers = []
+        for query in descriptors:
+            found = self._table.nearest(query, min(k + 8, max(1, self.count))).drop_columns(["_distance"])
+            good = good_rows(found) if len(found) else found
+            self.degraded |= len(good) < len(found)
+            vectors = descriptor_matrix(good).astype(np.float32)
+            answers.append(_ranked(good, vectors, query, k))
+        return answers
+
+
+def _ranked(rows: pa.Table, vectors: np.ndarray, query: npt.NDArray[np.float32], k: int) -> list[Candidate]:
+    """Return the k rows of highest cosine, computed in float64, equal ones by image_id."""
+    exact, q = vectors.astype(np.float64), query.astype(np.float64)
+    norms = np.sqrt((exact * exact).sum(axis=1)) * np.sqrt((q * q).sum())
+    scores = np.clip((exact * q).sum(axis=1) / np.maximum(norms, 1e-12), -1.0, 1.0)
+    keys = rows["image_id"].to_pylist()
+    best = sorted(range(len(keys)), key=lambda i: (-scores[i], keys[i]))[:k]
+    records = to_records(rows.take(pa.array(best, pa.int64())))
+    return [Candidate(record, float(scores[i])) for record, i in zip(records, best, strict=True)]
+
+
+def _build(vectors: npt.NDArray[np.float32], *, approximate: bool) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "searching in memory needs FAISS: pip install 'placeray[cpu]', or 'placeray[gpu]' on a CUDA machine"
+        ) from error
+    if approximate:
+        index = faiss.IndexHNSWFlat(vectors.shape[1], _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 200
+    else:
+        index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
+
+
+def _to_gpu(index: Any) -> tuple[Any, bool]:
+    import faiss
+
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+        return index, False
+    return faiss.index_cpu_to_all_gpus(index), True

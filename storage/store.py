@@ -1,0 +1,356 @@
+"""A store: records and descriptors in one table, local features in shards, one version in view."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from storage.batch import check_query
+from storage.card import Card
+from storage.compaction import CompactReport, compact_store
+from storage.durable import local_folder, replace_file
+from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
+from storage.features import FEATURES_FOLDER, FeatureReader
+from storage.lease import Lease
+from storage.ledger import acknowledge, check_manifests, manifests, read_committed
+from storage.records import Candidate, ImageRecord
+from storage.search import IndexSearcher, MemorySearcher, Method, Searcher, read_good_rows
+from storage.vectors import VectorTable, good_rows, to_records
+from storage.verify import RepairReport, VerifyReport, repair_store, verify_store
+from storage.writer import Writer
+
+__all__ = ["Store"]
+
+_CREATE_TIMEOUT_S = 5.0
+_LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
+_KNOWN = (
+    *("image_id", "uri", "sha256", "width", "height", "lat", "lon", "utm_e", "utm_n", "utm_zone"),
+    *("heading_deg", "captured_at", "shard", "row", "indexed_at"),
+)
+
+
+class _View:
+    """One acknowledged version and what has been loaded of it."""
+
+    def __init__(self, folder: Path, version: int, count: int) -> None:
+        self.version = version
+        self.count = count
+        self.searchers: dict[Method, Searcher] = {}
+        self._folder = folder
+        self._table: VectorTable | None = None
+        self.lock = threading.Lock()
+
+    @property
+    def table(self) -> VectorTable:
+        """The version, opened when first needed."""
+        if self._table is None:
+            self._table = VectorTable.open(self._folder, version=self.version)
+        return self._table
+
+
+class Store:
+    """An index of images: a reader pinned to one acknowledged version, and under its lease a writer.
+
+    Readers may share a Store between threads. Each call answers from one version.
+
+    Attributes:
+        uri: The store's folder.
+        card: What made its vectors.
+    """
+
+    def __init__(self, folder: Path, card: Card) -> None:
+        """Use `create` or `open`."""
+        self.uri = os.fspath(folder)
+        self.card = card
+        self._folder = folder
+        self._features = FeatureReader(folder, card)
+        self._writer: Writer | None = None
+        self._view = self._newest_view()
+
+    @classmethod
+    def create(cls, uri: str | os.PathLike[str], card: Card) -> Store:
+        """Make a store, or open the one already there.
+
+        Args:
+            uri: A folder; it and the folders above are made.
+            card: What makes its vectors.
+
+        Raises:
+            CardMismatch: there is a store of another card.
+            CorruptStore: there is a store that cannot be read.
+            OutOfSpace: the disk is full.
+            StoreLocked: another process has been making it for 5 s.
+        """
+        folder = local_folder(uri)
+        (folder / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        if read_committed(folder) is None:
+            with Lease(folder, timeout_s=_CREATE_TIMEOUT_S):
+                if read_committed(folder) is None:
+                    _make(folder, card)
+        return cls.open(uri, card=card)
+
+    @classmethod
+    def open(cls, uri: str | os.PathLike[str], *, card: Card | None = None) -> Store:
+        """Open a store at its newest acknowledged version.
+
+        Args:
+            uri: The store's folder.
+            card: What the vectors must have been made by; None takes any.
+
+        Raises:
+            StoreNotFound: there is no store.
+            CardMismatch: the store's card is another, or of a newer format.
+            CorruptStore: what is on disk cannot be read or contradicts itself.
+        """
+        folder = local_folder(uri)
+        if not (folder / "card.json").is_file():
+            raise StoreNotFound(
+                f"{folder} holds no store: make one with placeray index SOURCE --store {folder}"
+            )
+        stored = Card.from_json((folder / "card.json").read_text(errors="replace"))
+        if card is not None:
+            stored.require_same(card)
+        return cls(folder, stored)
+
+    @property
+    def version(self) -> int:
+        """The version in view."""
+        return self._view.version
+
+    @property
+    def count(self) -> int:
+        """How many rows the version in view has."""
+        return self._view.count
+
+    @property
+    def degraded(self) -> bool:
+        """Whether rows of the version in view had to be left out of a search because they are damaged."""
+        return any(searcher.degraded for searcher in self._view.searchers.values())
+
+    def refresh(self) -> bool:
+        """Move to the newest acknowledged version; return whether there was a newer one.
+
+        Raises:
+            CorruptStore: what is on disk cannot be read; the version in view stays.
+        """
+        view = self._newest_view()
+        if view.version == self._view.version:
+            return False
+        self._view = view
+        return True
+
+    @contextmanager
+    def lease(self, *, timeout_s: float = 0.0) -> Iterator[None]:
+        """Hold the right to write for a `with` block; the view moves to the head, and on with each commit.
+
+        Args:
+            timeout_s: How long to wait for another writer.
+
+        Raises:
+            StoreLocked: another writer holds it.
+            CorruptStore: the head cannot be read.
+        """
+        with Lease(self._folder, timeout_s=timeout_s) as lease:
+            self._writer = Writer(self._folder, self.card, lease)
+            try:
+                self._follow()
+                yield
+            finally:
+                self._writer = None
+
+    def commit(self, rows: pa.Table) -> int:
+        """Upsert rows and return the new version; under the lease.
+
+        Args:
+            rows: The columns of `storage.vectors.row_schema(card)`; their shards are written.
+
+        Raises:
+            InvalidBatch: the rows may not enter; nothing is written.
+            StoreLocked: the lease is not held, or was lost; nothing is written.
+            OutOfSpace: the disk is full; everything committed before stands.
+        """
+        self._leased().commit(rows)
+        return self._follow()
+
+    def amend(self, rows: pa.Table) -> int:
+        """Replace metadata of stored rows and return the new version; under the lease.
+
+        Args:
+            rows: image_id and any of uri, lat, lon, utm_e, utm_n, utm_zone, heading_deg, captured_at.
+
+        Raises:
+            InvalidBatch: the rows may not enter, or are not stored; nothing is written.
+            StoreLocked: the lease is not held, or was lost; nothing is written.
+        """
+        self._leased().amend(rows)
+        return self._follow()
+
+    def delete(self, image_ids: Sequence[str]) -> int:
+        """Remove rows and return how many there were; under the lease. `compact` frees the space.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+        """
+        removed = self._leased().delete(image_ids)
+        self._follow()
+        return removed
+
+    def known(self) -> pa.Table:
+        """Return every stored column but descriptor and crc32: at the head under the lease, else in view."""
+        pieces = list(self._view.table.scan(_KNOWN))
+        return pa.concat_tables(pieces) if pieces else self._view.table.take([], _KNOWN)
+
+    def get(self, image_ids: Sequence[str]) -> list[ImageRecord]:
+        """Return the records stored under these keys, in this order; absent or damaged ones are left out."""
+        found = {
+            r.image_id: r for r in to_records(good_rows(self._view.table.find("image_id", list(image_ids))))
+        }
+        return [found[image_id] for image_id in image_ids if image_id in found]
+
+    def search(
+        self, descriptors: npt.NDArray[np.float32], *, k: int, method: Method = "exact"
+    ) -> list[list[Candidate]]:
+        """Return for each query up to k candidates, best first, equal ones by image_id.
+
+        Args:
+            descriptors: (B, D) float32, unit L2 norm.
+            k: How many candidates.
+            method: `exact` compares with every row in memory, `hnsw` with few of them, `lance` on disk.
+
+        Raises:
+            InvalidBatch: descriptors of another width, not finite, or of no unit norm; k below 1.
+        """
+        if k < 1:
+            raise InvalidBatch(f"k is {k}: ask for one candidate or more")
+        return self.searcher(method).search(check_query(descriptors, self.card), k=k)
+
+    def searcher(self, method: Method = "exact") -> Searcher:
+        """Return the searcher of the version in view, building its index when first asked."""
+        view = self._view
+        with view.lock:
+            if method not in view.searchers:
+                view.searchers[method] = self._build_searcher(view, method)
+            return view.searchers[method]
+
+    def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Read the local features of these records; damage is reported, never raised.
+
+        Returns:
+            features: (K, H, W, C) float16; zeros where they could not be read.
+            ok: (K,) bool; False where the row is missing or damaged.
+        """
+        return self._features.fetch(records)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the store holds, ready for JSON."""
+        sizes = [path.stat().st_size for path in self._folder.rglob("*") if path.is_file()]
+        shards = list((self._folder / FEATURES_FOLDER).glob("*.parquet"))
+        return {
+            "uri": self.uri,
+            "model": self.card.model,
+            "rows": self.count,
+            "version": self.version,
+            "shards": len(shards),
+            "bytes": sum(sizes),
+            "card": asdict(self.card),
+        }
+
+    def verify(self) -> VerifyReport:
+        """Read everything and report what is damaged, missing or left over."""
+        return verify_store(self._folder)
+
+    def repair(self) -> RepairReport:
+        """Remove what is damaged and list which images to index again; takes the lease.
+
+        Raises:
+            StoreLocked: another writer holds it.
+        """
+        report = repair_store(self._folder)
+        self.refresh()
+        return report
+
+    def compact(self, *, keep_versions_s: float = 3600.0) -> CompactReport:
+        """Merge small files, drop old versions and dead features; takes the lease unless it is held.
+
+        Args:
+            keep_versions_s: Versions that were the newest within this time stay readable.
+
+        Raises:
+            StoreLocked: another writer holds it.
+        """
+        with self.lease() if self._writer is None else nullcontext():
+            report = compact_store(self._folder, self._leased(), self.card, keep_versions_s=keep_versions_s)
+            self._follow()
+        return report
+
+    def _build_searcher(self, view: _View, method: Method) -> Searcher:
+        if method == "lance":
+            if view.count >= _LANCE_INDEX_ROWS and not view.table.has_index:
+                view = self._with_index(view)
+            return IndexSearcher(view.table)
+        rows, left_out = read_good_rows(view.table)
+        return MemorySearcher(rows, approximate=method == "hnsw", degraded=left_out > 0)
+
+    def _with_index(self, view: _View) -> _View:
+        """Return a view of the same rows with LanceDB's index, where no writer is at work."""
+        try:
+            with Lease(self._folder) as lease:
+                writer = Writer(self._folder, self.card, lease)
+                if writer.committed.version != view.version:
+                    return view
+                committed = writer.change(writer.table.build_index)
+        except StoreLocked:
+            return view  # searched by reading every row until the next refresh
+        return _View(self._folder, committed.version, committed.rows)
+
+    def _leased(self) -> Writer:
+        if self._writer is None:
+            raise StoreLocked("writing needs the lease: wrap the call in `with store.lease():`")
+        return self._writer
+
+    def _follow(self) -> int:
+        committed = self._leased().committed
+        if committed.version != self._view.version:
+            self._view = _View(self._folder, committed.version, committed.rows)
+        return committed.version
+
+    def _newest_view(self) -> _View:
+        committed = read_committed(self._folder)
+        if committed is None:
+            if len(manifests(self._folder)) > 1:
+                raise CorruptStore(
+                    f"{self._folder / 'COMMITTED'} is gone: run placeray verify --store {self._folder} --repair"
+                )
+            raise StoreNotFound(
+                f"{self._folder}: making this store was interrupted: run placeray index again"
+            )
+        check_manifests(self._folder, committed)
+        newest = VectorTable.open(self._folder)  # a torn head, acknowledged or not, must not pass unnoticed
+        if newest.version < committed.version:
+            raise CorruptStore(
+                f"{self._folder}: the newest version that can be read is {newest.version}, acknowledged was "
+                f"{committed.version}: run placeray verify --store {self._folder} --repair"
+            )
+        return _View(self._folder, committed.version, committed.rows)
+
+
+def _make(folder: Path, card: Card) -> None:
+    """Make the card and the empty table, or finish making them after a crash."""
+    path = folder / "card.json"
+    if path.exists():
+        Card.from_json(path.read_text(errors="replace")).require_same(card)
+    else:
+        replace_file(path, card.to_json().encode())
+    if len(manifests(folder)) > 1:
+        raise CorruptStore(f"{folder / 'COMMITTED'} is gone: run placeray verify --store {folder} --repair")
+    table = VectorTable.create(folder, card)
+    acknowledge(folder, table.version, table.count(), known=set())
