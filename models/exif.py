@@ -1,0 +1,111 @@
+"""What a photo's EXIF says: orientation, position, direction, time. Anything malformed is ignored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from PIL import Image
+
+__all__ = ["PhotoFacts", "read_facts", "read_orientation"]
+
+_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
+_TIME_ORIGINAL, _OFFSET_ORIGINAL = 0x9003, 0x9011
+_LAT_REF, _LAT, _LON_REF, _LON, _GPS_TIME, _HEADING, _GPS_DATE = 1, 2, 3, 4, 7, 17, 29
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """Facts of a photo; None where EXIF does not say.
+
+    Attributes:
+        lat: Latitude in degrees, -90..90.
+        lon: Longitude in degrees, -180..180.
+        heading_deg: Direction of view in degrees, 0 up to 360, from true or magnetic north as recorded.
+        captured_at: Aware time of capture.
+    """
+
+    lat: float | None = None
+    lon: float | None = None
+    heading_deg: float | None = None
+    captured_at: datetime | None = None
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Return EXIF orientation 1..8, 1 where there is none."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a malformed block raises nearly every built-in type; then the file has no EXIF
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def read_facts(image: Image.Image) -> PhotoFacts:
+    """Return position, direction and time, each on its own or not at all."""
+    try:
+        exif = image.getexif()
+        gps, details = dict(exif.get_ifd(_GPS_IFD)), dict(exif.get_ifd(_EXIF_IFD))
+    except Exception:  # as above
+        return PhotoFacts()
+    lat = _degrees(gps.get(_LAT), gps.get(_LAT_REF), "N", "S", 90)
+    lon = _degrees(gps.get(_LON), gps.get(_LON_REF), "E", "W", 180)
+    if lat is None or lon is None:
+        lat = lon = None
+    heading = _number(gps.get(_HEADING))
+    return PhotoFacts(
+        lat=lat,
+        lon=lon,
+        heading_deg=heading % 360 if heading is not None and 0 <= heading <= 360 else None,
+        captured_at=_local_time(details) or _gps_time(gps),
+    )
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _three(values: Any) -> tuple[float, float, float] | None:
+    if not isinstance(values, tuple) or len(values) != 3:
+        return None
+    first, second, third = (_number(value) for value in values)
+    return None if first is None or second is None or third is None else (first, second, third)
+
+
+def _degrees(values: Any, reference: Any, positive: str, negative: str, limit: int) -> float | None:
+    parts = _three(values)
+    if parts is None or min(parts) < 0 or reference not in (positive, negative):
+        return None
+    angle = parts[0] + parts[1] / 60 + parts[2] / 3600
+    if angle > limit:
+        return None
+    return angle if reference == positive else -angle
+
+
+def _local_time(details: dict[int, Any]) -> datetime | None:
+    """Read the camera's clock; without its time zone it does not name a moment."""
+    clock, offset = details.get(_TIME_ORIGINAL), details.get(_OFFSET_ORIGINAL)
+    if not isinstance(clock, str) or not isinstance(offset, str):
+        return None
+    try:
+        return datetime.strptime(clock.strip("\0 ") + offset.strip("\0 "), "%Y:%m:%d %H:%M:%S%z").astimezone(
+            UTC
+        )
+    except (ValueError, OverflowError):
+        return None
+
+
+def _gps_time(gps: dict[int, Any]) -> datetime | None:
+    date, parts = gps.get(_GPS_DATE), _three(gps.get(_GPS_TIME))
+    if not isinstance(date, str) or parts is None:
+        return None
+    try:
+        day = datetime.strptime(date.strip("\0 "), "%Y:%m:%d").replace(tzinfo=UTC)
+        return day.replace(hour=int(parts[0]), minute=int(parts[1]), second=int(parts[2]))
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,77 @@
+"""Named tensors: their digest, and filling a model with exactly these, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WeightsRejected", "fill", "require_finite", "weights_digest"]
+
+
+class WeightsRejected(Exception):
+    """A weights file is damaged, unsafe, or not what it claims to be.
+
+    Attributes:
+        reason: Machine-readable: not_a_file, unreadable, unsafe, wrong_layout, missing_tensors,
+            unknown_tensors, wrong_shapes, not_finite, wrong_sha256 or wrong_card.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over every tensor, sorted by name: name, dtype, shape, bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        digest.update(json.dumps([name, dtype, list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put exactly these tensors into the model.
+
+    Raises:
+        WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
+    """
+    wanted = model.state_dict()
+    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    wrong = sorted(
+        name
+        for name in wanted.keys() & tensors
+        if (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype)
+    )
+    problems = (("missing_tensors", missing), ("unknown_tensors", unknown), ("wrong_shapes", wrong))
+    for reason, names in problems:
+        if names:
+            raise WeightsRejected(
+                reason,
+                f"{reason.replace('_', ' ')}: {len(names)}, such as {names[0]}: pass a whole checkpoint of "
+                "this kind of model",
+            )
+    require_finite(tensors)
+    model.load_state_dict(dict(tensors), assign=True)
+
+
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that would poison every vector.
+
+    Raises:
+        WeightsRejected: a value is NaN or infinite.
+    """
+    for name in sorted(tensors):
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise WeightsRejected(
+                "not_finite", f"{name} holds NaN or infinite values: go back to an earlier checkpoint"
+            )

