@@ -24,8 +24,8 @@ def check_rows(rows: pa.Table, card: Card) -> pa.Table:
     """Return `rows` with the columns and types of `row_schema(card)`.
 
     Raises:
-        InvalidBatch: a column is missing or unknown or has another type, a needed value is missing, a key comes
-            twice, or a descriptor has another width, a value that is not finite, or no unit norm.
+        InvalidBatch: a column is missing or unknown or has another type, a needed value is missing, a key
+            comes twice, or a descriptor has another width, a value that is not finite, or no unit norm.
     """
     rows = _as_schema(rows, row_schema(card))
     for name in _REQUIRED:
@@ -75,8 +75,8 @@ def check_query(descriptors: npt.NDArray[np.float32], card: Card) -> npt.NDArray
     array = np.asarray(descriptors)
     if array.ndim != 2 or array.shape[1] != card.descriptor_dim or array.dtype.kind != "f":
         raise InvalidBatch(
-            f"descriptors of shape {array.shape} and type {array.dtype} cannot be searched in a store of width "
-            f"{card.descriptor_dim}: extract them with the store's model ({card.model})"
+            f"descriptors of shape {array.shape} and type {array.dtype} cannot be searched in a store of "
+            f"width {card.descriptor_dim}: extract them with the store's model ({card.model})"
         )
     array = np.ascontiguousarray(array, dtype=np.float32)
     if not _unit(array, _NORM_TOLERANCE["float16"]).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pyarrow as pa
 from storage.card import Card
 from storage.features import FEATURES_FOLDER, FeatureReader, shard_path, write_shard
 from storage.ledger import table_files, write_sums
-from storage.vectors import VectorTable, good_rows, row_schema
+from storage.vectors import VectorTable, good_rows, row_schema, to_records
 from storage.writer import Writer
 
 __all__ = ["CompactReport", "compact_store", "leftovers", "references"]
@@ -88,7 +89,7 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
     """
     now = datetime.now(UTC)
     oldest_needed = versions[-1][1]
-    for (_, made), (_, superseded) in zip(versions, versions[1:], strict=False):
+    for (_, made), (_, superseded) in itertools.pairwise(versions):
         if (now - superseded).total_seconds() < keep_s:
             oldest_needed = made
             break
@@ -112,9 +113,13 @@ def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
 
 def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, stored: pa.Table) -> None:
     features = np.empty((len(stored), card.grid_height, card.grid_width, card.feature_dim), np.float16)
-    places = zip(*(stored[name].to_pylist() for name in ("shard", "row", "image_id")), strict=True)
     # A row that cannot be read stays where it is, for verify to report.
-    usable = np.array([reader.read(*place, features[i]) is None for i, place in enumerate(places)])
+    usable = np.array(
+        [
+            reader.read(record.shard, record.row, record.image_id, features[i]) is None
+            for i, record in enumerate(to_records(stored))
+        ]
+    )
     if not usable.any():
         return
     rows = stored.filter(pa.array(usable)).select(row_schema(card).names)

@@ -1,4 +1,4 @@
-"""Files that survive a power cut: flushing, replacing in one step, full disks, and where tests pull the plug."""
+"""Files that survive a power cut: flushing, replacing in one step, full disks, and fault points for tests."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ def name_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
         if not full and "No space left on device" not in str(error) and "os error 28" not in str(error):
             raise
         raise OutOfSpace(
-            f"no space left to write {path}: about {bytes_needed} bytes are needed; everything committed before "
-            "is still there: free some space and run the same command again"
+            f"no space left to write {path}: about {bytes_needed} bytes are needed; everything committed "
+            "before is still there: free some space and run the same command again"
         ) from error

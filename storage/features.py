@@ -1,4 +1,4 @@
-"""Shards of local features: one Parquet file a batch of images, one row group an image, every page checksummed."""
+"""Shards of local features: one Parquet file a batch, one row group an image, every page checksummed."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def file_crc32(path: Path) -> str:
 def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) -> str:
     """Write the local features of a batch so that they survive a power cut.
 
-    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the file,
-    so that damage to any byte of it can be found, also outside the checksummed pages.
+    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the
+    file, so that damage to any byte of it can be found, also outside the checksummed pages.
 
     Args:
         store_uri: Folder of the store.
@@ -77,11 +77,18 @@ def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) 
     flat = np.ascontiguousarray(features).reshape(-1).view(np.uint8)
     width = flat.size // len(features)
     table = pa.table(
-        [pa.array(image_ids, pa.string()), pa.Array.from_buffers(pa.binary(width), len(features), [None, pa.py_buffer(flat)])],
+        {
+            "image_id": pa.array(image_ids, pa.string()),
+            "features": pa.Array.from_buffers(pa.binary(width), len(features), [None, pa.py_buffer(flat)]),
+        },
+        # Without missing values a page is nothing but the values, which `_read_row` relies on.
         schema=pa.schema(
-            [pa.field("image_id", pa.string(), nullable=False), pa.field("features", pa.binary(width), nullable=False)]
+            [
+                pa.field("image_id", pa.string(), nullable=False),
+                pa.field("features", pa.binary(width), nullable=False),
+            ]
         ),
-    )  # fmt: skip
+    )
     try:
         with name_full_disk(shard_path(folder.parent, name), flat.size):
             pq.write_table(
@@ -108,9 +115,9 @@ def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) 
 class FeatureReader:
     """Reads single images out of shards; safe to share between threads.
 
-    Remembers where each row of a shard lies, because parsing a footer costs more than reading a row. The bytes of
-    a row go from the file straight into the caller's array and are checked there against the page's CRC-32. Files
-    are not memory-mapped: a map of a file that was cut short kills the process instead of raising.
+    Remembers where each row of a shard lies, because parsing a footer costs more than reading a row. The
+    bytes of a row go from the file straight into the caller's array and are checked there against the page's
+    CRC-32. Files are not memory-mapped: a map of a file cut short kills the process instead of raising.
     """
 
     def __init__(self, folder: Path, card: Card, *, known_shards: int = _KNOWN_SHARDS) -> None:
@@ -189,8 +196,8 @@ class FeatureReader:
 def _read_row(
     path: Path, key_at: int, value_at: int, value_end: int, image_id: str, out: np.ndarray
 ) -> str | None:
-    """Read the row group whose two pages begin at `key_at` and `value_at`; return None or why it is unusable."""
-    target = memoryview(out).cast("B")
+    """Read the row whose two pages begin at `key_at` and `value_at`; return None or why it is unusable."""
+    target = memoryview(out.data).cast("B")
     value_start = value_end - target.nbytes
     if not 0 <= key_at < value_at < value_start or value_start - key_at > _MAX_HEADERS_BYTES:
         return "the footer is damaged"
@@ -212,7 +219,7 @@ def _read_row(
 
 
 def _page_header(data: bytes) -> tuple[int, int]:
-    """Return size and CRC-32 of the page whose Thrift header starts `data` (Parquet's PageHeader, fields 1 to 4).
+    """Return size and CRC-32 from a page's Thrift header (Parquet's PageHeader, fields 1 to 4).
 
     Raises:
         ValueError: this is no such header.

@@ -29,16 +29,16 @@ _BYTES = 512  # one padded write, so that a reader never sees half a heartbeat
 class Lease:
     """The right to write to a store, from `with` to the end of the block.
 
-    On one host the kernel decides: it frees a dead process's flock at once. A shared folder may not carry flock
-    between hosts, so a holder on another host counts as alive until its heartbeat is 15 s old (by wall clocks
-    that agree to a few seconds).
+    On one host the kernel decides: it frees a dead process's flock at once. A shared folder may not carry
+    flock between hosts, so a holder on another host counts as alive until its heartbeat is 15 s old (by wall
+    clocks that agree to a few seconds).
 
     Attributes:
         since: When the lease was taken.
     """
 
     def __init__(self, folder: Path, *, timeout_s: float = 0.0) -> None:
-        """Prepare to take the lease of the store in `folder`, waiting up to `timeout_s` for another holder."""
+        """Prepare to take the lease of the store in `folder`, waiting up to `timeout_s` for its holder."""
         self._path = folder / "LEASE"
         self._timeout_s = timeout_s
         self._fd = -1
@@ -58,7 +58,7 @@ class Lease:
             if time.monotonic() >= deadline:
                 raise StoreLocked(
                     f"{self._path.parent} is being written by process {holder.get('pid', '?')} on host "
-                    f"{holder.get('host', '?')} since {holder.get('since', '?')}: wait until it is done, or stop it"
+                    f"{holder.get('host', '?')} since {holder.get('since', '?')}: wait for it, or stop it"
                 )
             time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
         self._thread = threading.Thread(target=self._beat, name="placeray-lease", daemon=True)
@@ -141,4 +141,5 @@ def _read(fd: int) -> dict[str, Any]:
         state = json.loads(os.pread(fd, _BYTES, 0) or b"{}")
     except ValueError:
         return {}
-    return state if isinstance(state, dict) else {}
+    usable = isinstance(state, dict) and isinstance(state.get("beat", 0.0), float)
+    return state if usable else {}

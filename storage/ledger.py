@@ -28,8 +28,9 @@ __all__ = [
 ]
 
 _VERSIONS = f"{TABLE_FOLDER}/_versions"
-# Data first, manifests last: a manifest on disk must never name a data file that is not.
-_FOLDERS = ("data", "_deletions", "_indices", "_transactions", "_versions")
+# Data first, manifests last: a manifest on disk must never name a data file that is not. LanceDB reads neither
+# its transaction files nor its version hint when they are torn, so they are left to the system.
+_FOLDERS = ("data", "_deletions", "_indices", "_versions")
 # LanceDB's own temporary names: ".tmp..." for all files, "<manifest>#1" for manifests.
 _MANIFEST = re.compile(r"(\d{20})\.manifest")
 _EXPECTED = re.compile(r"\..*|\d{20}\.manifest#\d+|latest_version_hint\.json")
@@ -86,9 +87,6 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
         lines.append(f"{file_sha256(path)}  {name}\n")
     for parent in dict.fromkeys((folder / name).parent for name in new):
         flush(parent)
-    hint = folder / _VERSIONS / "latest_version_hint.json"
-    if hint.exists():
-        flush(hint)
     with name_full_disk(folder / "SHA256SUMS", 128 * len(lines)), open(folder / "SHA256SUMS", "ab") as file:
         file.write("".join(lines).encode())
         file.flush()

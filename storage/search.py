@@ -1,4 +1,4 @@
-"""From descriptors to the nearest rows: exact and approximate FAISS in memory, LanceDB's index beyond memory."""
+"""From descriptors to the nearest rows: FAISS in memory, exact or approximate, or LanceDB on disk."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_good_rows(table: VectorTable, columns: Sequence[str] | None = None) -> 
     """
     kept, left_out = [], 0
     for piece, unreadable in readable_pieces(table):
-        good = good_rows(piece) if len(piece) else piece
+        good = good_rows(piece)
         left_out += unreadable + len(piece) - len(good)
         kept.append(good if columns is None else good.select(list(columns)))
     return pa.concat_tables(kept), left_out
@@ -95,8 +95,8 @@ def _halves(table: VectorTable, start: int, stop: int) -> list[tuple[pa.Table, i
 class MemorySearcher:
     """FAISS over rows held in memory: flat (exact) or HNSW (approximate).
 
-    Stored descriptors are brought to unit norm in float32, so an inner product is the cosine of what is stored.
-    The best are scored once more in float64, so that equal descriptors score equal whatever their place.
+    Stored descriptors are brought to unit norm in float32, so an inner product is the cosine of what is
+    stored. The best are scored once more in float64, so that equal descriptors score equal.
 
     Attributes:
         degraded: Whether rows had to be left out.
@@ -148,8 +148,7 @@ class MemorySearcher:
     def _nearest(self, descriptors: npt.NDArray[np.float32], found: int) -> tuple[Any, Any]:
         if self._exact:
             return self._index.search(descriptors, found)  # type: ignore[no-any-return]
-        import faiss
-
+        faiss = _faiss()
         parameters = faiss.SearchParametersHNSW(efSearch=max(128, 2 * found))
         return self._index.search(descriptors, found, params=parameters)  # type: ignore[no-any-return]
 
@@ -162,7 +161,7 @@ class MemorySearcher:
 
 
 class IndexSearcher:
-    """LanceDB's search of one version on disk: through its index where there is one, else by reading every row.
+    """LanceDB's search of one version on disk: through its index if there is one, else by reading every row.
 
     Attributes:
         degraded: Whether a damaged row was found among the answers so far; such rows are left out.
@@ -188,7 +187,7 @@ class IndexSearcher:
         answers = []
         for query in descriptors:
             found = self._table.nearest(query, min(k + 8, max(1, self.count))).drop_columns(["_distance"])
-            good = good_rows(found) if len(found) else found
+            good = good_rows(found)
             self.degraded |= len(good) < len(found)
             vectors = descriptor_matrix(good).astype(np.float32)
             answers.append(_ranked(good, vectors, query, k))
@@ -207,12 +206,7 @@ def _ranked(rows: pa.Table, vectors: np.ndarray, query: npt.NDArray[np.float32],
 
 
 def _build(vectors: npt.NDArray[np.float32], *, approximate: bool) -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "searching in memory needs FAISS: pip install 'placeray[cpu]', or 'placeray[gpu]' on a CUDA machine"
-        ) from error
+    faiss = _faiss()
     if approximate:
         index = faiss.IndexHNSWFlat(vectors.shape[1], _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 200
@@ -223,8 +217,17 @@ def _build(vectors: npt.NDArray[np.float32], *, approximate: bool) -> Any:
 
 
 def _to_gpu(index: Any) -> tuple[Any, bool]:
-    import faiss
-
+    faiss = _faiss()
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
         return index, False
     return faiss.index_cpu_to_all_gpus(index), True
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "searching in memory needs FAISS: pip install 'placeray[cpu]', or 'placeray[gpu]' with CUDA"
+        ) from error
+    return faiss

@@ -328,7 +328,8 @@ class Store:
         if committed is None:
             if len(manifests(self._folder)) > 1:
                 raise CorruptStore(
-                    f"{self._folder / 'COMMITTED'} is gone: run placeray verify --store {self._folder} --repair"
+                    f"{self._folder / 'COMMITTED'} is gone: "
+                    f"run placeray verify --store {self._folder} --repair"
                 )
             raise StoreNotFound(
                 f"{self._folder}: making this store was interrupted: run placeray index again"

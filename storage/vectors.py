@@ -75,13 +75,15 @@ def table_schema(card: Card) -> pa.Schema:
 
 
 def descriptor_matrix(rows: pa.Table) -> np.ndarray:
-    """Return the descriptors of `rows`, (N, D) in their stored dtype, without copying where one chunk holds them."""
+    """Return the descriptors of `rows`: (N, D) in their stored dtype, a view where one chunk holds them."""
     column = rows["descriptor"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # no rows: nothing to combine
         column = (
             pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], rows["descriptor"].type)
         )
-    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+    width = column.type.list_size
+    values = column.values.slice(column.offset * width, len(column) * width)  # flatten() would skip missing rows
+    return np.asarray(values).reshape(len(column), width)
 
 
 def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
@@ -95,7 +97,7 @@ def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
     """
     texts = [pc.fill_null(rows[name].cast(pa.binary()), b"") for name in _TEXT]
     head = np.zeros((len(rows), 1 + len(_TEXT) + len(_NUMBERS)), dtype="<i8")
-    for bit, name in enumerate(_RECORD_COLUMNS):
+    for bit, name in enumerate((*_RECORD_COLUMNS, "descriptor")):
         head[:, 0] |= rows[name].is_null().to_numpy().astype(np.int64) << bit
     for at, text in enumerate(texts, start=1):
         head[:, at] = pc.binary_length(text).to_numpy()
@@ -106,8 +108,8 @@ def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
         else:
             head[:, at] = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
     vectors = np.ascontiguousarray(descriptor_matrix(rows)).view(np.uint8)
-    packed = np.concatenate([head.view(np.uint8).reshape(len(rows), -1), vectors], axis=1)
-    width, data = packed.shape[1], memoryview(packed.reshape(-1))
+    packed = np.concatenate([head.view(np.uint8).reshape(len(rows), 8 * head.shape[1]), vectors], axis=1)
+    width, data = packed.shape[1], packed.reshape(-1).data
     joined = pc.binary_join_element_wise(*texts, b"").to_pylist()
     sums = [zlib.crc32(text, zlib.crc32(data[i * width : (i + 1) * width])) for i, text in enumerate(joined)]
     return np.array(sums, dtype=np.uint32)

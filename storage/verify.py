@@ -230,7 +230,7 @@ def _check_shards(
 
 
 def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> Committed:
-    """Move unreadable manifests aside until a version opens; acknowledge it if it is not the acknowledged one."""
+    """Move manifests aside until an acknowledged version opens; acknowledge it where that is another."""
     versions = folder / TABLE_FOLDER / "_versions"
     for name in foreign_manifests(folder):
         _quarantine(folder, versions / name, quarantined)

@@ -25,7 +25,7 @@ _FOLD_AT = 1 << 16
 
 
 class PresentIds:
-    """Which keys the table may hold, in eight bytes each; a hit may be chance (one in 10**12), a miss is certain."""
+    """Which keys the table may hold, in eight bytes each: a hit may be chance, a miss is certain."""
 
     def __init__(self, chunks: Iterable[pa.ChunkedArray]) -> None:
         """Start from the table's key column, piece by piece."""
@@ -40,7 +40,8 @@ class PresentIds:
         found = np.zeros(len(hashes), bool)
         inside = at < len(self._sorted)
         found[inside] = self._sorted[at[inside]] == hashes[inside]
-        return found | np.array([int(h) in self._recent for h in hashes], dtype=bool)
+        found |= np.fromiter((int(h) in self._recent for h in hashes), bool, len(hashes))
+        return found
 
     def add(self, image_ids: Sequence[str]) -> None:
         """Note keys that were written. Deleted keys may stay: they only cost a needless join."""
@@ -54,8 +55,8 @@ class PresentIds:
 class Writer:
     """Writes to the table's head, under a lease.
 
-    A batch of new keys is appended and only one with keys that are present is joined, so that a commit costs the same however many
-    rows are stored: LanceDB's upsert reads the whole key column each time.
+    A batch of new keys is appended and only one with keys that are present is joined, so that a commit costs
+    the same however many rows are stored: LanceDB's upsert reads the whole key column each time.
 
     Attributes:
         table: The table at its head.
@@ -85,8 +86,8 @@ class Writer:
             check_manifests(folder, committed)
             if self.table.version < committed.version:
                 raise CorruptStore(
-                    f"the newest version {self.table.version} is older than the acknowledged {committed.version}: "
-                    f"run placeray verify --store {folder} --repair"
+                    f"the newest version {self.table.version} is older than the acknowledged "
+                    f"{committed.version}: run placeray verify --store {folder} --repair"
                 )
         if committed is None or self.table.version > committed.version:
             self.committed = self._recover()
