@@ -19,7 +19,9 @@ from storage.vectors import row_schema
 DIM, GRID, CHANNELS = 16, 2, 4
 
 
-def make_card(*, model: str = "tiny", dim: int = DIM, dtype: Literal["float16", "float32"] = "float16") -> Card:
+def make_card(
+    *, model: str = "tiny", dim: int = DIM, dtype: Literal["float16", "float32"] = "float16"
+) -> Card:
     preprocessing = Preprocessing("pil_bilinear", 32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     return Card(
         model=model,

@@ -48,7 +48,11 @@ def test_write_shard_file_is_one_row_group_an_image_with_checksums(tmp_path: Pat
     footer = pq.read_metadata(path)
     assert footer.num_row_groups == 2
     column = footer.row_group(0).column(1)
-    assert (column.compression, column.has_dictionary_page, column.is_stats_set) == ("UNCOMPRESSED", False, False)
+    assert (column.compression, column.has_dictionary_page, column.is_stats_set) == (
+        "UNCOMPRESSED",
+        False,
+        False,
+    )
     assert records[0].shard.endswith(file_crc32(path))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -90,7 +94,13 @@ def test_write_shard_full_disk_raises_out_of_space_and_leaves_nothing(
 
 def test_fetch_wrong_place_or_missing_shard_is_not_ok(tmp_path: Path) -> None:
     good, other = written(tmp_path, ["a", "b"])
-    asked = [good, replace(good, image_id="b"), replace(good, row=2), replace(good, row=-1), record("a", "no", 0)]
+    asked = [
+        good,
+        replace(good, image_id="b"),
+        replace(good, row=2),
+        replace(good, row=-1),
+        record("a", "no", 0),
+    ]
     features, ok = FeatureReader(tmp_path, make_card()).fetch([*asked, other])
     assert ok.tolist() == [True, False, False, False, False, True]
     assert not features[1:5].any()

@@ -31,7 +31,13 @@ def state(folder: Path) -> dict[str, object]:
 
 def write_foreign(folder: Path, age_s: float) -> None:
     beat = time.time() - age_s
-    holder = {"pid": 77, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00", "token": "x", "beat": beat}
+    holder = {
+        "pid": 77,
+        "host": "elsewhere",
+        "since": "2026-01-01T00:00:00+00:00",
+        "token": "x",
+        "beat": beat,
+    }
     (folder / "LEASE").write_text(json.dumps(holder))
 
 

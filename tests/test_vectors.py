@@ -87,7 +87,7 @@ def test_table_pinned_version_does_not_move(tmp_path: Path) -> None:
 
 def test_table_find_and_delete_take_any_text(tmp_path: Path) -> None:
     card = make_card()
-    keys = ["plain", "it's", "a\"b", "ünï/çödé", "x); DROP", "%", "a\\b", "line\nbreak"]
+    keys = ["plain", "it's", 'a"b', "ünï/çödé", "x); DROP", "%", "a\\b", "line\nbreak"]
     table = VectorTable.create(tmp_path, card)
     table.append(add_checksums(rows_of(card, keys)))
     for key in keys:
@@ -227,6 +227,13 @@ def test_check_query_refuses_what_cannot_be_searched() -> None:
     card = make_card()
     good = descriptor_of("a")[None]
     assert check_query(good.astype(np.float64), card).dtype == np.float32
-    for bad in (good[0], good[:, :8], good * 0, good * 1.5, np.full_like(good, np.nan), good.astype(np.int64)):
+    for bad in (
+        good[0],
+        good[:, :8],
+        good * 0,
+        good * 1.5,
+        np.full_like(good, np.nan),
+        good.astype(np.int64),
+    ):
         with pytest.raises(InvalidBatch):
             check_query(bad, card)

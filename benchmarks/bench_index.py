@@ -1,0 +1,203 @@
+"""The whole index pipeline against the bare extractor loop, its memory, and its commits as the store grows.
+
+    make bench-index
+    python -m benchmarks.bench_index --counts 400 4000
+
+The bare loop holds the decoded photos in memory and does nothing but `Extractor.extract` in batches, with as
+many torch threads as there are cores. The pipeline reads, hashes, decodes, extracts, writes and commits. Both
+see the same generated photos in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results" / "index.json"
+BATCH = 32
+COMMITS = 40
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--counts", type=int, nargs="+", default=[400, 4000])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--photos", type=Path, help="keep the generated photos here for another run")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
+        photos = args.photos or Path(scratch)
+        results = [run(count, photos, Path(scratch)) for count in args.counts]
+    report(results, args.out)
+
+
+def run(count: int, photos: Path, scratch: Path) -> dict[str, Any]:
+    from pipelines.demo_city import draw_city
+
+    city = photos / f"city{count}"
+    if not city.is_dir():
+        draw_city(city, seed=1, database_images=count, query_images=8)
+    images = sorted((city / "images/test/database").glob("*.jpg"))
+    # Before and after: the machine's speed drifts within a run of minutes.
+    before = bare(images)
+    pipeline = whole(city, len(images), scratch)
+    after = bare(images)
+    rates = [before["extract_images_per_s"], after["extract_images_per_s"]]
+    loops = [before["loop_images_per_s"], after["loop_images_per_s"]]
+    return {
+        "images": len(images),
+        "bare_extract_images_per_s": rates,
+        "bare_decode_and_extract_images_per_s": loops,
+        **pipeline,
+        "steady_over_bare_extract": pipeline["steady_images_per_s"] / (sum(rates) / 2),
+        "steady_over_bare_loop": pipeline["steady_images_per_s"] / (sum(loops) / 2),
+        "whole_over_bare_extract": pipeline["images_per_s"] / (sum(rates) / 2),
+    }
+
+
+def bare(images: list[Path]) -> dict[str, float]:
+    """Run the bare loop in a process of its own on at most 400 photos."""
+    code = "import sys; from benchmarks.bench_index import bare_loop; bare_loop(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *map(str, images[:400])]
+    return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def bare_loop(paths: list[str]) -> None:
+    import torch
+
+    from models.image import decode_image
+    from models.weights import load_extractor
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    extractor = load_extractor("efficientnet-lite0")
+    data = [Path(path).read_bytes() for path in paths]
+    pixels = [decode_image(one).pixels for one in data]
+    extractor.extract(pixels[:BATCH])
+    started = time.perf_counter()
+    for at in range(0, len(pixels), BATCH):
+        extractor.extract(pixels[at : at + BATCH])
+    extract_s = time.perf_counter() - started
+    started = time.perf_counter()
+    for at in range(0, len(data), BATCH):
+        extractor.extract([decode_image(one).pixels for one in data[at : at + BATCH]])
+    loop_s = time.perf_counter() - started
+    rates = {"extract_images_per_s": len(data) / extract_s, "loop_images_per_s": len(data) / loop_s}
+    print(json.dumps(rates))
+
+
+def whole(city: Path, count: int, scratch: Path) -> dict[str, Any]:
+    """Run `placeray index` as a user does and watch it from outside."""
+    trace, store = scratch / f"trace{count}.jsonl", scratch / f"store{count}"
+    command = [sys.executable, "-m", "pipelines.index", str(city), "--store", str(store), "--json", "--quiet"]
+    command += ["--commit-every", str(max(10, count // COMMITS)), "--batch-size", str(BATCH)]
+    command += ["--trace", str(trace)]
+    process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
+    peaks: dict[str, int] = defaultdict(int)
+    watcher = threading.Thread(target=watch, args=(process, peaks), daemon=True)
+    watcher.start()
+    out, _ = process.communicate()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
+    result = json.loads(out)
+    spans = [json.loads(line) for line in trace.read_text().splitlines()]
+    commits = [s["end_s"] - s["begin_s"] for s in spans if s["stage"] == "commit"]
+    fifth = max(1, len(commits) // 5)
+    extracts = [s for s in spans if s["stage"] == "extract"]
+    # From the end of the first batch to the end of the last: start-up of Ray and the model left out.
+    first = min(extracts, key=lambda s: s["end_s"])
+    steady = (count - first["rows"]) / max(1e-9, max(s["end_s"] for s in extracts) - first["end_s"])
+    return {
+        "seconds": result["seconds"],
+        "images_per_s": result["images_per_s"],
+        "steady_images_per_s": steady,
+        "busy_s": {
+            stage: sum(s["end_s"] - s["begin_s"] for s in spans if s["stage"] == stage)
+            for stage in ("decode", "extract", "write", "commit")
+        },
+        "commits": len(commits),
+        "commit_first_ms": 1e3 * sorted(commits[:fifth])[fifth // 2],
+        "commit_last_ms": 1e3 * sorted(commits[-fifth:])[fifth // 2],
+        "peak_mb": {name: round(size / 2**20, 1) for name, size in sorted(peaks.items())},
+    }
+
+
+def watch(process: psutil.Popen, peaks: dict[str, int]) -> None:
+    """Keep the peak of unique memory (USS) of the driver and of each kind of Ray worker."""
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        totals: dict[str, int] = defaultdict(int)
+        try:
+            processes = [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for one in processes:
+            try:
+                title = "driver" if one.pid == process.pid else one.cmdline()[0]
+                if title == "driver" or title.startswith("ray::"):
+                    kind = "extractor" if "Extract" in title else title if title == "driver" else "workers"
+                    totals[kind] += one.memory_full_info().uss
+            except (psutil.Error, IndexError):
+                continue
+        for kind, size in totals.items():
+            peaks[kind] = max(peaks[kind], size)
+        time.sleep(0.3)
+
+
+def report(results: list[dict[str, Any]], out: Path) -> None:
+    for result in results:
+        print(f"\n{result['images']} images, efficientnet-lite0, batch {BATCH}")
+        ratio = result["commit_last_ms"] / result["commit_first_ms"]
+        rows = {
+            "bare extract loop, images/s": " and ".join(
+                f"{r:.1f}" for r in result["bare_extract_images_per_s"]
+            ),
+            "bare decode+extract loop, images/s": " and ".join(
+                f"{r:.1f}" for r in result["bare_decode_and_extract_images_per_s"]
+            ),
+            "pipeline after the first batch, images/s": f"{result['steady_images_per_s']:.1f}",
+            "pipeline with Ray's and the model's start, images/s": f"{result['images_per_s']:.1f}",
+            "steady pipeline over bare extract (goal 0.85)": f"{result['steady_over_bare_extract']:.3f}",
+            "steady pipeline over bare decode+extract": f"{result['steady_over_bare_loop']:.3f}",
+            "commits": str(result["commits"]),
+            "commit, median of the first fifth, ms": f"{result['commit_first_ms']:.1f}",
+            "commit, median of the last fifth, ms": f"{result['commit_last_ms']:.1f}",
+            "last over first commit (goal 1.2)": f"{ratio:.2f}",
+            "peak unique memory, MB": str(result["peak_mb"]),
+        }
+        for name, value in rows.items():
+            print(f"  {name:<54} {value}")
+    if len(results) > 1:
+        few, many = results[0]["peak_mb"], results[-1]["peak_mb"]
+        growth = {name: round(many[name] / few[name], 2) for name in few if name in many}
+        print(f"\npeak memory at {results[-1]['images']} over {results[0]['images']} images: {growth}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()}
+    command = "python -m benchmarks.bench_index " + " ".join(sys.argv[1:])
+    out.write_text(
+        json.dumps({"command": command.strip(), "machine": machine, "results": results}, indent=2) + "\n"
+    )
+    print(f"\nwritten to {out}")
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The arguments of every verb of the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["DEFAULT_MODEL", "build_parser"]
+
+DEFAULT_MODEL = "efficientnet-lite0"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb; it imports nothing heavy, so that --help answers at once."""
+    parser = argparse.ArgumentParser(
+        prog="placeray", description="Where was this photo taken? Visual place recognition over a whole city."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, about: str, *, store: bool = False) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        sub.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+        if store:
+            sub.add_argument("--store", required=True, metavar="URI", help="folder of the store")
+        return sub
+
+    demo = verb("demo", "index, query and evaluate a generated city, and write a report page")
+    demo.add_argument("--out", default="placeray-demo", metavar="DIR", help="default: %(default)s")
+    demo.add_argument("--seed", type=int, default=0, help="which city")
+    demo.add_argument("--database", type=_positive, default=240, metavar="N", help="database images")
+    demo.add_argument("--queries", type=_positive, default=80, metavar="N", help="query photos")
+    _add_quiet(demo)
+
+    index = verb("index", "index the images of a folder, listing or data set", store=True)
+    index.add_argument("source", metavar="SOURCE", help="folder, listing (.csv, .parquet) or data set")
+    index.add_argument("--model", metavar="M", help=f"name or file; default: the store's or {DEFAULT_MODEL}")
+    index.add_argument("--root", metavar="DIR", help="folder that a listing's paths are relative to")
+    index.add_argument("--id-prefix", default="", metavar="TEXT", help="put before every image id")
+    index.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images a forward pass")
+    index.add_argument("--extractors", type=_positive, metavar="N", help="actors that run the model")
+    index.add_argument("--gpus-per-extractor", type=_share, metavar="X", help="share of a GPU for each actor")
+    index.add_argument("--commit-every", type=_positive, default=1024, metavar="N", help="images a commit")
+    index.add_argument("--rejected", metavar="FILE", help="default: <store>/rejected.csv")
+    index.add_argument("--trace", metavar="FILE", help="append when each stage worked on each batch")
+    _add_max_rejected(index)
+    _add_quiet(index)
+
+    query = verb("query", "rank the places where photos may have been taken", store=True)
+    query.add_argument("image", nargs="+", metavar="IMAGE")
+    query.add_argument("--model", metavar="M", help="name or file; default: the store's")
+    query.add_argument("--top-k", type=_positive, default=5, metavar="K", help="places listed")
+    query.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
+    query.add_argument("--no-rerank", action="store_true", help="order by global descriptor alone")
+    _add_max_rejected(query)
+
+    evaluate = verb("evaluate", "measure Recall@K on a data set with database/ and queries/")
+    evaluate.add_argument("dataset", metavar="DATASET")
+    evaluate.add_argument(
+        "--model", metavar="M", help=f"name or file; default: the store's or {DEFAULT_MODEL}"
+    )
+    evaluate.add_argument("--store", metavar="URI", help="index to evaluate; made when missing")
+    evaluate.add_argument("--split", default="test", choices=("train", "val", "test"))
+    evaluate.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
+    evaluate.add_argument("--threshold-m", type=float, default=25.0, metavar="M", help="default: %(default)s")
+    evaluate.add_argument("--report", metavar="DIR", help="write index.html and evaluation.json there")
+    _add_quiet(evaluate)
+
+    embed = verb("embed", "write descriptors and local features of images to a .npz file")
+    embed.add_argument("image", nargs="+", metavar="IMAGE")
+    embed.add_argument("--model", required=True, metavar="M", help="name or file")
+    embed.add_argument("--out", required=True, metavar="FILE.npz")
+    _add_max_rejected(embed)
+
+    weights = verb("import-weights", "turn a published SelaVPR checkpoint into safetensors")
+    weights.add_argument("checkpoint", metavar="CHECKPOINT.pth")
+    weights.add_argument("--out", required=True, metavar="FILE.safetensors")
+    weights.add_argument("--heads", type=_positive, metavar="N", help="attention heads, if not a DINOv2 size")
+
+    verb("info", "describe a store", store=True)
+    verify = verb("verify", "check every row, descriptor and feature of a store", store=True)
+    verify.add_argument("--repair", action="store_true", help="take out what is broken and list it")
+    verb("compact", "merge small files and remove what nothing refers to", store=True)
+    delete = verb("delete", "delete images from a store", store=True)
+    delete.add_argument("image_id", nargs="+", metavar="IMAGE_ID")
+    return parser
+
+
+def _add_max_rejected(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-rejected",
+        type=_share,
+        default=0.1,
+        metavar="SHARE",
+        help="exit with code 3 above this share of rejected images; default: %(default)s",
+    )
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0.0 <= number <= 64.0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0 or too large")
+    return number

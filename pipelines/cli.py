@@ -1,0 +1,301 @@
+"""The command line: parse, call, print, exit code.
+
+Results go to stdout (a table, or one JSON object with --json), progress and notes to stderr. Exit codes:
+0 ok, 1 bug, 2 usage, 3 more images rejected than --max-rejected allows, 4 store locked, 5 card mismatch,
+6 corrupt store, 7 no space.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from pipelines.arguments import DEFAULT_MODEL, build_parser
+from pipelines.show import print_answer, print_evaluation, print_json, print_pairs
+
+__all__ = ["main"]
+
+EXIT_OK, EXIT_USAGE, EXIT_REJECTED, EXIT_LOCKED, EXIT_CARD, EXIT_CORRUPT, EXIT_SPACE = 0, 2, 3, 4, 5, 6, 7
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    args = build_parser().parse_args(argv)
+    # A terminated job must leave its `with` blocks: that releases the lease.
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable
+    from pipelines.sources import SourceError
+    from storage import errors
+
+    codes: dict[type[Exception], int] = {
+        errors.StoreLocked: EXIT_LOCKED,
+        errors.CardMismatch: EXIT_CARD,
+        errors.CorruptStore: EXIT_CORRUPT,
+        errors.OutOfSpace: EXIT_SPACE,
+        errors.StoreError: EXIT_USAGE,
+        SourceError: EXIT_USAGE,
+        UnknownModel: EXIT_USAGE,
+        WeightsUnavailable: EXIT_USAGE,
+        WeightsRejected: EXIT_USAGE,
+        UsageError: EXIT_USAGE,
+    }
+    try:
+        code = VERBS[args.verb](args)
+    except tuple(codes) as error:
+        print(f"placeray {args.verb}: {error}", file=sys.stderr)
+        return next(code for kind, code in codes.items() if isinstance(error, kind))
+    except KeyboardInterrupt:
+        print(f"placeray {args.verb}: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return code
+
+
+class UsageError(Exception):
+    """Arguments that parse but do not fit together."""
+
+
+def _on_sigterm(signum: int, frame: object) -> NoReturn:
+    sys.exit(128 + signum)
+
+
+def _index(args: argparse.Namespace) -> int:
+    from pipelines.index import index
+    from pipelines.progress import ProgressLine
+
+    with ProgressLine("index", quiet=args.quiet) as line:
+        report = index(
+            args.source,
+            args.store,
+            model=args.model or _model_of(args.store),
+            root=args.root,
+            id_prefix=args.id_prefix,
+            batch_size=args.batch_size,
+            extractors=args.extractors,
+            gpus_per_extractor=args.gpus_per_extractor,
+            commit_every=args.commit_every,
+            rejected_file=args.rejected,
+            trace=args.trace,
+            progress=line.update,
+        )
+    if args.json:
+        print_json(dataclasses.asdict(report))
+    else:
+        print(
+            f"{report.input} images: {report.accepted} accepted ({report.unchanged} unchanged), "
+            f"{report.rejected} rejected, {report.seconds:.1f} s, {report.images_per_s:.1f} images/s, "
+            f"store version {report.store_version}"
+        )
+        for reason, count in sorted(report.rejected_by_reason.items()):
+            print(f"  rejected {count}: {reason}")
+        if report.rejected_file:
+            print(f"  listed in {report.rejected_file}")
+    return _code_for_rejected(report.rejected, report.input, args.max_rejected)
+
+
+def _query(args: argparse.Namespace) -> int:
+    from models.image import ImageRejected
+    from pipelines.stages import read_bytes
+
+    engine = _engine(args.store, args.model)
+    answers, rejected = [], 0
+    for path in args.image:
+        try:
+            result = engine.answer(
+                read_bytes(path), top_k=args.top_k, candidates=args.candidates, rerank=not args.no_rerank
+            )
+            answers.append({"image": path, **_answer(result)})
+        except ImageRejected as error:
+            rejected += 1
+            answers.append({"image": path, "error": {"reason": error.reason, "message": str(error)}})
+    if args.json:
+        print_json({"queries": answers})
+    else:
+        for answer in answers:
+            print_answer(answer)
+    return _code_for_rejected(rejected, len(answers), args.max_rejected)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from pipelines.evaluate import evaluate
+    from pipelines.progress import ProgressLine
+
+    with ProgressLine("evaluate", quiet=args.quiet) as line:
+        summary = evaluate(
+            args.dataset,
+            store_uri=args.store,
+            model=args.model,
+            split=args.split,
+            candidates=args.candidates,
+            threshold_m=args.threshold_m,
+            report=args.report,
+            progress=line.update,
+        )
+    if args.json:
+        print_json(summary)
+    else:
+        print_evaluation(summary)
+        if args.report:
+            print(f"report: {args.report}/index.html")
+    return EXIT_OK
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from pipelines.demo import run_demo
+
+    summary = run_demo(
+        args.out, seed=args.seed, database_images=args.database, query_images=args.queries, quiet=args.quiet
+    )
+    if args.json:
+        print_json(summary)
+    else:
+        print("\nfirst query, as `placeray query` answers it:")
+        print_answer(summary["first_query"])
+        print_evaluation(summary["evaluation"])
+        print(f"report: {summary['report']}")
+        print(f"try it: placeray query {summary['first_query']['image']} --store {summary['store']}")
+    return EXIT_OK
+
+
+def _embed(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from models.image import ImageRejected, decode_image
+    from models.weights import load_extractor
+    from pipelines.stages import read_bytes
+
+    extractor = load_extractor(args.model)
+    names, descriptors, features, rejected = [], [], [], []
+    for path in args.image:
+        try:
+            descriptor, feature = extractor.extract([decode_image(read_bytes(path)).pixels])
+        except ImageRejected as error:
+            rejected.append({"image": path, "reason": error.reason, "message": str(error)})
+            continue
+        names.append(path)
+        descriptors.append(descriptor[0])
+        features.append(feature[0])
+    if names:
+        with open(args.out, "wb") as file:
+            np.savez(
+                file,
+                names=np.array(names),
+                descriptors=np.stack(descriptors),
+                features=np.stack(features),
+            )
+    if args.json:
+        print_json({"out": args.out if names else None, "images": len(names), "rejected": rejected})
+    else:
+        print(f"{len(names)} images embedded" + (f" into {args.out}" if names else "; nothing written"))
+        for row in rejected:
+            print(f"  rejected {row['image']}: {row['reason']} ({row['message']})")
+    return _code_for_rejected(len(rejected), len(args.image), args.max_rejected)
+
+
+def _import_weights(args: argparse.Namespace) -> int:
+    from models.weights import import_checkpoint
+
+    card = import_checkpoint(args.checkpoint, args.out, num_heads=args.heads)
+    if args.json:
+        print_json({"out": args.out, "card": dataclasses.asdict(card)})
+    else:
+        print(
+            f"{args.out}: {card.model}, descriptor {card.descriptor_dim}, weights {card.weights_sha256[:12]}"
+        )
+    return EXIT_OK
+
+
+def _info(args: argparse.Namespace) -> int:
+    from storage.store import Store
+
+    info = Store.open(args.store).info()
+    if args.json:
+        print_json(info)
+    else:
+        print_pairs(info)
+    return EXIT_OK
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from storage.verify import repair_store, verify_store
+
+    result: dict[str, Any] = {}
+    if args.repair:
+        result["repair"] = dataclasses.asdict(repair_store(args.store))
+    report = verify_store(args.store)
+    result |= {"ok": report.ok, **dataclasses.asdict(report)}
+    print_json(result) if args.json else print_pairs(result)
+    return EXIT_OK if report.ok else EXIT_CORRUPT
+
+
+def _compact(args: argparse.Namespace) -> int:
+    from storage.store import Store
+
+    store = Store.open(args.store)
+    with store.lease():
+        report = dataclasses.asdict(store.compact())
+    print_json(report) if args.json else print_pairs(report)
+    return EXIT_OK
+
+
+def _delete(args: argparse.Namespace) -> int:
+    from storage.store import Store
+
+    store = Store.open(args.store)
+    with store.lease():
+        deleted = store.delete(args.image_id)
+    result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
+    print_json(result) if args.json else print_pairs(result)
+    return EXIT_OK
+
+
+def _model_of(store_uri: str) -> str:
+    """Return the name of the model that made a store, or the default for a new one."""
+    from storage.errors import StoreNotFound
+    from storage.store import Store
+
+    try:
+        return Store.open(store_uri).card.model
+    except StoreNotFound:
+        return DEFAULT_MODEL
+
+
+def _engine(store_uri: str, model: str | None) -> Any:
+    from models.weights import load_extractor
+    from serving.engine import QueryEngine
+    from storage.store import Store
+
+    store = Store.open(store_uri)
+    return QueryEngine(store, load_extractor(model or store.card.model))
+
+
+def _answer(result: Any) -> dict[str, Any]:
+    from serving.engine import answer_json
+
+    answer: dict[str, Any] = answer_json(result)
+    return answer
+
+
+def _code_for_rejected(rejected: int, total: int, max_rejected: float) -> int:
+    return EXIT_REJECTED if total and rejected / total > max_rejected else EXIT_OK
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": _demo,
+    "index": _index,
+    "query": _query,
+    "evaluate": _evaluate,
+    "embed": _embed,
+    "import-weights": _import_weights,
+    "info": _info,
+    "verify": _verify,
+    "compact": _compact,
+    "delete": _delete,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""Index images on Ray Data: decode, extract, write shards on workers; commit from the driver.
+
+Stages overlap as separate operators. Full photos never travel: a decode task sends the network's input
+(0.15 MB for the default model), an extractor sends local features to a write task, and only descriptors and
+metadata reach the driver, which commits every `commit_every` images. There is no ledger beside the store:
+running the same command again does what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.sources import list_source
+from pipelines.stages import METADATA, Extract, decode, span, write
+from storage.card import Card
+from storage.errors import StoreError
+from storage.store import Store
+from storage.vectors import row_schema
+
+__all__ = ["IndexReport", "index"]
+
+# Shares of a core; they differ so that Ray Data does not fuse the stages into one.
+DECODE_CPUS = 0.4
+WRITE_CPUS = 0.1
+SHARD_BYTES = 64 << 20
+OBJECT_STORE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What an index run did.
+
+    Attributes:
+        input: Images listed.
+        accepted: Images of the input that the store now holds, `unchanged` ones included.
+        rejected: Images of the input that could not be used; accepted + rejected = input.
+        unchanged: Accepted images that the store already held with the same content.
+        seconds: Whole run.
+        images_per_s: Images newly extracted over the seconds from the first stage's start to the last commit.
+        store_version: Version after the last commit.
+        rejected_by_reason: Count for each reason.
+        rejected_file: Where the rejected are listed, or None when there are none.
+    """
+
+    input: int
+    accepted: int
+    rejected: int
+    unchanged: int
+    seconds: float
+    images_per_s: float
+    store_version: int
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    rejected_file: str | None = None
+
+
+Progress = Callable[[int, int, int], None]
+
+
+def index(
+    source: str | Path,
+    store_uri: str,
+    *,
+    model: str = "efficientnet-lite0",
+    root: str | Path | None = None,
+    id_prefix: str = "",
+    batch_size: int = 32,
+    extractors: int | None = None,
+    gpus_per_extractor: float | None = None,
+    commit_every: int = 1024,
+    rejected_file: str | Path | None = None,
+    trace: str | Path | None = None,
+    progress: Progress = lambda done, rejected, total: None,
+) -> IndexReport:
+    """Index the images of a source into a store; only what is missing or changed is extracted.
+
+    Args:
+        source: A folder, a CSV or Parquet listing, or a data set in the standard layout (its database).
+        store_uri: The store; made when there is none.
+        model: Name or weights file.
+        root: Folder that a listing's URIs must stay inside.
+        id_prefix: Put before every image id.
+        batch_size: Images in one forward pass.
+        extractors: Actors that run the model; by default one a GPU, or one on a CPU-only cluster.
+        gpus_per_extractor: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
+        commit_every: Images between two commits: what a crash can cost.
+        rejected_file: Where to list rejected images; `<store>/rejected.csv` by default.
+        trace: File that gets one JSON line for each batch of each stage, with its times.
+        progress: Called with (done, rejected, total) after each written batch.
+
+    Raises:
+        SourceError: the source cannot be used.
+        CardMismatch: the store was made by another model; nothing was read or written.
+        StoreLocked: another writer is at work.
+        OutOfSpace: the disk is full; everything committed stays.
+        WeightsUnavailable: the model's weights cannot be had.
+    """
+    if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
+        raise ValueError("batch_size, commit_every and extractors must be at least 1")
+    started = time.perf_counter()
+    card = _card_of(model)
+    store = Store.create(store_uri, card)
+    listing = list_source(source, root=root, id_prefix=id_prefix)
+    rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
+    tally = _Tally(total=listing.num_rows, progress=progress)
+    with store.lease(), _ray() as ray:
+        work = _mark_known(listing, store.known())
+        plan = _plan(ray, card, work.num_rows, extractors, gpus_per_extractor, commit_every)
+        options = {"card": card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}
+        rows = _stages(ray, work, store.uri, model, batch_size, plan, options)
+        begun = time.perf_counter()
+        try:
+            _commit_all(store, rows, tally, commit_every, options["trace"])
+        except Exception as error:
+            raise _root_cause(error) from error
+        spent = time.perf_counter() - begun
+        tally.write_rejections(rejections)
+    return IndexReport(
+        input=listing.num_rows,
+        accepted=listing.num_rows - tally.rejected,
+        rejected=tally.rejected,
+        unchanged=tally.unchanged,
+        seconds=round(time.perf_counter() - started, 3),
+        images_per_s=round(tally.extracted / spent, 2),
+        store_version=store.version,
+        rejected_by_reason=dict(tally.reasons),
+        rejected_file=str(rejections) if tally.rejected else None,
+    )
+
+
+def _card_of(model: str) -> Card:
+    from models.weights import load_extractor
+
+    return load_extractor(model, device="cpu").card
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[Any]:
+    """Use the cluster at hand (a job's, or one already started here), else a local one for this run."""
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(
+            num_cpus=os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:
+    """Add what the store holds of each image: stored_sha256, stored_uri; and amend where metadata differ."""
+    stored = known.select(["image_id", "sha256", *METADATA])
+    stored = stored.rename_columns(["image_id"] + [f"stored_{name}" for name in stored.column_names[1:]])
+    work = listing.join(stored, "image_id", join_type="left outer").combine_chunks()
+    amend = pa.array(np.zeros(work.num_rows, bool))
+    for name in METADATA:
+        # A null in the listing says nothing; what is stored then came from the photo itself.
+        listed, kept = work[name], work[f"stored_{name}"]
+        differs = pc.fill_null(pc.not_equal(listed, kept), False)
+        amend = pc.or_(amend, pc.or_(differs, pc.and_(pc.is_valid(listed), pc.is_null(kept))))
+    amend = pc.and_(amend, pc.is_valid(work["stored_sha256"]))
+    work = work.append_column("amend", amend).sort_by("uri")
+    return work.select([*listing.column_names, "stored_sha256", "stored_uri", "amend"])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the cluster's resources are shared out."""
+
+    extractors: int
+    extractor_cpus: float
+    extractor_gpus: float
+    threads: int
+    shard_rows: int
+
+
+def _plan(
+    ray: Any,
+    card: Card,
+    images: int,
+    extractors: int | None,
+    gpus_per_extractor: float | None,
+    commit_every: int,
+) -> _Plan:
+    cluster = ray.cluster_resources()
+    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
+    if gpus_per_extractor is None:
+        gpus_per_extractor = 1.0 if gpus else 0.0
+    if extractors is None:
+        extractors = max(1, int(gpus / gpus_per_extractor)) if gpus_per_extractor else 1
+    image_bytes = card.grid_height * card.grid_width * card.feature_dim * 2
+    return _Plan(
+        extractors=extractors,
+        # Never the whole machine: decoding and writing need their share, or nothing moves.
+        extractor_cpus=min(1.0, 0.5 * cpus / extractors),
+        extractor_gpus=gpus_per_extractor,
+        threads=0 if gpus_per_extractor else max(1, int(cpus) // extractors),
+        # A small index still shows progress in eighths; a large one gets shards near SHARD_BYTES.
+        shard_rows=min(commit_every, max(1, SHARD_BYTES // image_bytes), max(32, images // 8)),
+    )
+
+
+def _stages(
+    ray: Any,
+    work: pa.Table,
+    store_uri: str,
+    model: str,
+    batch_size: int,
+    plan: _Plan,
+    options: dict[str, Any],
+) -> Iterator[pa.Table]:
+    """Build the Ray Data pipeline and return its rows without pixels and features."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    blocks = [work.slice(at, batch_size) for at in range(0, work.num_rows, batch_size)]
+    rows = (
+        ray.data.from_arrow(blocks)
+        .map_batches(decode, batch_format="pyarrow", batch_size=None, num_cpus=DECODE_CPUS, fn_kwargs=options)
+        .map_batches(
+            Extract,
+            batch_format="pyarrow",
+            batch_size=batch_size,
+            compute=ray.data.ActorPoolStrategy(size=plan.extractors),
+            num_cpus=plan.extractor_cpus,
+            num_gpus=plan.extractor_gpus,
+            fn_constructor_kwargs={"model": model, "threads": plan.threads, **options},
+        )
+        .map_batches(
+            write,
+            batch_format="pyarrow",
+            batch_size=plan.shard_rows,
+            num_cpus=WRITE_CPUS,
+            fn_kwargs={"store_uri": store_uri, **options},
+        )
+    )
+    batches: Iterator[pa.Table] = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return batches
+
+
+@dataclass
+class _Tally:
+    """Counts rows as they come back, and keeps the rejected."""
+
+    total: int
+    progress: Progress
+    extracted: int = 0
+    unchanged: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    refused: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def rejected(self) -> int:
+        return len(self.refused)
+
+    def add(self, rows: pa.Table) -> None:
+        refused = rows.filter(pc.is_valid(rows["rejected"]))
+        self.refused += refused.select(["image_id", "uri", "rejected", "message"]).to_pylist()
+        self.reasons.update(refused["rejected"].to_pylist())
+        self.unchanged += pc.sum(rows["unchanged"]).as_py() or 0
+        self.extracted += rows.num_rows - rows["shard"].null_count
+        self.progress(self.extracted + self.unchanged + self.rejected, self.rejected, self.total)
+
+    def write_rejections(self, path: Path) -> None:
+        """List the rejected of this run; a run without any leaves no stale file behind."""
+        if not self.refused:
+            path.unlink(missing_ok=True)
+            return
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["image_id", "uri", "reason", "message"])
+            table.writerows(list(row.values()) for row in sorted(self.refused, key=lambda r: r["image_id"]))
+        temporary.replace(path)
+
+
+def _commit_all(
+    store: Store, rows: Iterator[pa.Table], tally: _Tally, commit_every: int, trace: str | None
+) -> None:
+    schema = row_schema(store.card)
+    pending: list[pa.Table] = []
+
+    def commit() -> None:
+        batch = pa.concat_tables(pending).cast(schema)
+        pending.clear()
+        if batch.num_rows:
+            with span(trace, "commit", batch.num_rows):
+                store.commit(batch)
+
+    for batch in rows:
+        tally.add(batch)
+        if (amended := batch.filter(pc.and_(batch["unchanged"], batch["amend"]))).num_rows:
+            store.amend(amended.select(["image_id", *METADATA]))
+        pending.append(batch.filter(pc.is_valid(batch["shard"])).select(schema.names))
+        if sum(table.num_rows for table in pending) >= commit_every:
+            commit()
+    if pending:
+        commit()
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the store's own error that a Ray task wrapped, or the error itself."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = getattr(seen, "cause", None) or seen.__cause__
+        for candidate in (seen, cause):
+            if isinstance(candidate, StoreError):
+                return candidate
+        seen = cause
+    return error
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    sys.exit(main(["index", *sys.argv[1:]]))

@@ -1,0 +1,59 @@
+"""Results as people and scripts read them: tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["print_answer", "print_evaluation", "print_json", "print_pairs"]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on one line."""
+    print(json.dumps(value, default=str))
+
+
+def print_pairs(values: dict[str, Any]) -> None:
+    """Print one name and value a line; lists as their length and first items."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = json.dumps(value, default=str)
+        elif isinstance(value, list | tuple):
+            value = f"{len(value)}" + ("".join(f"\n  {item}" for item in value[:50]) if value else "")
+        print(f"{name}: {value}")
+
+
+def print_answer(answer: dict[str, Any]) -> None:
+    """Print the ranked places of one query."""
+    print(answer["image"])
+    if "error" in answer:
+        print(f"  rejected: {answer['error']['reason']} ({answer['error']['message']})")
+        return
+    print(f"  {'rank':>4}  {'matches':>7}  {'similarity':>10}  {'position':<28}  image")
+    for match in answer["matches"]:
+        if match["lat"] is not None:
+            position = f"{match['lat']:.6f}, {match['lon']:.6f}"
+        elif match["utm_e"] is not None:
+            position = f"{match['utm_e']:.1f} E {match['utm_n']:.1f} N"
+        else:
+            position = "unknown"
+        count = "-" if match["mutual_matches"] is None else match["mutual_matches"]
+        scores = f"{match['rank']:>4}  {count:>7}  {match['similarity']:>10.4f}"
+        print(f"  {scores}  {position:<28}  {match['image_id']}")
+    if answer["degraded"]:
+        print("  something stored could not be read; run placeray verify")
+    print(f"  {answer['timings_ms']['total']:.0f} ms")
+
+
+def print_evaluation(summary: dict[str, Any]) -> None:
+    """Print the recall table of an evaluation and what has to be said about it."""
+    print(f"\n{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
+    print(f"protocol: {summary['protocol']}; model {summary['model']}")
+    columns = list(summary["recall"]["global"])
+    print(f"{'Recall':<20}" + "".join(f"{'R@' + k:>8}" for k in columns))
+    for key, name in (("global", "global descriptor"), ("reranked", "after re-ranking")):
+        print(f"{name:<20}" + "".join(f"{summary['recall'][key][k]:>8.1f}" for k in columns))
+    print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
+    for key, value in summary.items():
+        if key.startswith(("queries_", "database_")) and value:
+            print(f"note: {key.replace('_', ' ')}: {value}")

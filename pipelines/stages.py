@@ -1,0 +1,269 @@
+"""What the workers of an index run do with a batch of rows: decode, extract, write.
+
+Plain functions over Arrow tables, without Ray. None of them raises for one bad image: it stays in the table
+as a row with its reason in `rejected`, because an error would stop the whole job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import utm
+from numpy.typing import NDArray
+
+from models.image import MAX_BYTES, ImageRejected, decode_image
+from models.preprocess import prepare
+from pipelines.sources import LISTING_SCHEMA
+from storage.card import Card
+from storage.features import write_shard
+from storage.vectors import row_schema
+
+__all__ = ["METADATA", "Extract", "decode", "read_bytes", "span", "write"]
+
+METADATA = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
+DECODED_SCHEMA = pa.schema(
+    [
+        *LISTING_SCHEMA,
+        ("amend", pa.bool_()),
+        ("unchanged", pa.bool_()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("pixels", pa.binary()),
+    ]
+)
+
+
+@contextlib.contextmanager
+def span(trace: str | None, stage: str, rows: int) -> Iterator[None]:
+    """Append to the file `trace` when a stage worked on a batch, one JSON object a line; None does nothing.
+
+    The file is opened to append and gets each line in one write, so that lines of several workers do not mix.
+    """
+    begin = time.time()
+    yield
+    if trace:
+        line = {"stage": stage, "pid": os.getpid(), "begin_s": begin, "end_s": time.time(), "rows": rows}
+        with open(trace, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def decode(batch: pa.Table, *, card: str, trace: str | None = None) -> pa.Table:
+    """Read, hash, decode and resize the images of a batch.
+
+    Args:
+        batch: Listed rows with stored_sha256, stored_uri and amend.
+        card: The model's card as JSON.
+        trace: See `span`.
+
+    Returns:
+        Rows with sha256, width, height and pixels: the network's input as bytes, null where the image is
+        rejected or the store has it already. EXIF fills position, heading and time that the listing lacks.
+    """
+    made_by = Card.from_json(card)
+    with span(trace, "decode", batch.num_rows):
+        rows = [_decode_row(row, made_by) for row in batch.to_pylist()]
+        return pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+
+
+def _decode_row(row: dict[str, Any], card: Card) -> dict[str, Any]:
+    row["unchanged"] = False
+    if row["rejected"]:
+        return row
+    try:
+        data = read_bytes(row["uri"])
+        row["sha256"] = hashlib.sha256(data).hexdigest()
+        unchanged = row["sha256"] == row["stored_sha256"]
+        if unchanged and not row["amend"]:
+            return row | {"unchanged": True}
+        if not unchanged:
+            _refuse_taken_id(row)
+        image = decode_image(data)
+        row |= {"width": image.width, "height": image.height}
+        for name in ("heading_deg", "captured_at"):
+            row[name] = row[name] if row[name] is not None else getattr(image, name)
+        if row["lat"] is None and row["utm_e"] is None:
+            row["lat"], row["lon"] = image.lat, image.lon
+        row |= _both_coordinates(row)
+        if unchanged:
+            return row | {"unchanged": True}
+        return row | {"pixels": prepare(image.pixels, card.preprocessing).tobytes()}
+    except ImageRejected as error:
+        return row | {"rejected": error.reason, "message": str(error)}
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a local file without being held up by what is no regular file.
+
+    Raises:
+        ImageRejected: missing, unreadable, no regular file, or over the decoder's byte cap.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageRejected("unreadable", "not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise ImageRejected("too_large", f"{status.st_size} bytes; at most {MAX_BYTES} are read")
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ImageRejected("missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageRejected("unreadable", str(error)) from error
+
+
+def _refuse_taken_id(row: dict[str, Any]) -> None:
+    """Refuse a second photo under an id in use, lest two sources replace each other's photos in turns."""
+    taken = row["stored_uri"]
+    if taken not in (None, row["uri"]) and os.path.exists(taken):
+        raise ImageRejected(
+            "id_taken", f"image_id belongs to {taken}: index this source with --id-prefix to keep both"
+        )
+
+
+def _both_coordinates(row: dict[str, Any]) -> dict[str, Any]:
+    """Complete latitude and longitude from UTM, or the other way round (WGS84)."""
+    try:
+        if row["utm_e"] is None and row["lat"] is not None:
+            e, n, number, letter = utm.from_latlon(row["lat"], row["lon"])
+            return {"utm_e": float(e), "utm_n": float(n), "utm_zone": f"{number}{letter}"}
+        zone = row["utm_zone"] or ""
+        if row["lat"] is None and row["utm_e"] is not None and zone[-1:].isalpha():
+            lat, lon = utm.to_latlon(row["utm_e"], row["utm_n"], int(zone[:-1]), zone[-1])
+            return {"lat": float(lat), "lon": float(lon)}
+    except (utm.OutOfRangeError, ValueError) as error:
+        # Beyond 84 N and 80 S there is no UTM; latitude and longitude alone are fine.
+        if row["lat"] is None:
+            raise ImageRejected("bad_value", f"UTM coordinates out of range: {error}") from error
+    return {}
+
+
+class Extract:
+    """The model in an actor. Weights are loaded inside, so that the actor can be restarted anywhere.
+
+    Args:
+        model: Name or weights file.
+        card: The card the driver agreed on, as JSON.
+        threads: Torch's threads on a CPU; 0 leaves torch's own choice.
+        trace: See `span`.
+
+    Raises:
+        CardMismatch: this machine's weights are others than the driver's.
+    """
+
+    def __init__(self, *, model: str, card: str, threads: int = 0, trace: str | None = None) -> None:
+        import torch
+
+        from models.weights import load_extractor
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.extractor = load_extractor(model)
+        self.card = Card.from_json(card)
+        self.card.require_same(self.extractor.card)
+        self.trace = trace
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Replace pixels by descriptor and features; an image whose numbers are not finite is rejected."""
+        with span(self.trace, "extract", batch.num_rows):
+            return self._replace_pixels(batch)
+
+    def _replace_pixels(self, batch: pa.Table) -> pa.Table:
+        wanted = np.flatnonzero(pc.is_valid(batch["pixels"]).to_numpy(zero_copy_only=False))
+        descriptors: list[NDArray[Any] | None] = [None] * batch.num_rows
+        features: list[bytes | None] = [None] * batch.num_rows
+        faults: dict[int, str] = {}
+        if len(wanted):
+            pixels = _unpack(batch["pixels"].take(pa.array(wanted)), self.card)
+            for at, (descriptor, feature, fault) in zip(wanted.tolist(), self._extract(pixels), strict=True):
+                descriptors[at], features[at] = descriptor, feature
+                if fault:
+                    faults[at] = fault
+        kind = row_schema(self.card).field("descriptor").type
+        table = _reject(batch.drop_columns(["pixels"]), faults, reason="model_fault")
+        table = table.append_column("descriptor", pa.array(descriptors, kind))
+        return table.append_column("features", pa.array(features, pa.binary()))
+
+    def _extract(self, pixels: NDArray[Any]) -> list[tuple[NDArray[Any] | None, bytes | None, str | None]]:
+        from models.extractor import ModelFault
+
+        try:
+            descriptors, features = self.extractor.extract_prepared(pixels)
+        except ModelFault as error:
+            if len(pixels) == 1:
+                return [(None, None, str(error))]
+            # One image may spoil a batch: find it.
+            return [row for one in pixels for row in self._extract(one[None])]
+        stored = features.astype(self.card.feature_dtype)
+        return [
+            (descriptor, feature.tobytes(), None)
+            for descriptor, feature in zip(
+                descriptors.astype(self.card.descriptor_dtype), stored, strict=True
+            )
+        ]
+
+
+def _unpack(column: pa.ChunkedArray, card: Card) -> NDArray[Any]:
+    """Return the pixels of a column without nulls: (B, h, w, 3) uint8 or float32."""
+    size = card.preprocessing
+    dtype = np.uint8 if size.resize == "pil_bilinear" else np.float32
+    images = [np.frombuffer(value.as_buffer(), dtype) for value in column]
+    return np.stack(images).reshape(len(images), size.height, size.width, 3)
+
+
+def _reject(table: pa.Table, faults: dict[int, str], *, reason: str) -> pa.Table:
+    for name, text in (("rejected", reason), ("message", None)) if faults else ():
+        values = table[name].to_pylist()
+        for at, fault in faults.items():
+            values[at] = text or fault
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return table
+
+
+def write(batch: pa.Table, *, store_uri: str, card: str, trace: str | None = None) -> pa.Table:
+    """Write the features of a batch as one durable shard, and drop them.
+
+    Args:
+        batch: Extracted rows.
+        store_uri: The store.
+        card: The model's card as JSON.
+        trace: See `span`.
+
+    Returns:
+        The rows with shard and row; both null where nothing was extracted.
+
+    Raises:
+        OutOfSpace: the disk is full.
+    """
+    with span(trace, "write", batch.num_rows):
+        return _write_shard(batch, store_uri, Card.from_json(card))
+
+
+def _write_shard(batch: pa.Table, store_uri: str, made_by: Card) -> pa.Table:
+    good = np.flatnonzero(pc.is_valid(batch["features"]).to_numpy(zero_copy_only=False))
+    shards: list[str | None] = [None] * batch.num_rows
+    rows: list[int | None] = [None] * batch.num_rows
+    if len(good):
+        chosen = batch.take(pa.array(good))
+        shape = (len(good), made_by.grid_height, made_by.grid_width, made_by.feature_dim)
+        features = np.empty(shape, made_by.feature_dtype)
+        for into, value in zip(features, chosen["features"], strict=True):
+            into.reshape(-1)[:] = np.frombuffer(value.as_buffer(), made_by.feature_dtype)
+        shard = write_shard(store_uri, chosen["image_id"].to_pylist(), features)
+        for row, at in enumerate(good.tolist()):
+            shards[at], rows[at] = shard, row
+    types = row_schema(made_by)
+    table = batch.drop_columns(["features"])
+    table = table.append_column("shard", pa.array(shards, types.field("shard").type))
+    return table.append_column("row", pa.array(rows, types.field("row").type))

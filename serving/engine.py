@@ -1,0 +1,184 @@
+"""One query from image bytes to ranked places, without Ray and without HTTP.
+
+The command line, the evaluation and every service use this one class, so that they all give the same answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.extractor import Extractor
+from models.image import decode_image
+from models.matching import matched_pairs, mutual_nn_count
+from storage.card import Card
+from storage.records import Candidate, ImageRecord, Match, QueryResult
+from storage.search import Method
+from storage.store import Store
+
+__all__ = ["QueryEngine", "answer_json", "cell_centres", "rank"]
+
+
+class QueryEngine:
+    """Answers queries from one store with the model that made it.
+
+    Args:
+        store: An open store; `store.refresh()` between queries makes newer commits visible.
+        extractor: The model; its card must equal the store's.
+        method: How the nearest descriptors are found, see `storage.search`.
+
+    Raises:
+        CardMismatch: the store was made by another model.
+    """
+
+    def __init__(self, store: Store, extractor: Extractor, *, method: Method = "exact") -> None:
+        store.card.require_same(extractor.card)
+        self.store = store
+        self.extractor = extractor
+        self.method: Method = method
+
+    def answer(
+        self, image: bytes, *, top_k: int = 5, candidates: int = 100, rerank: bool = True
+    ) -> QueryResult:
+        """Rank the places where a photo may have been taken.
+
+        Args:
+            image: An encoded JPEG, PNG or WebP.
+            top_k: Number of places wanted.
+            candidates: Number of global-descriptor hits that are re-ranked by counting mutual nearest
+                neighbours between local features (SelaVPR, section 3.3).
+            rerank: False keeps the order of the global descriptors.
+
+        Returns:
+            At most `top_k` matches, best first. Without re-ranking their order is by similarity; with it by
+            mutual matches, ties by similarity.
+
+        Raises:
+            ImageRejected: the image cannot be used; it carries the reason.
+            ModelFault: the model gave numbers that are not finite.
+            ValueError: `top_k` or `candidates` below 1.
+            StoreError: the store cannot be read.
+        """
+        if top_k < 1 or candidates < 1:
+            raise ValueError(f"top_k {top_k} and candidates {candidates} must be at least 1")
+        timings: dict[str, float] = dict.fromkeys(("decode", "extract", "search", "fetch", "rerank"), 0.0)
+        started = time.perf_counter()
+        with _timed(timings, "decode"):
+            pixels = decode_image(image).pixels
+        with _timed(timings, "extract"):
+            descriptors, features = self.extractor.extract([pixels])
+        with _timed(timings, "search"):
+            hits = self.store.search(
+                descriptors, k=max(top_k, candidates if rerank else 0), method=self.method
+            )[0]
+        counts: list[int | None] = [None] * len(hits)
+        if rerank and hits:
+            with _timed(timings, "fetch"):
+                stored, ok = self.store.fetch([hit.record for hit in hits[:candidates]])
+            with _timed(timings, "rerank"):
+                counted = mutual_nn_count(features[0], stored, min_similarity=self.store.card.min_similarity)
+            for i, (count, usable) in enumerate(zip(counted.tolist(), ok.tolist(), strict=True)):
+                counts[i] = count if usable else None
+        # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
+        degraded = self.store.degraded or (rerank and None in counts[:candidates])
+        timings["total"] = (time.perf_counter() - started) * 1e3
+        return QueryResult(
+            model=self.store.card.model,
+            store_version=self.store.version,
+            degraded=degraded,
+            matches=rank(hits, counts)[:top_k],
+            timings_ms=timings,
+        )
+
+    def matched_points(self, image: bytes, record: ImageRecord) -> tuple[NDArray[np.float32], ...]:
+        """Locate the mutual nearest neighbours of a photo and a stored image, for lines between them.
+
+        Returns:
+            Three arrays: points in the photo and points in the stored image, each (M, 2) float32 as (x, y) in
+            0..1 of the upright image's width and height, and (M,) float32 cosine similarities. All empty
+            where the stored features cannot be read.
+
+        Raises:
+            ImageRejected: the photo cannot be used.
+        """
+        _, features = self.extractor.extract([decode_image(image).pixels])
+        stored, ok = self.store.fetch([record])
+        centres = cell_centres(self.store.card)
+        if not ok[0]:
+            return centres[:0], centres[:0], np.empty(0, np.float32)
+        pairs, similarity = matched_pairs(
+            features[0], stored[0], min_similarity=self.store.card.min_similarity
+        )
+        return centres[np.asarray(pairs)[:, 0]], centres[np.asarray(pairs)[:, 1]], np.asarray(similarity)
+
+
+def answer_json(result: QueryResult) -> dict[str, Any]:
+    """Return an answer in the shape that the command line and HTTP give, without its request id."""
+    matches = [
+        {
+            "rank": match.rank,
+            "image_id": match.record.image_id,
+            "uri": match.record.uri,
+            "lat": match.record.lat,
+            "lon": match.record.lon,
+            "utm_e": match.record.utm_e,
+            "utm_n": match.record.utm_n,
+            "similarity": round(match.similarity, 6),
+            "mutual_matches": match.mutual_matches,
+        }
+        for match in result.matches
+    ]
+    return {
+        "model": result.model,
+        "store_version": result.store_version,
+        "degraded": result.degraded,
+        "matches": matches,
+        "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
+    }
+
+
+def cell_centres(card: Card) -> NDArray[np.float32]:
+    """Return where the local features look: (H*W, 2) float32, (x, y) in 0..1 of the image.
+
+    A grid that divides the input evenly has its cells side by side. SelaVPR's up-convolutions (kernel 3,
+    stride 2, padding 1, twice) put four steps between patch centres instead: n patches give 4n - 3 cells.
+    """
+    axes = []
+    for cells, size_px in (
+        (card.grid_width, card.preprocessing.width),
+        (card.grid_height, card.preprocessing.height),
+    ):
+        patches, step = (cells, 1) if size_px % cells == 0 else ((cells + 3) // 4, 4)
+        axes.append((np.arange(cells) / step + 0.5) / patches)
+    x, y = np.meshgrid(*axes)
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def rank(hits: list[Candidate], counts: list[int | None]) -> tuple[Match, ...]:
+    """Order search hits by mutual matches; ties keep the order of similarity.
+
+    A hit whose count is None (beyond the candidates, or its features could not be read) keeps the place that
+    the global descriptors gave it.
+
+    Args:
+        hits: K search hits, most similar first.
+        counts: K mutual-nearest-neighbour counts.
+    """
+    counted = [i for i, count in enumerate(counts) if count is not None]
+    best_first = iter(sorted(counted, key=lambda i: -(counts[i] or 0)))
+    order = [i if counts[i] is None else next(best_first) for i in range(len(hits))]
+    return tuple(
+        Match(place + 1, hits[i].record, hits[i].similarity, counts[i]) for place, i in enumerate(order)
+    )
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    timings[stage] += (time.perf_counter() - started) * 1e3

@@ -1,0 +1,19 @@
+"""Where the real photo sets are, for tests that need them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+__all__ = ["photo_set"]
+
+
+def photo_set(name: str) -> Path:
+    """Return the folder of a photo set such as `corridor`, or skip the test."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PLACERAY_PHOTOS", default)) / name
+    if not folder.is_dir():
+        pytest.skip(f"photo set {name} is missing: set PLACERAY_PHOTOS to the folder that holds it")
+    return folder

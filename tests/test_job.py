@@ -1,0 +1,111 @@
+"""`ray job submit` of the index job, as the README documents it: a head node with token authentication."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.store import Store
+from tests.pictures import write_photos
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[1]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A head node of its own; yields the environment that a client needs."""
+    dashboard = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+        "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        # The job's `python` is the one that the head finds.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    generated = subprocess.run(
+        [RAY, "get-auth-token", "--generate"], env=environment, capture_output=True, text=True, check=True
+    )
+    if not (tmp_path / "token").exists():
+        (tmp_path / "token").write_text(generated.stdout.strip().splitlines()[-1])
+    start = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
+    start += [
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        "--object-store-memory=200000000",
+    ]
+    start += ["--ray-client-server-port", str(free_port()), "--disable-usage-stats"]
+    start += [f"--temp-dir={short_folder()}"]
+    without_address = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    with open(tmp_path / "head.log", "w") as log:
+        node = subprocess.Popen(start, env=without_address, stdout=log, stderr=log)
+    try:
+        wait_until_up(environment["RAY_ADDRESS"], node, tmp_path / "head.log")
+        yield environment
+    finally:
+        node.terminate()
+        node.wait(30)
+
+
+def short_folder() -> str:
+    # Ray's socket paths must stay below 107 bytes, which pytest's own folders would break.
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+
+
+def wait_until_up(address: str, node: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert node.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=2).close()
+            raise AssertionError("the head answers without a token")
+        except urllib.error.HTTPError as error:
+            if error.code in {401, 403}:
+                return
+            raise
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+def test_job_submitted_with_token_indexes_on_the_cluster(head: dict[str, str], tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 12)
+    store = tmp_path / "store"
+    job = ["python", "-m", "pipelines.index", str(tmp_path / "photos"), "--store", str(store), "--json"]
+    submit = [RAY, "job", "submit", "--working-dir", ".", "--", *job]
+
+    done = subprocess.run(
+        submit, cwd=ROOT, env=head, capture_output=True, text=True, timeout=240, check=False
+    )
+
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert '"accepted": 12' in done.stdout
+    assert Store.open(str(store)).count == 12
+    assert Store.open(str(store)).verify().ok
+
+    without = {name: value for name, value in head.items() if not name.startswith("RAY_AUTH")}
+    without["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "no-token")
+    refused = subprocess.run(
+        submit, cwd=ROOT, env=without, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert refused.returncode != 0

@@ -1,0 +1,186 @@
+"""The stages of an index run as plain functions over tables."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import utm
+
+from models.image import MAX_BYTES, ImageRejected
+from models.weights import load_extractor
+from pipelines.sources import LISTING_SCHEMA, list_source
+from pipelines.stages import Extract, decode, read_bytes, write
+from storage.card import Card
+from storage.store import Store
+from tests.pictures import broken_files, photo, write_photos
+
+WORK_SCHEMA = pa.schema(
+    [*LISTING_SCHEMA, ("stored_sha256", pa.string()), ("stored_uri", pa.string()), ("amend", pa.bool_())]
+)
+
+
+@pytest.fixture(scope="module")
+def card() -> Card:
+    return load_extractor("efficientnet-lite0").card
+
+
+def work(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([{"amend": False, **row} for row in rows], schema=WORK_SCHEMA)
+
+
+def decoded(card: Card, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    table = decode(work(*rows), card=card.to_json())
+    listed: list[dict[str, Any]] = table.to_pylist()
+    return listed
+
+
+def exif_gps(lat: float, lon: float) -> bytes:
+    from PIL import Image
+
+    exif = Image.Exif()
+    gps = exif.get_ifd(0x8825)
+    gps.update({1: "S" if lat < 0 else "N", 2: (abs(lat), 0.0, 0.0), 3: "W" if lon < 0 else "E"})
+    gps[4] = (abs(lon), 0.0, 0.0)
+    return exif.tobytes()
+
+
+def test_decode_good_image_carries_hash_size_and_pixels(card: Card, tmp_path: Path) -> None:
+    (path,) = write_photos(tmp_path, 1)
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path)})
+    assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (row["width"], row["height"], row["rejected"]) == (96, 72, None)
+    assert len(row["pixels"]) == 224 * 224 * 3
+    assert np.frombuffer(row["pixels"], np.uint8).std() > 10
+
+
+def test_decode_broken_files_each_rejected_with_its_reason(card: Card, tmp_path: Path) -> None:
+    expected = {}
+    for name, (data, reason) in broken_files().items():
+        (tmp_path / name).write_bytes(data)
+        expected[name] = reason
+    listing = list_source(tmp_path)
+    rows = decoded(card, *listing.to_pylist())
+    assert {row["image_id"]: row["rejected"] for row in rows} == expected
+    assert all(row["pixels"] is None and row["message"] for row in rows)
+
+
+def test_decode_same_content_is_unchanged_and_not_decoded(card: Card, tmp_path: Path) -> None:
+    (path,) = write_photos(tmp_path, 1)
+    known = {"stored_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "stored_uri": str(path)}
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path), **known})
+    assert row["unchanged"]
+    assert row["pixels"] is None
+    path.write_bytes(photo(99))
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path), **known})
+    assert not row["unchanged"]
+    assert row["pixels"]
+
+
+def test_decode_id_of_another_living_photo_is_refused(card: Card, tmp_path: Path) -> None:
+    first, second = write_photos(tmp_path, 2)
+    known = {"stored_sha256": hashlib.sha256(first.read_bytes()).hexdigest(), "stored_uri": str(first)}
+    (row,) = decoded(card, {"image_id": "a", "uri": str(second), **known})
+    assert row["rejected"] == "id_taken"
+    first.unlink()
+    (row,) = decoded(card, {"image_id": "a", "uri": str(second), **known})
+    assert row["rejected"] is None
+
+
+def test_decode_exif_position_fills_what_the_listing_lacks(card: Card, tmp_path: Path) -> None:
+    path = tmp_path / "gps.jpg"
+    path.write_bytes(photo(5, exif=exif_gps(-33.5, 151.25)))
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path)})
+    east, north, number, letter = utm.from_latlon(-33.5, 151.25)
+    assert (row["lat"], row["lon"], row["utm_zone"]) == (-33.5, 151.25, f"{number}{letter}")
+    assert (row["utm_e"], row["utm_n"]) == pytest.approx((east, north))
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path), "lat": 10.0, "lon": 20.0})
+    assert (row["lat"], row["lon"]) == (10.0, 20.0)
+
+
+def test_decode_utm_with_zone_gives_latitude(card: Card, tmp_path: Path) -> None:
+    (path,) = write_photos(tmp_path, 1)
+    east, north, number, letter = utm.from_latlon(48.2, 16.37)
+    place = {"utm_e": east, "utm_n": north, "utm_zone": f"{number}{letter}"}
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path), **place})
+    assert (row["lat"], row["lon"]) == pytest.approx((48.2, 16.37), abs=1e-6)
+    (row,) = decoded(card, {"image_id": "a", "uri": str(path), **place, "utm_e": 5.0})
+    assert row["rejected"] == "bad_value"
+
+
+def test_read_bytes_pipe_folder_and_huge_file_do_not_hang_or_fill_memory(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with open(tmp_path / "huge.jpg", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    for name, reason in (
+        ("pipe.jpg", "unreadable"),
+        ("huge.jpg", "too_large"),
+        ("gone.jpg", "missing"),
+        (".", "unreadable"),
+    ):
+        with pytest.raises(ImageRejected) as caught:
+            read_bytes(str(tmp_path / name))
+        assert caught.value.reason == reason
+
+
+def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, tmp_path: Path) -> None:
+    paths = write_photos(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"x")
+    store = Store.create(str(tmp_path / "store"), card)
+    rows = [
+        {"image_id": path.name, "uri": str(path)}
+        for path in [*paths[:2], tmp_path / "photos/bad.jpg", paths[2]]
+    ]
+    extracted = Extract(model="efficientnet-lite0", card=card.to_json())(
+        decode(work(*rows), card=card.to_json())
+    )
+    assert extracted["descriptor"].null_count == 1
+    written = write(extracted, store_uri=store.uri, card=card.to_json())
+    assert "features" not in written.column_names
+    assert written["row"].to_pylist() == [0, 1, None, 2]
+    assert written["rejected"].to_pylist() == [None, None, "not_an_image", None]
+
+    extractor = load_extractor("efficientnet-lite0")
+    from models.image import decode_image
+
+    descriptors, features = extractor.extract([decode_image(paths[2].read_bytes()).pixels])
+    row = written.slice(3, 1).to_pylist()[0]
+    assert np.allclose(row["descriptor"], descriptors[0], atol=2e-3)
+    with store.lease():
+        store.commit(_storable(written, card))
+    (record,) = store.get([paths[2].name])
+    stored, ok = store.fetch([record])
+    assert ok.all()
+    assert np.abs(stored[0].astype(np.float32) - features[0]).max() < 2e-3
+
+
+def test_extract_fault_in_one_image_rejects_that_one(card: Card, tmp_path: Path) -> None:
+    from models.extractor import ModelFault
+
+    paths = write_photos(tmp_path, 3)
+    stage = Extract(model="efficientnet-lite0", card=card.to_json())
+    real = stage.extractor.extract_prepared
+    batch = decode(work(*({"image_id": p.name, "uri": str(p)} for p in paths)), card=card.to_json())
+    spoilt = np.frombuffer(batch["pixels"][1].as_py(), np.uint8)[:100]
+
+    def faulty(pixels: Any) -> Any:
+        if any(np.array_equal(image.reshape(-1)[:100], spoilt) for image in pixels):
+            raise ModelFault("not finite")
+        return real(pixels)
+
+    stage.extractor.extract_prepared = faulty  # type: ignore[method-assign]
+    table = stage(batch)
+    assert table["rejected"].to_pylist() == [None, "model_fault", None]
+    assert [value is None for value in table["descriptor"].to_pylist()] == [False, True, False]
+
+
+def _storable(rows: pa.Table, card: Card) -> pa.Table:
+    from storage.vectors import row_schema
+
+    schema = row_schema(card)
+    return rows.filter(pa.compute.is_valid(rows["shard"])).select(schema.names).cast(schema)
