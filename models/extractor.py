@@ -17,8 +17,8 @@ __all__ = ["Extractor", "ModelFault", "Network", "make_card"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
-# Most images that go through the network at once. Larger batches are slower on a CPU (measured: 33 ms an image
-# in eights, 47 ms in thirty-twos), whose cache the maps then leave.
+# Most images that go through the network at once. Larger batches are slower on a CPU, whose cache the maps
+# then leave (measured: 33 ms an image in eights, 47 ms in thirty-twos).
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 64
 
