@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("--commit-every", type=_positive, default=1024, metavar="N", help="images a commit")
     index.add_argument("--rejected", metavar="FILE", help="default: <store>/rejected.csv")
     index.add_argument("--trace", metavar="FILE", help="append when each stage worked on each batch")
+    _add_image_size(index)
     _add_max_rejected(index)
     _add_quiet(index)
 
@@ -62,12 +63,14 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
     evaluate.add_argument("--threshold-m", type=float, default=25.0, metavar="M", help="default: %(default)s")
     evaluate.add_argument("--report", metavar="DIR", help="write index.html and evaluation.json there")
+    _add_image_size(evaluate)
     _add_quiet(evaluate)
 
     embed = verb("embed", "write descriptors and local features of images to a .npz file")
     embed.add_argument("image", nargs="+", metavar="IMAGE")
     embed.add_argument("--model", required=True, metavar="M", help="name or file")
     embed.add_argument("--out", required=True, metavar="FILE.npz")
+    _add_image_size(embed)
     _add_max_rejected(embed)
 
     weights = verb("import-weights", "turn a published SelaVPR checkpoint into safetensors")
@@ -82,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     delete = verb("delete", "delete images from a store", store=True)
     delete.add_argument("image_id", nargs="+", metavar="IMAGE_ID")
     return parser
+
+
+def _add_image_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-size", type=_size, metavar="HxW", help="network input in pixels; ViTs: multiples of 14"
+    )
 
 
 def _add_max_rejected(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +112,11 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    return _positive(height), _positive(width or height)
 
 
 def _share(text: str) -> float:

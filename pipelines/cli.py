@@ -71,6 +71,7 @@ def _index(args: argparse.Namespace) -> int:
             args.source,
             args.store,
             model=args.model or _model_of(args.store),
+            image_size=args.image_size,
             root=args.root,
             id_prefix=args.id_prefix,
             batch_size=args.batch_size,
@@ -99,15 +100,16 @@ def _index(args: argparse.Namespace) -> int:
 def _query(args: argparse.Namespace) -> int:
     from models.image import ImageRejected
     from pipelines.stages import read_bytes
+    from serving.engine import QueryEngine, answer_json
 
-    engine = _engine(args.store, args.model)
+    engine = QueryEngine.open(args.store, model=args.model)
     answers, rejected = [], 0
     for path in args.image:
         try:
             result = engine.answer(
                 read_bytes(path), top_k=args.top_k, candidates=args.candidates, rerank=not args.no_rerank
             )
-            answers.append({"image": path, **_answer(result)})
+            answers.append({"image": path, **answer_json(result)})
         except ImageRejected as error:
             rejected += 1
             answers.append({"image": path, "error": {"reason": error.reason, "message": str(error)}})
@@ -128,6 +130,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             args.dataset,
             store_uri=args.store,
             model=args.model,
+            image_size=args.image_size,
             split=args.split,
             candidates=args.candidates,
             threshold_m=args.threshold_m,
@@ -167,7 +170,7 @@ def _embed(args: argparse.Namespace) -> int:
     from models.weights import load_extractor
     from pipelines.stages import read_bytes
 
-    extractor = load_extractor(args.model)
+    extractor = load_extractor(args.model, image_size=args.image_size)
     names, descriptors, features, rejected = [], [], [], []
     for path in args.image:
         try:
@@ -261,22 +264,6 @@ def _model_of(store_uri: str) -> str:
         return Store.open(store_uri).card.model
     except StoreNotFound:
         return DEFAULT_MODEL
-
-
-def _engine(store_uri: str, model: str | None) -> Any:
-    from models.weights import load_extractor
-    from serving.engine import QueryEngine
-    from storage.store import Store
-
-    store = Store.open(store_uri)
-    return QueryEngine(store, load_extractor(model or store.card.model))
-
-
-def _answer(result: Any) -> dict[str, Any]:
-    from serving.engine import answer_json
-
-    answer: dict[str, Any] = answer_json(result)
-    return answer
 
 
 def _code_for_rejected(rejected: int, total: int, max_rejected: float) -> int:

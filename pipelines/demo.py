@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from models.weights import load_extractor
 from pipelines.arguments import DEFAULT_MODEL
 from pipelines.demo_city import draw_city
 from pipelines.index import index
@@ -15,7 +14,6 @@ from pipelines.recall import measure_recall
 from pipelines.report import write_report
 from pipelines.stages import read_bytes
 from serving.engine import QueryEngine, answer_json
-from storage.store import Store
 
 __all__ = ["run_demo"]
 
@@ -42,7 +40,7 @@ def run_demo(
             draw_city(city, seed=seed, database_images=database_images, query_images=query_images)
     with ProgressLine("index", quiet=quiet) as line:
         indexed = index(city, str(store_folder), model=DEFAULT_MODEL, progress=line.update)
-    engine = QueryEngine(Store.open(str(store_folder)), load_extractor(DEFAULT_MODEL))
+    engine = QueryEngine.open(str(store_folder))
     with ProgressLine("evaluate", quiet=quiet) as line:
         evaluation = measure_recall(city, engine, progress=lambda done, total: line.update(done, 0, total))
     write_report(page, evaluation, engine)

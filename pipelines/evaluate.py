@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.weights import load_extractor
 from pipelines.arguments import DEFAULT_MODEL
 from pipelines.index import index
 from pipelines.recall import measure_recall
@@ -27,6 +26,7 @@ def evaluate(
     *,
     store_uri: str | None = None,
     model: str | None = None,
+    image_size: tuple[int, int] | None = None,
     split: str = "test",
     candidates: int = 100,
     threshold_m: float = 25.0,
@@ -39,6 +39,7 @@ def evaluate(
         dataset: Data set in the standard layout.
         store_uri: Index to evaluate as it is; made from the database when missing. None uses a temporary one.
         model: Name or weights file; by default the store's, or the default model for a new store.
+        image_size: Height and width of the network's input for a new store.
         split: Which of train, val, test.
         candidates: How many hits are re-ranked.
         threshold_m: Distance up to which an answer is right, in metres.
@@ -57,11 +58,12 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         uri = store_uri or stack.enter_context(tempfile.TemporaryDirectory(prefix="placeray-"))
         try:
-            store = Store.open(uri)
+            Store.open(uri)
         except StoreNotFound:
-            made = index(layout.database, uri, model=model or DEFAULT_MODEL, progress=progress)
-            rejected, store = made.rejected, Store.open(uri)
-        engine = QueryEngine(store, load_extractor(model or store.card.model))
+            name = model or DEFAULT_MODEL
+            made = index(layout.database, uri, model=name, image_size=image_size, progress=progress)
+            rejected = made.rejected
+        engine = QueryEngine.open(uri, model=model)
         evaluation = measure_recall(
             dataset,
             engine,

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources import list_source
-from pipelines.stages import METADATA, Extract, decode, span, write
+from pipelines.stages import METADATA, Extract, decode, raise_failure, span, write
 from storage.card import Card
-from storage.errors import StoreError
+from storage.errors import StoreNotFound
 from storage.store import Store
 from storage.vectors import row_schema
 
@@ -74,6 +74,7 @@ def index(
     store_uri: str,
     *,
     model: str = "efficientnet-lite0",
+    image_size: tuple[int, int] | None = None,
     root: str | Path | None = None,
     id_prefix: str = "",
     batch_size: int = 32,
@@ -90,6 +91,7 @@ def index(
         source: A folder, a CSV or Parquet listing, or a data set in the standard layout (its database).
         store_uri: The store; made when there is none.
         model: Name or weights file.
+        image_size: Height and width of the network's input; by default the store's, else the model's own.
         root: Folder that a listing's URIs must stay inside.
         id_prefix: Put before every image id.
         batch_size: Images in one forward pass.
@@ -105,12 +107,12 @@ def index(
         CardMismatch: the store was made by another model; nothing was read or written.
         StoreLocked: another writer is at work.
         OutOfSpace: the disk is full; everything committed stays.
-        WeightsUnavailable: the model's weights cannot be had.
+        WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
     """
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
-    card = _card_of(model)
+    card = _card_of(model, image_size or _stored_size(store_uri))
     store = Store.create(store_uri, card)
     listing = list_source(source, root=root, id_prefix=id_prefix)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
@@ -121,10 +123,7 @@ def index(
         options = {"card": card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}
         rows = _stages(ray, work, store.uri, model, batch_size, plan, options)
         begun = time.perf_counter()
-        try:
-            _commit_all(store, rows, tally, commit_every, options["trace"])
-        except Exception as error:
-            raise _root_cause(error) from error
+        _commit_all(store, rows, tally, commit_every, options["trace"])
         spent = time.perf_counter() - begun
         tally.write_rejections(rejections)
     return IndexReport(
@@ -140,10 +139,18 @@ def index(
     )
 
 
-def _card_of(model: str) -> Card:
+def _card_of(model: str, image_size: tuple[int, int] | None) -> Card:
     from models.weights import load_extractor
 
-    return load_extractor(model, device="cpu").card
+    return load_extractor(model, device="cpu", image_size=image_size).card
+
+
+def _stored_size(store_uri: str) -> tuple[int, int] | None:
+    try:
+        size = Store.open(store_uri).card.preprocessing
+    except StoreNotFound:
+        return None
+    return size.height, size.width
 
 
 @contextlib.contextmanager
@@ -312,6 +319,7 @@ def _commit_all(
                 store.commit(batch)
 
     for batch in rows:
+        raise_failure(batch)
         tally.add(batch)
         if (amended := batch.filter(pc.and_(batch["unchanged"], batch["amend"]))).num_rows:
             store.amend(amended.select(["image_id", *METADATA]))
@@ -320,18 +328,6 @@ def _commit_all(
             commit()
     if pending:
         commit()
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the store's own error that a Ray task wrapped, or the error itself."""
-    seen: BaseException | None = error
-    while seen is not None:
-        cause = getattr(seen, "cause", None) or seen.__cause__
-        for candidate in (seen, cause):
-            if isinstance(candidate, StoreError):
-                return candidate
-        seen = cause
-    return error
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ from models.image import MAX_BYTES, ImageRejected, decode_image
 from models.preprocess import prepare
 from pipelines.sources import LISTING_SCHEMA
 from storage.card import Card
+from storage.errors import CardMismatch, OutOfSpace
 from storage.features import write_shard
 from storage.vectors import row_schema
 
-__all__ = ["METADATA", "Extract", "decode", "read_bytes", "span", "write"]
+__all__ = ["METADATA", "Extract", "decode", "raise_failure", "read_bytes", "span", "write"]
 
 METADATA = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
 DECODED_SCHEMA = pa.schema(
@@ -40,6 +41,7 @@ DECODED_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("pixels", pa.binary()),
+        ("failure", pa.string()),
     ]
 )
 
@@ -149,6 +151,31 @@ def _both_coordinates(row: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def raise_failure(rows: pa.Table) -> None:
+    """Raise what a worker reported in the column `failure`, if anything.
+
+    Ray keeps the text of a worker's error but not its type, so what the user can mend travels as a row.
+
+    Raises:
+        OutOfSpace, CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable: as reported.
+    """
+    from models import weights
+
+    reported = rows["failure"].drop_null()
+    if not len(reported):
+        return
+    kind, _, message = reported[0].as_py().partition(": ")
+    if kind == "WeightsRejected":
+        raise weights.WeightsRejected("on_worker", message)
+    kinds = (OutOfSpace, CardMismatch, weights.UnknownModel, weights.WeightsUnavailable)
+    raise {known.__name__: known for known in kinds}[kind](message)
+
+
+def _failed(rows: pa.Table, error: Exception) -> pa.Table:
+    text = pa.array([f"{type(error).__name__}: {error}"] * rows.num_rows)
+    return rows.set_column(rows.column_names.index("failure"), "failure", text)
+
+
 class Extract:
     """The model in an actor. Weights are loaded inside, so that the actor can be restarted anywhere.
 
@@ -158,21 +185,25 @@ class Extract:
         threads: Torch's threads on a CPU; 0 leaves torch's own choice.
         trace: See `span`.
 
-    Raises:
-        CardMismatch: this machine's weights are others than the driver's.
+    When this machine's weights are others than the driver's, or are not to be had, every row says so.
     """
 
     def __init__(self, *, model: str, card: str, threads: int = 0, trace: str | None = None) -> None:
         import torch
 
-        from models.weights import load_extractor
+        from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable, load_extractor
 
         if threads:
             torch.set_num_threads(threads)
-        self.extractor = load_extractor(model)
         self.card = Card.from_json(card)
-        self.card.require_same(self.extractor.card)
         self.trace = trace
+        self.failure: Exception | None = None
+        try:
+            size = (self.card.preprocessing.height, self.card.preprocessing.width)
+            self.extractor = load_extractor(model, image_size=size)
+            self.card.require_same(self.extractor.card)
+        except (CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable) as error:
+            self.failure = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Replace pixels by descriptor and features; an image whose numbers are not finite is rejected."""
@@ -180,6 +211,11 @@ class Extract:
             return self._replace_pixels(batch)
 
     def _replace_pixels(self, batch: pa.Table) -> pa.Table:
+        if self.failure is not None:
+            batch = _failed(batch, self.failure)
+            batch = batch.set_column(
+                batch.column_names.index("pixels"), "pixels", pa.nulls(batch.num_rows, pa.binary())
+            )
         wanted = np.flatnonzero(pc.is_valid(batch["pixels"]).to_numpy(zero_copy_only=False))
         descriptors: list[NDArray[Any] | None] = [None] * batch.num_rows
         features: list[bytes | None] = [None] * batch.num_rows
@@ -241,10 +277,8 @@ def write(batch: pa.Table, *, store_uri: str, card: str, trace: str | None = Non
         trace: See `span`.
 
     Returns:
-        The rows with shard and row; both null where nothing was extracted.
-
-    Raises:
-        OutOfSpace: the disk is full.
+        The rows with shard and row; both null where nothing was extracted. When the disk is full, every row
+        says so in `failure`.
     """
     with span(trace, "write", batch.num_rows):
         return _write_shard(batch, store_uri, Card.from_json(card))
@@ -260,9 +294,12 @@ def _write_shard(batch: pa.Table, store_uri: str, made_by: Card) -> pa.Table:
         features = np.empty(shape, made_by.feature_dtype)
         for into, value in zip(features, chosen["features"], strict=True):
             into.reshape(-1)[:] = np.frombuffer(value.as_buffer(), made_by.feature_dtype)
-        shard = write_shard(store_uri, chosen["image_id"].to_pylist(), features)
-        for row, at in enumerate(good.tolist()):
-            shards[at], rows[at] = shard, row
+        try:
+            shard = write_shard(store_uri, chosen["image_id"].to_pylist(), features)
+            for row, at in enumerate(good.tolist()):
+                shards[at], rows[at] = shard, row
+        except OutOfSpace as error:
+            batch = _failed(batch, error)
     types = row_schema(made_by)
     table = batch.drop_columns(["features"])
     table = table.append_column("shard", pa.array(shards, types.field("shard").type))

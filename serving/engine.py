@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.extractor import Extractor
 from models.image import decode_image
 from models.matching import matched_pairs, mutual_nn_count
+from models.weights import load_extractor
 from storage.card import Card
 from storage.records import Candidate, ImageRecord, Match, QueryResult
 from storage.search import Method
@@ -41,6 +42,24 @@ class QueryEngine:
         self.store = store
         self.extractor = extractor
         self.method: Method = method
+
+    @classmethod
+    def open(cls, store_uri: str, *, model: str | None = None, method: Method = "exact") -> QueryEngine:
+        """Open a store and load the model that made it, at the store's input size.
+
+        Args:
+            store_uri: The store.
+            model: Name or weights file; by default the name on the store's card.
+            method: See `QueryEngine`.
+
+        Raises:
+            StoreError: the store cannot be opened, or was made by another model.
+            UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+        """
+        store = Store.open(store_uri)
+        size = store.card.preprocessing
+        extractor = load_extractor(model or store.card.model, image_size=(size.height, size.width))
+        return cls(store, extractor, method=method)
 
     def answer(
         self, image: bytes, *, top_k: int = 5, candidates: int = 100, rerank: bool = True

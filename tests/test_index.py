@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -166,10 +167,19 @@ def test_index_stages_are_separate_and_overlap(tmp_path: Path, monkeypatch: pyte
 def test_index_full_disk_in_a_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pipelines.index as job
 
-    def full(batch: pa.Table, **options: object) -> pa.Table:
-        raise OutOfSpace("no space for 44000 bytes in /full: free some, then run the same command again")
+    def on_full_disk(batch: pa.Table, **options: Any) -> pa.Table:
+        import pipelines.stages as stages
 
-    monkeypatch.setattr(job, "write", full)
+        def full(*_: object) -> str:
+            raise OutOfSpace("no space for 44000 bytes in /full: free some, then run the same command again")
+
+        real, stages.write_shard = stages.write_shard, full
+        try:
+            return stages.write(batch, **options)
+        finally:
+            stages.write_shard = real
+
+    monkeypatch.setattr(job, "write", on_full_disk)
     write_photos(tmp_path / "photos", 2)
     with pytest.raises(OutOfSpace, match="44000"):
         index(tmp_path / "photos", str(tmp_path / "store"))
