@@ -1,0 +1,214 @@
+"""Batches that form themselves: whatever waits when the worker thread gets free is its next batch.
+
+There is no waiting time to tune: alone, an item starts at once; under load, batches grow to the number of
+items that came while the one before was worked on. A batch is never formed before it can start, so that no
+queue of small batches piles up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Self, TypeVar
+
+__all__ = ["BatcherClosed", "DeadlineExceeded", "MicroBatcher", "QueueFull"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class QueueFull(Exception):
+    """As many items wait as are allowed to.
+
+    Attributes:
+        retry_after_s: A guess, from the batches so far, of when there will be room.
+    """
+
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        super().__init__(f"{waiting} requests are waiting; try again in {retry_after_s:g} s.")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Exception):
+    """No result within the item's time."""
+
+
+class BatcherClosed(Exception):
+    """The batcher takes no more items; ask another replica."""
+
+
+class _Entry(Generic[Item, Result]):
+    """One item on its way, compared by identity."""
+
+    def __init__(self, item: Item, future: asyncio.Future[Result]) -> None:
+        self.item = item
+        self.future = future
+
+
+class MicroBatcher(Generic[Item, Result]):
+    """Gathers items of many coroutines of one event loop into batches for one worker thread.
+
+    First come, first served. An item that is cancelled, or late, while it waits leaves the queue; one whose
+    batch has started is worked on for nothing and its result dropped.
+
+    Args:
+        work: Gets 1 to `max_batch` items, gives as many results in the same order. Runs in the worker thread.
+            An exception goes to everyone in its batch and to nobody else.
+        max_batch: The largest batch.
+        max_queue: Items that may wait, not counting the batch at work.
+        on_batch: Called in the event loop with the size and seconds of each batch that succeeded.
+        name: Of the thread.
+        clock: Seconds; measures the batches.
+
+    Raises:
+        ValueError: a bound is below 1.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Item]], Sequence[Result]],
+        *,
+        max_batch: int = 8,
+        max_queue: int = 64,
+        on_batch: Callable[[int, float], None] | None = None,
+        name: str = "batcher",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if max_batch < 1 or max_queue < 1:
+            raise ValueError(
+                f"max_batch {max_batch} and max_queue {max_queue} must be at least 1; raise them."
+            )
+        self._work = work
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._on_batch = on_batch
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._waiting: deque[_Entry[Item, Result]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+        self._closed = False
+        self._batch_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait, without the batch at work."""
+        return len(self._waiting)
+
+    async def submit(self, item: Item, *, timeout_s: float | None = None) -> Result:
+        """Wait for the result of one item.
+
+        Args:
+            item: Goes to `work` as it is.
+            timeout_s: Longest time to wait for the result.
+
+        Raises:
+            QueueFull: too many items wait; nothing was queued.
+            DeadlineExceeded: no result within `timeout_s`.
+            BatcherClosed: the batcher was closed before the item was worked on.
+        """
+        if self._closed:
+            raise BatcherClosed("This batcher is closed; ask another replica.")
+        if len(self._waiting) >= self._max_queue:
+            raise QueueFull(len(self._waiting), self._retry_after_s())
+        loop = asyncio.get_running_loop()
+        entry: _Entry[Item, Result] = _Entry(item, loop.create_future())
+        self._waiting.append(entry)
+        if self._runner is None:
+            # A task, not a call: items that come in the same turn of the event loop share the first batch.
+            self._runner = loop.create_task(self._run())
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                return await entry.future
+        except TimeoutError as error:
+            if not deadline.expired():  # the work itself raised it
+                raise
+            raise DeadlineExceeded(f"No result within {timeout_s:g} s; try again later.") from error
+        finally:
+            if entry.future.cancelled():  # by the caller or the deadline
+                self._drop(entry)
+
+    async def close(self, *, drain: bool = True) -> None:
+        """Take no more items, finish what waits and end the worker thread. May be called again.
+
+        Args:
+            drain: False gives `BatcherClosed` to those who wait; the batch at work is finished in any case.
+        """
+        self._closed = True
+        while not drain and self._waiting:
+            _settle(
+                self._waiting.popleft().future, BatcherClosed("Closed while waiting; ask another replica.")
+            )
+        if self._runner is not None:
+            await asyncio.wait([self._runner])
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _run(self) -> None:
+        """Work until nothing waits. No await lies between finding the queue empty and ending."""
+        batch: list[_Entry[Item, Result]] = []
+        try:
+            while batch := self._next_batch():
+                await self._finish(batch)
+        finally:
+            self._runner = None
+            for entry in [*batch, *self._waiting]:  # something is left only when the event loop is ending
+                entry.future.cancel()
+
+    def _next_batch(self) -> list[_Entry[Item, Result]]:
+        batch: list[_Entry[Item, Result]] = []
+        while self._waiting and len(batch) < self._max_batch:
+            entry = self._waiting.popleft()
+            if not entry.future.done():
+                batch.append(entry)
+        return batch
+
+    async def _finish(self, batch: list[_Entry[Item, Result]]) -> None:
+        loop = asyncio.get_running_loop()
+        started = self._clock()
+        try:
+            results = await loop.run_in_executor(self._thread, self._call, [entry.item for entry in batch])
+            seconds = self._clock() - started
+            self._batch_s = 0.8 * self._batch_s + 0.2 * seconds if self._batch_s else seconds
+            if self._on_batch is not None:
+                self._on_batch(len(batch), seconds)
+        except Exception as error:
+            for entry in batch:
+                _settle(entry.future, error)
+        else:
+            for entry, result in zip(batch, results, strict=True):
+                if not entry.future.done():
+                    entry.future.set_result(result)
+
+    def _call(self, items: list[Item]) -> Sequence[Result]:
+        """In the worker thread."""
+        expected = len(items)  # before `work`, which may change its list
+        try:
+            results = self._work(items)
+        except StopIteration as error:  # no future takes it (PEP 479)
+            raise RuntimeError("the work raised StopIteration") from error
+        if len(results) != expected:
+            raise RuntimeError(f"the work gave {len(results)} results for {expected} items; correct the work")
+        return results
+
+    def _drop(self, entry: _Entry[Item, Result]) -> None:
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+
+    def _retry_after_s(self) -> float:
+        batches = math.ceil(len(self._waiting) / self._max_batch) + 1  # one is at work
+        return max(1.0, batches * self._batch_s)
+
+
+def _settle(future: asyncio.Future[Result], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
