@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from storage.card import Card
 from storage.features import FEATURES_FOLDER, FeatureReader, shard_path, write_shard
-from storage.ledger import table_files, write_sums
+from storage.ledger import manifests, table_files, write_sums
 from storage.vectors import VectorTable, good_rows, row_schema, to_records
 from storage.writer import Writer
 
@@ -22,6 +22,8 @@ __all__ = ["CompactReport", "compact_store", "leftovers", "references"]
 
 _GRACE_S = 3600.0  # a younger file may belong to a batch that is not committed yet
 _REWRITE_ROWS = 64
+_NEVER_S = 1e9
+_MARGIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,14 @@ def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: 
         keep_versions_s: Versions that were the newest within this time stay readable.
     """
     rewritten = _rewrite_half_dead(folder, writer, card)
-    before = writer.table.versions()
-    older_than_s = _cutoff_s(before, keep_versions_s)
+    before = manifests(folder)
+    writer.change(lambda: writer.table.optimize(older_than_s=_NEVER_S))
+    # A second pass, with nothing left to merge: how long the first takes must not shift the age of versions.
+    older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
     write_sums(folder, table_files(folder))
-    after = {version for version, _ in writer.table.versions()}
+    dropped = len(set(before) - set(manifests(folder)))
     removed, freed = _remove_leftovers(folder, writer.table, min_age_s=keep_versions_s + _GRACE_S)
-    dropped = sum(version not in after for version, _ in before)
     return CompactReport(committed.version, dropped, rewritten, removed, freed)
 
 
@@ -93,7 +96,7 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
         if (now - superseded).total_seconds() < keep_s:
             oldest_needed = made
             break
-    return (now - oldest_needed).total_seconds() + 1.0
+    return (now - oldest_needed).total_seconds() + min(keep_s, _MARGIN_S)
 
 
 def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
@@ -135,7 +138,7 @@ def _remove_leftovers(folder: Path, table: VectorTable, *, min_age_s: float) -> 
     candidates = {shard: shard_path(folder, shard) for shard in shards}
     limit = time.time() - min_age_s
     candidates = {shard: path for shard, path in candidates.items() if path.stat().st_mtime < limit}
-    for version, _ in reversed(table.versions()):
+    for version in reversed(manifests(folder)):
         if not candidates:
             break
         old = VectorTable.open(folder, version=version)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 _VERSIONS = f"{TABLE_FOLDER}/_versions"
-# Data first, manifests last: a manifest on disk must never name a data file that is not. LanceDB reads neither
-# its transaction files nor its version hint when they are torn, so they are left to the system.
+# Data first, manifests last: a manifest on disk must never name a data file that is not. LanceDB gets along
+# with torn transaction files and a torn version hint, so these are left to the system.
 _FOLDERS = ("data", "_deletions", "_indices", "_versions")
 # LanceDB's own temporary names: ".tmp..." for all files, "<manifest>#1" for manifests.
 _MANIFEST = re.compile(r"(\d{20})\.manifest")
@@ -79,7 +79,7 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
     Raises:
         OutOfSpace: the disk is full; the version before stays the acknowledged one.
     """
-    new = [name for name in table_files(folder) if name not in known]
+    new = table_files(folder, known)
     lines = []
     for name in new:
         path = folder / name
@@ -100,31 +100,36 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
     return committed
 
 
-def table_files(folder: Path) -> list[str]:
-    """Return the table's files, relative to the store, in the order they must reach the disk."""
+def table_files(folder: Path, known: Collection[str] = ()) -> list[str]:
+    """Return the table's files that are not `known`, relative to the store, as they must reach the disk."""
     found = []
     for name in _FOLDERS:
-        top = folder / TABLE_FOLDER / name
+        top = f"{TABLE_FOLDER}/{name}/"
+        new = [top + file for file in _names(folder / top) if top + file not in known and file[0] != "."]
         if name == "_indices":
-            paths = [path for path in top.rglob("*") if path.is_file()] if top.exists() else []
-            found += [path.relative_to(folder).as_posix() for path in paths if not path.name.startswith(".")]
+            paths = [path for parent in new for path in (folder / parent).iterdir()]
+            new = [top + path.relative_to(folder / top).as_posix() for path in paths if path.name[0] != "."]
+            new = [file for file in new if file not in known]
         elif name == "_versions":
-            found += [f"{_VERSIONS}/{manifest_name(version)}" for version in manifests(folder)]
-        elif top.exists():
-            found += [f"{TABLE_FOLDER}/{name}/{file}" for file in os.listdir(top) if not file.startswith(".")]
+            new = [file for file in new if _MANIFEST.fullmatch(file.removeprefix(top))]
+        found += new
     return found
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def manifests(folder: Path) -> list[int]:
     """Return the versions whose manifests exist, oldest first."""
-    names = os.listdir(folder / _VERSIONS) if (folder / _VERSIONS).is_dir() else []
+    names = _names(folder / _VERSIONS)
     found = [2**64 - 1 - int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name))]
     return sorted(found)
 
 
 def foreign_manifests(folder: Path) -> list[str]:
     """Return names among the manifests that LanceDB did not write."""
-    names = os.listdir(folder / _VERSIONS) if (folder / _VERSIONS).is_dir() else []
+    names = _names(folder / _VERSIONS)
     foreign = [name for name in names if not _EXPECTED.fullmatch(name) and not _MANIFEST.fullmatch(name)]
     return foreign + [manifest_name(v) for v in manifests(folder) if not 0 < v < 2**48]
 

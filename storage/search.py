@@ -76,7 +76,7 @@ def readable_pieces(table: VectorTable) -> list[tuple[pa.Table, int]]:
     """Return the rows in pieces, each with the number of rows lost beside it."""
     try:
         pieces = list(table.scan())
-        return [(piece, 0) for piece in pieces] or [(table.take([]), 0)]
+        return [(piece, 0) for piece in pieces] or [(table.schema.empty_table(), 0)]
     except CorruptStore:
         return _halves(table, 0, table.count())
 
@@ -87,7 +87,7 @@ def _halves(table: VectorTable, start: int, stop: int) -> list[tuple[pa.Table, i
         return [(table.take(range(start, stop)), 0)]
     except CorruptStore:
         if stop - start <= 1:
-            return [(table.take([]), stop - start)]
+            return [(table.schema.empty_table(), stop - start)]
         middle = (start + stop) // 2
         return _halves(table, start, middle) + _halves(table, middle, stop)
 

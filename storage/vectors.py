@@ -82,7 +82,9 @@ def descriptor_matrix(rows: pa.Table) -> np.ndarray:
             pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], rows["descriptor"].type)
         )
     width = column.type.list_size
-    values = column.values.slice(column.offset * width, len(column) * width)  # flatten() would skip missing rows
+    values = column.values.slice(
+        column.offset * width, len(column) * width
+    )  # flatten() would skip missing rows
     return np.asarray(values).reshape(len(column), width)
 
 
@@ -177,6 +179,11 @@ class VectorTable:
     def version(self) -> int:
         """The version in view."""
         return int(self._table.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The stored columns."""
+        return self._table.schema
 
     @property
     def has_index(self) -> bool:

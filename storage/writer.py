@@ -155,8 +155,8 @@ class Writer:
             self._lease.check()
         with name_full_disk(self._folder / TABLE_FOLDER, bytes_needed):
             action()
-        fault_point("after_lance")
-        self.committed = self._acknowledge()
+            fault_point("after_lance")
+            self.committed = self._acknowledge()
         self._present = present
         return self.committed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -121,7 +122,9 @@ def test_searcher_of_parts_together_answer_like_the_whole(big: tuple[Store, pa.T
     queries = seeded_queries(3, 4)
     parts = [MemorySearcher(rows.slice(start, 400)) for start in range(0, ROWS, 400)]
     assert sum(part.count for part in parts) == ROWS
-    together = [sum(found, []) for found in zip(*(p.search(queries, k=9) for p in parts), strict=True)]
+    together = [
+        list(itertools.chain(*found)) for found in zip(*(p.search(queries, k=9) for p in parts), strict=True)
+    ]
     best = [sorted(f, key=lambda c: (-c.similarity, c.record.image_id))[:9] for f in together]
     assert best == MemorySearcher(rows).search(queries, k=9)
 

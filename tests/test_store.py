@@ -121,12 +121,7 @@ def test_commit_is_one_version_and_one_row_a_key(tmp_path: Path) -> None:
     assert sorted(known["image_id"].to_pylist()) == sorted([*IDS, "new1", "new2", "new3"])
     uris = dict(zip(known["image_id"].to_pylist(), known["uri"].to_pylist(), strict=True))
     generations = {key: int(uri.rsplit("=", 1)[1]) for key, uri in uris.items()}
-    assert (generations["id00"], generations["id05"], generations["id20"], generations["new2"]) == (
-        3,
-        2,
-        1,
-        4,
-    )
+    assert [generations[key] for key in ("id00", "id05", "id20", "new2")] == [3, 2, 1, 4]
     assert store.verify().ok
 
 
@@ -362,7 +357,7 @@ def test_open_damaged_head_refuses_and_repair_restores(tmp_path: Path, kind: str
     assert store.count == (30 if whole else 20)
     assert report.actions
     assert whole or f"went back to version {acked - 1} from {acked}" in " ".join(report.actions)
-    assert bool(list((tmp_path / "quarantine").iterdir())) == (kind != "deleted")
+    assert (tmp_path / "quarantine").is_dir() == (kind != "deleted")
     with store.lease():
         store.commit(make_rows(store, IDS))
     assert len(contents(store)) == 30
@@ -490,7 +485,6 @@ def test_compact_keeps_rows_and_young_versions_and_drops_old_ones(tmp_path: Path
     report = store.compact()
     assert (report.versions_removed, report.version) == (0, store.version)
     assert contents(reader) == contents(store) == truth
-    time.sleep(1.1)
     report = store.compact(keep_versions_s=0.0)
     assert report.versions_removed >= 15
     assert contents(store) == contents(Store.open(tmp_path)) == truth
