@@ -1,0 +1,138 @@
+"""One request and its answer as the guard handles them, in ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+__all__ = ["Answer", "Refused", "discard", "error_body", "header_values", "replay", "route_path"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+HIDDEN_HEADERS = frozenset({b"server", b"x-powered-by", b"x-request-id"})
+
+
+class Refused(Exception):
+    """A request that the service behind shall not see, with what the client is told."""
+
+    def __init__(
+        self, status: int, reason: str, message: str, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status, self.reason, self.message, self.headers = status, reason, message, tuple(headers)
+
+
+class Answer:
+    """What goes back for one request: adds the request id, drops what tells about the server.
+
+    Args:
+        send: The server's.
+        request_id: Goes into every answer.
+    """
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._server_send = send
+        self._replacing = False
+        self._complete = False
+        self.request_id = request_id
+        self.status: int | None = None
+        self.reason: str | None = None
+        self.gone = False
+
+    @property
+    def owed(self) -> bool:
+        """Whether the client waits for an answer that has not begun."""
+        return self.status is None and not self.gone
+
+    def note_disconnect(self) -> None:
+        """Servers also report a disconnect after a complete answer; only an earlier one counts."""
+        self.gone = self.gone or not self._complete
+
+    async def send(self, message: Message) -> None:
+        """The `send` of the service behind. A 500 is held back: the guard answers in its place."""
+        if message["type"] == "http.response.start":
+            self._replacing = message["status"] == 500
+        if not self._replacing:
+            await self._forward(message)
+
+    async def refuse(self, refused: Refused, linger: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Answer with an error body; with `linger`, run that before the connection is closed."""
+        self.reason = refused.reason
+        body = error_body(refused.reason, refused.message)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if linger is not None:
+            headers.append((b"connection", b"close"))
+        headers += refused.headers
+        await self._forward({"type": "http.response.start", "status": refused.status, "headers": headers})
+        # The body is whole by its Content-Length; the message that ends the connection comes later.
+        await self._forward({"type": "http.response.body", "body": body, "more_body": linger is not None})
+        if linger is not None:
+            await linger()
+            await self._forward({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _forward(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in HIDDEN_HEADERS]
+            message = {**message, "headers": [*kept, (b"x-request-id", self.request_id.encode())]}
+        try:
+            await self._server_send(message)
+        except OSError:
+            self.gone = True
+            raise
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._complete = True
+
+
+def error_body(reason: str, message: str) -> bytes:
+    """The one shape of every error answer, as JSON."""
+    return json.dumps({"error": {"reason": reason, "message": message}}).encode()
+
+
+def replay(body: bytes, receive: Receive, answer: Answer) -> Receive:
+    """The `receive` of the service behind: the body in one message, then only a disconnect."""
+    pending = [body]
+
+    async def replayed() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                answer.note_disconnect()
+                return message
+
+    return replayed
+
+
+async def discard(receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
+    """Read on and forget what comes, until the end of the body or a limit."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while max_bytes > 0:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                max_bytes -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def header_values(headers: Headers, name: bytes) -> list[bytes]:
+    """All values of one header; `name` in small letters."""
+    return [value for key, value in headers if key.lower() == name]
+
+
+def route_path(scope: Scope) -> str | None:
+    """The path as routed, or None where the client spelled it in another way (percent signs)."""
+    path: str = scope["path"]
+    raw: bytes | None = scope.get("raw_path")
+    if raw is not None and raw != path.encode("utf-8", "surrogatepass"):
+        return None
+    return path.removeprefix(scope.get("root_path", ""))

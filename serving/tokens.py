@@ -1,0 +1,114 @@
+"""Bearer tokens: where they come from, how they are compared, and when there must be one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Mapping
+
+__all__ = [
+    "InsecureBinding",
+    "InvalidTokens",
+    "TokenTable",
+    "require_token_beyond_loopback",
+    "tokens_from_environment",
+]
+
+VARIABLE = "PLACERAY_TOKENS"
+ROLES = ("read", "admin")
+MIN_TOKEN_CHARACTERS = 16
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1: holds neither colon nor comma
+
+
+class InvalidTokens(ValueError):
+    """The tokens given to the service cannot be used; the message never shows one."""
+
+
+class InsecureBinding(ValueError):
+    """The service would listen beyond this machine without asking for a token."""
+
+
+class TokenTable:
+    """Finds the role of a token in a time that does not depend on the token.
+
+    Args:
+        tokens: Role of each token. Only digests are kept.
+    """
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        self._roles = [(_digest(token.encode()), role) for token, role in tokens.items()]
+
+    def role(self, authorization: bytes) -> str | None:
+        """The role that an Authorization header gives, None if it gives none."""
+        scheme, _, token = authorization.partition(b" ")
+        given = _digest(token.strip())
+        found = None
+        # Digests have one length and all of them are compared, so the time tells nothing about any token.
+        for digest, role in self._roles:
+            if hmac.compare_digest(digest, given):
+                found = role
+        return found if scheme.lower() == b"bearer" else None
+
+
+def tokens_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Read `PLACERAY_TOKENS`: comma separated, each `role:token` or a plain token with the role `read`.
+
+    Args:
+        environment: Usually `os.environ`.
+
+    Returns:
+        Role of each token; empty if the variable is unset or empty.
+
+    Raises:
+        InvalidTokens: an entry is short, has an unknown role or unfit characters, or comes twice.
+    """
+    value = environment.get(VARIABLE, "").strip()
+    tokens: dict[str, str] = {}
+    for position, entry in enumerate(value.split(",") if value else (), start=1):
+        role, colon, token = entry.strip().rpartition(":")
+        place = f"{VARIABLE}, entry {position}"
+        if colon and role not in ROLES:
+            raise InvalidTokens(
+                f"{place}: the part before the colon is no role; use one of {', '.join(ROLES)}."
+            )
+        if len(token) < MIN_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
+            raise InvalidTokens(
+                f"{place}: a token has at least {MIN_TOKEN_CHARACTERS} characters out of A-Z a-z 0-9 . _ ~ + "
+                "/ and -; make one with `openssl rand -hex 32`."
+            )
+        if token in tokens:
+            raise InvalidTokens(f"{place}: the same token came before; give each role its own token.")
+        tokens[token] = role or ROLES[0]
+    return tokens
+
+
+def require_token_beyond_loopback(host: str, tokens: Mapping[str, str] | None) -> None:
+    """Refuse to listen where others can connect while anyone may ask.
+
+    Args:
+        host: The address to bind to.
+        tokens: What `tokens_from_environment` returned.
+
+    Raises:
+        InsecureBinding: `host` is not a loopback address and there is no token.
+    """
+    if not tokens and not _is_loopback(host):
+        raise InsecureBinding(
+            f"Listening on {host or 'all addresses'!r} would let other machines in without a token; set "
+            f"{VARIABLE} (for example to the output of `openssl rand -hex 32`) or use --host 127.0.0.1."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:  # another name: where it leads is not known here
+        return False
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
