@@ -19,7 +19,7 @@ from storage.durable import fault_point, flush, local_folder, name_full_disk
 from storage.errors import InvalidBatch
 from storage.records import ImageRecord
 
-__all__ = ["FEATURES_FOLDER", "FeatureReader", "file_crc32", "shard_path", "write_shard"]
+__all__ = ["FEATURES_FOLDER", "FeatureReader", "file_crc32", "shard_intact", "shard_path", "write_shard"]
 
 FEATURES_FOLDER = "features"
 _KNOWN_SHARDS = 4096
@@ -39,6 +39,14 @@ def file_crc32(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             crc = zlib.crc32(chunk, crc)
     return f"{crc:08x}"
+
+
+def shard_intact(folder: Path, shard: str) -> bool:
+    """Return whether every byte of a shard is as it was written."""
+    try:
+        return shard.endswith(f"-{file_crc32(shard_path(folder, shard))}")
+    except OSError:
+        return False
 
 
 def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from storage.card import Card
 from storage.compaction import leftovers
 from storage.durable import local_folder
 from storage.errors import CorruptStore, StoreNotFound
-from storage.features import FeatureReader, file_crc32, shard_path
+from storage.features import FeatureReader, shard_intact, shard_path
 from storage.lease import Lease
 from storage.ledger import (
     Committed,
@@ -216,10 +216,9 @@ def _check_shards(
             report.missing_shards.append(shard)
             report.bad_rows.extend(BadRow(key, "its shard is missing") for _, key in rows)
             continue
-        damaged = not shard.endswith(f"-{file_crc32(path)}")
         reasons = [(key, reader.read(shard, row, key, out)) for row, key in sorted(rows)]
         bad = [BadRow(key, f"features: {reason}") for key, reason in reasons if reason is not None]
-        if damaged:
+        if not shard_intact(folder, shard):
             # Its file is replaced as a whole, whatever part of it the damage hit.
             report.corrupt_shards.append(shard)
             bad = [BadRow(key, f"features: {reason or 'the shard is damaged'}") for key, reason in reasons]

@@ -14,7 +14,7 @@ from storage.batch import check_amendments, check_rows
 from storage.card import Card
 from storage.durable import fault_point, name_full_disk
 from storage.errors import CorruptStore, InvalidBatch
-from storage.features import shard_path
+from storage.features import shard_intact, shard_path
 from storage.lease import Lease
 from storage.ledger import Committed, acknowledge, check_manifests, read_committed, read_sums, table_files
 from storage.vectors import TABLE_FOLDER, VectorTable, add_checksums, good_rows, row_schema
@@ -90,7 +90,7 @@ class Writer:
                     f"{committed.version}: run placeray verify --store {folder} --repair"
                 )
         if committed is None or self.table.version > committed.version:
-            self.committed = self._recover()
+            self.committed = self._recover(committed)
         else:
             self.committed = committed
 
@@ -178,16 +178,22 @@ class Writer:
     def _acknowledge(self) -> Committed:
         return acknowledge(self._folder, self.table.version, self.table.count(), known=self._known)
 
-    def _recover(self) -> Committed:
-        """Acknowledge a head that its writer did not live to acknowledge, after reading all of it."""
-        for piece in self.table.scan():
-            if len(good_rows(piece)) != len(piece):
-                raise CorruptStore(
-                    f"version {self.table.version}, never acknowledged, is damaged: "
-                    f"run placeray verify --store {self._folder} --repair"
-                )
+    def _recover(self, committed: Committed | None) -> Committed:
+        """Acknowledge a head that its writer did not live to acknowledge, after reading all that is new in it."""
+        before = VectorTable.open(self._folder, version=committed.version) if committed else None
+        shards = _shards(self.table) - (_shards(before) if before else set())
+        whole = all(shard_intact(self._folder, shard) for shard in shards)
+        if not whole or any(len(good_rows(piece)) != len(piece) for piece in self.table.scan()):
+            raise CorruptStore(
+                f"version {self.table.version}, never acknowledged, is damaged: "
+                f"run placeray verify --store {self._folder} --repair"
+            )
         self._known = set(read_sums(self._folder))
         return self._acknowledge()
+
+
+def _shards(table: VectorTable) -> set[str]:
+    return {shard for piece in table.scan(["shard"]) for shard in pc.unique(piece["shard"]).to_pylist()}
 
 
 def _hashes(image_ids: Sequence[str]) -> np.ndarray:
