@@ -8,6 +8,7 @@ import uuid
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = ["FEATURES_FOLDER", "FeatureReader", "file_crc32", "shard_intact", "sh
 FEATURES_FOLDER = "features"
 _KNOWN_SHARDS = 4096
 _MAX_HEADERS_BYTES = 1 << 20
+_THREADS = min(8, os.cpu_count() or 1)
+_THREAD_BYTES = 8 << 20  # less than this is not worth a thread
 _CHUNK_BYTES = 1 << 22
 
 
@@ -146,10 +149,21 @@ class FeatureReader:
         features = np.empty((len(records), *self._shape), dtype=np.float16)
         ok = np.zeros(len(records), dtype=bool)
         # Shard by shard and forward in each, which is the order of the disk.
-        for i in sorted(range(len(records)), key=lambda i: (records[i].shard, records[i].row)):
-            ok[i] = self.read(records[i].shard, records[i].row, records[i].image_id, features[i]) is None
-            if not ok[i]:
-                features[i] = 0
+        order = sorted(range(len(records)), key=lambda i: (records[i].shard, records[i].row))
+
+        def read(some: list[int]) -> None:
+            for i in some:
+                ok[i] = self.read(records[i].shard, records[i].row, records[i].image_id, features[i]) is None
+                if not ok[i]:
+                    features[i] = 0
+
+        workers = min(_THREADS, features.nbytes // _THREAD_BYTES)
+        if workers < 2:
+            read(order)
+        else:  # reading and checking large rows leaves the interpreter free
+            share = -(-len(order) // workers)
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(read, [order[i : i + share] for i in range(0, len(order), share)]))
         return features, ok
 
     def read(self, shard: str, row: int, image_id: str, out: np.ndarray) -> str | None:

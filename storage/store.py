@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -21,40 +20,22 @@ from storage.durable import local_folder, replace_file
 from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
 from storage.features import FEATURES_FOLDER, FeatureReader
 from storage.lease import Lease
-from storage.ledger import acknowledge, check_manifests, manifests, read_committed
+from storage.ledger import acknowledge, manifests, read_committed
 from storage.records import Candidate, ImageRecord
-from storage.search import IndexSearcher, MemorySearcher, Method, Searcher, read_good_rows
+from storage.repair import RepairReport, repair_store
+from storage.search import Method, Searcher
 from storage.vectors import VectorTable, good_rows, to_records
-from storage.verify import RepairReport, VerifyReport, repair_store, verify_store
+from storage.verify import VerifyReport, verify_store
+from storage.view import View, newest_view
 from storage.writer import Writer
 
 __all__ = ["Store"]
 
 _CREATE_TIMEOUT_S = 5.0
-_LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
 _KNOWN = (
     *("image_id", "uri", "sha256", "width", "height", "lat", "lon", "utm_e", "utm_n", "utm_zone"),
     *("heading_deg", "captured_at", "shard", "row", "indexed_at"),
 )
-
-
-class _View:
-    """One acknowledged version and what has been loaded of it."""
-
-    def __init__(self, folder: Path, version: int, count: int) -> None:
-        self.version = version
-        self.count = count
-        self.searchers: dict[Method, Searcher] = {}
-        self._folder = folder
-        self._table: VectorTable | None = None
-        self.lock = threading.Lock()
-
-    @property
-    def table(self) -> VectorTable:
-        """The version, opened when first needed."""
-        if self._table is None:
-            self._table = VectorTable.open(self._folder, version=self.version)
-        return self._table
 
 
 class Store:
@@ -74,7 +55,7 @@ class Store:
         self._folder = folder
         self._features = FeatureReader(folder, card)
         self._writer: Writer | None = None
-        self._view = self._newest_view()
+        self._view = newest_view(self._folder, self.card)
 
     @classmethod
     def create(cls, uri: str | os.PathLike[str], card: Card) -> Store:
@@ -134,7 +115,7 @@ class Store:
     @property
     def degraded(self) -> bool:
         """Whether rows of the version in view had to be left out of a search because they are damaged."""
-        return any(searcher.degraded for searcher in self._view.searchers.values())
+        return self._view.degraded
 
     def refresh(self) -> bool:
         """Move to the newest acknowledged version; return whether there was a newer one.
@@ -142,7 +123,7 @@ class Store:
         Raises:
             CorruptStore: what is on disk cannot be read; the version in view stays.
         """
-        view = self._newest_view()
+        view = newest_view(self._folder, self.card)
         if view.version == self._view.version:
             return False
         self._view = view
@@ -235,11 +216,7 @@ class Store:
 
     def searcher(self, method: Method = "exact") -> Searcher:
         """Return the searcher of the version in view, building its index when first asked."""
-        view = self._view
-        with view.lock:
-            if method not in view.searchers:
-                view.searchers[method] = self._build_searcher(view, method)
-            return view.searchers[method]
+        return self._view.searcher(method)
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
         """Read the local features of these records; damage is reported, never raised.
@@ -292,26 +269,6 @@ class Store:
             self._follow()
         return report
 
-    def _build_searcher(self, view: _View, method: Method) -> Searcher:
-        if method == "lance":
-            if view.count >= _LANCE_INDEX_ROWS and not view.table.has_index:
-                view = self._with_index(view)
-            return IndexSearcher(view.table)
-        rows, left_out = read_good_rows(view.table)
-        return MemorySearcher(rows, approximate=method == "hnsw", degraded=left_out > 0)
-
-    def _with_index(self, view: _View) -> _View:
-        """Return a view of the same rows with LanceDB's index, where no writer is at work."""
-        try:
-            with Lease(self._folder) as lease:
-                writer = Writer(self._folder, self.card, lease)
-                if writer.committed.version != view.version:
-                    return view
-                committed = writer.change(writer.table.build_index)
-        except StoreLocked:
-            return view  # searched by reading every row until the next refresh
-        return _View(self._folder, committed.version, committed.rows)
-
     def _leased(self) -> Writer:
         if self._writer is None:
             raise StoreLocked("writing needs the lease: wrap the call in `with store.lease():`")
@@ -320,28 +277,8 @@ class Store:
     def _follow(self) -> int:
         committed = self._leased().committed
         if committed.version != self._view.version:
-            self._view = _View(self._folder, committed.version, committed.rows)
+            self._view = View(self._folder, self.card, committed.version, committed.rows)
         return committed.version
-
-    def _newest_view(self) -> _View:
-        committed = read_committed(self._folder)
-        if committed is None:
-            if len(manifests(self._folder)) > 1:
-                raise CorruptStore(
-                    f"{self._folder / 'COMMITTED'} is gone: "
-                    f"run placeray verify --store {self._folder} --repair"
-                )
-            raise StoreNotFound(
-                f"{self._folder}: making this store was interrupted: run placeray index again"
-            )
-        check_manifests(self._folder, committed)
-        newest = VectorTable.open(self._folder)  # a torn head, acknowledged or not, must not pass unnoticed
-        if newest.version < committed.version:
-            raise CorruptStore(
-                f"{self._folder}: the newest version that can be read is {newest.version}, acknowledged was "
-                f"{committed.version}: run placeray verify --store {self._folder} --repair"
-            )
-        return _View(self._folder, committed.version, committed.rows)
 
 
 def _make(folder: Path, card: Card) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "add_checksums",
     "descriptor_matrix",
     "good_rows",
+    "intact",
     "manifest_name",
     "row_crc32",
     "row_schema",
@@ -124,10 +125,15 @@ def add_checksums(rows: pa.Table) -> pa.Table:
     return rows.append_column(pa.field("indexed_at", pa.timestamp("us", tz="UTC")), now)
 
 
+def intact(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return (N,) bool: whether each stored row's checksum holds."""
+    recorded = rows["crc32"]
+    return np.asarray((row_crc32(rows) == recorded.fill_null(0).to_numpy()) & recorded.is_valid().to_numpy())
+
+
 def good_rows(rows: pa.Table) -> pa.Table:
     """Return the stored rows whose checksum holds."""
-    matches = row_crc32(rows) == np.asarray(rows["crc32"].fill_null(0))
-    matches &= ~np.asarray(rows["crc32"].is_null())
+    matches = intact(rows)
     return rows if matches.all() else rows.filter(pa.array(matches))
 
 

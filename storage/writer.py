@@ -29,13 +29,13 @@ class PresentIds:
 
     def __init__(self, chunks: Iterable[pa.ChunkedArray]) -> None:
         """Start from the table's key column, piece by piece."""
-        pieces = [_hashes(chunk.to_pylist()) for chunk in chunks]
+        pieces = [_hashes(chunk.cast(pa.binary()).to_pylist()) for chunk in chunks]
         self._sorted = np.sort(np.concatenate(pieces)) if pieces else np.empty(0, np.uint64)
         self._recent: set[int] = set()
 
     def maybe(self, image_ids: Sequence[str]) -> np.ndarray:
         """Return (N,) bool: False where the table certainly lacks the key."""
-        hashes = _hashes(image_ids)
+        hashes = _hashes(key.encode() for key in image_ids)
         at = np.searchsorted(self._sorted, hashes)
         found = np.zeros(len(hashes), bool)
         inside = at < len(self._sorted)
@@ -45,7 +45,7 @@ class PresentIds:
 
     def add(self, image_ids: Sequence[str]) -> None:
         """Note keys that were written. Deleted keys may stay: they only cost a needless join."""
-        self._recent.update(int(h) for h in _hashes(image_ids))
+        self._recent.update(int(h) for h in _hashes(key.encode() for key in image_ids))
         if len(self._recent) > _FOLD_AT:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
             self._sorted = np.sort(np.concatenate([self._sorted, recent]))
@@ -179,7 +179,7 @@ class Writer:
         return acknowledge(self._folder, self.table.version, self.table.count(), known=self._known)
 
     def _recover(self, committed: Committed | None) -> Committed:
-        """Acknowledge a head that its writer did not live to acknowledge, after reading all that is new in it."""
+        """Acknowledge a head that its writer did not live to acknowledge, after reading what is new in it."""
         before = VectorTable.open(self._folder, version=committed.version) if committed else None
         shards = _shards(self.table) - (_shards(before) if before else set())
         whole = all(shard_intact(self._folder, shard) for shard in shards)
@@ -196,6 +196,6 @@ def _shards(table: VectorTable) -> set[str]:
     return {shard for piece in table.scan(["shard"]) for shard in pc.unique(piece["shard"]).to_pylist()}
 
 
-def _hashes(image_ids: Sequence[str]) -> np.ndarray:
-    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in image_ids)
+def _hashes(keys: Iterable[bytes]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys)
     return np.frombuffer(digests, dtype=np.uint64)

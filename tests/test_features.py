@@ -161,6 +161,17 @@ def test_fetch_more_shards_than_remembered_still_reads_all(tmp_path: Path) -> No
     assert len(reader._positions) == 2
 
 
+def test_fetch_on_many_threads_returns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = written(tmp_path, [f"a{i}" for i in range(9)]) + written(tmp_path, [f"b{i}" for i in range(9)])
+    records.append(record("a1", "missing", 0))
+    expected, expected_ok = FeatureReader(tmp_path, make_card()).fetch(records[::-1])
+    monkeypatch.setattr(module, "_THREAD_BYTES", 1)
+    monkeypatch.setattr(module, "_THREADS", 4)
+    features, ok = FeatureReader(tmp_path, make_card()).fetch(records[::-1])
+    assert features.tobytes() == expected.tobytes()
+    assert ok.tolist() == expected_ok.tolist() == [False] + [True] * 18
+
+
 def test_fetch_leaves_no_file_open(tmp_path: Path) -> None:
     records = written(tmp_path, ["a", "b"])
     reader = FeatureReader(tmp_path, make_card())

@@ -67,7 +67,7 @@ def test_search_approximate_reaches_its_stated_recall(
     big: tuple[Store, pa.Table], method: Method, indexed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, rows = big
-    monkeypatch.setattr("storage.store._LANCE_INDEX_ROWS", 0 if indexed else 10**9)
+    monkeypatch.setattr("storage.view._LANCE_INDEX_ROWS", 0 if indexed else 10**9)
     store = Store.open(shared.uri)
     version = store.version
     queries, k = seeded_queries(99, 40), 20

@@ -29,9 +29,10 @@ from storage.errors import (
 )
 from storage.features import FEATURES_FOLDER, shard_path
 from storage.ledger import manifests, read_sums
+from storage.repair import repair_store
 from storage.store import Store
 from storage.vectors import VectorTable, manifest_name
-from storage.verify import repair_store, verify_store
+from storage.verify import verify_store
 from storage.writer import Writer
 from tests.store_samples import contents, descriptor_of, make_card, make_rows, make_store, rows_of
 

@@ -15,8 +15,9 @@ import pytest
 
 from storage.errors import CorruptStore, StoreNotFound
 from storage.ledger import read_committed
+from storage.repair import repair_store
 from storage.store import Store
-from storage.verify import repair_store, verify_store
+from storage.verify import verify_store
 from tests.store_samples import contents, make_card, make_rows, make_store
 
 BATCHES = [[f"id{b:02d}-{i}" for i in range(5)] for b in range(12)]

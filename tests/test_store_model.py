@@ -104,7 +104,7 @@ def run(folder: Path, steps: int, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_store_random_operations_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    run(tmp_path, 150, seed)
+    run(tmp_path, 120, seed)
 
 
 @pytest.mark.slow
