@@ -7,7 +7,16 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-__all__ = ["Answer", "Refused", "discard", "error_body", "header_values", "replay", "route_path"]
+__all__ = [
+    "Answer",
+    "Refused",
+    "discard",
+    "error_body",
+    "header_values",
+    "receive_or_leave",
+    "replay",
+    "route_path",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,13 +42,15 @@ class Answer:
 
     Args:
         send: The server's.
-        request_id: Goes into every answer.
+        request_id: Names the request in logs and answers.
+        id_in_header: Whether `x-request-id` is added here and not by the server.
     """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, *, id_in_header: bool = True) -> None:
         self._server_send = send
         self._replacing = False
         self._complete = False
+        self._id_header = [(b"x-request-id", request_id.encode())] if id_in_header else []
         self.request_id = request_id
         self.status: int | None = None
         self.reason: str | None = None
@@ -80,7 +91,7 @@ class Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in HIDDEN_HEADERS]
-            message = {**message, "headers": [*kept, (b"x-request-id", self.request_id.encode())]}
+            message = {**message, "headers": [*kept, *self._id_header]}
         try:
             await self._server_send(message)
         except OSError:
@@ -93,6 +104,19 @@ class Answer:
 def error_body(reason: str, message: str) -> bytes:
     """The one shape of every error answer, as JSON."""
     return json.dumps({"error": {"reason": reason, "message": message}}).encode()
+
+
+def receive_or_leave(receive: Receive, failed: Callable[[Exception], None]) -> Receive:
+    """The server's `receive`, whose failure means the client is gone: Ray Serve raises where it left."""
+
+    async def received() -> Message:
+        try:
+            return await receive()
+        except Exception as error:
+            failed(error)
+            return {"type": "http.disconnect"}
+
+    return received
 
 
 def replay(body: bytes, receive: Receive, answer: Answer) -> Receive:

@@ -26,6 +26,7 @@ from serving.exchange import (
     Send,
     discard,
     header_values,
+    receive_or_leave,
     replay,
     route_path,
 )
@@ -73,6 +74,8 @@ class Guard:
         retry_after_s: What Retry-After says.
         tokens: Role of each bearer token; none: everyone may ask, with the role `admin`.
         open_paths: Paths that GET and HEAD reach without a token, compared exactly.
+        server_echoes_request_id: The server puts the request's own `x-request-id` on the answer, as Ray Serve
+            does; the guard then only adds the ids that it makes itself.
         on_error: Called with the reason of each error the guard answers with, for counting; must not raise.
 
     Raises:
@@ -90,6 +93,7 @@ class Guard:
         retry_after_s: int = 1,
         tokens: Mapping[str, str] | None = None,
         open_paths: Iterable[str] = ("/healthz", "/readyz"),
+        server_echoes_request_id: bool = False,
         on_error: Callable[[str], None] | None = None,
     ) -> None:
         limits = (max_body_bytes, receive_timeout_s, max_receiving, max_receiving_bytes, retry_after_s)
@@ -103,6 +107,7 @@ class Guard:
         self._retry_after = str(retry_after_s).encode()
         self._tokens = TokenTable(tokens) if tokens else None
         self._open_paths = frozenset(open_paths)
+        self._server_echoes_request_id = server_echoes_request_id
         self._on_error = on_error
         self._receiving = 0
         self._receiving_bytes = 0
@@ -126,9 +131,15 @@ class Guard:
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        answer = Answer(send, _request_id(scope["headers"]))
+        given = _given_request_id(scope["headers"])
+        answer = Answer(
+            send,
+            given or uuid.uuid4().hex,
+            id_in_header=not (given and self._server_echoes_request_id),
+        )
+        log_leave = partial(_log_leave, answer.request_id)
         try:
-            await self._pass(scope, receive, answer)
+            await self._pass(scope, receive_or_leave(receive, log_leave), answer)
             if answer.owed:
                 await self._refuse(answer, _internal(answer.request_id))
         except Exception:
@@ -266,11 +277,15 @@ def _has_body(headers: Headers) -> bool:
     return any(value.strip(b" 0") for value in lengths) or bool(header_values(headers, b"transfer-encoding"))
 
 
-def _request_id(headers: Headers) -> str:
+def _given_request_id(headers: Headers) -> str | None:
     given = header_values(headers, b"x-request-id")
     if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
         return given[0].decode("ascii")
-    return uuid.uuid4().hex
+    return None
+
+
+def _log_leave(request_id: str, error: Exception) -> None:
+    _log(logging.INFO, event="client_gone", request_id=request_id, error=repr(error))
 
 
 def _log(level: int, **fields: object) -> None:

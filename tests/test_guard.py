@@ -146,6 +146,7 @@ def test_guard_of_a_client_that_leaves_never_calls_the_app(chunks: list[bytes]) 
         ([("Content-Length", "-3")], 400, "bad_request"),
         ([("Content-Length", "0x3")], 400, "bad_request"),
         ([("Content-Length", "")], 400, "bad_request"),
+        ([("Content-Length", "9" * 5000)], 413, "body_too_large"),
         ([("Content-Encoding", "Identity")], 200, ""),
     ],
 )
@@ -322,6 +323,12 @@ def test_guard_puts_the_request_id_on_refusals_too() -> None:
         assert reply.status in (401, 413)
 
 
+def test_guard_where_the_server_echoes_request_ids_adds_only_its_own() -> None:
+    guard = Guard(EchoApp(), server_echoes_request_id=True)
+    assert "x-request-id" not in run(ask(guard, headers=[("X-Request-Id", "abc")])).headers
+    assert len(run(ask(guard, headers=[("X-Request-Id", "a b")])).headers["x-request-id"]) == 32
+
+
 # Failures of the service behind
 
 
@@ -377,6 +384,22 @@ def test_guard_of_a_client_that_left_raises_no_alarm(caplog: pytest.LogCaptureFi
     assert counted == []
     assert [line["client_gone"] for line in log_lines(caplog, "failure")] == [True]
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+def test_guard_takes_a_failing_receive_for_a_client_that_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app, sent, counted = EchoApp(), list[Message](), list[str]()
+
+    async def receive() -> Message:
+        raise OverflowError("the call to the proxy was cancelled")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"9")]}
+    run(Guard(app, on_error=counted.append)(scope, receive, send))
+    assert (app.bodies, sent, counted) == ([], [], [])
+    assert ["cancelled" in line["error"] for line in log_lines(caplog, "client_gone")] == [True]
 
 
 def test_guard_passes_a_disconnect_during_the_work_on_to_the_app() -> None:
