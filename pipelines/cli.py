@@ -223,7 +223,8 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from storage.verify import repair_store, verify_store
+    from storage.repair import repair_store
+    from storage.verify import verify_store
 
     result: dict[str, Any] = {}
     if args.repair:
