@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 import os
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -163,15 +165,21 @@ def _ray() -> Iterator[Any]:
         yield ray
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        ray.init(
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **quiet,
-        )
+        # Ray's own log lines belong in its log files, not between the user's progress lines.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        with warnings.catch_warnings():
+            # Ray starts its processes by fork and exec at once; LanceDB fears a fork without exec.
+            warnings.filterwarnings("ignore", message="lancedb fork support")
+            ray.init(
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
     try:
         yield ray
     finally:

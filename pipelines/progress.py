@@ -28,12 +28,16 @@ class ProgressLine:
         self.stream = stream or sys.stderr
         self.log_every_s = log_every_s
         self.started = self.last = time.monotonic()
+        self.done = 0
         self.text = ""
         self.shown = ""
 
     def update(self, done: int, rejected: int, total: int) -> None:
         """Show the state; `done` includes the rejected."""
         now = time.monotonic()
+        if done < self.done:  # another stage of the job has begun
+            self.started = now
+        self.done = done
         rate = done / max(now - self.started, 1e-9)
         left = _clock((total - done) / rate) if done else "?"
         self.text = f"{self.name}: {done}/{total} images, {rate:.1f}/s, {rejected} rejected, {left} left"

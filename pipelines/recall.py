@@ -193,7 +193,8 @@ def zone_number(zone: str | None) -> int:
 
 def _same_zone(zones: NDArray[np.int64], zone: int) -> NDArray[np.bool_]:
     # Equal metres in two zones are two places; an unknown zone is taken for the same.
-    return (zones == zone) | (zones == 0) | np.full(zones.shape, zone == 0)
+    same: NDArray[np.bool_] = (zones == zone) | (zones == 0) | (zone == 0)
+    return same
 
 
 def _ask(

@@ -18,7 +18,7 @@ from serving.engine import QueryEngine
 
 __all__ = ["choose_examples", "write_report"]
 
-MAX_LINES = 60
+MAX_LINES = 40
 THUMBNAIL_PX = 420
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --ground: #fbfaf7; --card: #fff;

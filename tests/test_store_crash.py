@@ -72,24 +72,28 @@ def check_after_kill(folder: Path, acked: set[str], what: str) -> None:
 
 
 def kill_and_finish(tmp_path: Path, faults: list[str], random_kills: int, seed: int) -> None:
-    rng, acked = random.Random(seed), set()
-    for fault in faults:
-        code, new = run_child(tmp_path / "store", fault=fault)
-        acked |= set(new)
-        assert code in (-signal.SIGKILL, 0), fault
-        check_after_kill(tmp_path / "store", acked, f"seed {seed}, {fault}")
-    for _ in range(random_kills):
-        pause = rng.random() * 0.12
-        _, new = run_child(tmp_path / "store", kill_after=pause)
-        acked |= set(new)
-        check_after_kill(tmp_path / "store", acked, f"seed {seed}, killed after {pause} s")
-    code, _ = run_child(tmp_path / "store")
-    assert code == 0
-    store = Store.open(tmp_path / "store")
-    assert store.count == len(IDS)
+    """Kill the child at each fault point, then at random moments; a store that got finished starts over."""
+    rng = random.Random(seed)
     undisturbed = contents(make_store(tmp_path / "undisturbed", IDS, batch=5))
-    assert contents(store) == undisturbed, f"seed {seed}"
-    assert store.verify().ok
+    pending, killed, number = list(faults), 0, 0
+    acked: set[str] = set()
+    while killed < len(faults) + random_kills:
+        folder = tmp_path / f"store{number}"
+        fault = pending[0] if pending else ""
+        pause = None if fault else rng.random() * 0.12
+        code, new = run_child(folder, fault=fault, kill_after=pause)
+        acked |= set(new)
+        check_after_kill(folder, acked, f"seed {seed}, {fault or pause}")
+        if code == -signal.SIGKILL:
+            killed += 1
+            pending = pending[1:]
+        else:
+            assert (code, contents(Store.open(folder))) == (0, undisturbed), f"seed {seed}, {fault or pause}"
+            number, acked = number + 1, set()
+    folder = tmp_path / f"store{number}"
+    code, _ = run_child(folder)
+    assert (code, contents(Store.open(folder))) == (0, undisturbed), f"seed {seed}"
+    assert verify_store(folder).ok
 
 
 def test_store_killed_at_each_fault_point_loses_and_doubles_nothing(tmp_path: Path) -> None:
