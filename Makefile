@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
-export OMP_NUM_THREADS ?= $(shell nproc)
 
 .PHONY: demo test lint test-fault test-slow bench-index clean
 

@@ -76,6 +76,9 @@ def bare(images: list[Path]) -> dict[str, float]:
 
 
 def bare_loop(paths: list[str]) -> None:
+    from models.threads import sleep_while_waiting
+
+    sleep_while_waiting()
     import torch
 
     from models.image import decode_image

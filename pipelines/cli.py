@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from models.threads import sleep_while_waiting
 from pipelines.arguments import DEFAULT_MODEL, build_parser
 from pipelines.show import print_answer, print_evaluation, print_json, print_pairs
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
+    sleep_while_waiting()
     from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable
     from pipelines.sources import SourceError
     from storage import errors

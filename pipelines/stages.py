@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from models.image import MAX_BYTES, ImageRejected, decode_image
 from models.preprocess import prepare
+from models.threads import sleep_while_waiting
 from pipelines.sources import LISTING_SCHEMA
 from storage.card import Card
 from storage.errors import CardMismatch, OutOfSpace
@@ -189,6 +190,7 @@ class Extract:
     """
 
     def __init__(self, *, model: str, card: str, threads: int = 0, trace: str | None = None) -> None:
+        sleep_while_waiting()
         import torch
 
         from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable, load_extractor

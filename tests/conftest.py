@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from models.threads import sleep_while_waiting
+
+sleep_while_waiting()
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
