@@ -161,7 +161,7 @@ def _demo(args: argparse.Namespace) -> int:
         print_answer(summary["first_query"])
         print_evaluation(summary["evaluation"])
         print(f"report: {summary['report']}")
-        print(f"try it: placeray query {summary['first_query']['image']} --store {summary['store']}")
+        print(f"try it: {sys.argv[0]} query {summary['first_query']['image']} --store {summary['store']}")
     return EXIT_OK
 
 

@@ -13,6 +13,7 @@ import csv
 import logging
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -169,21 +170,36 @@ def _ray() -> Iterator[Any]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        # Ray's own log lines belong in its log files, not between the user's progress lines.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        with warnings.catch_warnings():
-            # Ray starts its processes by fork and exec at once; LanceDB fears a fork without exec.
-            warnings.filterwarnings("ignore", message="lancedb fork support")
-            ray.init(
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+        _start_embedded(ray, quiet)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start_embedded(ray: Any, options: dict[str, Any]) -> None:
+    """Start a Ray for this run alone, without its native log lines between the user's progress lines."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # which Ray announces on stderr while it starts
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as captured, warnings.catch_warnings():
+        # Ray starts its processes by fork and exec at once; LanceDB fears a fork without exec.
+        warnings.filterwarnings("ignore", message="lancedb fork support")
+        os.dup2(captured.fileno(), 2)
+        try:
+            ray.init(
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **options,
+            )
+        except BaseException:
+            captured.seek(0)
+            os.write(kept, captured.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:

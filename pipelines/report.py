@@ -179,7 +179,7 @@ def _map(evaluation: Evaluation, engine: QueryEngine) -> str:
         dots += f'<circle {at(point)} r="6" fill="var({colour})" fill-opacity=".75">{title}</circle>'
     metres = f"{span[0]:.0f} m by {span[1]:.0f} m, north up"
     return (
-        f'<figure><svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Map, {metres}">'
+        f'<figure><svg style="max-height:28rem" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Map, {metres}">'
         f"{dots}</svg>"
         '<figcaption class="legend"><span><i class="dot" style="background:var(--global)"></i>database</span>'
         '<span><i class="dot" style="background:var(--good)"></i>query placed right</span>'
