@@ -37,7 +37,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 } thead th { 
 .wide { overflow-x: auto } .bar { height: .55rem; border-radius: 2px; display: inline-block }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   padding: .75rem; } figure svg { width: 100%; height: auto; display: block; border-radius: 4px }
-figcaption { margin-top: .6rem; font-size: .92rem; overflow-wrap: anywhere }
+.map svg { max-height: 28rem } figcaption { margin-top: .6rem; font-size: .92rem; overflow-wrap: anywhere }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 1rem }
 .right { color: var(--good); font-weight: 600 } .wrong { color: var(--bad); font-weight: 600 }
 .legend span { margin-right: 1.2rem } .dot { display: inline-block; width: .7rem; height: .7rem;
@@ -179,8 +179,8 @@ def _map(evaluation: Evaluation, engine: QueryEngine) -> str:
         dots += f'<circle {at(point)} r="6" fill="var({colour})" fill-opacity=".75">{title}</circle>'
     metres = f"{span[0]:.0f} m by {span[1]:.0f} m, north up"
     return (
-        f'<figure><svg style="max-height:28rem" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Map, {metres}">'
-        f"{dots}</svg>"
+        f'<figure class="map"><svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        f'aria-label="Map, {metres}">{dots}</svg>'
         '<figcaption class="legend"><span><i class="dot" style="background:var(--global)"></i>database</span>'
         '<span><i class="dot" style="background:var(--good)"></i>query placed right</span>'
         f'<span><i class="dot" style="background:var(--bad)"></i>query placed wrong</span> {metres}'
