@@ -51,7 +51,7 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
         f"--dashboard-port={dashboard}",
         "--object-store-memory=200000000",
     ]
-    # The agent's default port may belong to another Ray on this machine; without its agent a head takes no jobs.
+    # The agent's default port may belong to another Ray here; without its agent a head takes no jobs.
     start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     start += ["--disable-usage-stats"]
     start += [f"--temp-dir={short_folder()}"]

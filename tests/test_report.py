@@ -80,7 +80,7 @@ def test_report_page_is_whole_and_draws_lines_between_matches(tmp_path: Path) ->
         re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', page), float
     )
     assert len(lines) > 4 * 20
-    # The stored image is the query itself, so its matches lie at the same share of the height. Its file is gone:
+    # The stored image is the query, so matches lie at the same share of the height. Its file is gone:
     # an empty frame of 420x315 stands in for it.
     assert np.median(np.abs(lines[:, 1] / 72 - lines[:, 3] / 315)) == pytest.approx(0.0, abs=0.01)
     assert (lines[:, 2] > 96).all()
