@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     sleep_while_waiting()
     from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable
+    from pipelines.demo_city import CityError
     from pipelines.sources import SourceError
     from storage import errors
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors.OutOfSpace: EXIT_SPACE,
         errors.StoreError: EXIT_USAGE,
         SourceError: EXIT_USAGE,
+        CityError: EXIT_USAGE,
         UnknownModel: EXIT_USAGE,
         WeightsUnavailable: EXIT_USAGE,
         WeightsRejected: EXIT_USAGE,

@@ -35,9 +35,8 @@ def run_demo(
     """
     base = Path(out, f"seed{seed}-{database_images}x{query_images}")
     city, store_folder, page = base / "city", base / "store", base / "report.html"
-    if not (city / "images" / "test" / "queries").is_dir():
-        with ProgressLine("draw", quiet=quiet):
-            draw_city(city, seed=seed, database_images=database_images, query_images=query_images)
+    with ProgressLine("draw", quiet=quiet):
+        draw_city(city, seed=seed, database_images=database_images, query_images=query_images)
     with ProgressLine("index", quiet=quiet) as line:
         indexed = index(city, str(store_folder), model=DEFAULT_MODEL, progress=line.update)
     engine = QueryEngine.open(str(store_folder))
