@@ -106,7 +106,7 @@ def whole(city: Path, count: int, scratch: Path) -> dict[str, Any]:
     trace, store = scratch / f"trace{count}.jsonl", scratch / f"store{count}"
     command = [sys.executable, "-m", "pipelines.index", str(city), "--store", str(store), "--json", "--quiet"]
     command += ["--commit-every", str(max(10, count // COMMITS)), "--batch-size", str(BATCH)]
-    command += ["--trace", str(trace)]
+    command += ["--trace", str(trace), "--extractors", str(os.cpu_count() or 1)]
     process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
     peaks: dict[str, int] = defaultdict(int)
     watcher = threading.Thread(target=watch, args=(process, peaks), daemon=True)
@@ -139,7 +139,7 @@ def whole(city: Path, count: int, scratch: Path) -> dict[str, Any]:
 
 
 def watch(process: psutil.Popen, peaks: dict[str, int]) -> None:
-    """Keep the peak of unique memory (USS) of the driver and of each kind of Ray worker."""
+    """Keep the peak of unshared memory (RSS less shared) of the driver and of each kind of Ray worker."""
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         totals: dict[str, int] = defaultdict(int)
         try:
@@ -151,12 +151,13 @@ def watch(process: psutil.Popen, peaks: dict[str, int]) -> None:
                 title = "driver" if one.pid == process.pid else one.cmdline()[0]
                 if title == "driver" or title.startswith("ray::"):
                     kind = "extractor" if "Extract" in title else title if title == "driver" else "workers"
-                    totals[kind] += one.memory_full_info().uss
+                    memory = one.memory_info()
+                    totals[kind] += memory.rss - memory.shared
             except (psutil.Error, IndexError):
                 continue
         for kind, size in totals.items():
             peaks[kind] = max(peaks[kind], size)
-        time.sleep(0.3)
+        time.sleep(1.0)
 
 
 def report(results: list[dict[str, Any]], out: Path) -> None:
@@ -178,7 +179,7 @@ def report(results: list[dict[str, Any]], out: Path) -> None:
             "commit, median of the first fifth, ms": f"{result['commit_first_ms']:.1f}",
             "commit, median of the last fifth, ms": f"{result['commit_last_ms']:.1f}",
             "last over first commit (goal 1.2)": f"{ratio:.2f}",
-            "peak unique memory, MB": str(result["peak_mb"]),
+            "peak unshared memory, MB": str(result["peak_mb"]),
         }
         for name, value in rows.items():
             print(f"  {name:<54} {value}")
