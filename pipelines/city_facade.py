@@ -113,11 +113,9 @@ def draw_facade(building: Building, light: str) -> Image.Image:
     width, height = round(building.width_m * PX_PER_M), round(building.height_m * PX_PER_M)
     if building.is_gap:
         return _draw_fence(random, width, height)
-    colour = _colour(
-        style.hue + random.gauss(0, 0.05),
-        style.saturation * random.uniform(0.5, 1.4),
-        style.value * random.uniform(0.78, 1.16),
-    )
+    hue = style.hue + random.gauss(0, 0.05) if random.random() < 0.75 else random.random()
+    saturation, value = style.saturation * random.uniform(0.5, 1.3), style.value * random.uniform(0.7, 1.2)
+    colour = _colour(hue, saturation, value)
     image = _wall_pixels(random, random.choice(style.materials), colour, width, height)
     glow = Image.new("L", image.size, 255)
     trim = random.choice(((232, 228, 218), _scaled(colour, 1.25), _scaled(colour, 0.6), (120, 110, 100)))
@@ -242,7 +240,7 @@ class _Pane:
         mood, draw = front.mood, front.draw
         box = (x, y, x + w - 1, y + h - 1)
         base = front.random.uniform(0.18, 0.34)
-        if front.is_night and mood.random() < 0.3:
+        if front.is_night and mood.random() < 0.2:
             warm = mood.choice(((255, 206, 120), (255, 224, 160), (240, 180, 96), (226, 232, 240)))
             draw.rectangle(box, fill=_scaled(warm, mood.uniform(0.7, 1.0)))
             front.shine.rectangle(box, fill=GLOWING)

@@ -46,20 +46,20 @@ class Condition:
 
 CONDITIONS = {
     "day": Condition(
-        *("day", (0.80, 0.84, 0.92), (0.50, 0.45, 0.36), 0.0, ((0.28, 0.47, 0.80), (0.74, 0.84, 0.94))),
-        *(0.7, 1.0, 500.0, 1.5, 0.0),
+        *("day", (0.80, 0.84, 0.92), (0.50, 0.45, 0.36), 0.0, ((0.42, 0.58, 0.82), (0.78, 0.85, 0.92))),
+        *(0.4, 1.0, 500.0, 1.5, 0.0),
     ),
     "overcast": Condition(
         *("day", (0.92, 0.95, 0.99), (0.0, 0.0, 0.0), 0.0, ((0.62, 0.66, 0.70), (0.80, 0.82, 0.84))),
-        *(0.25, 0.70, 300.0, 3.0, 0.5),
+        *(0.25, 0.75, 300.0, 2.5, 0.35),
     ),
     "night": Condition(
-        *("night", (0.20, 0.21, 0.27), (0.0, 0.0, 0.0), 1.3, ((0.015, 0.02, 0.05), (0.10, 0.08, 0.10))),
-        *(0.15, 0.85, 900.0, 4.5, 0.5),
+        *("night", (0.32, 0.33, 0.40), (0.0, 0.0, 0.0), 1.2, ((0.03, 0.04, 0.10), (0.15, 0.14, 0.19))),
+        *(0.15, 0.90, 900.0, 3.0, 0.3),
     ),
     "snow": Condition(
         *("snow", (0.92, 0.96, 1.02), (0.0, 0.0, 0.0), 0.0, ((0.74, 0.78, 0.83), (0.86, 0.88, 0.91))),
-        *(0.12, 0.75, 160.0, 3.0, 0.4),
+        *(0.12, 0.80, 180.0, 2.5, 0.3),
     ),
 }
 # Towards the sun: south-west, 40 degrees up.
@@ -188,7 +188,7 @@ def _lamplight(
 
 def _settle_snow(albedo: NDArray[np.float32], surfaces: Surfaces) -> None:
     upward = np.array([normal[2] > 0.9 for normal in surfaces.normals])[surfaces.facing]
-    share = np.where(surfaces.is_road, 0.62, 0.9)[upward].astype(np.float32)[:, None]
+    share = np.where(surfaces.is_road, 0.55, 0.85)[upward].astype(np.float32)[:, None]
     albedo[upward] += share * (np.array((0.95, 0.97, 1.0), np.float32) - albedo[upward])
 
 

@@ -223,7 +223,7 @@ def _line_positions(seed: int, axis: int, count: int) -> tuple[float, ...]:
 
 def _half_widths(seed: int, axis: int, count: int) -> tuple[float, ...]:
     random = _random(seed, "widths", axis)
-    return tuple(random.uniform(8.5, 11.5) for _ in range(count))
+    return tuple(random.uniform(9.5, 12.5) for _ in range(count))
 
 
 @lru_cache(maxsize=4096)

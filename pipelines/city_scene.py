@@ -57,7 +57,7 @@ class Pose:
     x_m: float
     y_m: float
     heading_deg: float
-    pitch_deg: float = 9.0
+    pitch_deg: float = 8.0
     height_m: float = 2.3
 
 
@@ -115,7 +115,7 @@ def render_view(
         city: The city.
         pose: Where the camera stands.
         condition: One of `CONDITIONS`.
-        moment: Moves cars and people, draws the curtains, and seeds clouds and sensor noise.
+        moment: Moves cars and people, and seeds clouds and sensor noise.
         size: Width and height of the image in pixels.
 
     Returns:

@@ -152,7 +152,7 @@ def plan_traffic(city: City, row: Row, moment: int) -> tuple[Item, ...]:
     kerb = row.half_width_m - KERB_M
     along = start + random.uniform(0.0, 4.0)
     while along < end:
-        if random.random() < 0.33:
+        if random.random() < 0.15:
             kind = "van" if random.random() < 0.1 else "car"
             items.append(Item(kind, along, kerb - 1.05, random.randrange(1 << 20)))
         along += random.uniform(5.4, 7.5)

@@ -33,7 +33,7 @@ CITY_VERSION = 1
 ORIGIN_E, ORIGIN_N, ZONE, ZONE_LETTER = 601_000.0, 5_339_000.0, 33, "U"
 MIN_IMAGES, MAX_IMAGES = 2, 1_000_000
 MIN_SIZE_PX, MAX_SIZE_PX = 32, 4096
-VIEW_DEG = 62.0
+VIEW_DEG = 60.0
 JPEG_QUALITY = 90
 SHOTS_A_TASK = 64
 QUERY_CONDITIONS = ("night", "snow", "overcast")
@@ -176,7 +176,7 @@ def _query_shot(seed: int, number: int, place: Place, side: int, condition: str)
         round(place.x_m + x, 2),
         round(place.y_m + y, 2),
         round((_heading_deg(place, side) + turn) % 360.0, 2),
-        round(random.uniform(6.5, 11.5), 2),
+        round(random.uniform(6.5, 9.5), 2),
         round(random.uniform(1.9, 2.5), 2),
     )
     time = {"night": "20251108213000", "snow": "20260117120000", "overcast": "20251003150000"}[condition]
