@@ -103,7 +103,8 @@ def test_evaluate_json_report_and_kept_store(
     assert result["recall"]["reranked"] == {"1": 100.0, "5": 100.0, "10": 100.0, "20": 100.0}
     assert (result["queries"], result["database"], result["dataset"]) == (4, 12, city.name)
     page = (tmp_path / "report" / "index.html").read_text()
-    assert page.count("<figure>") == 5  # the map and four queries
+    assert page.count("<figure>") == 4
+    assert page.count('<figure class="map">') == 1
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == result
     again = call(capsys, "evaluate", city, "--store", tmp_path / "s")
