@@ -78,6 +78,10 @@ class UnknownModel(ValueError):
     """There is no model of this name and no file at this path."""
 
 
+class BadImageSize(ValueError):
+    """The model does not take input of this size."""
+
+
 class WeightsUnavailable(Exception):
     """The weights of a named model cannot be had here."""
 
@@ -101,7 +105,7 @@ def load_extractor(
         UnknownModel: neither a known name nor a file.
         WeightsUnavailable: a named model's weights cannot be had.
         WeightsRejected: the file cannot be trusted.
-        ValueError: the model does not take this input size.
+        BadImageSize: the model does not take this input size.
     """
     if name_or_path == _DEFAULT_MODEL:
         network: Model = _load_efficientnet()
@@ -123,7 +127,10 @@ def load_extractor(
 
 def _resized(network: Model, card: Card, image_size: tuple[int, int]) -> Card:
     height, width = image_size
-    rows, columns = network.grid(height, width)
+    try:
+        rows, columns = network.grid(height, width)
+    except ValueError as error:
+        raise BadImageSize(str(error)) from error
     preprocessing = dataclasses.replace(card.preprocessing, height=height, width=width)
     return dataclasses.replace(card, preprocessing=preprocessing, grid_height=rows, grid_width=columns)
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
     sleep_while_waiting()
-    from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable
+    from models.weights import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
     from pipelines.demo_city import CityError
     from pipelines.sources import SourceError
     from storage import errors
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors.StoreError: EXIT_USAGE,
         SourceError: EXIT_USAGE,
         CityError: EXIT_USAGE,
+        BadImageSize: EXIT_USAGE,
         UnknownModel: EXIT_USAGE,
         WeightsUnavailable: EXIT_USAGE,
         WeightsRejected: EXIT_USAGE,

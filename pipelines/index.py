@@ -113,13 +113,14 @@ def index(
         StoreLocked: another writer is at work.
         OutOfSpace: the disk is full; everything committed stays.
         WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
+        BadImageSize: the model does not take this input size.
     """
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
-    card = _card_of(model, image_size or _stored_size(store_uri))
-    store = Store.create(store_uri, card)
+    card = _card_of(model, image_size, store_uri)
     listing = list_source(source, root=root, id_prefix=id_prefix)
+    store = Store.create(store_uri, card)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
     tally = _Tally(total=listing.num_rows, progress=progress)
     with store.lease(), _ray() as ray:
@@ -144,18 +145,23 @@ def index(
     )
 
 
-def _card_of(model: str, image_size: tuple[int, int] | None) -> Card:
-    from models.weights import load_extractor
+def _card_of(model: str, image_size: tuple[int, int] | None, store_uri: str) -> Card:
+    """Return the card of the model, at the store's input size unless another is asked for; it must fit."""
+    from models.weights import BadImageSize, load_extractor
 
-    return load_extractor(model, device="cpu", image_size=image_size).card
-
-
-def _stored_size(store_uri: str) -> tuple[int, int] | None:
     try:
-        size = Store.open(store_uri).card.preprocessing
+        stored = Store.open(store_uri).card
     except StoreNotFound:
-        return None
-    return size.height, size.width
+        return load_extractor(model, device="cpu", image_size=image_size).card
+    size = (stored.preprocessing.height, stored.preprocessing.width)
+    try:
+        card = load_extractor(model, device="cpu", image_size=image_size or size).card
+    except BadImageSize:
+        if image_size is not None:
+            raise
+        card = load_extractor(model, device="cpu").card  # another model: the store's card will say so
+    stored.require_same(card)
+    return card
 
 
 @contextlib.contextmanager

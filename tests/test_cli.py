@@ -176,6 +176,8 @@ def test_errors_have_their_exit_codes(
     call(capsys, "index", tmp_path / "none", "--store", tmp_path / "s", code=2)
     call(capsys, "embed", image, "--model", "resnet", "--out", tmp_path / "o.npz", code=2)
     call(capsys, "import-weights", image, "--out", tmp_path / "w.safetensors", code=2)
+    assert not (tmp_path / "s").exists()
+    call(capsys, "embed", image, "--model", weights, "--image-size", "225", "--out", tmp_path / "o", code=2)
     call(capsys, "index", city, "--store", store, "--model", weights, code=5)
     call(capsys, "query", image, "--store", store, "--model", weights, code=5)
     with Store.open(store).lease():
