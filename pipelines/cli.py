@@ -104,7 +104,7 @@ def _index(args: argparse.Namespace) -> int:
 
 def _query(args: argparse.Namespace) -> int:
     from models.image import ImageRejected
-    from pipelines.stages import read_bytes
+    from models.photo_file import read_bytes
     from serving.engine import QueryEngine, answer_json
 
     engine = QueryEngine.open(args.store, model=args.model)
@@ -172,8 +172,8 @@ def _embed(args: argparse.Namespace) -> int:
     import numpy as np
 
     from models.image import ImageRejected, decode_image
+    from models.photo_file import read_bytes
     from models.weights import load_extractor
-    from pipelines.stages import read_bytes
 
     extractor = load_extractor(args.model, image_size=args.image_size)
     names, descriptors, features, rejected = [], [], [], []

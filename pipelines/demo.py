@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from models.photo_file import read_bytes
 from pipelines.arguments import DEFAULT_MODEL
 from pipelines.demo_city import draw_city
 from pipelines.index import index
 from pipelines.progress import ProgressLine
 from pipelines.recall import measure_recall
 from pipelines.report import write_report
-from pipelines.stages import read_bytes
 from serving.engine import QueryEngine, answer_json
 
 __all__ = ["run_demo"]

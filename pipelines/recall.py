@@ -19,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.image import ImageRejected
+from models.photo_file import read_bytes
 from pipelines.sources import SourceError, list_source, open_dataset
-from pipelines.stages import read_bytes
 from serving.engine import QueryEngine
 from storage.records import ImageRecord, Match, QueryResult
 

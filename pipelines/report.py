@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.image import ImageRejected, encode_thumbnail
+from models.photo_file import read_bytes
 from pipelines.recall import RECALL_AT, Evaluation, QueryOutcome
-from pipelines.stages import read_bytes
 from serving.engine import QueryEngine
 
 __all__ = ["choose_examples", "write_report"]

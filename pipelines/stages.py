@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +20,8 @@ import pyarrow.compute as pc
 import utm
 from numpy.typing import NDArray
 
-from models.image import MAX_BYTES, ImageRejected, decode_image
+from models.image import ImageRejected, decode_image
+from models.photo_file import read_bytes
 from models.preprocess import prepare
 from models.threads import sleep_while_waiting
 from pipelines.sources import LISTING_SCHEMA
@@ -30,7 +30,7 @@ from storage.errors import CardMismatch, OutOfSpace
 from storage.features import write_shard
 from storage.vectors import row_schema
 
-__all__ = ["METADATA", "Extract", "decode", "raise_failure", "read_bytes", "span", "write"]
+__all__ = ["METADATA", "Extract", "decode", "raise_failure", "span", "write"]
 
 METADATA = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
 DECODED_SCHEMA = pa.schema(
@@ -103,27 +103,6 @@ def _decode_row(row: dict[str, Any], card: Card) -> dict[str, Any]:
         return row | {"pixels": prepare(image.pixels, card.preprocessing).tobytes()}
     except ImageRejected as error:
         return row | {"rejected": error.reason, "message": str(error)}
-
-
-def read_bytes(path: str) -> bytes:
-    """Read a local file without being held up by what is no regular file.
-
-    Raises:
-        ImageRejected: missing, unreadable, no regular file, or over the decoder's byte cap.
-    """
-    try:
-        # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageRejected("unreadable", "not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise ImageRejected("too_large", f"{status.st_size} bytes; at most {MAX_BYTES} are read")
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise ImageRejected("missing", "no such file") from None
-    except (OSError, ValueError) as error:
-        raise ImageRejected("unreadable", str(error)) from error
 
 
 def _refuse_taken_id(row: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ The command line, the evaluation and every service use this one class, so that t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.extractor import Extractor
@@ -22,7 +23,7 @@ from storage.records import Candidate, ImageRecord, Match, QueryResult
 from storage.search import Method
 from storage.store import Store
 
-__all__ = ["QueryEngine", "answer_json", "cell_centres", "rank"]
+__all__ = ["QueryEngine", "answer_json", "cell_centres", "count_matches", "line_points", "rank"]
 
 
 class QueryEngine:
@@ -91,25 +92,21 @@ class QueryEngine:
             pixels = decode_image(image).pixels
         with _timed(timings, "extract"):
             descriptors, features = self.extractor.extract([pixels])
+        view = self.store.view  # the store may move on meanwhile; this answer does not
         with _timed(timings, "search"):
-            hits = self.store.search(
-                descriptors, k=max(top_k, candidates if rerank else 0), method=self.method
-            )[0]
-        counts: list[int | None] = [None] * len(hits)
+            hits = view.search(descriptors, k=max(top_k, candidates if rerank else 0), method=self.method)[0]
+        counts: list[int | None] = []
         if rerank and hits:
             with _timed(timings, "fetch"):
                 stored, ok = self.store.fetch([hit.record for hit in hits[:candidates]])
             with _timed(timings, "rerank"):
-                counted = mutual_nn_count(features[0], stored, min_similarity=self.store.card.min_similarity)
-            for i, (count, usable) in enumerate(zip(counted.tolist(), ok.tolist(), strict=True)):
-                counts[i] = count if usable else None
-        # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
-        degraded = self.store.degraded or (rerank and None in counts[:candidates])
+                counts = count_matches(features[0], stored, ok, self.store.card)
         timings["total"] = (time.perf_counter() - started) * 1e3
         return QueryResult(
             model=self.store.card.model,
-            store_version=self.store.version,
-            degraded=degraded,
+            store_version=view.version,
+            # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
+            degraded=view.degraded or None in counts,
             matches=rank(hits, counts)[:top_k],
             timings_ms=timings,
         )
@@ -127,13 +124,7 @@ class QueryEngine:
         """
         _, features = self.extractor.extract([decode_image(image).pixels])
         stored, ok = self.store.fetch([record])
-        centres = cell_centres(self.store.card)
-        if not ok[0]:
-            return centres[:0], centres[:0], np.empty(0, np.float32)
-        pairs, similarity = matched_pairs(
-            features[0], stored[0], min_similarity=self.store.card.min_similarity
-        )
-        return centres[np.asarray(pairs)[:, 0]], centres[np.asarray(pairs)[:, 1]], np.asarray(similarity)
+        return line_points(features[0], stored[0] if ok[0] else None, self.store.card)
 
 
 def answer_json(result: QueryResult) -> dict[str, Any]:
@@ -178,7 +169,52 @@ def cell_centres(card: Card) -> NDArray[np.float32]:
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def rank(hits: list[Candidate], counts: list[int | None]) -> tuple[Match, ...]:
+def count_matches(
+    features: NDArray[np.float32],
+    stored: NDArray[np.float16],
+    ok: NDArray[np.bool_],
+    card: Card,
+    *,
+    device: torch.device | str = "cpu",
+) -> list[int | None]:
+    """Count the mutual nearest neighbours of a photo and each candidate (SelaVPR, section 3.3).
+
+    Args:
+        features: (H, W, C) float32 of the photo, unit L2 norm per cell.
+        stored: (K, H, W, C) float16 of the candidates.
+        ok: (K,) bool, False where the candidate's features could not be read.
+        card: What made them.
+        device: Where to count.
+
+    Returns:
+        K counts; None where `ok` is False.
+    """
+    query = torch.tensor(features, device=device)  # a copy: what came from another process is read-only
+    counted = mutual_nn_count(query, torch.from_numpy(stored).to(device), min_similarity=card.min_similarity)
+    return [count if usable else None for count, usable in zip(counted.tolist(), ok.tolist(), strict=True)]
+
+
+def line_points(
+    features: NDArray[np.float32], stored: NDArray[np.float16] | None, card: Card
+) -> tuple[NDArray[np.float32], ...]:
+    """Locate the mutual nearest neighbours of a photo and a stored image.
+
+    Args:
+        features: (H, W, C) float32 of the photo.
+        stored: (H, W, C) float16 of the stored image; None where it cannot be read.
+        card: What made them.
+
+    Returns:
+        As `QueryEngine.matched_points`.
+    """
+    centres = cell_centres(card)
+    if stored is None:
+        return centres[:0], centres[:0], np.empty(0, np.float32)
+    pairs, similarity = matched_pairs(features, stored, min_similarity=card.min_similarity)
+    return centres[pairs[:, 0]], centres[pairs[:, 1]], similarity
+
+
+def rank(hits: list[Candidate], counts: Sequence[int | None]) -> tuple[Match, ...]:
     """Order search hits by mutual matches; ties keep the order of similarity.
 
     A hit whose count is None (beyond the candidates, or its features could not be read) keeps the place that
@@ -186,8 +222,9 @@ def rank(hits: list[Candidate], counts: list[int | None]) -> tuple[Match, ...]:
 
     Args:
         hits: K search hits, most similar first.
-        counts: K mutual-nearest-neighbour counts.
+        counts: Mutual-nearest-neighbour counts of the first hits, at most K.
     """
+    counts = [*counts, *[None] * (len(hits) - len(counts))]
     counted = [i for i, count in enumerate(counts) if count is not None]
     best_first = iter(sorted(counted, key=lambda i: -(counts[i] or 0)))
     order = [i if counts[i] is None else next(best_first) for i in range(len(hits))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,11 @@ from storage.vectors import VectorTable, descriptor_matrix, good_rows, to_record
 
 __all__ = [
     "RECALL",
+    "WHOLE",
     "IndexSearcher",
     "MemorySearcher",
     "Method",
+    "Part",
     "Searcher",
     "read_good_rows",
     "readable_pieces",
@@ -27,6 +30,16 @@ Method = Literal["exact", "hnsw", "lance"]
 
 # Share of the exact k nearest that each method finds at least, on the seeded data of tests/test_search.py.
 RECALL: dict[Method, float] = {"exact": 1.0, "hnsw": 0.90, "lance": 0.95}
+
+
+class Part(NamedTuple):
+    """A share of a store's rows: those whose key's CRC-32 leaves `number` when divided by `of`."""
+
+    number: int
+    of: int
+
+
+WHOLE = Part(0, 1)
 
 _HNSW_LINKS = 32
 _TIE_WIDTH = 1e-6
@@ -54,22 +67,33 @@ class Searcher(Protocol):
         ...
 
 
-def read_good_rows(table: VectorTable, columns: Sequence[str] | None = None) -> tuple[pa.Table, int]:
-    """Read a version whole, leaving out rows that are damaged or cannot be read.
+def read_good_rows(
+    table: VectorTable, columns: Sequence[str] | None = None, *, part: Part = WHOLE
+) -> tuple[pa.Table, int]:
+    """Read a version, leaving out rows that are damaged or cannot be read.
 
     Args:
         table: The version.
         columns: What to return of each row; all columns are read for the checksum.
+        part: Which rows to return.
 
     Returns:
-        The rows, and how many were left out.
+        The rows, and how many were left out of the whole version.
     """
     kept, left_out = [], 0
     for piece, unreadable in readable_pieces(table):
         good = good_rows(piece)
         left_out += unreadable + len(piece) - len(good)
+        good = _rows_of(good, part)
         kept.append(good if columns is None else good.select(list(columns)))
     return pa.concat_tables(kept), left_out
+
+
+def _rows_of(rows: pa.Table, part: Part) -> pa.Table:
+    if part.of == 1:
+        return rows
+    keys = rows["image_id"].to_pylist()
+    return rows.filter(pa.array([zlib.crc32(key.encode()) % part.of == part.number for key in keys]))
 
 
 def readable_pieces(table: VectorTable) -> list[tuple[pa.Table, int]]:

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.batch import check_query
 from storage.card import Card
 from storage.compaction import CompactReport, compact_store
 from storage.durable import local_folder, replace_file
-from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
+from storage.errors import CorruptStore, StoreLocked, StoreNotFound
 from storage.features import FEATURES_FOLDER, FeatureReader
 from storage.lease import Lease
 from storage.ledger import acknowledge, manifests, read_committed
@@ -101,6 +100,11 @@ class Store:
         if card is not None:
             stored.require_same(card)
         return cls(folder, stored)
+
+    @property
+    def view(self) -> View:
+        """The version in view, which stays as it is while the store moves on."""
+        return self._view
 
     @property
     def version(self) -> int:
@@ -210,9 +214,7 @@ class Store:
         Raises:
             InvalidBatch: descriptors of another width, not finite, or of no unit norm; k below 1.
         """
-        if k < 1:
-            raise InvalidBatch(f"k is {k}: ask for one candidate or more")
-        return self.searcher(method).search(check_query(descriptors, self.card), k=k)
+        return self._view.search(descriptors, k=k, method=method)
 
     def searcher(self, method: Method = "exact") -> Searcher:
         """Return the searcher of the version in view, building its index when first asked."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from storage.batch import check_query
 from storage.card import Card
-from storage.errors import CorruptStore, StoreLocked, StoreNotFound
+from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
 from storage.lease import Lease
 from storage.ledger import check_manifests, manifests, read_committed
-from storage.search import IndexSearcher, MemorySearcher, Method, Searcher, read_good_rows
+from storage.records import Candidate
+from storage.search import WHOLE, IndexSearcher, MemorySearcher, Method, Part, Searcher, read_good_rows
 from storage.vectors import VectorTable
 from storage.writer import Writer
 
@@ -23,13 +28,15 @@ class View:
 
     Attributes:
         version: Its number.
-        count: How many rows it has.
+        count: How many rows it has, in all parts.
+        part: Which of its rows are searched.
     """
 
-    def __init__(self, folder: Path, card: Card, version: int, count: int) -> None:
+    def __init__(self, folder: Path, card: Card, version: int, count: int, part: Part = WHOLE) -> None:
         """Look at a version that is acknowledged."""
         self.version = version
         self.count = count
+        self.part = part
         self._folder = folder
         self._card = card
         self._table: VectorTable | None = None
@@ -48,6 +55,14 @@ class View:
         """Whether a searcher had to leave rows out."""
         return any(searcher.degraded for searcher in list(self._searchers.values()))
 
+    def search(
+        self, descriptors: npt.NDArray[np.float32], *, k: int, method: Method = "exact"
+    ) -> list[list[Candidate]]:
+        """Search this version; arguments, answer and errors as of `Store.search`."""
+        if k < 1:
+            raise InvalidBatch(f"k is {k}: ask for one candidate or more")
+        return self.searcher(method).search(check_query(descriptors, self._card), k=k)
+
     def searcher(self, method: Method) -> Searcher:
         """Return the searcher of this version, building its index when first asked."""
         with self._lock:
@@ -57,8 +72,11 @@ class View:
 
     def _build(self, method: Method) -> Searcher:
         if method == "lance":
+            # One index covers the whole table: the first part answers for all, the others have nothing.
+            if self.part.number > 0:
+                return MemorySearcher(self.table.schema.empty_table())
             return IndexSearcher(self._indexed_table())
-        rows, left_out = read_good_rows(self.table)
+        rows, left_out = read_good_rows(self.table, part=self.part)
         return MemorySearcher(rows, approximate=method == "hnsw", degraded=left_out > 0)
 
     def _indexed_table(self) -> VectorTable:
@@ -76,8 +94,13 @@ class View:
         return VectorTable.open(self._folder, version=committed.version)
 
 
-def newest_view(folder: Path, card: Card) -> View:
+def newest_view(folder: Path, card: Card, part: Part = WHOLE) -> View:
     """Return the newest acknowledged version.
+
+    Args:
+        folder: The store's.
+        card: What made its vectors.
+        part: Which of its rows to search.
 
     Raises:
         StoreNotFound: nothing was ever acknowledged.
@@ -97,4 +120,4 @@ def newest_view(folder: Path, card: Card) -> View:
             f"{folder}: the newest version that can be read is {newest.version}, acknowledged was "
             f"{committed.version}: run placeray verify --store {folder} --repair"
         )
-    return View(folder, card, committed.version, committed.rows)
+    return View(folder, card, committed.version, committed.rows, part)

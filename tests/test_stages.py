@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import pyarrow as pa
 import pytest
 import utm
 
-from models.image import MAX_BYTES, ImageRejected
 from models.weights import load_extractor
 from pipelines.sources import LISTING_SCHEMA, list_source
-from pipelines.stages import Extract, decode, read_bytes, write
+from pipelines.stages import Extract, decode, write
 from storage.card import Card
 from storage.store import Store
 from tests.pictures import broken_files, photo, write_photos
@@ -111,21 +109,6 @@ def test_decode_utm_with_zone_gives_latitude(card: Card, tmp_path: Path) -> None
     assert (row["lat"], row["lon"]) == pytest.approx((48.2, 16.37), abs=1e-6)
     (row,) = decoded(card, {"image_id": "a", "uri": str(path), **place, "utm_e": 5.0})
     assert row["rejected"] == "bad_value"
-
-
-def test_read_bytes_pipe_folder_and_huge_file_do_not_hang_or_fill_memory(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with open(tmp_path / "huge.jpg", "wb") as file:
-        file.truncate(MAX_BYTES + 1)
-    for name, reason in (
-        ("pipe.jpg", "unreadable"),
-        ("huge.jpg", "too_large"),
-        ("gone.jpg", "missing"),
-        (".", "unreadable"),
-    ):
-        with pytest.raises(ImageRejected) as caught:
-            read_bytes(str(tmp_path / name))
-        assert caught.value.reason == reason
 
 
 def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, tmp_path: Path) -> None:
