@@ -1,0 +1,158 @@
+// Talks to the service: the token, errors as one class, and one retry when the service is busy.
+
+const TOKEN_KEY = "placeray-token";
+// A Retry-After beyond this is shown, not waited for.
+const LONGEST_WAIT_S = 60;
+
+let token = recall();
+
+/** What went wrong: `reason` is the service's own, or `unreachable` when no answer came. */
+export class ServiceError extends Error {
+  constructor(reason, message, { status = 0, requestId = "", retryAfterS = null } = {}) {
+    super(message);
+    Object.assign(this, { reason, status, requestId, retryAfterS });
+  }
+}
+
+function recall() {
+  try {
+    return sessionStorage.getItem(TOKEN_KEY) ?? "";
+  } catch {
+    return ""; // storage is blocked: the token lives as long as the page
+  }
+}
+
+export function hasToken() {
+  return token !== "";
+}
+
+/** Use this token from now on. False when it holds characters that no header can carry. */
+export function setToken(value) {
+  const trimmed = value.trim();
+  if (!/^[\x21-\x7e]+$/.test(trimmed)) return false;
+  token = trimmed;
+  try {
+    sessionStorage.setItem(TOKEN_KEY, token);
+  } catch {
+    // see recall()
+  }
+  return true;
+}
+
+function address(path, query = {}) {
+  const url = new URL(path, document.baseURI);
+  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+  return url.href;
+}
+
+async function request(path, { query, body, signal } = {}) {
+  const headers = {};
+  if (token) headers.Authorization = `Bearer ${token}`;
+  // The service judges a photo by its content; a file the browser has no type for is sent all the same.
+  if (body) headers["Content-Type"] = body.type.startsWith("image/") ? body.type : "image/jpeg";
+  let response;
+  try {
+    response = await fetch(address(path, query), { method: body ? "POST" : "GET", headers, body, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError("unreachable", "No answer came. Check that the service runs, then try again.");
+  }
+  if (!response.ok) throw await refused(response);
+  return response;
+}
+
+async function refused(response) {
+  let error = {};
+  try {
+    error = (await response.json()).error ?? {};
+  } catch {
+    // Something before the service answered; the status has to do.
+  }
+  const seconds = Number(response.headers.get("retry-after") || NaN);
+  return new ServiceError(
+    String(error.reason ?? `status_${response.status}`),
+    String(error.message ?? `The server answered with status ${response.status}.`),
+    {
+      status: response.status,
+      requestId: response.headers.get("x-request-id") ?? "",
+      retryAfterS: Number.isFinite(seconds) && seconds >= 0 ? seconds : null,
+    },
+  );
+}
+
+/**
+ * Ask and parse the JSON answer. A 503 that says when to come back is retried once; `onWait` hears of every
+ * second left.
+ */
+export async function ask(path, { onWait, ...options } = {}) {
+  try {
+    return await parsed(await request(path, options));
+  } catch (error) {
+    const waitS = error.retryAfterS;
+    if (error.status !== 503 || waitS === null || waitS > LONGEST_WAIT_S) throw error;
+    for (let left = Math.max(1, Math.ceil(waitS)); left > 0; left -= 1) {
+      onWait?.(left, error);
+      await pause(1000, options.signal);
+    }
+    return parsed(await request(path, options));
+  }
+}
+
+async function parsed(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServiceError("unreachable", "The answer broke off. Try again.");
+  }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(new DOMException("stopped", "AbortError"));
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    if (signal?.aborted) stop();
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/** Fetch a stored image as a blob. */
+export async function fetchImage(imageId, maxSidePx, signal) {
+  const query = { image_id: imageId, max_side_px: maxSidePx };
+  const response = await request("v1/image", { query, signal });
+  return response.blob();
+}
+
+/** Show a stored image in an <img>. With a token it is fetched and shown as a blob, else straight. */
+export async function showImage(img, imageId, maxSidePx) {
+  img.dataset.imageId = imageId;
+  img.classList.remove("missing");
+  const ended = new Promise((resolve) => {
+    img.onload = () => resolve(true);
+    img.onerror = () => resolve(false);
+  });
+  let url = "";
+  try {
+    if (hasToken()) url = URL.createObjectURL(await fetchImage(imageId, maxSidePx));
+    // Another image may have been asked for meanwhile.
+    if (img.dataset.imageId !== imageId) return false;
+    img.src = url || address("v1/image", { image_id: imageId, max_side_px: maxSidePx });
+    const shown = await ended;
+    if (!shown && img.dataset.imageId === imageId) img.classList.add("missing");
+    return shown;
+  } catch {
+    if (img.dataset.imageId === imageId) {
+      img.removeAttribute("src");
+      img.classList.add("missing");
+    }
+    return false;
+  } finally {
+    if (url) URL.revokeObjectURL(url);
+  }
+}

@@ -1,0 +1,306 @@
+// The page: takes a photo, asks the service, shows the answer.
+
+import { ServiceError, ask, setToken } from "./api.js";
+import { CityMap, mapKind } from "./citymap.js";
+import { showError, showWaiting } from "./notice.js";
+import { PairView } from "./pair.js";
+import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.js";
+import { Ranking } from "./ranking.js";
+import { showTimes } from "./times.js";
+import { bytes, distanceM, element, milliseconds, plural, position, positionToCopy, shortName, whole } from "./words.js";
+
+const NEAR_M = 50;
+// Holding an arrow key down runs through the list without asking for each place's lines.
+const CHOICE_SETTLES_MS = 120;
+
+const $ = (id) => document.getElementById(id);
+const state = { info: null, places: [], map: null, photo: null, answer: null, pairs: new Map(), turn: 0 };
+let asking = new AbortController();
+let matching = new AbortController();
+
+const ranking = new Ranking($("places"), (index) => choose(index));
+const pair = new PairView({
+  stage: $("pair-stage"), photo: $("pair-photo"), stored: $("pair-stored"), lines: $("lines"),
+  floor: $("floor"), count: $("line-count"), low: $("ramp-low"), high: $("ramp-high"), note: $("pair-note"),
+});
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function fail(error, again) {
+  if (error.name === "AbortError") return;
+  if (!(error instanceof ServiceError)) throw error;
+  $("main").classList.remove("waiting");
+  if (error.status === 401) {
+    showTokenForm(error);
+    return;
+  }
+  const copy = state.photo && again === query ? sendCopy : null;
+  showError($("error"), error, { again, copy });
+}
+
+// The store
+
+async function start() {
+  try {
+    const [info, places] = await Promise.all([ask("v1/info"), ask("v1/places", { query: { limit: 1000 } })]);
+    state.info = info;
+    state.places = places.places;
+    $("error").hidden = true;
+    $("token-form").hidden = true;
+    showFacts(info.rows, info.store_version, info.model);
+    showStore(places.total);
+    if (state.photo) await query();
+  } catch (error) {
+    fail(error, start);
+  }
+}
+
+function showFacts(rows, version, model) {
+  const facts = [["Images", whole(rows)], ["Store version", whole(version)], ["Model", model]];
+  $("facts").replaceChildren(
+    ...facts.map(([name, value]) => element("div", "", null, element("dt", "", name), element("dd", "numbers", value))),
+  );
+}
+
+function showStore(total) {
+  $("samples-panel").hidden = state.places.length === 0;
+  showSamples($("samples"), state.places, state.turn, askAboutStored);
+  const kind = mapKind(state.places);
+  $("map-panel").hidden = kind === null;
+  $("no-map").hidden = kind !== null;
+  if (total === 0) $("no-map").textContent = "This store holds no images yet. Add some with placeray index.";
+  if (kind === null) return;
+  state.map ??= new CityMap($("map"), $("map-note"), {
+    kind, tiles: state.info.tiles, onChoose: (index) => ranking.choose(index),
+  });
+  state.map.showPlaces(state.places);
+  say(`${plural(total, "image", "images")} in the store.`);
+}
+
+function showTokenForm(error) {
+  const tried = $("token-form").dataset.tried === "yes";
+  $("token-note").textContent = tried ? error.message : "Kept in this tab until it is closed.";
+  $("token-form").hidden = false;
+  $("token").focus();
+  say("This service wants a token.");
+}
+
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!setToken($("token").value)) {
+    $("token-note").textContent = "A token holds letters, digits and signs only, no blanks. Copy it again.";
+    return;
+  }
+  $("token-form").dataset.tried = "yes";
+  $("token").value = "";
+  start();
+});
+
+// The photo
+
+async function askAboutStored(place) {
+  asking.abort();
+  asking = new AbortController();
+  try {
+    const blob = await fetchSample(place, asking.signal);
+    await takePhoto(blob, { name: "the store’s own photo", place });
+  } catch (error) {
+    fail(error, () => askAboutStored(place));
+  }
+}
+
+async function takePhoto(blob, { name = blob.name ?? "pasted photo", place = null } = {}) {
+  if (state.photo) URL.revokeObjectURL(state.photo.url);
+  state.photo = { blob, name, place, url: URL.createObjectURL(blob) };
+  for (const sample of $("samples").children) {
+    sample.setAttribute("aria-pressed", String(sample.dataset.imageId === place?.image_id));
+  }
+  const preview = $("preview");
+  const note = $("drop-note");
+  note.textContent = `${name} · ${bytes(blob.size)}`;
+  note.hidden = false;
+  preview.hidden = false;
+  preview.onload = () => {
+    note.textContent = `${name} · ${preview.naturalWidth} × ${preview.naturalHeight} · ${bytes(blob.size)}`;
+  };
+  preview.onerror = () => {
+    preview.hidden = true; // the service will say in words what is wrong with it
+  };
+  preview.src = state.photo.url;
+  $("drop").classList.add("filled");
+  await query();
+}
+
+async function sendCopy() {
+  const { blob, name, place } = state.photo;
+  const copy = await smallerCopy(blob);
+  if (copy === null) {
+    const advice = "This browser cannot read the photo either. Convert it to JPEG, then choose it again.";
+    showError($("error"), new ServiceError("not_an_image", advice), {});
+    return;
+  }
+  await takePhoto(copy, { name: `copy of ${name}`, place });
+}
+
+async function query() {
+  asking.abort();
+  asking = new AbortController();
+  matching.abort();
+  const { signal } = asking;
+  const { blob } = state.photo;
+  const limit = state.info?.max_body_bytes;
+  if (limit && blob.size > limit) {
+    forgetAnswer();
+    const advice = `It has ${bytes(blob.size)} and the service takes ${bytes(limit)} at most, so it was not sent. Send a smaller copy.`;
+    fail(new ServiceError("body_too_large", advice), query);
+    return;
+  }
+  $("main").classList.add("waiting");
+  $("error").hidden = true;
+  say("Looking for the place.");
+  const options = {
+    top_k: $("top-k").value || 5, candidates: $("candidates").value || 100, rerank: $("rerank").checked,
+  };
+  const started = performance.now();
+  try {
+    let asked = started;
+    const answer = await ask("v1/query", {
+      query: options, body: blob, signal,
+      onWait: (left, error) => {
+        asked = performance.now() + 1000;
+        say(left === Math.ceil(error.retryAfterS) ? `Busy; trying again in ${left} seconds.` : "");
+        showWaiting($("error"), error, left);
+      },
+    });
+    $("error").hidden = true;
+    $("main").classList.remove("waiting");
+    showAnswer(answer, performance.now() - asked);
+  } catch (error) {
+    if (error.name !== "AbortError") forgetAnswer();
+    fail(error, query);
+  }
+}
+
+function forgetAnswer() {
+  state.answer = null;
+  matching.abort();
+  for (const id of ["headline", "ranking", "pair"]) $(id).hidden = true;
+  $("main").classList.remove("answered", "waiting");
+  state.map?.showRanked([]);
+}
+
+// The answer
+
+function showAnswer(answer, roundTripMs) {
+  state.answer = answer;
+  state.pairs.clear();
+  const { matches } = answer;
+  const own = state.photo.place;
+  $("main").classList.add("answered");
+  for (const id of ["headline", "ranking"]) $(id).hidden = false;
+  $("degraded").hidden = !answer.degraded;
+  showFacts(state.info?.rows ?? 0, answer.store_version, answer.model);
+  showVerdict(matches);
+  showTimes($("times"), answer.timings_ms, roundTripMs);
+  ranking.show(matches, own?.image_id);
+  $("pair").hidden = matches.length === 0;
+  state.map?.showRanked(matches, own);
+  if (matches.length > 0) ranking.choose(0);
+  const first = matches[0];
+  say(
+    first
+      ? `${plural(matches.length, "place", "places")} found in ${milliseconds(answer.timings_ms.total)}. ` +
+          `The first: ${position(first) ?? shortName(first.image_id)}.`
+      : "No place found: the store holds no images.",
+  );
+  bringIntoView($("headline"));
+}
+
+function showVerdict(matches) {
+  const [first, ...others] = matches;
+  $("verdict-label").textContent = first && position(first) ? "Most likely taken at" : "Most alike";
+  $("verdict-place").textContent = first ? position(first) ?? shortName(first.image_id) : "No place found";
+  const near = others.filter((other) => (distanceM(first, other) ?? Infinity) <= NEAR_M).length;
+  let note = "";
+  if (first && first.mutual_matches !== null) note = plural(first.mutual_matches, "mutual match", "mutual matches");
+  if (first) note += `${note ? ", " : ""}similarity ${first.similarity.toFixed(3)}`;
+  if (others.length > 0 && position(first)) note += `; ${near} of the other ${others.length} within ${NEAR_M} m`;
+  $("verdict-note").textContent = first ? note : "The store holds no images yet.";
+}
+
+/** On a narrow screen the answer stands below the photo: go there. */
+function bringIntoView(target) {
+  if (target.getBoundingClientRect().top < window.innerHeight * 0.7) return;
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  target.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+}
+
+function choose(index) {
+  const match = state.answer.matches[index];
+  state.map?.choose(index);
+  $("pair-title").textContent = `Photo and no. ${match.rank}`;
+  $("pair-position").textContent = position(match) ?? "no position";
+  $("pair-stored-name").textContent = `No. ${match.rank} in the store`;
+  $("pair-id").textContent = match.image_id;
+  $("pair-id").title = match.uri ?? "";
+  $("copy").hidden = position(match) === null;
+  $("copy").textContent = "Copy position";
+  $("copy").dataset.position = position(match) === null ? "" : positionToCopy(match);
+  pair.show(state.photo.url, match.image_id);
+  matching.abort();
+  matching = new AbortController();
+  showPairs(match.image_id, matching.signal);
+}
+
+async function showPairs(imageId, signal) {
+  const { answer, pairs, photo } = state;
+  try {
+    if (!pairs.has(imageId)) {
+      await new Promise((resolve) => setTimeout(resolve, CHOICE_SETTLES_MS));
+      if (signal.aborted) return;
+      const found = await ask("v1/matches", { query: { image_id: imageId }, body: photo.blob, signal });
+      if (state.answer !== answer) return;
+      pairs.set(imageId, found.pairs);
+    }
+    if (!signal.aborted) pair.setPairs(pairs.get(imageId));
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof ServiceError)) throw error;
+    if (error.status === 401) showTokenForm(error);
+    pair.note(`The lines cannot be shown: ${error.message}`);
+  }
+}
+
+async function copyPosition() {
+  const button = $("copy");
+  const text = button.dataset.position;
+  let copied = true;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // No clipboard without HTTPS: select the words, so that Ctrl+C takes them.
+    $("pair-position").textContent = text;
+    getSelection().selectAllChildren($("pair-position"));
+    copied = false;
+  }
+  button.textContent = copied ? "Copied" : "Selected";
+  say(copied ? `${text} copied.` : `${text} selected.`);
+  setTimeout(() => (button.textContent = "Copy position"), 1500);
+}
+
+// Wiring
+
+listenForPhotos({ input: $("file"), drop: $("drop"), veil: $("veil") }, (file) => takePhoto(file));
+$("copy").addEventListener("click", copyPosition);
+$("more").addEventListener("click", () => {
+  state.turn += 1;
+  showSamples($("samples"), state.places, state.turn, askAboutStored);
+});
+$("options").addEventListener("submit", (event) => event.preventDefault());
+$("options").addEventListener("change", () => {
+  $("candidates").disabled = !$("rerank").checked;
+  if ($("options").reportValidity() && state.photo) query();
+});
+start();

@@ -1,0 +1,159 @@
+// All places and the ranked ones on a Leaflet map: degrees on the web's map, UTM metres on a plane.
+
+import { element, hasDegrees, hasMetres, position } from "./words.js";
+
+const L = window.L;
+const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+/** How the places of a store can be drawn: "degrees", "metres" or null. */
+export function mapKind(places) {
+  if (places.some(hasDegrees)) return "degrees";
+  return places.some(hasMetres) ? "metres" : null;
+}
+
+export class CityMap {
+  #map;
+  #kind;
+  #note;
+  #dots = L.layerGroup();
+  #pins = [];
+  #own = null;
+  #all = null;
+  #onChoose;
+
+  /** `tiles` is `{url, attribution}` or null; `note` is the element for credit and remarks. */
+  constructor(container, note, { kind, tiles, onChoose }) {
+    this.#kind = kind;
+    this.#note = note;
+    this.#onChoose = onChoose;
+    const animate = !calm.matches;
+    this.#map = L.map(container, {
+      crs: kind === "metres" ? L.CRS.Simple : L.CRS.EPSG3857,
+      minZoom: kind === "metres" ? -12 : 1,
+      maxZoom: kind === "metres" ? 5 : 20,
+      zoomSnap: 0.5,
+      preferCanvas: true,
+      attributionControl: false,
+      zoomAnimation: animate,
+      fadeAnimation: animate,
+      markerZoomAnimation: animate,
+      inertia: animate,
+    });
+    this.#map.setView([0, 0], 1);
+    L.control.scale({ imperial: false }).addTo(this.#map);
+    this.#dots.addTo(this.#map);
+    if (kind === "degrees" && tiles) this.#addTiles(tiles);
+    else this.#say(kind === "metres" ? "UTM metres on a plain ground" : "");
+    dark.addEventListener("change", () => this.#recolour());
+    new ResizeObserver(() => this.#map.invalidateSize({ pan: false })).observe(container);
+  }
+
+  /** Draw all places as dots and look at the whole. */
+  showPlaces(places) {
+    this.#dots.clearLayers();
+    const points = places.map((place) => this.#point(place)).filter(Boolean);
+    for (const point of points) {
+      this.#dots.addLayer(L.circleMarker(point, { radius: 3, interactive: false, ...dotStyle() }));
+    }
+    this.#all = L.latLngBounds(points);
+    this.#look(this.#all, 19);
+  }
+
+  /** Put numbered pins on an answer's places; `own` is where the photo itself stands, if that is known. */
+  showRanked(matches, own = null) {
+    for (const pin of this.#pins) pin?.remove();
+    this.#own?.remove();
+    this.#own = null;
+    this.#pins = matches.map((match, index) => this.#pin(match, index));
+    const ownPoint = own && this.#point(own);
+    if (ownPoint) {
+      const style = { radius: 15, weight: 2, fill: false, interactive: false, className: "own" };
+      this.#own = L.circleMarker(ownPoint, { ...style, color: colour("--ink") }).addTo(this.#map);
+    }
+    const bounds = L.latLngBounds(this.#pins.filter(Boolean).map((pin) => pin.getLatLng()));
+    if (bounds.isValid()) this.#look(bounds, this.#kind === "metres" ? 1 : 18);
+    else if (this.#all) this.#look(this.#all, 19);
+  }
+
+  choose(index) {
+    this.#pins.forEach((pin, i) => {
+      if (!pin) return;
+      pin.getElement()?.classList.toggle("chosen", i === index);
+      pin.setZIndexOffset(i === index ? 5000 : 1000 - 10 * i);
+      if (i === index) this.#map.panInside(pin.getLatLng(), { padding: [40, 40], animate: !calm.matches });
+    });
+  }
+
+  #point(place) {
+    if (this.#kind === "degrees") return hasDegrees(place) ? L.latLng(place.lat, place.lon) : null;
+    return hasMetres(place) ? L.latLng(place.utm_n, place.utm_e) : null;
+  }
+
+  #pin(match, index) {
+    const point = this.#point(match);
+    if (!point) return null;
+    const icon = L.divIcon({
+      className: "pin",
+      html: element("span", "", String(match.rank)),
+      iconSize: [26, 26],
+      iconAnchor: [13, 13],
+    });
+    const pin = L.marker(point, { icon, keyboard: true, zIndexOffset: 1000 - 10 * index }).addTo(this.#map);
+    pin.getElement().setAttribute("aria-label", `Number ${match.rank} at ${position(match)}`);
+    pin.on("click", () => this.#onChoose(index));
+    pin.on("keydown", ({ originalEvent }) => {
+      if (originalEvent.key === " ") {
+        originalEvent.preventDefault();
+        this.#onChoose(index);
+      }
+    });
+    return pin;
+  }
+
+  #look(bounds, maxZoom) {
+    if (bounds.isValid()) this.#map.fitBounds(bounds, { padding: [34, 34], maxZoom, animate: false });
+  }
+
+  #addTiles({ url, attribution }) {
+    let loaded = false;
+    let failed = 0;
+    const layer = L.tileLayer(url, { maxZoom: 20, maxNativeZoom: 19, className: "tiles" });
+    layer.on("tileload", () => {
+      if (!loaded) this.#say("", attribution);
+      loaded = true;
+    });
+    layer.on("tileerror", () => {
+      failed += 1;
+      if (loaded || failed < 4) return;
+      layer.remove(); // no network: stop asking
+      this.#say("Street tiles cannot be reached, so the ground is plain");
+    });
+    layer.addTo(this.#map);
+  }
+
+  /** The credit may be HTML in a tile server's terms; here it is text, with OpenStreetMap's own link. */
+  #say(text, credit = "") {
+    const words = credit ? new DOMParser().parseFromString(credit, "text/html").body.textContent : text;
+    this.#note.replaceChildren(words);
+    if (/openstreetmap/i.test(words)) {
+      const link = element("a", "", words);
+      link.href = "https://www.openstreetmap.org/copyright";
+      link.rel = "noreferrer";
+      this.#note.replaceChildren(link);
+    }
+  }
+
+  #recolour() {
+    this.#dots.eachLayer((dot) => dot.setStyle(dotStyle()));
+    this.#own?.setStyle({ color: colour("--ink") });
+  }
+}
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function dotStyle() {
+  return { color: colour("--panel"), weight: 1, fillColor: colour("--dot"), fillOpacity: 0.9 };
+}
