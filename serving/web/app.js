@@ -49,6 +49,8 @@ async function start() {
     state.places = places.places;
     $("error").hidden = true;
     $("token-form").hidden = true;
+    $("top-k").max = String(info.max_top_k ?? 50);
+    $("candidates").max = String(info.max_candidates ?? 1000);
     showFacts(info.rows, info.store_version, info.model);
     showStore(places.total);
     if (state.photo) await query();
@@ -76,6 +78,9 @@ function showStore(total) {
     kind, tiles: state.info.tiles, onChoose: (index) => ranking.choose(index),
   });
   state.map.showPlaces(state.places);
+  const shown = state.places.length;
+  $("map-count").textContent =
+    shown < total ? `${whole(shown)} of the store’s ${whole(total)} images` : `The store’s ${plural(total, "image", "images")}`;
   say(`${plural(total, "image", "images")} in the store.`);
 }
 
@@ -119,11 +124,13 @@ async function takePhoto(blob, { name = blob.name ?? "pasted photo", place = nul
   }
   const preview = $("preview");
   const note = $("drop-note");
-  note.textContent = `${name} · ${bytes(blob.size)}`;
+  const size = element("span", "soft", bytes(blob.size));
+  note.replaceChildren(element("span", "file-name", name), size);
+  note.title = name;
   note.hidden = false;
   preview.hidden = false;
   preview.onload = () => {
-    note.textContent = `${name} · ${preview.naturalWidth} × ${preview.naturalHeight} · ${bytes(blob.size)}`;
+    size.textContent = `${preview.naturalWidth} × ${preview.naturalHeight}, ${bytes(blob.size)}`;
   };
   preview.onerror = () => {
     preview.hidden = true; // the service will say in words what is wrong with it
@@ -145,6 +152,7 @@ async function sendCopy() {
 }
 
 async function query() {
+  if (!$("options").reportValidity()) return;
   asking.abort();
   asking = new AbortController();
   matching.abort();
@@ -301,6 +309,6 @@ $("more").addEventListener("click", () => {
 $("options").addEventListener("submit", (event) => event.preventDefault());
 $("options").addEventListener("change", () => {
   $("candidates").disabled = !$("rerank").checked;
-  if ($("options").reportValidity() && state.photo) query();
+  if (state.photo) query();
 });
 start();

@@ -20,6 +20,7 @@ export class CityMap {
   #pins = [];
   #own = null;
   #all = null;
+  #looked = null; // what the map shows by itself; null once the reader has moved it
   #onChoose;
 
   /** `tiles` is `{url, attribution}` or null; `note` is the element for credit and remarks. */
@@ -35,18 +36,23 @@ export class CityMap {
       zoomSnap: 0.5,
       preferCanvas: true,
       attributionControl: false,
+      zoomControl: false,
       zoomAnimation: animate,
       fadeAnimation: animate,
       markerZoomAnimation: animate,
       inertia: animate,
     });
     this.#map.setView([0, 0], 1);
+    L.control.zoom({ position: "bottomright" }).addTo(this.#map);
     L.control.scale({ imperial: false }).addTo(this.#map);
     this.#dots.addTo(this.#map);
     if (kind === "degrees" && tiles) this.#addTiles(tiles);
-    else this.#say(kind === "metres" ? "UTM metres on a plain ground" : "");
+    else this.#say(kind === "metres" ? "UTM metres on a plain ground" : "Plain ground: no street tiles are set");
     dark.addEventListener("change", () => this.#recolour());
-    new ResizeObserver(() => this.#map.invalidateSize({ pan: false })).observe(container);
+    for (const moved of ["pointerdown", "wheel", "keydown"]) {
+      container.addEventListener(moved, () => (this.#looked = null), { passive: true });
+    }
+    new ResizeObserver(() => this.#fit()).observe(container);
   }
 
   /** Draw all places as dots and look at the whole. */
@@ -54,7 +60,7 @@ export class CityMap {
     this.#dots.clearLayers();
     const points = places.map((place) => this.#point(place)).filter(Boolean);
     for (const point of points) {
-      this.#dots.addLayer(L.circleMarker(point, { radius: 3, interactive: false, ...dotStyle() }));
+      this.#dots.addLayer(L.circleMarker(point, { radius: 3.5, interactive: false, ...dotStyle() }));
     }
     this.#all = L.latLngBounds(points);
     this.#look(this.#all, 19);
@@ -112,7 +118,16 @@ export class CityMap {
   }
 
   #look(bounds, maxZoom) {
-    if (bounds.isValid()) this.#map.fitBounds(bounds, { padding: [34, 34], maxZoom, animate: false });
+    this.#looked = bounds.isValid() ? { bounds, maxZoom } : null;
+    this.#fit();
+  }
+
+  /** Follow the container's size; keep what is looked at inside. */
+  #fit() {
+    this.#map.invalidateSize({ pan: false });
+    if (!this.#looked) return;
+    const { bounds, maxZoom } = this.#looked;
+    this.#map.fitBounds(bounds, { padding: [40, 40], maxZoom, animate: false });
   }
 
   #addTiles({ url, attribution }) {
@@ -135,13 +150,14 @@ export class CityMap {
   /** The credit may be HTML in a tile server's terms; here it is text, with OpenStreetMap's own link. */
   #say(text, credit = "") {
     const words = credit ? new DOMParser().parseFromString(credit, "text/html").body.textContent : text;
-    this.#note.replaceChildren(words);
+    const credits = element("span", "", words);
     if (/openstreetmap/i.test(words)) {
       const link = element("a", "", words);
       link.href = "https://www.openstreetmap.org/copyright";
       link.rel = "noreferrer";
-      this.#note.replaceChildren(link);
+      credits.replaceChildren(link);
     }
+    this.#note.replaceChildren(credits);
   }
 
   #recolour() {

@@ -1,7 +1,7 @@
 // The ranked places as a listbox: click, arrow keys, Home and End choose.
 
 import { showImage } from "./api.js";
-import { distanceM, element, metres, plural, position, shortName } from "./words.js";
+import { distanceM, element, metres, plural, position, shortName, whole } from "./words.js";
 
 const THUMBNAIL_PX = 240;
 
@@ -80,14 +80,6 @@ export class Ranking {
     const counted = match.mutual_matches !== null;
     const bar = element("span", "bar", null, element("i"));
     bar.firstChild.style.width = `${(100 * Math.max(0, counted ? match.mutual_matches / most : match.similarity)).toFixed(1)}%`;
-    const figures = element("span", "figures", null,
-      element("span", "figure", null,
-        element("b", "numbers", counted ? String(match.mutual_matches) : "–"),
-        element("span", "soft", "matches")),
-      element("span", "figure", null,
-        element("b", "numbers", match.similarity.toFixed(3)),
-        element("span", "soft", "similarity")));
-
     const option = element("li", "place", null,
       element("span", "rank numbers", String(match.rank)),
       img,
@@ -95,7 +87,8 @@ export class Ranking {
         element("span", "where numbers", where),
         element("span", "soft note", notes.join(" · ")),
         bar),
-      figures);
+      element("b", "figure numbers", counted ? whole(match.mutual_matches) : "–"),
+      element("b", "figure numbers", match.similarity.toFixed(3)));
     option.id = `place-${index}`;
     option.dataset.index = String(index);
     option.dataset.imageId = match.image_id;
