@@ -8,14 +8,9 @@ running the same command again does what is missing.
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import logging
-import os
 import sys
-import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from pipelines.stages import METADATA, Extract, decode, raise_failure, span, write
 from storage.card import Card
@@ -123,7 +119,9 @@ def index(
     store = Store.create(store_uri, card)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
     tally = _Tally(total=listing.num_rows, progress=progress)
-    with store.lease(), _ray() as ray:
+    with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
+        import ray.data
+
         work = _mark_known(listing, store.known())
         plan = _plan(ray, card, work.num_rows, extractors, gpus_per_extractor, commit_every)
         options = {"card": card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}
@@ -162,52 +160,6 @@ def _card_of(model: str, image_size: tuple[int, int] | None, store_uri: str) -> 
         card = load_extractor(model, device="cpu").card  # another model: the store's card will say so
     stored.require_same(card)
     return card
-
-
-@contextlib.contextmanager
-def _ray() -> Iterator[Any]:
-    """Use the cluster at hand (a job's, or one already started here), else a local one for this run."""
-    import ray
-    import ray.data
-
-    if ray.is_initialized():
-        yield ray
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-    else:
-        _start_embedded(ray, quiet)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _start_embedded(ray: Any, options: dict[str, Any]) -> None:
-    """Start a Ray for this run alone, without its native log lines between the user's progress lines."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # which Ray announces on stderr while it starts
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as captured, warnings.catch_warnings():
-        # Ray starts its processes by fork and exec at once; LanceDB fears a fork without exec.
-        warnings.filterwarnings("ignore", message="lancedb fork support")
-        os.dup2(captured.fileno(), 2)
-        try:
-            ray.init(
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **options,
-            )
-        except BaseException:
-            captured.seek(0)
-            os.write(kept, captured.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:

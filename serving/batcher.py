@@ -113,7 +113,7 @@ class MicroBatcher(Generic[Item, Result]):
         if self._closed:
             raise BatcherClosed("This batcher is closed; ask another replica.")
         if len(self._waiting) >= self._max_queue:
-            raise QueueFull(len(self._waiting), self._retry_after_s())
+            raise QueueFull(len(self._waiting), self.retry_after_s)
         loop = asyncio.get_running_loop()
         entry: _Entry[Item, Result] = _Entry(item, loop.create_future())
         self._waiting.append(entry)
@@ -204,7 +204,9 @@ class MicroBatcher(Generic[Item, Result]):
         if entry in self._waiting:
             self._waiting.remove(entry)
 
-    def _retry_after_s(self) -> float:
+    @property
+    def retry_after_s(self) -> float:
+        """A guess, from the batches so far, of when there will be room in a full queue."""
         batches = math.ceil(len(self._waiting) / self._max_batch) + 1  # one is at work
         return max(1.0, batches * self._batch_s)
 

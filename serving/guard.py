@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from serving.exchange import (
     Answer,
@@ -76,7 +77,8 @@ class Guard:
         open_paths: Paths that GET and HEAD reach without a token, compared exactly.
         server_echoes_request_id: The server puts the request's own `x-request-id` on the answer, as Ray Serve
             does; the guard then only adds the ids that it makes itself.
-        on_error: Called with the reason of each error the guard answers with, for counting; must not raise.
+        on_request: Called after each request with its path, status (None: the client left first), reason of
+            the error (None: no error, or none that was named) and seconds, for counting; must not raise.
 
     Raises:
         ValueError: a limit is not positive.
@@ -94,7 +96,7 @@ class Guard:
         tokens: Mapping[str, str] | None = None,
         open_paths: Iterable[str] = ("/healthz", "/readyz"),
         server_echoes_request_id: bool = False,
-        on_error: Callable[[str], None] | None = None,
+        on_request: Callable[[str, int | None, str | None, float], None] | None = None,
     ) -> None:
         limits = (max_body_bytes, receive_timeout_s, max_receiving, max_receiving_bytes, retry_after_s)
         if min(limits) <= 0:
@@ -108,7 +110,7 @@ class Guard:
         self._tokens = TokenTable(tokens) if tokens else None
         self._open_paths = frozenset(open_paths)
         self._server_echoes_request_id = server_echoes_request_id
-        self._on_error = on_error
+        self._on_request = on_request
         self._receiving = 0
         self._receiving_bytes = 0
 
@@ -137,14 +139,20 @@ class Guard:
             given or uuid.uuid4().hex,
             id_in_header=not (given and self._server_echoes_request_id),
         )
+        # The service behind may leave `reason` and `log` here.
+        state: dict[str, Any] = {**scope.get("state", {}), "request_id": answer.request_id}
         log_leave = partial(_log_leave, answer.request_id)
         try:
-            await self._pass(scope, receive_or_leave(receive, log_leave), answer)
+            await self._pass({**scope, "state": state}, receive_or_leave(receive, log_leave), answer)
             if answer.owed:
                 await self._refuse(answer, _internal(answer.request_id))
         except Exception:
             await self._fail(answer, traceback.format_exc())
         finally:
+            seconds = time.perf_counter() - started
+            reason = answer.reason or state.get("reason")
+            if self._on_request is not None:
+                self._on_request(scope["path"], answer.status, reason, seconds)
             _log(
                 logging.INFO,
                 event="request",
@@ -152,8 +160,9 @@ class Guard:
                 method=scope["method"],
                 path=scope["path"],
                 status=answer.status,
-                reason=answer.reason,
-                duration_ms=round(1000 * (time.perf_counter() - started), 2),
+                reason=reason,
+                duration_ms=round(1000 * seconds, 2),
+                **state.get("log", {}),
             )
 
     async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
@@ -175,10 +184,10 @@ class Guard:
             return
         if self._tokens is not None:
             headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
-        state = {**scope.get("state", {}), "request_id": answer.request_id, "role": role}
+        scope["state"]["role"] = role
         inner_receive = replay(body, receive, answer)
         del body  # the service behind decides how long it is kept
-        await self.app({**scope, "headers": headers, "state": state}, inner_receive, answer.send)
+        await self.app({**scope, "headers": headers}, inner_receive, answer.send)
 
     def _role(self, scope: Scope, headers: Headers) -> str:
         if self._tokens is None:
@@ -250,8 +259,6 @@ class Guard:
     async def _refuse(
         self, answer: Answer, refused: Refused, linger: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        if self._on_error is not None:
-            self._on_error(refused.reason)
         await answer.refuse(refused, linger)
 
     async def _fail(self, answer: Answer, trace: str) -> None:

@@ -31,6 +31,7 @@ from storage.writer import Writer
 __all__ = ["Store"]
 
 _CREATE_TIMEOUT_S = 5.0
+_PLACE = ("image_id", "lat", "lon", "utm_e", "utm_n", "utm_zone")
 _KNOWN = (
     *("image_id", "uri", "sha256", "width", "height", "lat", "lon", "utm_e", "utm_n", "utm_zone"),
     *("heading_deg", "captured_at", "shard", "row", "indexed_at"),
@@ -193,6 +194,16 @@ class Store:
         """Return every stored column but descriptor and crc32: at the head under the lease, else in view."""
         pieces = list(self._view.table.scan(_KNOWN))
         return pa.concat_tables(pieces) if pieces else self._view.table.take([], _KNOWN)
+
+    def places(self, limit: int) -> list[dict[str, Any]]:
+        """Return image_id and position of about `limit` rows in view, evenly out of all of them."""
+        step = max(1, -(-self.count // limit))
+        chosen: list[dict[str, Any]] = []
+        start = 0
+        for piece in self._view.table.scan(_PLACE):
+            chosen += piece.take(list(range(-start % step, len(piece), step))).to_pylist()
+            start += len(piece)
+        return chosen
 
     def get(self, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records stored under these keys, in this order; absent or damaged ones are left out."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from models.threads import sleep_while_waiting
 
 sleep_while_waiting()
+
+if TYPE_CHECKING:
+    from tests.city_store import CityStore
+    from tests.service_server import Running
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +29,26 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def city_store(tmp_path_factory: pytest.TempPathFactory) -> CityStore:
+    """A drawn city of 48 photos and 16 queries, indexed; for reading only."""
+    from tests.city_store import make_city_store
+
+    return make_city_store(tmp_path_factory.mktemp("city"))
+
+
+@pytest.fixture(scope="session")
+def running(city_store: CityStore) -> Iterator[Running]:
+    """The service over `city_store`, behind a real HTTP server, without tokens and without tiles."""
+    from tests.service_server import running_service
+
+    with running_service(city_store.uri) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def service_url(running: Running) -> str:
+    """Where `running` listens."""
+    return running.url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import repeat
 from typing import Any, TypeVar
 
@@ -33,6 +33,14 @@ def log_lines(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, An
 
 @pytest.mark.parametrize("chunks", [[], [b""], [b"abc"], [b"a", b"", b"bc"], [b"x" * 1000] * 100])
 @pytest.mark.parametrize("declared", [True, False])
+def only_reasons(counted: list[str]) -> Callable[[str, int | None, str | None, float], None]:
+    def note(path: str, status: int | None, reason: str | None, seconds: float) -> None:
+        if reason is not None:
+            counted.append(reason)
+
+    return note
+
+
 def test_guard_hands_the_whole_body_on_in_one_message(chunks: list[bytes], declared: bool) -> None:
     app = EchoApp()
     length = sum(map(len, chunks)) if declared else None
@@ -175,7 +183,13 @@ def test_guard_reads_the_rest_of_a_refused_body_so_the_client_sees_the_answer() 
 
 def test_guard_beyond_max_receiving_gives_503_and_lets_requests_without_a_body_through() -> None:
     app, counted = EchoApp(), list[str]()
-    guard = Guard(app, max_receiving=3, receive_timeout_s=0.2, retry_after_s=7, on_error=counted.append)
+    guard = Guard(
+        app,
+        max_receiving=3,
+        receive_timeout_s=0.2,
+        retry_after_s=7,
+        on_request=only_reasons(counted),
+    )
 
     async def test() -> None:
         slow = [asyncio.create_task(ask(guard, [b"x"], length=9, then="stall")) for _ in range(3)]
@@ -338,7 +352,13 @@ def test_guard_turns_every_failure_into_500_that_tells_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     counted: list[str] = []
-    reply = run(ask(Guard(EchoApp(), on_error=counted.append), path=path, headers=[("X-Request-Id", "id-7")]))
+    reply = run(
+        ask(
+            Guard(EchoApp(), on_request=only_reasons(counted)),
+            path=path,
+            headers=[("X-Request-Id", "id-7")],
+        )
+    )
     assert reply.status == 500
     assert reply.reason == "internal"
     assert reply.headers["x-request-id"] == "id-7"
@@ -378,7 +398,7 @@ def test_guard_of_a_client_that_left_raises_no_alarm(caplog: pytest.LogCaptureFi
             raise ConnectionResetError("gone")
 
         scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-        await Guard(EchoApp(), on_error=counted.append)(scope, receive, send)
+        await Guard(EchoApp(), on_request=only_reasons(counted))(scope, receive, send)
 
     run(test())
     assert counted == []
@@ -397,7 +417,7 @@ def test_guard_takes_a_failing_receive_for_a_client_that_left(caplog: pytest.Log
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"9")]}
-    run(Guard(app, on_error=counted.append)(scope, receive, send))
+    run(Guard(app, on_request=only_reasons(counted))(scope, receive, send))
     assert (app.bodies, sent, counted) == ([], [], [])
     assert ["cancelled" in line["error"] for line in log_lines(caplog, "client_gone")] == [True]
 

@@ -1,0 +1,127 @@
+"""The service on this machine, or on the Ray cluster at hand, until it is told to stop.
+
+placeray serve --store ~/city
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+from pipelines.ray_session import ray_session
+from serving.settings import ServeSettings
+from serving.tokens import require_token_beyond_loopback, tokens_from_environment
+
+__all__ = ["NoPort", "serve_store"]
+
+APPLICATION = "placeray"
+
+
+class NoPort(Exception):
+    """The address to listen on cannot be had."""
+
+
+def serve_store(
+    settings: ServeSettings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    ready: Callable[[str], None] = lambda url: None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve a store over HTTP until `stop` is set, or SIGINT or SIGTERM comes.
+
+    Args:
+        settings: Of the service.
+        host: Address to listen on; beyond loopback only with `PLACERAY_TOKENS`.
+        port: Port to listen on; 0 takes a free one.
+        ready: Called with the URL once queries are answered.
+        stop: Ends the service.
+
+    Raises:
+        InsecureBinding, InvalidTokens: see `serving.tokens`.
+        NoPort: another process listens there, or the address is not this machine's.
+        StoreError: the store cannot be opened, or another model made it.
+        UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+    """
+    require_token_beyond_loopback(host, tokens_from_environment(os.environ))
+    port = _free_port(host, port)
+    # Ray Serve has settings of its own in the environment, read when it is first imported.
+    from ray import serve
+
+    from serving.app import bind, checked, cores
+
+    settings = checked(settings)
+    stop = stop or threading.Event()
+    num_cpus = max(os.cpu_count() or 1, math.ceil(cores(settings)))
+    with ray_session(num_cpus=num_cpus, show_logs=not settings.log_file), _quiet_serve():
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={
+                "host": host,
+                "port": port,
+                # The guard and the service answer long before; this ends what they could not.
+                "request_timeout_s": settings.request_timeout_s + settings.receive_timeout_s + 10,
+                "keep_alive_timeout_s": 30,
+            },
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        try:
+            serve.run(
+                bind(settings),
+                name=APPLICATION,
+                route_prefix="/",
+                logging_config={"log_level": "WARNING", "enable_access_log": False},
+            )
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            with _until_signalled(stop):
+                stop.wait()
+        finally:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _until_signalled(stop: threading.Event) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `stop`, so that the service ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in kept:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_serve() -> Iterator[None]:
+    logger = logging.getLogger("ray.serve")
+    kept = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(kept)
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return the port when it can be had; Ray Serve would only say so in a log."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+            return int(trial.getsockname()[1])
+    except OSError as error:
+        raise NoPort(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port or --host"
+        ) from error

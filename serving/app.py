@@ -1,0 +1,131 @@
+"""The service as a Ray Serve application; the one that a Serve config file names.
+
+`serving.app:build` takes the settings of `serving.settings` as arguments:
+
+    applications:
+      - import_path: serving.app:build
+        args: {store: /data/city, topology: split, shards: 4}
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.context import _get_global_client
+
+from models.weights import load_extractor
+from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
+from serving.settings import Scale, ServeSettings, read_settings
+from serving.tokens import require_token_beyond_loopback, tokens_from_environment
+from storage.store import Store
+
+__all__ = ["bind", "build", "checked", "cores"]
+
+# Bodies that are still coming hold a slot of Serve's too, beside the queries under way.
+RECEIVING_SLOTS = 160
+# The threads of OpenMP sleep while they wait, see models.threads; set before a replica's process starts.
+ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Build the application from the arguments of a Serve config file.
+
+    Raises:
+        InvalidSettings: an argument is unknown or out of bounds.
+        StoreError: the store cannot be opened, or another model made it.
+        InsecureBinding: the proxies listen beyond this machine and there is no token.
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        host = client.http_config.host or "127.0.0.1"
+        require_token_beyond_loopback(host, tokens_from_environment(os.environ))
+    return bind(checked(read_settings(args)))
+
+
+def checked(settings: ServeSettings) -> ServeSettings:
+    """Compare the model with the store before anything starts, and fill in the model's name.
+
+    Raises:
+        StoreError: the store cannot be opened, or another model made it.
+        UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+    """
+    card = Store.open(settings.store).card
+    size = card.preprocessing
+    extractor = load_extractor(
+        settings.model or card.model, device="cpu", image_size=(size.height, size.width)
+    )
+    card.require_same(extractor.card)
+    return settings.model_copy(update={"model_name": card.model, "store": os.path.abspath(settings.store)})
+
+
+def bind(settings: ServeSettings) -> Application:
+    """Bind the deployments: `Ingress` alone, or with `Extractor`, `Searcher-<number>` and `Reranker`."""
+    slots = settings.max_in_flight + RECEIVING_SLOTS
+    ingress = serve.ingress()(IngressReplica)
+    application: Application
+    if settings.topology == "compact":
+        application = _deployment(ingress, "Ingress", settings.ingress, slots=slots, gpu=True).bind(settings)
+        return application
+    queue = settings.max_queue + settings.max_batch
+    extractor = _deployment(ExtractorReplica, "Extractor", settings.extractor, slots=queue, gpu=True)
+    searchers = [
+        _deployment(SearcherReplica, f"Searcher-{i}", settings.searcher, slots=max(256, queue)).bind(
+            settings, i
+        )
+        for i in range(settings.shards)
+    ]
+    reranker = _deployment(RerankerReplica, "Reranker", settings.reranker, slots=queue, gpu=True)
+    front = _deployment(ingress, "Ingress", settings.ingress, slots=slots)
+    parts = (extractor.bind(settings), searchers, reranker.bind(settings))
+    application = front.bind(settings, *parts)
+    return application
+
+
+def cores(settings: ServeSettings) -> float:
+    """How many cores Ray must be able to set aside for a service at its largest."""
+    roles = [settings.ingress]
+    if settings.topology == "split":
+        roles += [settings.extractor, settings.reranker, *[settings.searcher] * settings.shards]
+    return sum(role.max_replicas * role.num_cpus for role in roles)
+
+
+def _deployment(kind: type, name: str, scale: Scale, *, slots: int, gpu: bool = False) -> Any:
+    options: dict[str, Any] = {
+        "num_cpus": scale.num_cpus,
+        "num_gpus": _gpus(scale) if gpu else scale.num_gpus or 0,
+        "runtime_env": {"env_vars": ENVIRONMENT},
+    }
+    replicas: dict[str, Any] = {"num_replicas": scale.min_replicas}
+    if scale.max_replicas > scale.min_replicas:
+        replicas = {
+            "autoscaling_config": {
+                "min_replicas": scale.min_replicas,
+                "max_replicas": scale.max_replicas,
+                "target_ongoing_requests": scale.target_ongoing_requests,
+            }
+        }
+    return serve.deployment(
+        kind,
+        name=name,
+        ray_actor_options=options,
+        max_ongoing_requests=slots,
+        max_queued_requests=slots,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.5,
+        **replicas,
+    )
+
+
+def _gpus(scale: Scale) -> float:
+    """A GPU for each replica where the cluster has any, half of one where it has just one."""
+    if scale.num_gpus is not None:
+        return scale.num_gpus
+    resources: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]
+    found = resources.get("GPU", 0)
+    return 0 if found == 0 else 0.5 if found == 1 else 1

@@ -1,0 +1,116 @@
+"""From encoded photos to descriptors and local features, in batches that form themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.extractor import Extractor, ModelFault, Prepared
+from models.image import decode_image
+from models.preprocess import prepare
+from serving.batcher import MicroBatcher, QueueFull
+
+__all__ = ["ExtractWorker", "Extracted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """One photo as the model sees it.
+
+    Attributes:
+        descriptor: (D,) float32, unit L2 norm.
+        features: (H, W, C) float32, unit L2 norm per cell.
+        decode_ms: Decoding and resizing, without waiting.
+        extract_ms: The model's time for the whole batch.
+        batch: How many photos were in it.
+        waiting: How many photos waited when it was done.
+    """
+
+    descriptor: NDArray[np.float32]
+    features: NDArray[np.float32]
+    decode_ms: float
+    extract_ms: float
+    batch: int
+    waiting: int
+
+
+class ExtractWorker:
+    """Decodes in a few threads and runs the model in one, on whatever waits when it gets free.
+
+    Args:
+        extractor: The model.
+        max_batch: Most photos that go through the model at once.
+        max_queue: Photos that may wait, decoded or not.
+        decode_threads: How many photos are decoded at once.
+    """
+
+    def __init__(
+        self, extractor: Extractor, *, max_batch: int = 8, max_queue: int = 64, decode_threads: int = 2
+    ) -> None:
+        self.card = extractor.card
+        self._extractor = extractor
+        self._max_queue = max_queue
+        self._decoding = 0
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._batcher: MicroBatcher[Prepared, _Item] = MicroBatcher(
+            self._work, max_batch=max_batch, max_queue=max_queue, name="extract"
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Photos that wait."""
+        return self._decoding + self._batcher.waiting
+
+    async def extract(self, image: bytes, *, timeout_s: float | None = None) -> Extracted:
+        """Decode a photo and run the model on it.
+
+        Args:
+            image: An encoded JPEG, PNG or WebP.
+            timeout_s: Longest time in the queue and in the model.
+
+        Raises:
+            ImageRejected: the photo cannot be used.
+            QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
+            ModelFault: the model's output cannot be compared.
+        """
+        if self.waiting >= self._max_queue:
+            raise QueueFull(self.waiting, self._batcher.retry_after_s)
+        self._decoding += 1
+        try:
+            decode = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
+            prepared, decode_ms = await decode
+        finally:
+            self._decoding -= 1
+        done = await self._batcher.submit(prepared, timeout_s=timeout_s)
+        if isinstance(done, ModelFault):
+            raise done
+        descriptor, features, extract_ms, batch = done
+        return Extracted(descriptor, features, decode_ms, extract_ms, batch, self.waiting)
+
+    async def close(self) -> None:
+        """Finish what waits and end the threads."""
+        await self._batcher.close()
+        await asyncio.to_thread(self._decoders.shutdown)
+
+    def _decode(self, image: bytes) -> tuple[Prepared, float]:
+        started = time.perf_counter()
+        prepared = prepare(decode_image(image).pixels, self.card.preprocessing)
+        return prepared, (time.perf_counter() - started) * 1e3
+
+    def _work(self, batch: list[Prepared]) -> list[_Item]:
+        started = time.perf_counter()
+        try:
+            descriptors, features = self._extractor.extract_prepared(batch)
+        except ModelFault as fault:
+            # One photo's fault is not the others'.
+            return [fault] if len(batch) == 1 else [self._work([image])[0] for image in batch]
+        extract_ms = (time.perf_counter() - started) * 1e3
+        return [(descriptors[i], features[i], extract_ms, len(batch)) for i in range(len(batch))]
+
+
+_Item = tuple[NDArray[np.float32], NDArray[np.float32], float, int] | ModelFault

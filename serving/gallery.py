@@ -1,0 +1,104 @@
+"""The stored images themselves: where they were taken and how they look."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from models.image import ImageRejected, encode_thumbnail
+from models.photo_file import read_bytes
+from serving.refusal import QueryRefused, Refusal
+from storage.records import ImageRecord
+from storage.store import Store
+
+__all__ = ["MAX_PLACES", "Gallery"]
+
+MAX_PLACES = 5000
+_THREADS = 2
+_MAX_WAITING = 128
+
+
+class Gallery:
+    """Looks stored images up, in threads of its own so that queries do not wait for them.
+
+    Args:
+        store: An open store.
+        refresh_s: How often newer commits are looked for at most.
+    """
+
+    def __init__(self, store: Store, *, refresh_s: float) -> None:
+        self._store = store
+        self._refresh_s = refresh_s
+        self._looked_at = time.monotonic()
+        self._places: tuple[int, list[dict[str, Any]]] | None = None
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gallery")
+        self._waiting = 0
+
+    async def record(self, image_id: str) -> tuple[int, ImageRecord]:
+        """Return a store version and the record of an image in it.
+
+        Raises:
+            QueryRefused: reason `unknown_image` or `overloaded`.
+        """
+        found: tuple[int, ImageRecord] = await self._run(partial(self._record, image_id))
+        return found
+
+    async def places(self, limit: int) -> tuple[int, int, list[dict[str, Any]]]:
+        """Return a store version, its number of images, and an even sample of them with their positions."""
+        version, total, places = await self._run(self._sample)
+        step = max(1, -(-len(places) // limit))
+        return version, total, places[::step]
+
+    async def thumbnail(self, image_id: str, max_side_px: int) -> bytes:
+        """Return a stored image as an upright JPEG of at most this many pixels a side.
+
+        Raises:
+            QueryRefused: reason `unknown_image`, `image_unavailable` where the photo has gone or changed
+                since it was indexed, or `overloaded`.
+        """
+        jpeg: bytes = await self._run(partial(self._thumbnail, image_id, max_side_px))
+        return jpeg
+
+    async def _run(self, work: Any) -> Any:
+        if self._waiting >= _MAX_WAITING:
+            raise QueryRefused(Refusal(503, "overloaded", "Too many pictures are asked for; come again.", 1))
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting -= 1
+
+    def _refresh(self) -> Store:
+        if time.monotonic() - self._looked_at >= self._refresh_s:
+            self._store.refresh()
+            self._looked_at = time.monotonic()
+        return self._store
+
+    def _record(self, image_id: str) -> tuple[int, ImageRecord]:
+        store = self._refresh()
+        found = store.get([image_id])
+        if not found:
+            raise QueryRefused(Refusal(404, "unknown_image", "The store holds no image of this id."))
+        return store.version, found[0]
+
+    def _sample(self) -> tuple[int, int, list[dict[str, Any]]]:
+        store = self._refresh()
+        version, total = store.version, store.count
+        if self._places is None or self._places[0] != version:
+            self._places = (version, store.places(MAX_PLACES))
+        return version, total, self._places[1]
+
+    def _thumbnail(self, image_id: str, max_side_px: int) -> bytes:
+        _, record = self._record(image_id)
+        try:
+            data = read_bytes(record.uri)
+            if hashlib.sha256(data).hexdigest() != record.sha256:
+                raise ImageRejected("changed", "not the photo that was indexed")
+            return encode_thumbnail(data, max_side_px=max_side_px)[0]
+        except ImageRejected:
+            said = "The photo has gone or changed since it was indexed; index its source again."
+            raise QueryRefused(Refusal(404, "image_unavailable", said)) from None

@@ -1,0 +1,136 @@
+"""What runs in each replica of the service. Expected errors travel as `Refusal` values, not as exceptions:
+Ray would log each with its traceback, and wrap it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serving.extract_worker import Extracted
+from serving.gallery import Gallery
+from serving.guard import Guard
+from serving.logs import log_json
+from serving.metrics import Metrics
+from serving.refusal import Refusal, refusal_of
+from serving.remote_stages import RemoteStages
+from serving.rerank_worker import Counted
+from serving.routes import build_guarded
+from serving.search_worker import IndexStatus, Searched
+from serving.service import Service
+from serving.settings import ServeSettings
+from serving.stages import Stages, extract_worker, local_stages, rerank_worker, search_worker
+from serving.tokens import tokens_from_environment
+from storage.records import ImageRecord
+from storage.search import Part
+from storage.store import Store
+
+__all__ = [
+    "ExtractorReplica",
+    "IngressReplica",
+    "RerankerReplica",
+    "SearcherReplica",
+]
+
+Result = TypeVar("Result")
+
+
+class ExtractorReplica:
+    """Runs the model."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        _start_replica(settings)
+        self._worker = extract_worker(settings)
+
+    async def extract(self, image: bytes, timeout_s: float) -> Extracted | Refusal:
+        """See `ExtractWorker.extract`."""
+        return await _refused(self._worker.extract(image, timeout_s=timeout_s))
+
+
+class SearcherReplica:
+    """Searches one part of the index."""
+
+    def __init__(self, settings: ServeSettings, number: int) -> None:
+        _start_replica(settings)
+        self._worker = search_worker(settings, Part(number, settings.shards))
+
+    async def search(
+        self, descriptor: NDArray[np.float32], k: int, version: int | None, timeout_s: float
+    ) -> Searched | Refusal:
+        """See `SearchWorker.search`."""
+        return await _refused(self._worker.search(descriptor, k=k, version=version, timeout_s=timeout_s))
+
+    async def status(self) -> IndexStatus:
+        """See `SearchWorker.status`."""
+        return self._worker.status
+
+
+class RerankerReplica:
+    """Counts mutual nearest neighbours."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        _start_replica(settings)
+        self._worker = rerank_worker(settings)
+
+    async def count(
+        self, features: NDArray[np.float32], records: Sequence[ImageRecord], timeout_s: float
+    ) -> Counted | Refusal:
+        """See `RerankWorker.count`."""
+        return await _refused(self._worker.count(features, records, timeout_s=timeout_s))
+
+    async def lines(
+        self, features: NDArray[np.float32], record: ImageRecord, timeout_s: float
+    ) -> list[list[float]] | Refusal:
+        """See `RerankWorker.lines`."""
+        return await _refused(self._worker.lines(features, record, timeout_s=timeout_s))
+
+
+class IngressReplica:
+    """Takes the requests: routes and guard; in topology `compact` all stages too."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        extractor: DeploymentHandle[Any] | None = None,
+        searchers: Sequence[DeploymentHandle[Any]] = (),
+        reranker: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        name = _start_replica(settings)
+        metrics = Metrics(name)
+        stages: Stages
+        if extractor is None or reranker is None:
+            stages = local_stages(settings)
+        else:
+            stages = RemoteStages(extractor, searchers, reranker, metrics)
+        gallery = Gallery(Store.open(settings.store), refresh_s=settings.refresh_s)
+        self._service = Service(settings, stages, gallery, metrics)
+
+    def __serve_build_asgi_app__(self) -> Guard:
+        """Return what serves HTTP."""
+        tokens = tokens_from_environment(os.environ)
+        return build_guarded(self._service, tokens=tokens, behind_serve=True)
+
+
+def _start_replica(settings: ServeSettings) -> str:
+    """Set up the process of a replica; return the replica's name."""
+    context = serve.get_replica_context()
+    name = f"{context.deployment}#{context.replica_id.unique_id}"
+    log_json(replica=name, file=settings.log_file)
+    logging.captureWarnings(True)
+    return name
+
+
+async def _refused(result: Awaitable[Result]) -> Result | Refusal:
+    try:
+        return await result
+    except Exception as error:
+        refusal = refusal_of(error)
+        if refusal is None:
+            raise
+        return refusal

@@ -1,0 +1,159 @@
+"""Counts mutual nearest neighbours between photos and their candidates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serving.batcher import MicroBatcher
+from serving.engine import count_matches, line_points
+from storage.card import Card
+from storage.feature_cache import FeatureCache
+from storage.features import FeatureReader
+from storage.records import ImageRecord
+
+__all__ = ["Counted", "RerankWorker"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Match counts of one photo's candidates.
+
+    Attributes:
+        counts: One a candidate; None where its features could not be read.
+        fetch_ms: Reading the features of the whole batch.
+        rerank_ms: Counting for this photo.
+        batch: Photos in the batch.
+        waiting: Photos that waited when it was done.
+        cache_hits: Candidates of the batch whose features were in memory.
+        cache_misses: Candidates of the batch whose features were read.
+    """
+
+    counts: list[int | None]
+    fetch_ms: float
+    rerank_ms: float
+    batch: int
+    waiting: int
+    cache_hits: int
+    cache_misses: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Query:
+    features: NDArray[np.float32]
+    records: Sequence[ImageRecord]
+    lines: bool = False
+
+
+class RerankWorker:
+    """Fetches features through a bounded cache and counts on one device, query by query.
+
+    The candidates of all queries in a batch are fetched together, each image once.
+
+    Args:
+        store_uri: The store's folder.
+        card: What made its features.
+        device: Where to count.
+        cache_bytes: Bound of the feature cache.
+        max_batch: Most queries whose candidates are fetched together.
+        max_queue: Queries that may wait.
+    """
+
+    def __init__(
+        self,
+        store_uri: str,
+        card: Card,
+        *,
+        device: torch.device | str = "cpu",
+        cache_bytes: int = 256 << 20,
+        max_batch: int = 4,
+        max_queue: int = 64,
+    ) -> None:
+        self._card = card
+        self._device = torch.device(device)
+        self._cache = FeatureCache(FeatureReader(Path(store_uri), card), card, max_bytes=cache_bytes)
+        self._batcher: MicroBatcher[_Query, _Outcome] = MicroBatcher(
+            self._work, max_batch=max_batch, max_queue=max_queue, name="rerank"
+        )
+
+    async def count(
+        self,
+        features: NDArray[np.float32],
+        records: Sequence[ImageRecord],
+        *,
+        timeout_s: float | None = None,
+    ) -> Counted:
+        """Count the mutual nearest neighbours of a photo and each candidate.
+
+        Args:
+            features: (H, W, C) float32 of the photo, unit L2 norm per cell.
+            records: K candidates.
+            timeout_s: Longest time to wait.
+
+        Raises:
+            QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
+        """
+        outcome = await self._batcher.submit(_Query(features, records), timeout_s=timeout_s)
+        assert isinstance(outcome, Counted)
+        return Counted(**{**outcome.__dict__, "waiting": self._batcher.waiting})
+
+    async def lines(
+        self, features: NDArray[np.float32], record: ImageRecord, *, timeout_s: float | None = None
+    ) -> list[list[float]]:
+        """List the matched points of a photo and a stored image as [x1, y1, x2, y2, similarity].
+
+        Args:
+            features: (H, W, C) float32 of the photo, unit L2 norm per cell.
+            record: The stored image.
+            timeout_s: Longest time to wait.
+
+        Raises:
+            QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
+        """
+        outcome = await self._batcher.submit(_Query(features, [record], lines=True), timeout_s=timeout_s)
+        assert isinstance(outcome, list)
+        return outcome
+
+    async def close(self) -> None:
+        """Finish what waits and end the thread."""
+        await self._batcher.close()
+
+    def _work(self, queries: list[_Query]) -> list[_Outcome]:
+        started = time.perf_counter()
+        places: dict[tuple[str, int], int] = {}
+        wanted: list[ImageRecord] = []
+        for query in queries:
+            for record in query.records:
+                if places.setdefault((record.shard, record.row), len(wanted)) == len(wanted):
+                    wanted.append(record)
+        fetched = self._cache.fetch(wanted)
+        fetch_ms = (time.perf_counter() - started) * 1e3
+        outcomes: list[_Outcome] = []
+        for query in queries:
+            chosen = [places[record.shard, record.row] for record in query.records]
+            whole = len(queries) == 1 and len(chosen) == len(wanted)  # then nothing needs to be copied
+            stored = fetched.features if whole else fetched.features[chosen]
+            ok = fetched.ok[chosen]
+            counting = time.perf_counter()
+            if query.lines:
+                outcomes.append(self._lines(query.features, stored[0] if ok[0] else None))
+                continue
+            counts = count_matches(query.features, stored, ok, self._card, device=self._device)
+            rerank_ms = (time.perf_counter() - counting) * 1e3
+            misses = len(wanted) - fetched.hits
+            outcomes.append(Counted(counts, fetch_ms, rerank_ms, len(queries), 0, fetched.hits, misses))
+        return outcomes
+
+    def _lines(self, features: NDArray[np.float32], stored: NDArray[np.float16] | None) -> list[list[float]]:
+        here, there, similarity = line_points(features, stored, self._card)
+        rows = np.concatenate([here, there, similarity[:, None]], axis=1)
+        return [[round(value, 5) for value in row] for row in rows.tolist()]
+
+
+_Outcome = Counted | list[list[float]]

@@ -1,0 +1,320 @@
+"""The service's routes: requests in, JSON out, every error in one shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import xstatic.pkg.leaflet as leaflet
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.types import Receive, Scope, Send
+
+from serving.engine import answer_json
+from serving.exchange import error_body
+from serving.gallery import MAX_PLACES
+from serving.guard import Guard
+from serving.refusal import QueryRefused, Refusal
+from serving.schema import (
+    IMAGE_BODY,
+    IMAGE_TYPES,
+    InfoAnswer,
+    LinesAnswer,
+    PlacesAnswer,
+    QueryAnswer,
+    Status,
+    errors,
+)
+from serving.service import Service
+
+__all__ = ["build_guarded", "build_routes"]
+
+WEB = Path(str(resources.files("serving"))) / "web"
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
+
+
+def build_guarded(service: Service, *, tokens: Mapping[str, str], behind_serve: bool) -> Guard:
+    """The whole HTTP side: routes behind the guard.
+
+    Args:
+        service: What answers.
+        tokens: Role of each bearer token; none: everyone may ask.
+        behind_serve: Whether Ray Serve is the server, which echoes the request's own id.
+    """
+    settings = service.settings
+
+    def count(path: str, status: int | None, reason: str | None, seconds: float) -> None:
+        service.metrics.request(path, status or 499, seconds)  # 499: the client left first
+        if reason is not None:
+            service.metrics.error(reason)
+
+    return Guard(
+        build_routes(service),
+        max_body_bytes=settings.max_body_bytes,
+        receive_timeout_s=settings.receive_timeout_s,
+        tokens=tokens or None,
+        open_paths=(*OPEN_PATHS, *static_paths()),
+        server_echoes_request_id=behind_serve,
+        on_request=count,
+    )
+
+
+def build_routes(service: Service) -> FastAPI:
+    """The routes of one service."""
+    app = FastAPI(
+        title="placeray",
+        version="1",
+        description="Where was this photo taken?",
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    _add_errors(app)
+    _add_queries(app, service)
+    _add_stored_images(app, service)
+    _add_states(app, service)
+    _add_page(app, service)
+    return app
+
+
+def _add_queries(app: FastAPI, service: Service) -> None:
+    settings = service.settings
+    # Errors of a route that takes a photo, and who can raise them.
+    photo_errors = (400, 401, 408, 413, 415, 422, 500, 503)
+
+    # Made here and not in annotations, which are resolved where the settings are unknown.
+    top_k = Query(5, ge=1, le=settings.max_top_k, description="places wanted")
+    candidates = Query(100, ge=1, le=settings.max_candidates, description="hits that are re-ranked")
+    rerank = Query(True, description="re-rank by mutual nearest neighbours")
+
+    @app.post(
+        "/v1/query",
+        response_model=QueryAnswer,
+        responses=errors(*photo_errors),
+        openapi_extra=IMAGE_BODY,
+        summary="Rank the places where a photo may have been taken",
+    )
+    async def query(
+        request: Request, top_k: int = top_k, candidates: int = candidates, rerank: bool = rerank
+    ) -> Response:
+        image = await _photo(request)
+        result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
+        answer = answer_json(result)
+        _note(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
+        return _json({"request_id": request.state.request_id, **answer})
+
+    @app.post(
+        "/v1/matches",
+        response_model=LinesAnswer,
+        responses=errors(*photo_errors, 404),
+        openapi_extra=IMAGE_BODY,
+        summary="List the matched points of a photo and one stored image",
+    )
+    async def matches(
+        request: Request, image_id: Annotated[str, Query(min_length=1, max_length=1024)]
+    ) -> Response:
+        version, pairs = await service.lines(await _photo(request), image_id)
+        head = {"request_id": request.state.request_id, "store_version": version, "image_id": image_id}
+        return _json({**head, "pairs": pairs})
+
+
+def _add_stored_images(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/v1/image",
+        response_class=Response,
+        responses={
+            200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+            **errors(401, 404, 422, 500, 503),
+        },
+        summary="A stored image, upright, as JPEG",
+    )
+    async def image(
+        image_id: Annotated[str, Query(min_length=1, max_length=1024)],
+        max_side_px: Annotated[int, Query(ge=16, le=2048, description="of the longer side")] = 640,
+    ) -> Response:
+        jpeg = await service.gallery.thumbnail(image_id, max_side_px)
+        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=300"})
+
+    @app.get(
+        "/v1/places",
+        response_model=PlacesAnswer,
+        responses=errors(401, 422, 500, 503),
+        summary="An even sample of the stored images with their positions",
+    )
+    async def places(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PLACES)] = 1000) -> Response:
+        version, total, sample = await service.gallery.places(limit)
+        head = {"request_id": request.state.request_id, "store_version": version, "total": total}
+        return _json({**head, "places": sample})
+
+
+def _add_states(app: FastAPI, service: Service) -> None:
+    settings = service.settings
+
+    @app.get("/healthz", response_model=Status, responses=errors(500), summary="Alive")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/readyz", response_model=Status, responses=errors(500, 503), summary="Ready for queries")
+    async def readyz() -> Response:
+        status = await service.status()
+        if status.trouble is not None:
+            raise QueryRefused(_trouble(status.trouble))
+        return _json({"status": "ready"})
+
+    @app.get("/v1/info", response_model=InfoAnswer, responses=errors(401, 500, 503), summary="What this is")
+    async def info(request: Request) -> Response:
+        status = await service.status()
+        tiles = {"url": settings.tiles, "attribution": settings.tiles_attribution}
+        answer = {
+            "request_id": request.state.request_id,
+            "model": settings.model_name,
+            "store_version": status.version,
+            "rows": status.rows,
+            "tiles": tiles if settings.tiles else None,
+        }
+        shown = ("topology", "shards", "method", "max_body_bytes", "max_candidates", "max_top_k")
+        answer |= {name: getattr(settings, name) for name in (*shown, "request_timeout_s")}
+        return _json(answer)
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 500)},
+        summary="Prometheus metrics of the replica that answers",
+    )
+    async def metrics() -> Response:
+        await service.status()
+        body, media_type = service.metrics.render()
+        return Response(body, headers={"content-type": media_type})
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    tile_origin = ""
+    if service.settings.tiles:
+        parts = urlsplit(service.settings.tiles.replace("{s}", "*"))
+        tile_origin = f" {parts.scheme}://{parts.netloc}"
+    policy = (
+        f"default-src 'self'; img-src 'self' blob: data:{tile_origin}; style-src 'self'; script-src 'self'; "
+        "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "strict-origin-when-cross-origin",
+        "cache-control": "no-cache",
+    }
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(WEB / "index.html", headers=headers)
+
+    app.mount("/web/leaflet", _Files(Path(leaflet.BASE_DIR), headers))
+    app.mount("/web", _Files(WEB, headers))
+
+
+class _Files:
+    """A folder of static files with fixed headers."""
+
+    def __init__(self, folder: Path, headers: dict[str, str]) -> None:
+        self._files = StaticFiles(directory=folder)
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *self._headers]}
+            await send(message)
+
+        await self._files(scope, receive, with_headers)
+
+
+def static_paths() -> list[str]:
+    """Every path of the page's files, which need no token."""
+    found = [f"/web/{path.relative_to(WEB)}" for path in WEB.rglob("*") if path.is_file()]
+    base = Path(leaflet.BASE_DIR)
+    found += [f"/web/leaflet/{path.relative_to(base)}" for path in base.rglob("*") if path.is_file()]
+    return found
+
+
+async def _photo(request: Request) -> bytes:
+    """Take the photo out of a request: the body itself, or the multipart field `image`.
+
+    Raises:
+        QueryRefused: reason `bad_request`, `missing_image`, `unsupported_media_type` or `empty`.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _multipart_photo(request)
+    if kind not in IMAGE_TYPES and not kind.startswith("image/"):
+        said = "Send the photo as image/jpeg, image/png or image/webp, or as the multipart field 'image'."
+        raise QueryRefused(Refusal(415, "unsupported_media_type", said))
+    return await request.body()
+
+
+async def _multipart_photo(request: Request) -> bytes:
+    try:
+        async with request.form(max_files=1, max_fields=8) as form:
+            uploads = form.getlist("image")
+            if len(uploads) == 1 and not isinstance(uploads[0], str):
+                return await uploads[0].read()
+    except (MultiPartException, HTTPException, ValueError):
+        said = "The multipart body cannot be read; send one file in the field 'image'."
+        raise QueryRefused(Refusal(400, "bad_request", said)) from None
+    said = "There is no photo; send one file in the multipart field 'image'."
+    raise QueryRefused(Refusal(422, "missing_image", said))
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(QueryRefused)
+    async def refused(request: Request, error: QueryRefused) -> Response:
+        return _refusal(request, error.refusal)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        said = f"Parameter {where!r}: {first['msg']}; see /openapi.json."
+        return _refusal(request, Refusal(422, "bad_parameter", said))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        reasons = {404: "not_found", 405: "method_not_allowed"}
+        said = {404: "There is nothing here; see /openapi.json.", 405: "This path takes another method."}
+        message = said.get(error.status_code, "The request cannot be served; see /openapi.json.")
+        refusal = Refusal(error.status_code, reasons.get(error.status_code, "bad_request"), message)
+        return _refusal(request, refusal, dict(error.headers or {}))
+
+
+def _refusal(request: Request, refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    request.scope.setdefault("state", {})["reason"] = refusal.reason
+    headers = dict(headers or {})
+    if refusal.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, refusal.retry_after_s))
+    body = error_body(refusal.reason, refusal.message)
+    return Response(body, refusal.status, headers, media_type="application/json")
+
+
+def _trouble(trouble: str) -> Refusal:
+    if trouble == "another_model":
+        said = "Another model's store lies where this one was; restart the service with that model."
+        return Refusal(503, "store_mismatch", said, 30)
+    if trouble in ("unreadable", "store_unavailable"):
+        return Refusal(503, "store_unavailable", "The store cannot be read at the moment; come again.", 5)
+    return Refusal(503, "not_ready", "A part of the service does not answer yet; come again.", 2)
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+
+
+def _note(request: Request, **fields: object) -> None:
+    """Add fields to the request's line in the log."""
+    request.scope["state"].setdefault("log", {}).update(fields)

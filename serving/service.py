@@ -1,0 +1,159 @@
+"""One query through the stages of the service, wherever they run; no Ray, no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from serving.engine import rank
+from serving.extract_worker import Extracted
+from serving.gallery import Gallery
+from serving.metrics import Metrics
+from serving.refusal import QueryRefused, Refusal, refusal_of
+from serving.search_worker import IndexStatus
+from serving.settings import ServeSettings
+from serving.stages import Stages
+from storage.records import QueryResult
+
+__all__ = ["Service"]
+
+STATUS_TIMEOUT_S = 3.0
+
+
+class Service:
+    """Answers queries within their time, and counts what happens.
+
+    Attributes:
+        settings: The service's.
+        metrics: Where everything is counted.
+        gallery: The stored images themselves.
+    """
+
+    def __init__(self, settings: ServeSettings, stages: Stages, gallery: Gallery, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.gallery = gallery
+        self._stages = stages
+        self._in_flight = 0
+
+    async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> QueryResult:
+        """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
+
+        Raises:
+            QueryRefused: with what the client is told.
+        """
+        timings = dict.fromkeys(("decode", "extract", "search", "fetch", "rerank", "total"), 0.0)
+        started = time.perf_counter()
+        with self._admitted():
+            async with asyncio.timeout(self.settings.request_timeout_s) as limit:
+                extracted = await self._extract(image, _left(limit))
+                timings |= {"decode": extracted.decode_ms, "extract": extracted.extract_ms}
+                k = max(top_k, candidates if rerank else 0)
+                searched = await self._stages.search(extracted.descriptor, k=k, timeout_s=_left(limit))
+                self._note("search", searched.batch, searched.waiting)
+                found = searched.found
+                assert found is not None
+                timings["search"] = searched.search_ms
+                counts: list[int | None] = []
+                if rerank and found.hits:
+                    records = [hit.record for hit in found.hits[:candidates]]
+                    counted = await self._stages.count(extracted.features, records, timeout_s=_left(limit))
+                    self._note("rerank", counted.batch, counted.waiting)
+                    self.metrics.cache(counted.cache_hits, counted.cache_misses)
+                    timings |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
+                    counts = counted.counts
+        timings["total"] = (time.perf_counter() - started) * 1e3
+        degraded = found.degraded or None in counts
+        self.metrics.stages(timings)
+        self.metrics.store(found.version, found.rows, ready=True)
+        if degraded:
+            self.metrics.degraded()
+        return QueryResult(
+            model=self.settings.model_name,
+            store_version=found.version,
+            degraded=degraded,
+            matches=rank(found.hits, counts)[:top_k],
+            timings_ms=timings,
+        )
+
+    async def lines(self, image: bytes, image_id: str) -> tuple[int, list[list[float]]]:
+        """List the matched points of a photo and a stored image.
+
+        Returns:
+            The store version, and [x1, y1, x2, y2, similarity] a pair, in 0..1 of width and height.
+
+        Raises:
+            QueryRefused: with what the client is told; reason `unknown_image` for an id not stored.
+        """
+        with self._admitted():
+            async with asyncio.timeout(self.settings.request_timeout_s) as limit:
+                version, record = await self.gallery.record(image_id)
+                extracted = await self._extract(image, _left(limit))
+                return version, await self._stages.lines(extracted.features, record, timeout_s=_left(limit))
+
+    async def status(self) -> IndexStatus:
+        """How the index stands; `trouble` names why queries are refused."""
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                status = await self._stages.status()
+        except Exception as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise
+            status = IndexStatus(0, 0, refusal.reason)
+        self.metrics.store(status.version, status.rows, ready=status.trouble is None)
+        return status
+
+    async def _extract(self, image: bytes, timeout_s: float) -> Extracted:
+        extracted = await self._stages.extract(image, timeout_s=timeout_s)
+        self._note("extract", extracted.batch, extracted.waiting)
+        return extracted
+
+    def _note(self, stage: str, batch: int, waiting: int) -> None:
+        self.metrics.batch(stage, batch)
+        self.metrics.queue(stage, waiting)
+
+    def _admitted(self) -> _Admission:
+        return _Admission(self)
+
+    def enter(self) -> None:
+        """Count a query in.
+
+        Raises:
+            QueryRefused: as many queries are being answered as may be.
+        """
+        if self._in_flight >= self.settings.max_in_flight:
+            said = "Too many queries are being answered; try again after Retry-After."
+            raise QueryRefused(Refusal(503, "overloaded", said, 1))
+        self._in_flight += 1
+        self.metrics.queue("in_flight", self._in_flight)
+
+    def leave(self) -> None:
+        """Count a query out."""
+        self._in_flight -= 1
+        self.metrics.queue("in_flight", self._in_flight)
+
+
+class _Admission:
+    """A query being answered: bounded in number, its errors put into the terms of HTTP."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def __enter__(self) -> None:
+        self._service.enter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._service.leave()
+        if error is None or isinstance(error, QueryRefused):
+            return
+        refusal = refusal_of(error)
+        if refusal is not None:
+            raise QueryRefused(refusal) from error
+
+
+def _left(limit: asyncio.Timeout) -> float:
+    """Seconds until the query's time is over."""
+    when = limit.when()
+    assert when is not None
+    return max(0.001, when - asyncio.get_running_loop().time())

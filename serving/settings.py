@@ -1,0 +1,129 @@
+"""Everything that can be set about the service, for flags and for a Serve config file alike."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from storage.index_part import Choice
+
+__all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
+
+OPEN_STREET_MAP = "https://tile.openstreetmap.org/{z}/{x}/{y}.png"
+
+
+class InvalidSettings(ValueError):
+    """A setting of the service is unknown or out of bounds."""
+
+
+class Scale(BaseModel):
+    """How many replicas a deployment has and what each takes.
+
+    Attributes:
+        min_replicas: Never fewer.
+        max_replicas: Never more; more than `min_replicas` switches autoscaling on.
+        num_cpus: Cores that Ray sets aside for each.
+        num_gpus: GPUs that Ray sets aside for each; None: one where there are several, half of the only one.
+        target_ongoing_requests: Autoscaling adds replicas above this many requests a replica.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_replicas: int = Field(default=1, ge=1, le=1000)
+    max_replicas: int = Field(default=1, ge=1, le=1000)
+    num_cpus: float = Field(default=0.1, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    target_ongoing_requests: float = Field(default=8, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scale:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError("max_replicas is below min_replicas; raise it")
+        return self
+
+
+class ServeSettings(BaseModel):
+    """One service.
+
+    Attributes:
+        store: The store's folder.
+        model: Name or weights file; None takes the name on the store's card.
+        model_name: Name on the store's card; filled in when the service is built.
+        topology: `compact` runs every stage in the serving replica, `split` each in deployments of its own.
+        shards: Parts of the index, each in a deployment of its own; topology `split`.
+        method: How the nearest descriptors are found, see `storage.index_part`.
+        memory_gib: Budget of one part's descriptors in memory; beyond it LanceDB's index on disk is used.
+        refresh_s: How often newer commits are looked for.
+        cache_mib: Bound of the feature cache of each re-ranking replica.
+        max_batch: Most photos that go through the model at once.
+        max_queue: Queries that may wait in each replica, before 503.
+        max_in_flight: Queries that may be under way in each ingress replica, before 503.
+        max_candidates: Largest `candidates` a client may ask for.
+        max_top_k: Largest `top_k` a client may ask for.
+        request_timeout_s: A query that takes longer gets 503.
+        receive_timeout_s: A body that takes longer to come gets 408.
+        max_body_mib: A larger body gets 413.
+        threads: Threads of the model in each replica; 0 takes every core Ray gave, or all of a small machine.
+        tiles: URL template of street tiles for the page; empty for none.
+        tiles_attribution: Shown on the map.
+        log_file: Append the logs there instead of writing them to stderr.
+        ingress, extractor, searcher, reranker: Replicas of each deployment.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    store: str = Field(min_length=1)
+    model: str | None = None
+    model_name: str = ""
+    topology: Literal["compact", "split"] = "compact"
+    shards: int = Field(default=1, ge=1, le=256)
+    method: Choice = "auto"
+    memory_gib: float = Field(default=4.0, gt=0)
+    refresh_s: float = Field(default=2.0, ge=0.1, le=30)
+    cache_mib: int = Field(default=256, ge=0)
+    max_batch: int = Field(default=8, ge=1, le=1024)
+    max_queue: int = Field(default=32, ge=1, le=100_000)
+    max_in_flight: int = Field(default=64, ge=1, le=100_000)
+    max_candidates: int = Field(default=1000, ge=1, le=10_000)
+    max_top_k: int = Field(default=100, ge=1, le=10_000)
+    request_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    receive_timeout_s: float = Field(default=5.0, gt=0, le=600)
+    max_body_mib: float = Field(default=16.0, gt=0, le=64)
+    threads: int = Field(default=0, ge=0)
+    tiles: str = OPEN_STREET_MAP
+    tiles_attribution: str = "© OpenStreetMap contributors"
+    log_file: str = ""
+    ingress: Scale = Scale()
+    extractor: Scale = Scale()
+    searcher: Scale = Scale()
+    reranker: Scale = Scale()
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The body cap in bytes."""
+        return int(self.max_body_mib * (1 << 20))
+
+    @model_validator(mode="after")
+    def _fits(self) -> ServeSettings:
+        if self.shards > 1 and self.topology == "compact":
+            raise ValueError("shards need topology split: add it, or drop shards")
+        if self.tiles and not self.tiles.startswith(("https://", "http://")):
+            raise ValueError("tiles is no http or https URL: give one, or leave it empty")
+        return self
+
+
+def read_settings(values: dict[str, Any]) -> ServeSettings:
+    """Check settings as they come from flags or a config file.
+
+    Raises:
+        InvalidSettings: names every setting that is unknown or out of bounds.
+    """
+    try:
+        return ServeSettings.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise InvalidSettings("; ".join(problems) + ": see placeray serve --help") from None
