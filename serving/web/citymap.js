@@ -108,11 +108,10 @@ export class CityMap {
     const pin = L.marker(point, { icon, keyboard: true, zIndexOffset: 1000 - 10 * index }).addTo(this.#map);
     pin.getElement().setAttribute("aria-label", `Number ${match.rank} at ${position(match)}`);
     pin.on("click", () => this.#onChoose(index));
-    pin.on("keydown", ({ originalEvent }) => {
-      if (originalEvent.key === " ") {
-        originalEvent.preventDefault();
-        this.#onChoose(index);
-      }
+    pin.getElement().addEventListener("keydown", (event) => {
+      if (event.key !== " " && event.key !== "Enter") return;
+      event.preventDefault();
+      this.#onChoose(index);
     });
     return pin;
   }
