@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.faults import ModelFault
 from models.preprocess import prepare
 from storage.card import Card, Preprocessing
 
@@ -21,10 +22,6 @@ Prepared = NDArray[np.uint8] | NDArray[np.float32]
 # then leave (measured: 33 ms an image in eights, 47 ms in thirty-twos).
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 64
-
-
-class ModelFault(Exception):
-    """The network's output is not finite or has no direction, so it cannot be compared."""
 
 
 class Network(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 __all__ = ["DEFAULT_MODEL", "build_parser"]
 
@@ -53,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     query.add_argument("--no-rerank", action="store_true", help="order by global descriptor alone")
     _add_max_rejected(query)
 
+    _add_serve(verb("serve", "answer queries over HTTP until told to stop", store=True))
+
     evaluate = verb("evaluate", "measure Recall@K on a data set with database/ and queries/")
     evaluate.add_argument("dataset", metavar="DATASET")
     evaluate.add_argument(
@@ -87,6 +90,39 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    """Flags whose names are those of `serving.settings`; a flag not given leaves its default in force."""
+
+    def setting(name: str, about: str, **options: Any) -> None:
+        parser.add_argument(f"--{name}", help=about, default=argparse.SUPPRESS, **options)
+
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s; others need a token")
+    parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
+    setting("model", "name or file; default: the store's", metavar="M")
+    setting(
+        "topology", "one process, or a deployment a stage; default: compact", choices=("compact", "split")
+    )
+    setting("shards", "parts of the index, with --topology split", type=_positive, metavar="N")
+    setting("method", "of search; default: auto", choices=("auto", "exact", "hnsw", "lance"))
+    setting("memory-gib", "descriptors in memory a searcher; default: 4", type=float, metavar="GIB")
+    setting("refresh-s", "look for new commits this often; default: 2", type=float, metavar="S")
+    setting("cache-mib", "features in memory a re-ranker; default: 256", type=int, metavar="MIB")
+    setting("max-batch", "photos a forward pass; default: 8", type=_positive, metavar="N")
+    setting("max-queue", "queries that wait a replica; default: 32", type=_positive, metavar="N")
+    setting("max-in-flight", "queries under way an ingress; default: 64", type=_positive, metavar="N")
+    setting("max-candidates", "most that a client may ask for; default: 1000", type=_positive, metavar="N")
+    setting("request-timeout-s", "default: 30", type=float, metavar="S")
+    setting("receive-timeout-s", "for a body to come; default: 5", type=float, metavar="S")
+    setting("max-body-mib", "default: 16", type=float, metavar="MIB")
+    setting("threads", "of the model in each process; default: all cores", type=_positive, metavar="N")
+    setting("tiles", "URL template of street tiles; '' for none", metavar="URL")
+    setting("log-file", "append logs there; '-': stderr; default: a new file", metavar="FILE")
+    for role in ("ingress", "extractor", "searcher", "reranker"):
+        setting(f"{role}-replicas", "N, or MIN..MAX to scale with the load", type=_range, metavar="N")
+    for role in ("ingress", "extractor", "reranker"):
+        setting(f"{role}-gpus", "share of a GPU for each replica", type=float, metavar="X")
+
+
 def _add_image_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size", type=_size, metavar="HxW", help="network input in pixels; ViTs: multiples of 14"
@@ -112,6 +148,11 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return number
+
+
+def _range(text: str) -> tuple[int, int]:
+    least, _, most = text.partition("..")
+    return _positive(least), _positive(most or least)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -105,7 +107,8 @@ def _index(args: argparse.Namespace) -> int:
 def _query(args: argparse.Namespace) -> int:
     from models.image import ImageRejected
     from models.photo_file import read_bytes
-    from serving.engine import QueryEngine, answer_json
+    from serving.answer import answer_json
+    from serving.engine import QueryEngine
 
     engine = QueryEngine.open(args.store, model=args.model)
     answers, rejected = [], 0
@@ -124,6 +127,39 @@ def _query(args: argparse.Namespace) -> int:
         for answer in answers:
             print_answer(answer)
     return _code_for_rejected(rejected, len(answers), args.max_rejected)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from pipelines.serve import NoPort, serve_store, settings_of
+    from serving.settings import InvalidSettings
+    from serving.tokens import InsecureBinding, InvalidTokens
+    from storage.store import Store
+
+    flags = vars(args)
+    log_file = flags.get("log_file") or _new_log_file()
+    flags["log_file"] = "" if log_file == "-" else os.path.abspath(log_file)
+
+    def ready(url: str) -> None:
+        if args.json:
+            print_json({"url": url, "log_file": flags["log_file"] or None})
+        else:
+            rows = Store.open(args.store).count
+            print(f"{rows} images at {url}  (Ctrl-C ends the service)")
+            if flags["log_file"]:
+                print(f"logs: {flags['log_file']}")
+        sys.stdout.flush()
+
+    try:
+        serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
+    except (InsecureBinding, InvalidTokens, InvalidSettings, NoPort) as error:
+        raise UsageError(str(error)) from None
+    return EXIT_OK
+
+
+def _new_log_file() -> str:
+    handle, path = tempfile.mkstemp(prefix="placeray-serve-", suffix=".log")
+    os.close(handle)
+    return path
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -280,6 +316,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo,
     "index": _index,
     "query": _query,
+    "serve": _serve,
     "evaluate": _evaluate,
     "embed": _embed,
     "import-weights": _import_weights,

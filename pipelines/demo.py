@@ -13,7 +13,8 @@ from pipelines.index import index
 from pipelines.progress import ProgressLine
 from pipelines.recall import measure_recall
 from pipelines.report import write_report
-from serving.engine import QueryEngine, answer_json
+from serving.answer import answer_json
+from serving.engine import QueryEngine
 
 __all__ = ["run_demo"]
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["ray_session"]
+__all__ = ["quiet_stderr", "ray_session"]
 
 
 @contextlib.contextmanager
@@ -49,21 +49,26 @@ def ray_session(
 def _start_embedded(ray: Any, options: dict[str, Any]) -> None:
     """Start a Ray for this run alone, without its native log lines between the user's progress lines."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # which Ray announces on stderr while it starts
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as captured, warnings.catch_warnings():
+    with quiet_stderr(), warnings.catch_warnings():
         # Ray starts its processes by fork and exec at once; LanceDB fears a fork without exec.
         warnings.filterwarnings("ignore", message="lancedb fork support")
+        ray.init(include_dashboard=False, **options)
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what this process writes to stderr, natively too; show it if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
-            ray.init(
-                include_dashboard=False,
-                **options,
-            )
+            yield
         except BaseException:
             captured.seek(0)
             os.write(kept, captured.read())
             raise
         finally:
+            sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)

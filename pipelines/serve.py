@@ -13,14 +13,33 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from pipelines.ray_session import ray_session
-from serving.settings import ServeSettings
+from pipelines.ray_session import quiet_stderr, ray_session
+from serving.settings import ServeSettings, read_settings
 from serving.tokens import require_token_beyond_loopback, tokens_from_environment
 
-__all__ = ["NoPort", "serve_store"]
+__all__ = ["NoPort", "serve_store", "settings_of"]
 
 APPLICATION = "placeray"
+
+
+def settings_of(flags: dict[str, Any]) -> ServeSettings:
+    """Make settings from the command line's flags.
+
+    Raises:
+        InvalidSettings: a value is out of bounds, or values do not fit together.
+    """
+    values = {name: value for name, value in flags.items() if name in ServeSettings.model_fields}
+    for role in ("ingress", "extractor", "searcher", "reranker"):
+        scale: dict[str, Any] = {}
+        if f"{role}_replicas" in flags:
+            scale["min_replicas"], scale["max_replicas"] = flags[f"{role}_replicas"]
+        if f"{role}_gpus" in flags:
+            scale["num_gpus"] = flags[f"{role}_gpus"]
+        if scale:
+            values[role] = scale
+    return read_settings(values)
 
 
 class NoPort(Exception):
@@ -83,7 +102,8 @@ def serve_store(
             with _until_signalled(stop):
                 stop.wait()
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            with quiet_stderr():  # the controller's own end is reported as the failure of a task
+                serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

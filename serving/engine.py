@@ -6,9 +6,8 @@ The command line, the evaluation and every service use this one class, so that t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ from models.extractor import Extractor
 from models.image import decode_image
 from models.matching import matched_pairs, mutual_nn_count
 from models.weights import load_extractor
+from serving.answer import rank
 from storage.card import Card
-from storage.records import Candidate, ImageRecord, Match, QueryResult
+from storage.records import ImageRecord, QueryResult
 from storage.search import Method
 from storage.store import Store
 
-__all__ = ["QueryEngine", "answer_json", "cell_centres", "count_matches", "line_points", "rank"]
+__all__ = ["QueryEngine", "cell_centres", "count_matches", "line_points"]
 
 
 class QueryEngine:
@@ -127,31 +127,6 @@ class QueryEngine:
         return line_points(features[0], stored[0] if ok[0] else None, self.store.card)
 
 
-def answer_json(result: QueryResult) -> dict[str, Any]:
-    """Return an answer in the shape that the command line and HTTP give, without its request id."""
-    matches = [
-        {
-            "rank": match.rank,
-            "image_id": match.record.image_id,
-            "uri": match.record.uri,
-            "lat": match.record.lat,
-            "lon": match.record.lon,
-            "utm_e": match.record.utm_e,
-            "utm_n": match.record.utm_n,
-            "similarity": round(match.similarity, 6),
-            "mutual_matches": match.mutual_matches,
-        }
-        for match in result.matches
-    ]
-    return {
-        "model": result.model,
-        "store_version": result.store_version,
-        "degraded": result.degraded,
-        "matches": matches,
-        "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
-    }
-
-
 def cell_centres(card: Card) -> NDArray[np.float32]:
     """Return where the local features look: (H*W, 2) float32, (x, y) in 0..1 of the image.
 
@@ -212,25 +187,6 @@ def line_points(
         return centres[:0], centres[:0], np.empty(0, np.float32)
     pairs, similarity = matched_pairs(features, stored, min_similarity=card.min_similarity)
     return centres[pairs[:, 0]], centres[pairs[:, 1]], similarity
-
-
-def rank(hits: list[Candidate], counts: Sequence[int | None]) -> tuple[Match, ...]:
-    """Order search hits by mutual matches; ties keep the order of similarity.
-
-    A hit whose count is None (beyond the candidates, or its features could not be read) keeps the place that
-    the global descriptors gave it.
-
-    Args:
-        hits: K search hits, most similar first.
-        counts: Mutual-nearest-neighbour counts of the first hits, at most K.
-    """
-    counts = [*counts, *[None] * (len(hits) - len(counts))]
-    counted = [i for i, count in enumerate(counts) if count is not None]
-    best_first = iter(sorted(counted, key=lambda i: -(counts[i] or 0)))
-    order = [i if counts[i] is None else next(best_first) for i in range(len(hits))]
-    return tuple(
-        Match(place + 1, hits[i].record, hits[i].similarity, counts[i]) for place, i in enumerate(order)
-    )
 
 
 @contextmanager

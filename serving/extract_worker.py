@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from models.extractor import Extractor, ModelFault, Prepared
+from models.extractor import Extractor, Prepared
+from models.faults import ModelFault
 from models.image import decode_image
 from models.preprocess import prepare
+from models.weights import load_extractor
 from serving.batcher import MicroBatcher, QueueFull
+from serving.replies import Extracted
+from serving.settings import ServeSettings
+from storage.store import Store
 
-__all__ = ["ExtractWorker", "Extracted"]
-
-
-@dataclass(frozen=True, eq=False)
-class Extracted:
-    """One photo as the model sees it.
-
-    Attributes:
-        descriptor: (D,) float32, unit L2 norm.
-        features: (H, W, C) float32, unit L2 norm per cell.
-        decode_ms: Decoding and resizing, without waiting.
-        extract_ms: The model's time for the whole batch.
-        batch: How many photos were in it.
-        waiting: How many photos waited when it was done.
-    """
-
-    descriptor: NDArray[np.float32]
-    features: NDArray[np.float32]
-    decode_ms: float
-    extract_ms: float
-    batch: int
-    waiting: int
+__all__ = ["ExtractWorker", "open_extract_worker"]
 
 
 class ExtractWorker:
@@ -114,3 +99,24 @@ class ExtractWorker:
 
 
 _Item = tuple[NDArray[np.float32], NDArray[np.float32], float, int] | ModelFault
+
+
+def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
+    """Load the model; it must be the one that made the store.
+
+    Raises:
+        CardMismatch: it is another one.
+    """
+    extractor = _load(settings)
+    if extractor.device.type == "cpu":
+        replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
+        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // replicas))
+    return ExtractWorker(extractor, max_batch=settings.max_batch, max_queue=settings.max_queue)
+
+
+def _load(settings: ServeSettings) -> Extractor:
+    card = Store.open(settings.store).card
+    size = card.preprocessing
+    extractor = load_extractor(settings.model or card.model, image_size=(size.height, size.width))
+    card.require_same(extractor.card)
+    return extractor

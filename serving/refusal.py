@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from models.extractor import ModelFault
+from models.faults import ModelFault
 from models.image import ImageRejected
 from serving.batcher import BatcherClosed, DeadlineExceeded, QueueFull
 from storage.errors import InvalidBatch, StoreError

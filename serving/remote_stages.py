@@ -13,11 +13,9 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from serving.extract_worker import Extracted
 from serving.metrics import Metrics
 from serving.refusal import QueryRefused, Refusal, Unreachable
-from serving.rerank_worker import Counted
-from serving.search_worker import IndexStatus, Searched
+from serving.replies import Counted, Extracted, IndexStatus, Searched
 from storage.index_part import merge
 from storage.records import ImageRecord
 

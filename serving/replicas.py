@@ -1,5 +1,8 @@
-"""What runs in each replica of the service. Expected errors travel as `Refusal` values, not as exceptions:
-Ray would log each with its traceback, and wrap it."""
+"""What runs in each replica of the service.
+
+Expected errors travel as `Refusal` values, not as exceptions: Ray would wrap each and log its traceback. Each
+replica imports only what it runs: a Searcher has no use for torch, which takes seconds and 300 MB to load.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,21 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serving.extract_worker import Extracted
 from serving.gallery import Gallery
 from serving.guard import Guard
 from serving.logs import log_json
 from serving.metrics import Metrics
 from serving.refusal import Refusal, refusal_of
 from serving.remote_stages import RemoteStages
-from serving.rerank_worker import Counted
+from serving.replies import Counted, Extracted, IndexStatus, Searched
 from serving.routes import build_guarded
-from serving.search_worker import IndexStatus, Searched
+from serving.search_worker import open_search_worker
 from serving.service import Service
 from serving.settings import ServeSettings
-from serving.stages import Stages, extract_worker, local_stages, rerank_worker, search_worker
+from serving.stages import LocalStages, Stages
 from serving.tokens import tokens_from_environment
 from storage.records import ImageRecord
-from storage.search import Part
+from storage.search import WHOLE, Part
 from storage.store import Store
 
 __all__ = [
@@ -45,8 +47,10 @@ class ExtractorReplica:
     """Runs the model."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        from serving.extract_worker import open_extract_worker
+
         _start_replica(settings)
-        self._worker = extract_worker(settings)
+        self._worker = open_extract_worker(settings)
 
     async def extract(self, image: bytes, timeout_s: float) -> Extracted | Refusal:
         """See `ExtractWorker.extract`."""
@@ -58,7 +62,7 @@ class SearcherReplica:
 
     def __init__(self, settings: ServeSettings, number: int) -> None:
         _start_replica(settings)
-        self._worker = search_worker(settings, Part(number, settings.shards))
+        self._worker = open_search_worker(settings, Part(number, settings.shards))
 
     async def search(
         self, descriptor: NDArray[np.float32], k: int, version: int | None, timeout_s: float
@@ -75,8 +79,10 @@ class RerankerReplica:
     """Counts mutual nearest neighbours."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        from serving.rerank_worker import open_rerank_worker
+
         _start_replica(settings)
-        self._worker = rerank_worker(settings)
+        self._worker = open_rerank_worker(settings)
 
     async def count(
         self, features: NDArray[np.float32], records: Sequence[ImageRecord], timeout_s: float
@@ -105,7 +111,7 @@ class IngressReplica:
         metrics = Metrics(name)
         stages: Stages
         if extractor is None or reranker is None:
-            stages = local_stages(settings)
+            stages = _local_stages(settings)
         else:
             stages = RemoteStages(extractor, searchers, reranker, metrics)
         gallery = Gallery(Store.open(settings.store), refresh_s=settings.refresh_s)
@@ -115,6 +121,14 @@ class IngressReplica:
         """Return what serves HTTP."""
         tokens = tokens_from_environment(os.environ)
         return build_guarded(self._service, tokens=tokens, behind_serve=True)
+
+
+def _local_stages(settings: ServeSettings) -> LocalStages:
+    from serving.extract_worker import open_extract_worker
+    from serving.rerank_worker import open_rerank_worker
+
+    extract = open_extract_worker(settings)
+    return LocalStages(extract, open_search_worker(settings, WHOLE), open_rerank_worker(settings))
 
 
 def _start_replica(settings: ServeSettings) -> str:

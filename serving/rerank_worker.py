@@ -13,35 +13,15 @@ from numpy.typing import NDArray
 
 from serving.batcher import MicroBatcher
 from serving.engine import count_matches, line_points
+from serving.replies import Counted
+from serving.settings import ServeSettings
 from storage.card import Card
 from storage.feature_cache import FeatureCache
 from storage.features import FeatureReader
 from storage.records import ImageRecord
+from storage.store import Store
 
-__all__ = ["Counted", "RerankWorker"]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Match counts of one photo's candidates.
-
-    Attributes:
-        counts: One a candidate; None where its features could not be read.
-        fetch_ms: Reading the features of the whole batch.
-        rerank_ms: Counting for this photo.
-        batch: Photos in the batch.
-        waiting: Photos that waited when it was done.
-        cache_hits: Candidates of the batch whose features were in memory.
-        cache_misses: Candidates of the batch whose features were read.
-    """
-
-    counts: list[int | None]
-    fetch_ms: float
-    rerank_ms: float
-    batch: int
-    waiting: int
-    cache_hits: int
-    cache_misses: int
+__all__ = ["RerankWorker", "open_rerank_worker"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,3 +137,14 @@ class RerankWorker:
 
 
 _Outcome = Counted | list[list[float]]
+
+
+def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
+    """Open the features; count on the accelerator if this process has one."""
+    return RerankWorker(
+        settings.store,
+        Store.open(settings.store).card,
+        device=torch.accelerator.current_accelerator(check_available=True) or "cpu",
+        cache_bytes=settings.cache_mib << 20,
+        max_queue=settings.max_queue,
+    )

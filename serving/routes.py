@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Receive, Scope, Send
 
-from serving.engine import answer_json
+from serving.answer import answer_json
 from serving.exchange import error_body
 from serving.gallery import MAX_PLACES
 from serving.guard import Guard

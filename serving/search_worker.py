@@ -12,47 +12,16 @@ from numpy.typing import NDArray
 
 from serving.batcher import MicroBatcher
 from serving.refusal import StoreUnavailable
+from serving.replies import IndexStatus, Searched
+from serving.settings import ServeSettings
 from storage.errors import CardMismatch, StoreError
 from storage.index_part import Found, IndexPart, VersionNotHeld
+from storage.search import Part
 
-__all__ = ["IndexStatus", "SearchWorker", "Searched"]
+__all__ = ["SearchWorker", "open_search_worker"]
 
 LOG = logging.getLogger(__name__)
 _SECOND_LOOK_S = 0.2
-
-
-@dataclass(frozen=True)
-class IndexStatus:
-    """How a part of the index stands.
-
-    Attributes:
-        version: Newest store version held.
-        rows: Rows of it, in all parts.
-        trouble: Why the store cannot be followed, as a word; None when all is well.
-    """
-
-    version: int
-    rows: int
-    trouble: str | None
-
-
-@dataclass(frozen=True)
-class Searched:
-    """One part's answer.
-
-    Attributes:
-        found: What was found; None where the version asked for is not held.
-        held: Versions that could have been asked for.
-        search_ms: Time of the whole batch.
-        batch: Queries in it.
-        waiting: Queries that waited when it was done.
-    """
-
-    found: Found | None
-    held: tuple[int, ...]
-    search_ms: float
-    batch: int
-    waiting: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,3 +150,15 @@ class SearchWorker:
 
 
 _Outcome = tuple[Found | StoreError, float, int]
+
+
+def open_search_worker(settings: ServeSettings, part: Part) -> SearchWorker:
+    """Load a part of the index and begin to follow the store."""
+    loaded = IndexPart(
+        settings.store,
+        part=part,
+        method=settings.method,
+        memory_bytes=int(settings.memory_gib * (1 << 30)),
+        keep_s=2 * settings.refresh_s + 2,
+    )
+    return SearchWorker(loaded, refresh_s=settings.refresh_s, max_queue=max(256, settings.max_queue))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from serving.engine import rank
-from serving.extract_worker import Extracted
+from serving.answer import rank
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.refusal import QueryRefused, Refusal, refusal_of
-from serving.search_worker import IndexStatus
+from serving.replies import Extracted, IndexStatus
 from serving.settings import ServeSettings
 from serving.stages import Stages
 from storage.records import QueryResult

@@ -12,12 +12,15 @@ from typing import Any
 
 import uvicorn
 
+from serving.extract_worker import open_extract_worker
 from serving.gallery import Gallery
 from serving.metrics import Metrics
+from serving.rerank_worker import open_rerank_worker
 from serving.routes import build_guarded
+from serving.search_worker import open_search_worker
 from serving.service import Service
 from serving.settings import read_settings
-from serving.stages import LocalStages, extract_worker, rerank_worker, search_worker
+from serving.stages import LocalStages
 from storage.search import WHOLE
 from storage.store import Store
 
@@ -45,10 +48,10 @@ def running_service(
     done: list[uvicorn.Server] = []
 
     async def serve() -> None:
-        extract, search = extract_worker(chosen), search_worker(chosen, WHOLE)
-        rerank = rerank_worker(chosen)
         gallery = Gallery(Store.open(store_uri), refresh_s=chosen.refresh_s)
-        stages = LocalStages(extract, search, rerank)
+        stages = LocalStages(
+            open_extract_worker(chosen), open_search_worker(chosen, WHOLE), open_rerank_worker(chosen)
+        )
         service = Service(chosen, stages, gallery, Metrics("test"))
         app = build_guarded(service, tokens=tokens or {}, behind_serve=False)
         config = uvicorn.Config(
@@ -68,7 +71,7 @@ def running_service(
         try:
             await server.serve([listener])
         finally:
-            await asyncio.gather(extract.close(), search.close(), rerank.close())
+            await stages.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

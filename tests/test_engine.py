@@ -13,7 +13,8 @@ from models.extractor import Extractor
 from models.image import ImageRejected, decode_image
 from models.matching import mutual_nn_count
 from models.weights import load_extractor
-from serving.engine import QueryEngine, answer_json, cell_centres, rank
+from serving.answer import answer_json, rank
+from serving.engine import QueryEngine, cell_centres
 from storage.card import Card
 from storage.errors import CardMismatch
 from storage.features import write_shard
