@@ -107,7 +107,7 @@ def test_page_places_in_metres_are_drawn_on_a_plane(
     service.kind = "metres"
     _open(visit, service_url)
     visit.settled()
-    assert "601000.0 E, 5339000.0 N" in visit.text("#verdict-place")
+    assert "601000 E, 5339000 N" in visit.text("#verdict-place")
     assert visit.page.locator("#map .pin").count() == 5
     assert "49 m from no. 1" in visit.page.locator("#places [role=option]").nth(1).inner_text()
     boxes = [visit.page.locator("#map .pin").nth(i).bounding_box() for i in (0, 4)]
@@ -196,3 +196,42 @@ def test_page_photo_handed_over_is_asked_about(
     visit.page.evaluate(DROP_OR_PASTE, [list(photo), kind])
     visit.settled()
     assert service.queries() == [photo]
+
+
+def test_page_store_that_grew_is_read_again(canned: tuple[Visit, CannedService], service_url: str) -> None:
+    visit, service = canned
+    _open(visit, service_url)
+    visit.settled()
+    assert sum(path == "/v1/places" for path, _, _ in service.asked) == 1
+    service.answer = {"store_version": 8}
+    service.info = {"store_version": 8, "rows": 1234}
+    visit.upload("photo.jpg", drawn_photo())
+    visit.until("document.getElementById('facts').textContent.includes('1,234')")
+    assert visit.page.locator("#map .pin").count() == 5
+    assert sum(path == "/v1/places" for path, _, _ in service.asked) == 2
+
+
+def test_page_older_answer_never_replaces_a_newer_one(
+    canned: tuple[Visit, CannedService], service_url: str
+) -> None:
+    visit, service = canned
+    service.refusals = [(503, "overloaded", {"Retry-After": "2"})]
+    _open(visit, service_url)
+    visit.page.wait_for_selector(".seconds-left")
+    newer = drawn_photo(80, 40)
+    visit.upload("newer.jpg", newer)
+    visit.settled()
+    visit.page.wait_for_timeout(2500)  # the first photo's second try would have come by now
+    assert service.queries() == [drawn_photo(), newer]
+    assert "newer.jpg" in visit.text("#drop-note")
+
+
+def test_page_position_is_copied_for_links(canned: tuple[Visit, CannedService], service_url: str) -> None:
+    visit, _ = canned
+    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _open(visit, service_url)
+    visit.settled()
+    visit.page.locator("#places").press("ArrowDown")
+    visit.page.locator("#copy").click()
+    visit.until("document.getElementById('copy').textContent === 'Copied'")
+    assert visit.page.evaluate("navigator.clipboard.readText()") == "48.2004,16.3603"

@@ -44,18 +44,32 @@ function fail(error, again) {
 
 async function start() {
   try {
-    const [info, places] = await Promise.all([ask("v1/info"), ask("v1/places", { query: { limit: 1000 } })]);
-    state.info = info;
-    state.places = places.places;
+    await readStore();
     $("error").hidden = true;
     $("token-form").hidden = true;
-    $("top-k").max = String(info.max_top_k ?? 50);
-    $("candidates").max = String(info.max_candidates ?? 1000);
-    showFacts(info.rows, info.store_version, info.model);
-    showStore(places.total);
     if (state.photo) await query();
   } catch (error) {
     fail(error, start);
+  }
+}
+
+async function readStore() {
+  const [info, places] = await Promise.all([ask("v1/info"), ask("v1/places", { query: { limit: 1000 } })]);
+  state.info = info;
+  state.places = places.places;
+  $("top-k").max = String(info.max_top_k ?? 50);
+  $("candidates").max = String(info.max_candidates ?? 1000);
+  showFacts(info.rows, info.store_version, info.model);
+  showStore(places.total);
+}
+
+/** The store grew since its places were read. */
+async function followStore() {
+  try {
+    await readStore();
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    // The answer stands; the places are read again with the next one.
   }
 }
 
@@ -69,6 +83,7 @@ function showFacts(rows, version, model) {
 function showStore(total) {
   $("samples-panel").hidden = state.places.length === 0;
   showSamples($("samples"), state.places, state.turn, askAboutStored);
+  markSample();
   const kind = mapKind(state.places);
   $("map-panel").hidden = kind === null;
   $("no-map").hidden = kind !== null;
@@ -81,7 +96,7 @@ function showStore(total) {
   const shown = state.places.length;
   $("map-count").textContent =
     shown < total ? `${whole(shown)} of the store’s ${whole(total)} images` : `The store’s ${plural(total, "image", "images")}`;
-  say(`${plural(total, "image", "images")} in the store.`);
+  if (!state.answer) say(`${plural(total, "image", "images")} in the store.`);
 }
 
 function showTokenForm(error) {
@@ -112,6 +127,7 @@ async function askAboutStored(place) {
     const blob = await fetchSample(place, asking.signal);
     await takePhoto(blob, { name: "the store’s own photo", place });
   } catch (error) {
+    if (error.name !== "AbortError") forgetAnswer();
     fail(error, () => askAboutStored(place));
   }
 }
@@ -119,9 +135,7 @@ async function askAboutStored(place) {
 async function takePhoto(blob, { name = blob.name ?? "pasted photo", place = null } = {}) {
   if (state.photo) URL.revokeObjectURL(state.photo.url);
   state.photo = { blob, name, place, url: URL.createObjectURL(blob) };
-  for (const sample of $("samples").children) {
-    sample.setAttribute("aria-pressed", String(sample.dataset.imageId === place?.image_id));
-  }
+  markSample();
   const preview = $("preview");
   const note = $("drop-note");
   const size = element("span", "soft", bytes(blob.size));
@@ -140,6 +154,12 @@ async function takePhoto(blob, { name = blob.name ?? "pasted photo", place = nul
   await query();
 }
 
+function markSample() {
+  for (const sample of $("samples").children) {
+    sample.setAttribute("aria-pressed", String(sample.dataset.imageId === state.photo?.place?.image_id));
+  }
+}
+
 async function sendCopy() {
   const { blob, name, place } = state.photo;
   const copy = await smallerCopy(blob);
@@ -152,8 +172,11 @@ async function sendCopy() {
 }
 
 async function query() {
-  if (!$("options").reportValidity()) return;
   asking.abort();
+  if (!$("options").reportValidity()) {
+    forgetAnswer();
+    return;
+  }
   asking = new AbortController();
   matching.abort();
   const { signal } = asking;
@@ -224,6 +247,7 @@ function showAnswer(answer, roundTripMs) {
       : "No place found: the store holds no images.",
   );
   bringIntoView($("headline"));
+  if (state.info && answer.store_version !== state.info.store_version) followStore();
 }
 
 function showVerdict(matches) {
@@ -305,6 +329,7 @@ $("copy").addEventListener("click", copyPosition);
 $("more").addEventListener("click", () => {
   state.turn += 1;
   showSamples($("samples"), state.places, state.turn, askAboutStored);
+  markSample();
 });
 $("options").addEventListener("submit", (event) => event.preventDefault());
 $("options").addEventListener("change", () => {

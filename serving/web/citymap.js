@@ -55,7 +55,7 @@ export class CityMap {
     new ResizeObserver(() => this.#fit()).observe(container);
   }
 
-  /** Draw all places as dots and look at the whole. */
+  /** Draw all places as dots; look at the whole, unless an answer is being looked at. */
   showPlaces(places) {
     this.#dots.clearLayers();
     const points = places.map((place) => this.#point(place)).filter(Boolean);
@@ -63,7 +63,7 @@ export class CityMap {
       this.#dots.addLayer(L.circleMarker(point, { radius: 3.5, interactive: false, ...dotStyle() }));
     }
     this.#all = L.latLngBounds(points);
-    this.#look(this.#all, 19);
+    if (this.#pins.length === 0) this.#look(this.#all, 19);
   }
 
   /** Put numbered pins on an answer's places; `own` is where the photo itself stands, if that is known. */

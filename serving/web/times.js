@@ -14,7 +14,7 @@ export function showTimes(root, timings, roundTripMs) {
 
   const head = element("p", "times-head", null,
     element("b", "numbers", milliseconds(total)),
-    element("span", "soft", ` in the service, ${milliseconds(roundTripMs)} with the way there and back`));
+    element("span", "soft", ` in the service, ${milliseconds(roundTripMs)} round trip`));
   const bar = element("div", "stack");
   const legend = element("ul", "legend");
   for (const [name, value] of parts) {

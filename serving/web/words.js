@@ -66,10 +66,10 @@ export function hasMetres(place) {
   return given(place.utm_e, place.utm_n);
 }
 
-/** A position to read: degrees to about a metre, else UTM metres, else null. */
+/** A position to read, to about a metre: degrees, else UTM, else null. */
 export function position(place) {
   if (hasDegrees(place)) return `${place.lat.toFixed(5)}, ${place.lon.toFixed(5)}`;
-  if (hasMetres(place)) return `${place.utm_e.toFixed(1)} E, ${place.utm_n.toFixed(1)} N`;
+  if (hasMetres(place)) return `${place.utm_e.toFixed(0)} E, ${place.utm_n.toFixed(0)} N`;
   return null;
 }
 
