@@ -32,7 +32,7 @@ READABLE = (
     ".map-note",
     "#pair-position",
     "#copy",
-    ".looks-linked",
+    ".when-filled .looks-linked",
     ".foot",
 )
 

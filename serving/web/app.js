@@ -7,7 +7,7 @@ import { PairView } from "./pair.js";
 import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.js";
 import { Ranking } from "./ranking.js";
 import { showTimes } from "./times.js";
-import { bytes, distanceM, element, milliseconds, plural, position, positionToCopy, shortName, whole } from "./words.js";
+import { bytes, distanceM, element, milliseconds, plural, position, positionToCopy, sentence, shortName, whole } from "./words.js";
 
 const NEAR_M = 50;
 // Holding an arrow key down runs through the list without asking for each place's lines.
@@ -101,7 +101,7 @@ function showStore(total) {
 
 function showTokenForm(error) {
   const tried = $("token-form").dataset.tried === "yes";
-  $("token-note").textContent = tried ? error.message : "Kept in this tab until it is closed.";
+  $("token-note").textContent = tried ? sentence(error.message) : "Kept in this tab until it is closed.";
   $("token-form").hidden = false;
   $("token").focus();
   say("This service wants a token.");
@@ -301,7 +301,7 @@ async function showPairs(imageId, signal) {
     if (error.name === "AbortError") return;
     if (!(error instanceof ServiceError)) throw error;
     if (error.status === 401) showTokenForm(error);
-    pair.note(`The lines cannot be shown: ${error.message}`);
+    pair.note(`The lines cannot be shown. ${sentence(error.message)}`);
   }
 }
 

@@ -1,12 +1,12 @@
 // Errors in words, with what to do about them.
 
-import { COPY_MAY_PASS, element, errorTitle } from "./words.js";
+import { COPY_MAY_PASS, element, errorTitle, sentence } from "./words.js";
 
 /** Show an error; `again` and `copy` are offered as buttons where they may help. */
 export function showError(root, error, { again = null, copy = null }) {
   const small = element("p", "soft trace", null, element("code", "", error.reason));
   if (error.requestId) small.append(" · request ", element("code", "", error.requestId));
-  root.replaceChildren(element("p", "notice-title", errorTitle(error)), element("p", "", error.message));
+  root.replaceChildren(element("p", "notice-title", errorTitle(error)), element("p", "", sentence(error.message)));
   const buttons = element("p", "buttons");
   if (copy && COPY_MAY_PASS.has(error.reason)) buttons.append(button("Send a smaller copy", "primary", copy));
   if (again && (error.status === 0 || error.status === 408 || error.status >= 500) && error.reason !== "body_too_large") {

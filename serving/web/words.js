@@ -94,6 +94,12 @@ export function distanceM(a, b) {
   return null;
 }
 
+/** A message of the service as a sentence: it may come without a capital and a full stop. */
+export function sentence(text) {
+  const trimmed = text.trim();
+  return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
+}
+
 /** The file name inside an image id or uri. */
 export function shortName(text) {
   return text.split(/[\\/]/).pop() || text;
