@@ -43,7 +43,8 @@ def ray_session(
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with quiet_stderr():
+            ray.shutdown()
 
 
 def _start_embedded(ray: Any, options: dict[str, Any]) -> None:

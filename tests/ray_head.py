@@ -1,0 +1,86 @@
+"""A Ray head node of its own with token authentication, as the README documents it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Start a head node; yields the environment that a client needs."""
+    dashboard = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "RAY_AUTH_MODE": "token",
+        "HOME": str(tmp_path / "home"),  # the token is made and found below it
+        "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        # The job's `python` is the one that the head finds.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    (tmp_path / "home").mkdir()
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, capture_output=True, check=True)
+    start = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
+    start += [
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        "--object-store-memory=200000000",
+    ]
+    # The agent's default port may belong to another Ray here; without its agent a head takes no jobs.
+    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
+    start += ["--disable-usage-stats"]
+    start += [f"--temp-dir={short_folder()}"]
+    without_address = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    with open(tmp_path / "head.log", "w") as log:
+        node = subprocess.Popen(start, env=without_address, stdout=log, stderr=log)
+    try:
+        wait_until_up(environment["RAY_ADDRESS"], node, tmp_path / "head.log")
+        yield environment
+    finally:
+        # SIGTERM would drain for half a minute. Only what this test started is ended, by id.
+        started = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.wait(30)
+
+
+def short_folder() -> str:
+    # Ray's socket paths must stay below 107 bytes, which pytest's own folders would break.
+    return tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+
+
+def wait_until_up(address: str, node: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        assert node.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=2).close()
+            raise AssertionError("the head answers without a token")
+        except urllib.error.HTTPError as error:
+            if error.code in {401, 403}:
+                return
+            raise
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
