@@ -16,9 +16,9 @@ from prometheus_client import (
 
 __all__ = ["Metrics"]
 
+_API = ("query", "matches", "image", "places", "info")
 ROUTES = frozenset(
-    ("/", "/healthz", "/readyz", "/metrics", "/openapi.json")
-    + tuple(f"/v1/{name}" for name in ("query", "matches", "image", "places", "info"))
+    ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", *(f"/v1/{name}" for name in _API)]
 )
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
