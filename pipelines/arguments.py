@@ -46,8 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_max_rejected(index)
     _add_quiet(index)
 
-    query = verb("query", "rank the places where photos may have been taken", store=True)
+    query = verb("query", "rank the places where photos may have been taken")
     query.add_argument("image", nargs="+", metavar="IMAGE")
+    where = query.add_mutually_exclusive_group(required=True)
+    where.add_argument("--store", metavar="URI", help="folder of the store")
+    where.add_argument("--url", metavar="URL", help="of a running service; its token: PLACERAY_TOKEN")
     query.add_argument("--model", metavar="M", help="name or file; default: the store's")
     query.add_argument("--top-k", type=_positive, default=5, metavar="K", help="places listed")
     query.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from models.weights import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
     from pipelines.demo_city import CityError
     from pipelines.sources import SourceError
+    from serving.client import BadAnswer, ServiceRefused, ServiceUnavailable
     from storage import errors
 
     codes: dict[type[Exception], int] = {
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         UnknownModel: EXIT_USAGE,
         WeightsUnavailable: EXIT_USAGE,
         WeightsRejected: EXIT_USAGE,
+        BadAnswer: EXIT_USAGE,
+        ServiceRefused: EXIT_USAGE,
+        ServiceUnavailable: EXIT_USAGE,
         UsageError: EXIT_USAGE,
     }
     try:
@@ -107,18 +111,15 @@ def _index(args: argparse.Namespace) -> int:
 def _query(args: argparse.Namespace) -> int:
     from models.image import ImageRejected
     from models.photo_file import read_bytes
-    from serving.answer import answer_json
-    from serving.engine import QueryEngine
+    from serving.client import PhotoRefused
 
-    engine = QueryEngine.open(args.store, model=args.model)
+    options = {"top_k": args.top_k, "candidates": args.candidates, "rerank": not args.no_rerank}
+    ask = _service(args) if args.url else _engine(args)
     answers, rejected = [], 0
     for path in args.image:
         try:
-            result = engine.answer(
-                read_bytes(path), top_k=args.top_k, candidates=args.candidates, rerank=not args.no_rerank
-            )
-            answers.append({"image": path, **answer_json(result)})
-        except ImageRejected as error:
+            answers.append({"image": path, **ask(read_bytes(path), **options)})
+        except (ImageRejected, PhotoRefused) as error:
             rejected += 1
             answers.append({"image": path, "error": {"reason": error.reason, "message": str(error)}})
     if args.json:
@@ -127,6 +128,22 @@ def _query(args: argparse.Namespace) -> int:
         for answer in answers:
             print_answer(answer)
     return _code_for_rejected(rejected, len(answers), args.max_rejected)
+
+
+def _engine(args: argparse.Namespace) -> Callable[..., dict[str, Any]]:
+    from serving.answer import answer_json
+    from serving.engine import QueryEngine
+
+    engine = QueryEngine.open(args.store, model=args.model)
+    return lambda image, **options: answer_json(engine.answer(image, **options))
+
+
+def _service(args: argparse.Namespace) -> Callable[..., dict[str, Any]]:
+    from serving.client import PlaceClient
+
+    if args.model:
+        raise UsageError("--model goes with --store: a service has the model that it was started with")
+    return PlaceClient(args.url, token=os.environ.get("PLACERAY_TOKEN")).query
 
 
 def _serve(args: argparse.Namespace) -> int:

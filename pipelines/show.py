@@ -41,7 +41,7 @@ def print_answer(answer: dict[str, Any]) -> None:
         scores = f"{match['rank']:>4}  {count:>7}  {match['similarity']:>10.4f}"
         print(f"  {scores}  {position:<28}  {match['image_id']}")
     if answer["degraded"]:
-        print("  something stored could not be read; run placeray verify")
+        print("  something stored could not be read; run placeray verify on its store")
     print(f"  {answer['timings_ms']['total']:.0f} ms")
 
 
