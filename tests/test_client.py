@@ -155,9 +155,11 @@ def test_slow_answer_is_given_up() -> None:
 @pytest.mark.parametrize("status", [400, 408, 413, 415, 422])
 def test_refused_photo_is_not_sent_again(status: int) -> None:
     clock = Clock()
-    with Server(error(status, "truncated")).running() as server:
-        with pytest.raises(PhotoRefused, match="truncated, in words") as caught:
-            client(server.url, clock).query(b"photo")
+    with (
+        Server(error(status, "truncated")).running() as server,
+        pytest.raises(PhotoRefused, match="truncated, in words") as caught,
+    ):
+        client(server.url, clock).query(b"photo")
     assert caught.value.reason == "truncated"
     assert len(server.seen) == 1
 
