@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index clean
+.PHONY: demo test lint test-fault test-slow bench-index bench-serve clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ test-slow: $(STAMP)
 
 bench-index: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_index
+
+bench-serve: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_serve
 
 clean:
 	rm -rf $(VENV) placeray-demo .mypy_cache .ruff_cache .pytest_cache

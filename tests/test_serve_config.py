@@ -81,7 +81,7 @@ def test_config_deployed_answers_scales_in_place_and_refuses_what_it_must(
     loaded["http_options"]["port"] = free_port()
     url = f"http://127.0.0.1:{loaded['http_options']['port']}"
 
-    # Beyond loopback without a token: the application does not come up, and says why.
+    # Without its store the application does not come up, and says why.
     wrong = config(store=str(tmp_path / "nowhere"))
     wrong["http_options"] = dict(loaded["http_options"])
     deploy(tmp_path, wrong, head)
