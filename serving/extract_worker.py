@@ -23,6 +23,8 @@ from storage.store import Store
 
 __all__ = ["ExtractWorker", "open_extract_worker"]
 
+UNIT_TOLERANCE = 1e-3
+
 
 class ExtractWorker:
     """Decodes in a few threads and runs the model in one, on whatever waits when it gets free.
@@ -95,7 +97,22 @@ class ExtractWorker:
             # One photo's fault is not the others'.
             return [fault] if len(batch) == 1 else [self._work([image])[0] for image in batch]
         extract_ms = (time.perf_counter() - started) * 1e3
-        return [(descriptors[i], features[i], extract_ms, len(batch)) for i in range(len(batch))]
+        return [
+            (descriptors[i], features[i], extract_ms, len(batch))
+            if self._comparable(descriptors[i], features[i])
+            else ModelFault("the model's output does not fit its card or is not finite: load other weights")
+            for i in range(len(batch))
+        ]
+
+    def _comparable(self, descriptor: NDArray[np.float32], features: NDArray[np.float32]) -> bool:
+        """Whether a photo's output fits the card: what is stored was checked likewise when it came in."""
+        card = self.card
+        return (
+            descriptor.shape == (card.descriptor_dim,)
+            and features.shape == (card.grid_height, card.grid_width, card.feature_dim)
+            and abs(float(np.linalg.norm(descriptor)) - 1) < UNIT_TOLERANCE  # False where it is not finite
+            and bool(np.isfinite(features).all())
+        )
 
 
 _Item = tuple[NDArray[np.float32], NDArray[np.float32], float, int] | ModelFault

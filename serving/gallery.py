@@ -11,7 +11,8 @@ from typing import Any
 
 from models.image import ImageRejected, encode_thumbnail
 from models.photo_file import read_bytes
-from serving.refusal import QueryRefused, Refusal
+from serving.refusal import QueryRefused, Refusal, refusal_of
+from storage.errors import StoreError
 from storage.records import ImageRecord
 from storage.store import Store
 
@@ -69,6 +70,10 @@ class Gallery:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except StoreError as error:
+            refusal = refusal_of(error)
+            assert refusal is not None
+            raise QueryRefused(refusal) from error
         finally:
             self._waiting -= 1
 

@@ -12,20 +12,18 @@ from urllib.parse import urlsplit
 import xstatic.pkg.leaflet as leaflet
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.types import Receive, Scope, Send
 
 from serving.answer import answer_json
 from serving.exchange import error_body
 from serving.gallery import MAX_PLACES
 from serving.guard import Guard
+from serving.photo_body import read_photo
 from serving.refusal import QueryRefused, Refusal
 from serving.schema import (
     IMAGE_BODY,
-    IMAGE_TYPES,
     InfoAnswer,
     LinesAnswer,
     PlacesAnswer,
@@ -38,6 +36,7 @@ from serving.service import Service
 __all__ = ["build_guarded", "build_routes"]
 
 WEB = Path(str(resources.files("serving"))) / "web"
+STORED_IMAGE = {"cache-control": "private, max-age=300", "x-content-type-options": "nosniff"}
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
 
 
@@ -76,6 +75,7 @@ def build_routes(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        redirect_slashes=False,  # the redirect would name whatever host the request named
     )
     _add_errors(app)
     _add_queries(app, service)
@@ -105,7 +105,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     async def query(
         request: Request, top_k: int = top_k, candidates: int = candidates, rerank: bool = rerank
     ) -> Response:
-        image = await _photo(request)
+        image = await read_photo(request)
         result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
         answer = answer_json(result)
         _note(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
@@ -121,7 +121,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     async def matches(
         request: Request, image_id: Annotated[str, Query(min_length=1, max_length=1024)]
     ) -> Response:
-        version, pairs = await service.lines(await _photo(request), image_id)
+        version, pairs = await service.lines(await read_photo(request), image_id)
         head = {"request_id": request.state.request_id, "store_version": version, "image_id": image_id}
         return _json({**head, "pairs": pairs})
 
@@ -141,7 +141,7 @@ def _add_stored_images(app: FastAPI, service: Service) -> None:
         max_side_px: Annotated[int, Query(ge=16, le=2048, description="of the longer side")] = 640,
     ) -> Response:
         jpeg = await service.gallery.thumbnail(image_id, max_side_px)
-        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=300"})
+        return Response(jpeg, media_type="image/jpeg", headers=STORED_IMAGE)
 
     @app.get(
         "/v1/places",
@@ -213,15 +213,16 @@ def _add_page(app: FastAPI, service: Service) -> None:
     }
 
     @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(WEB / "index.html", headers=headers)
+        return Response((WEB / "index.html").read_bytes(), media_type="text/html", headers=headers)
 
     app.mount("/web/leaflet", _Files(Path(leaflet.BASE_DIR), headers))
     app.mount("/web", _Files(WEB, headers))
 
 
 class _Files:
-    """A folder of static files with fixed headers."""
+    """A folder of small static files with fixed headers, sent whole whatever range is asked for."""
 
     def __init__(self, folder: Path, headers: dict[str, str]) -> None:
         self._files = StaticFiles(directory=folder)
@@ -233,7 +234,8 @@ class _Files:
                 message = {**message, "headers": [*message["headers"], *self._headers]}
             await send(message)
 
-        await self._files(scope, receive, with_headers)
+        asked = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await self._files({**scope, "headers": asked}, receive, with_headers)
 
 
 def static_paths() -> list[str]:
@@ -242,34 +244,6 @@ def static_paths() -> list[str]:
     base = Path(leaflet.BASE_DIR)
     found += [f"/web/leaflet/{path.relative_to(base)}" for path in base.rglob("*") if path.is_file()]
     return found
-
-
-async def _photo(request: Request) -> bytes:
-    """Take the photo out of a request: the body itself, or the multipart field `image`.
-
-    Raises:
-        QueryRefused: reason `bad_request`, `missing_image`, `unsupported_media_type` or `empty`.
-    """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        return await _multipart_photo(request)
-    if kind not in IMAGE_TYPES and not kind.startswith("image/"):
-        said = "Send the photo as image/jpeg, image/png or image/webp, or as the multipart field 'image'."
-        raise QueryRefused(Refusal(415, "unsupported_media_type", said))
-    return await request.body()
-
-
-async def _multipart_photo(request: Request) -> bytes:
-    try:
-        async with request.form(max_files=1, max_fields=8) as form:
-            uploads = form.getlist("image")
-            if len(uploads) == 1 and not isinstance(uploads[0], str):
-                return await uploads[0].read()
-    except (MultiPartException, HTTPException, ValueError):
-        said = "The multipart body cannot be read; send one file in the field 'image'."
-        raise QueryRefused(Refusal(400, "bad_request", said)) from None
-    said = "There is no photo; send one file in the multipart field 'image'."
-    raise QueryRefused(Refusal(422, "missing_image", said))
 
 
 def _add_errors(app: FastAPI) -> None:
