@@ -311,7 +311,7 @@ def report(results: list[dict[str, Any]], extractor: dict[str, Any], out: Path) 
                 + ("" if set(level["statuses"]) == {"200"} else f"  {level['statuses']}")
             )
     columns = f"{'engine p50':>11}{'1 client p50':>13}{'more':>7}{'outside stages':>16}{'GET /healthz':>14}"
-    print(f"\n{left}{columns}")
+    print(f"\n{'store':<14}{'service':<26}{columns}")
     for result in results:
         one = result["concurrency"].get("1")
         if one:

@@ -114,7 +114,7 @@ def _query(args: argparse.Namespace) -> int:
     from serving.client import PhotoRefused
 
     options = {"top_k": args.top_k, "candidates": args.candidates, "rerank": not args.no_rerank}
-    ask = _service(args) if args.url else _engine(args)
+    ask = _engine(args) if args.url is None else _service(args)
     answers, rejected = [], 0
     for path in args.image:
         try:
@@ -141,7 +141,7 @@ def _engine(args: argparse.Namespace) -> Callable[..., dict[str, Any]]:
 def _service(args: argparse.Namespace) -> Callable[..., dict[str, Any]]:
     from serving.client import PlaceClient
 
-    if args.model:
+    if args.model is not None:
         raise UsageError("--model goes with --store: a service has the model that it was started with")
     return PlaceClient(args.url, token=os.environ.get("PLACERAY_TOKEN")).query
 

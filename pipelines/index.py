@@ -119,9 +119,9 @@ def index(
     store = Store.create(store_uri, card)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
     tally = _Tally(total=listing.num_rows, progress=progress)
-    with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
-        import ray.data
+    import ray.data  # before the session, which then quietens its log
 
+    with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
         work = _mark_known(listing, store.known())
         plan = _plan(ray, card, work.num_rows, extractors, gpus_per_extractor, commit_every)
         options = {"card": card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}

@@ -6,12 +6,20 @@ import ipaddress
 import json
 import logging
 import math
+import re
+import ssl
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
+from pydantic import ValidationError
+
+from serving.schema import QueryAnswer
 
 __all__ = ["BadAnswer", "PhotoRefused", "PlaceClient", "ServiceRefused", "ServiceUnavailable"]
 
@@ -20,6 +28,8 @@ MAX_ANSWER_BYTES = 16 << 20
 RETRIED = (429, 502, 503, 504)
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 8.0
+MAX_SAID_CHARACTERS = 300
+TOKEN = re.compile(r"[!-~]+")  # what a header can carry: anything else would fail while it is sent
 
 
 class ServiceUnavailable(Exception):
@@ -54,14 +64,15 @@ class PlaceClient:
 
     Args:
         url: Of the service, such as `http://127.0.0.1:8000`.
-        token: Bearer token; sent to this URL's host only, redirects are not followed.
-        timeout_s: Longest time for one answer.
-        patience_s: Longest time for one photo with all its retries.
+        token: Bearer token; sent to this URL's host only, redirects are not followed. A warning is logged
+            where it would travel unencrypted beyond this machine.
+        timeout_s: Longest silence of the service within one try.
+        patience_s: Longest time for one photo with all its tries.
         sleep: Waits between retries.
         clock: Seconds.
 
     Raises:
-        ServiceRefused: the URL cannot be asked, or the token would travel unencrypted beyond this machine.
+        ServiceRefused: the URL or the token cannot be used.
     """
 
     def __init__(
@@ -74,11 +85,17 @@ class PlaceClient:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ServiceRefused(f"{url!r} is no service's URL; give one such as http://127.0.0.1:8000")
-        if token and parts.scheme == "http" and not _is_loopback(parts.hostname):
-            LOG.warning("the token travels unencrypted to %s; use https", parts.hostname)
+        host = _host(url)
+        token = (token or "").strip()
+        if not host:
+            shown = re.sub(r"//[^/]*@", "//...@", url)  # a password is not repeated
+            raise ServiceRefused(f"{shown!r} is no service's URL; give one such as http://127.0.0.1:8000")
+        if token and not TOKEN.fullmatch(token):
+            raise ServiceRefused("the token has characters that no token has; set PLACERAY_TOKEN anew")
+        if token and url.lower().startswith("http:") and not _is_loopback(host):
+            LOG.warning("the token travels unencrypted to %s; use https", host)
+        # A proxy named in the environment is asked for other machines only.
+        self._proxies = {"http": "", "https": ""} if _is_loopback(host) else {}
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -107,8 +124,12 @@ class PlaceClient:
         """
         parameters = {"top_k": top_k, "candidates": candidates, "rerank": str(rerank).lower()}
         answer = self._ask("POST", "/v1/query", parameters, image)
-        if not isinstance(answer.get("matches"), list) or not isinstance(answer.get("timings_ms"), dict):
-            raise BadAnswer(f"{self._url} answered without matches; is this placeray's URL?")
+        try:
+            QueryAnswer.model_validate(answer, strict=True)
+        except ValidationError as error:
+            field = ".".join(str(part) for part in error.errors()[0]["loc"])
+            said = f"{self._url} answered with an unexpected {field[:80]!r}; is this placeray's URL?"
+            raise BadAnswer(said) from None
         return answer
 
     def info(self) -> dict[str, Any]:
@@ -124,20 +145,30 @@ class PlaceClient:
                 status, headers, content = self._once(method, path, parameters, body, ends)
                 if status not in RETRIED:
                     return self._read(status, content)
-                trouble = f"status {status}: {_said(content)[1]}"
+                trouble = f"status {status}: {_said(content)[1] or 'no reason given'}"
                 wanted_s = _seconds(headers.get("retry-after"))
+                if wanted_s is not None:
+                    trouble += f", come again in {wanted_s:g} s"
             except requests.Timeout:
                 trouble = "it does not answer in time"
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+                if isinstance(error, requests.exceptions.SSLError) and not _is_cut(error):
+                    said = f"{self._url} is not trusted or not encrypted; check its certificate and the URL"
+                    raise BadAnswer(said) from error
                 trouble = "no connection, or one cut short"
-            except requests.RequestException as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 raise BadAnswer(f"{self._url} cannot be asked ({type(error).__name__}); check it") from error
-            pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt) if wanted_s is None else wanted_s
+            if wanted_s is None:
+                pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 16))
+            else:
+                pause_s = max(wanted_s, FIRST_PAUSE_S)  # `Retry-After: 0` for ever must not become a storm
             if self._clock() + pause_s > ends:
                 raise ServiceUnavailable(
                     f"{self._url} could not be asked ({trouble}); is it running, and will it be less busy "
                     "later?"
                 )
+            if attempt == 2:  # by now somebody wonders why nothing happens
+                LOG.warning("%s: %s; trying on for up to %.0f s", self._url, trouble, ends - self._clock())
             self._sleep(pause_s)
             attempt += 1
 
@@ -151,7 +182,8 @@ class PlaceClient:
             params=parameters,
             data=body,
             headers=headers,
-            timeout=self._timeout_s,
+            timeout=max(0.05, min(self._timeout_s, ends - self._clock())),
+            proxies=self._proxies,
             allow_redirects=False,
             stream=True,
         ) as reply:
@@ -173,10 +205,7 @@ class PlaceClient:
         if status == 500 and reason:
             raise BadAnswer(f"{self._url} failed: {message}")
         if status == 200:
-            try:
-                answer = json.loads(content)
-            except ValueError:
-                answer = None
+            answer = _parsed(content)
             if isinstance(answer, dict):
                 return answer
         raise BadAnswer(f"{self._url} answered with status {status} and no placeray answer; check the URL")
@@ -192,22 +221,64 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-def _said(content: bytes) -> tuple[str, str]:
-    """Reason and message of an error answer; empty where it has none."""
+def _parsed(content: bytes) -> Any:
+    """JSON as Python's values; None for anything else."""
     try:
-        error = json.loads(content)["error"]
-        return str(error["reason"]), str(error["message"])
-    except (ValueError, KeyError, TypeError):
+        return json.loads(content)
+    except (ValueError, RecursionError):  # the latter for a million brackets
+        return None
+
+
+def _said(content: bytes) -> tuple[str, str]:
+    """Reason and message of an error answer, fit for a terminal; empty where it has none."""
+    try:
+        error = _parsed(content)["error"]
+        return _plain(error["reason"]), _plain(error["message"])
+    except (KeyError, TypeError):
         return "", ""
 
 
+def _plain(text: object) -> str:
+    return "".join(c if c.isprintable() else " " for c in str(text)[:MAX_SAID_CHARACTERS])
+
+
 def _seconds(retry_after: str | None) -> float | None:
-    """Seconds of a Retry-After header; dates and nonsense count as none."""
+    """Seconds of a Retry-After header, given as such or as a date; nonsense counts as none."""
     try:
         value = float(retry_after or "")
     except ValueError:
-        return None
+        return _seconds_until(retry_after or "")
     return value if math.isfinite(value) and value >= 0 else None
+
+
+def _seconds_until(date: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, round((when - datetime.now(UTC)).total_seconds()))
+
+
+def _is_cut(error: BaseException | None) -> bool:
+    """Whether an encrypted connection ended early, in contrast to one that is refused for what it is."""
+    while error is not None:
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _host(url: str) -> str:
+    """Host of a service's URL; empty where it cannot be asked."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host.encode("idna")  # refuses labels that are empty or too long
+        usable = parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return ""
+    return host if usable and not re.search(r"[\s?#\\]", url) else ""
 
 
 def _is_loopback(host: str) -> bool:

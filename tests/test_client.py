@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,15 @@ from tests.city_store import CityStore
 from tests.service_server import Running, running_service
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
-GOOD = {"matches": [], "timings_ms": {"total": 1.0}, "request_id": "r1", "degraded": False}
+GOOD: dict[str, Any] = {
+    "request_id": "r1",
+    "model": "selavpr-s",
+    "store_version": 3,
+    "degraded": False,
+    "matches": [],
+    "timings_ms": {"total": 1.0},
+    "of_a_later_version": True,
+}
 TOKEN = "a-token-of-some-length"
 
 
@@ -108,6 +118,8 @@ def client(url: str, clock: Clock, **options: Any) -> PlaceClient:
         ([answer(502, b"<html>"), answer(200, GOOD)], [0.25]),
         ([cut, cut, answer(200, GOOD)], [0.25, 0.5]),
         ([error(503, "overloaded", Retry_After="nonsense"), answer(200, GOOD)], [0.25]),
+        ([error(503, "overloaded", Retry_After="0")] * 2 + [answer(200, GOOD)], [0.25, 0.25]),
+        ([error(429, "x", Retry_After=formatdate(0, usegmt=True)), answer(200, GOOD)], [0.25]),
     ],
 )
 def test_query_is_sent_again_until_somebody_takes_it(replies: list[Reply], waits: list[float]) -> None:
@@ -122,13 +134,38 @@ def test_query_is_sent_again_until_somebody_takes_it(replies: list[Reply], waits
 
 @pytest.mark.parametrize(
     "reply",
-    [error(503, "overloaded"), error(503, "overloaded", Retry_After="86400"), cut, answer(504, b"")],
+    [
+        error(503, "overloaded"),
+        error(503, "overloaded", Retry_After="0"),
+        error(503, "overloaded", Retry_After="86400"),
+        error(503, "overloaded", Retry_After=formatdate(time.time() + 86400, usegmt=True)),
+        cut,
+        answer(504, b""),
+    ],
 )
 def test_query_that_nobody_takes_ends_with_a_named_error(reply: Reply) -> None:
     clock = Clock()
     with Server(reply).running() as server, pytest.raises(ServiceUnavailable, match="is it running"):
         client(server.url, clock, patience_s=20.0).query(b"photo")
     assert sum(clock.waits) <= 20.0
+    assert len(server.seen) <= 20.0 / 0.25 + 1
+
+
+def test_query_that_must_wait_a_day_ends_at_once() -> None:
+    clock = Clock()
+    with (
+        Server(error(503, "overloaded", Retry_After="86400")).running() as server,
+        pytest.raises(ServiceUnavailable, match="overloaded, in words, come again in 86400 s"),
+    ):
+        client(server.url, clock).query(b"photo")
+    assert clock.waits == []
+
+
+def test_query_tried_again_and_again_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with Server(cut, cut, cut, cut, cut, answer(200, GOOD)).running() as server:
+        client(server.url, Clock(), token=TOKEN).query(b"photo")
+    assert caplog.text.count("trying on") == 1
+    assert TOKEN not in caplog.text
 
 
 def test_query_of_no_server_ends_with_a_named_error() -> None:
@@ -170,6 +207,10 @@ def test_refused_photo_is_not_sent_again(status: int) -> None:
         answer(200, b"<html>a shop</html>"),
         answer(200, [1, 2]),
         answer(200, {"some": "api"}),
+        answer(200, {**GOOD, "matches": [{}]}),
+        answer(200, {**GOOD, "timings_ms": {}, "matches": "many"}),
+        answer(200, {**GOOD, "degraded": "no"}),
+        answer(200, b"[" * 1_000_000),
         answer(404, b"nothing"),
         answer(302, b"", Location="http://127.0.0.1:9/"),
         answer(200, b"x" * (17 << 20)),
@@ -195,11 +236,76 @@ def test_token_goes_to_the_service_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/", "127.0.0.1:8000", "http://", "http://user:pw@x/", "file:///etc/x"]
+    "url",
+    [
+        "",
+        "ftp://x/",
+        "127.0.0.1:8000",
+        "http://",
+        "http://user:hunter2@x/",
+        "http://:hunter2@x/",
+        "file:///etc/x",
+        "http://[::1",
+        "http://x:99999",
+        "http://x:eighty",
+        "http://a..b/",
+        f"http://{'a' * 64}.x/",
+        "http://\u2100.x/",
+        "http://x/?",
+        "http://x/#top",
+        "http://x/\r\nHost: y",
+    ],
 )
 def test_url_that_cannot_be_asked_is_refused(url: str) -> None:
-    with pytest.raises(ServiceRefused, match="such as http"):
+    with pytest.raises(ServiceRefused, match="such as http") as caught:
         PlaceClient(url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["first-half\nsecond-half", "first second", "naïve-token", "\x7f"])
+def test_token_that_no_header_carries_is_refused_unseen(token: str) -> None:
+    with pytest.raises(ServiceRefused, match="PLACERAY_TOKEN") as caught:
+        PlaceClient("http://127.0.0.1:9", token=token)
+    assert token not in str(caught.value)
+
+
+def test_token_read_with_its_line_end_is_used_without() -> None:
+    with Server(answer(200, GOOD)).running() as server:
+        client(server.url, Clock(), token=f"{TOKEN}\n").query(b"photo")
+    assert server.seen[0][1]["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_service_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Server(answer(200, GOOD)).running() as proxy, Server(answer(200, GOOD)).running() as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        client(server.url, Clock(), token=TOKEN).query(b"photo")
+        client("http://placeray.invalid", Clock()).query(b"photo")  # what the proxy is there for
+    assert len(server.seen) == len(proxy.seen) == 1
+    assert proxy.seen[0][0].startswith("http://placeray.invalid/")
+
+
+def test_https_where_there_is_none_is_named_at_once() -> None:
+    clock = Clock()
+    with Server(answer(200, GOOD)).running() as server, pytest.raises(BadAnswer, match="certificate"):
+        client(server.url.replace("http:", "https:"), clock).query(b"photo")
+    assert clock.waits == []
+
+
+def test_message_of_the_service_cannot_steer_the_terminal() -> None:
+    body = {"error": {"reason": "trun\x1bcated", "message": "\x1b[2J" + "long " * 10_000}}
+    with Server(answer(422, body)).running() as server, pytest.raises(PhotoRefused) as caught:
+        client(server.url, Clock()).query(b"photo")
+    assert (caught.value.reason + str(caught.value)).isprintable()
+    assert len(str(caught.value)) <= 300
+
+
+def test_info_is_what_the_service_says() -> None:
+    with Server(answer(200, {"rows": 7})).running() as server:
+        assert client(server.url, Clock()).info() == {"rows": 7}
+    assert server.seen[0][0] == "/v1/info"
 
 
 def test_token_over_plain_http_beyond_this_machine_warns(caplog: pytest.LogCaptureFixture) -> None:
@@ -255,6 +361,10 @@ def test_command_line_sends_the_token_from_the_environment(
 
 def test_command_line_names_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--model goes with --store" in run(capsys, "x.jpg", "--url", "http://x", "--model", "m")[2]
+    for url in ("", "http://[::1"):  # the first: of a variable that is not set
+        code, _, said = run(capsys, "x.jpg", "--url", url)
+        assert code == 2
+        assert "no service's URL" in said
     for arguments in (["x.jpg"], ["x.jpg", "--url", "http://x", "--store", "y"]):
         with pytest.raises(SystemExit) as caught:
             main(["query", *arguments])
