@@ -99,7 +99,8 @@ class ExtractWorker:
         extract_ms = (time.perf_counter() - started) * 1e3
         return [
             (descriptors[i], features[i], extract_ms, len(batch))
-            if self._comparable(descriptors[i], features[i])
+            if len(descriptors) == len(features) == len(batch)
+            and self._comparable(descriptors[i], features[i])
             else ModelFault("the model's output does not fit its card or is not finite: load other weights")
             for i in range(len(batch))
         ]
