@@ -69,7 +69,8 @@ def serve_store(
         StoreError: the store cannot be opened, or another model made it.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
     """
-    require_token_beyond_loopback(host, tokens_from_environment(os.environ))
+    tokens = tokens_from_environment(os.environ)
+    require_token_beyond_loopback(host, tokens)
     port = _free_port(host, port)
     # Ray Serve has settings of its own in the environment, read when it is first imported.
     from ray import serve
@@ -93,7 +94,7 @@ def serve_store(
         )
         try:
             serve.run(
-                bind(settings),
+                bind(settings, tokens),
                 name=APPLICATION,
                 route_prefix="/",
                 logging_config={"log_level": "WARNING", "enable_access_log": False},

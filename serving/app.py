@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -20,7 +21,7 @@ from ray.serve.context import _get_global_client
 from models.weights import load_extractor
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
-from serving.tokens import require_token_beyond_loopback, tokens_from_environment
+from serving.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from storage.store import Store
 
 __all__ = ["bind", "build", "checked", "cores"]
@@ -39,11 +40,12 @@ def build(args: dict[str, Any]) -> Application:
         StoreError: the store cannot be opened, or another model made it.
         InsecureBinding: the proxies listen beyond this machine and there is no token.
     """
+    tokens = tokens_from_environment(os.environ)
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         host = client.http_config.host or "127.0.0.1"
-        require_token_beyond_loopback(host, tokens_from_environment(os.environ))
-    return bind(checked(read_settings(args)))
+        require_token_beyond_loopback(host, tokens)
+    return bind(checked(read_settings(args)), tokens)
 
 
 def checked(settings: ServeSettings) -> ServeSettings:
@@ -62,13 +64,21 @@ def checked(settings: ServeSettings) -> ServeSettings:
     return settings.model_copy(update={"model_name": card.model, "store": os.path.abspath(settings.store)})
 
 
-def bind(settings: ServeSettings) -> Application:
-    """Bind the deployments: `Ingress` alone, or with `Extractor`, `Searcher-<number>` and `Reranker`."""
+def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:
+    """Bind the deployments: `Ingress` alone, or with `Extractor`, `Searcher-<number>` and `Reranker`.
+
+    Args:
+        settings: Of the service.
+        tokens: Role of each bearer token; only digests leave this process. None: everyone may ask.
+    """
+    table = TokenTable(tokens) if tokens else None
     slots = settings.max_in_flight + RECEIVING_SLOTS
     ingress = serve.ingress()(IngressReplica)
     application: Application
     if settings.topology == "compact":
-        application = _deployment(ingress, "Ingress", settings.ingress, slots=slots, gpu=True).bind(settings)
+        application = _deployment(ingress, "Ingress", settings.ingress, slots=slots, gpu=True).bind(
+            settings, table
+        )
         return application
     queue = settings.max_queue + settings.max_batch
     extractor = _deployment(ExtractorReplica, "Extractor", settings.extractor, slots=queue, gpu=True)
@@ -81,7 +91,7 @@ def bind(settings: ServeSettings) -> Application:
     reranker = _deployment(RerankerReplica, "Reranker", settings.reranker, slots=queue, gpu=True)
     front = _deployment(ingress, "Ingress", settings.ingress, slots=slots)
     parts = (extractor.bind(settings), searchers, reranker.bind(settings))
-    application = front.bind(settings, *parts)
+    application = front.bind(settings, table, *parts)
     return application
 
 

@@ -93,7 +93,7 @@ class Guard:
         max_receiving: int = 128,
         max_receiving_bytes: int = 256 << 20,
         retry_after_s: int = 1,
-        tokens: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | TokenTable | None = None,
         open_paths: Iterable[str] = ("/healthz", "/readyz"),
         server_echoes_request_id: bool = False,
         on_request: Callable[[str, int | None, str | None, float], None] | None = None,
@@ -107,7 +107,9 @@ class Guard:
         self._max_receiving = max_receiving
         self._max_receiving_bytes = max_receiving_bytes
         self._retry_after = str(retry_after_s).encode()
-        self._tokens = TokenTable(tokens) if tokens else None
+        if tokens is not None and not isinstance(tokens, TokenTable):
+            tokens = TokenTable(tokens) if tokens else None
+        self._tokens = tokens
         self._open_paths = frozenset(open_paths)
         self._server_echoes_request_id = server_echoes_request_id
         self._on_request = on_request

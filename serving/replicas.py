@@ -7,7 +7,6 @@ replica imports only what it runs: a Searcher has no use for torch, which takes 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
@@ -28,7 +27,7 @@ from serving.search_worker import open_search_worker
 from serving.service import Service
 from serving.settings import ServeSettings
 from serving.stages import LocalStages, Stages
-from serving.tokens import tokens_from_environment
+from serving.tokens import TokenTable
 from storage.records import ImageRecord
 from storage.search import WHOLE, Part
 from storage.store import Store
@@ -103,6 +102,7 @@ class IngressReplica:
     def __init__(
         self,
         settings: ServeSettings,
+        tokens: TokenTable | None,
         extractor: DeploymentHandle[Any] | None = None,
         searchers: Sequence[DeploymentHandle[Any]] = (),
         reranker: DeploymentHandle[Any] | None = None,
@@ -115,12 +115,12 @@ class IngressReplica:
         else:
             stages = RemoteStages(extractor, searchers, reranker, metrics)
         gallery = Gallery(Store.open(settings.store), refresh_s=settings.refresh_s)
+        self._tokens = tokens
         self._service = Service(settings, stages, gallery, metrics)
 
     def __serve_build_asgi_app__(self) -> Guard:
         """Return what serves HTTP."""
-        tokens = tokens_from_environment(os.environ)
-        return build_guarded(self._service, tokens=tokens, behind_serve=True)
+        return build_guarded(self._service, tokens=self._tokens, behind_serve=True)
 
 
 def _local_stages(settings: ServeSettings) -> LocalStages:

@@ -32,6 +32,7 @@ from serving.schema import (
     errors,
 )
 from serving.service import Service
+from serving.tokens import TokenTable
 
 __all__ = ["build_guarded", "build_routes"]
 
@@ -40,7 +41,9 @@ STORED_IMAGE = {"cache-control": "private, max-age=300", "x-content-type-options
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
 
 
-def build_guarded(service: Service, *, tokens: Mapping[str, str], behind_serve: bool) -> Guard:
+def build_guarded(
+    service: Service, *, tokens: Mapping[str, str] | TokenTable | None, behind_serve: bool
+) -> Guard:
     """The whole HTTP side: routes behind the guard.
 
     Args:
@@ -222,10 +225,14 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
 
 class _Files:
-    """A folder of small static files with fixed headers, sent whole whatever range is asked for."""
+    """The small files of a folder with fixed headers: those that were there at the start, under their names.
+
+    A file is sent whole whatever range is asked for.
+    """
 
     def __init__(self, folder: Path, headers: dict[str, str]) -> None:
         self._files = StaticFiles(directory=folder)
+        self._names = frozenset(_names(folder))
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -234,16 +241,20 @@ class _Files:
                 message = {**message, "headers": [*message["headers"], *self._headers]}
             await send(message)
 
+        if scope["path"].removeprefix(scope["root_path"] + "/") not in self._names:
+            raise HTTPException(404)
         asked = [(name, value) for name, value in scope["headers"] if name != b"range"]
         await self._files({**scope, "headers": asked}, receive, with_headers)
 
 
 def static_paths() -> list[str]:
     """Every path of the page's files, which need no token."""
-    found = [f"/web/{path.relative_to(WEB)}" for path in WEB.rglob("*") if path.is_file()]
-    base = Path(leaflet.BASE_DIR)
-    found += [f"/web/leaflet/{path.relative_to(base)}" for path in base.rglob("*") if path.is_file()]
-    return found
+    found = [f"/web/{name}" for name in _names(WEB)]
+    return [*found, *(f"/web/leaflet/{name}" for name in _names(Path(leaflet.BASE_DIR)))]
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _add_errors(app: FastAPI) -> None:

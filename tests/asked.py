@@ -40,6 +40,7 @@ class Answer:
 def ask(
     url: str,
     method: str = "GET",
+    /,
     *,
     body: bytes | None = None,
     kind: str | None = None,

@@ -40,7 +40,7 @@ def deployed(store_uri: str, **settings: Any) -> Iterator[str]:
 
     chosen = checked(read_settings({"store": store_uri, "tiles": "", **settings}))
     name = f"placeray-{next(_names)}"
-    serve.run(bind(chosen), name=name, route_prefix="/", logging_config=LOGGING)
+    serve.run(bind(chosen, {}), name=name, route_prefix="/", logging_config=LOGGING)
     try:
         yield name
     finally:

@@ -28,11 +28,6 @@ def log_lines(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, An
     return [line for line in lines if line["event"] == event]
 
 
-# Bodies
-
-
-@pytest.mark.parametrize("chunks", [[], [b""], [b"abc"], [b"a", b"", b"bc"], [b"x" * 1000] * 100])
-@pytest.mark.parametrize("declared", [True, False])
 def only_reasons(counted: list[str]) -> Callable[[str, int | None, str | None, float], None]:
     def note(path: str, status: int | None, reason: str | None, seconds: float) -> None:
         if reason is not None:
@@ -41,6 +36,11 @@ def only_reasons(counted: list[str]) -> Callable[[str, int | None, str | None, f
     return note
 
 
+# Bodies
+
+
+@pytest.mark.parametrize("chunks", [[], [b""], [b"abc"], [b"a", b"", b"bc"], [b"x" * 1000] * 100])
+@pytest.mark.parametrize("declared", [True, False])
 def test_guard_hands_the_whole_body_on_in_one_message(chunks: list[bytes], declared: bool) -> None:
     app = EchoApp()
     length = sum(map(len, chunks)) if declared else None

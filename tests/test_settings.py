@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -77,8 +78,16 @@ def deployments(settings: ServeSettings) -> dict[str, Any]:
                 if hasattr(inner, "_bound_deployment"):
                     visit(inner)
 
-    visit(bind(settings))
+    visit(bind(settings, {}))
     return found
+
+
+def test_tokens_travel_as_digests_only() -> None:
+    token = "a-token-that-nobody-should-see"
+    application = bind(flags(), {token: "read"})
+    table = application._bound_deployment.init_args[1]
+    assert table.role(f"Bearer {token}".encode()) == "read"
+    assert token.encode() not in pickle.dumps(table)
 
 
 def test_compact_is_one_deployment() -> None:
