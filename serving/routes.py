@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-import xstatic.pkg.leaflet as leaflet
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from serving.answer import answer_json
 from serving.exchange import error_body
 from serving.gallery import MAX_PLACES
 from serving.guard import Guard
+from serving.page_files import LEAFLET, WEB, PageFiles, page_headers, static_paths
 from serving.photo_body import read_photo
 from serving.refusal import QueryRefused, Refusal
 from serving.schema import (
@@ -30,13 +25,13 @@ from serving.schema import (
     QueryAnswer,
     Status,
     errors,
+    with_security,
 )
 from serving.service import Service
 from serving.tokens import TokenTable
 
 __all__ = ["build_guarded", "build_routes"]
 
-WEB = Path(str(resources.files("serving"))) / "web"
 STORED_IMAGE = {"cache-control": "private, max-age=300", "x-content-type-options": "nosniff"}
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
 
@@ -59,7 +54,7 @@ def build_guarded(
             service.metrics.error(reason)
 
     return Guard(
-        build_routes(service),
+        build_routes(service, closed=bool(tokens)),
         max_body_bytes=settings.max_body_bytes,
         receive_timeout_s=settings.receive_timeout_s,
         tokens=tokens or None,
@@ -69,17 +64,26 @@ def build_guarded(
     )
 
 
-def build_routes(service: Service) -> FastAPI:
-    """The routes of one service."""
+def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
+    """The routes of one service.
+
+    Args:
+        service: What answers.
+        closed: Whether the guard in front wants tokens; the routes only say so in their description.
+    """
     app = FastAPI(
         title="placeray",
         version="1",
-        description="Where was this photo taken?",
+        description="Where was this photo taken? Every error, also of a path or method that is not named "
+        "here, has the shape of `ErrorAnswer`; every answer has an `x-request-id`.",
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
         redirect_slashes=False,  # the redirect would name whatever host the request named
     )
+    if closed:
+        describe = app.openapi
+        app.openapi = lambda: with_security(describe(), open_paths=OPEN_PATHS)  # type: ignore[method-assign]
     _add_errors(app)
     _add_queries(app, service)
     _add_stored_images(app, service)
@@ -200,61 +204,15 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI, service: Service) -> None:
-    tile_origin = ""
-    if service.settings.tiles:
-        parts = urlsplit(service.settings.tiles.replace("{s}", "*"))
-        tile_origin = f" {parts.scheme}://{parts.netloc}"
-    policy = (
-        f"default-src 'self'; img-src 'self' blob: data:{tile_origin}; style-src 'self'; script-src 'self'; "
-        "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "strict-origin-when-cross-origin",
-        "cache-control": "no-cache",
-    }
+    headers = page_headers(service.settings.tiles)
 
     @app.get("/", include_in_schema=False)
     @app.head("/", include_in_schema=False)
     async def page() -> Response:
         return Response((WEB / "index.html").read_bytes(), media_type="text/html", headers=headers)
 
-    app.mount("/web/leaflet", _Files(Path(leaflet.BASE_DIR), headers))
-    app.mount("/web", _Files(WEB, headers))
-
-
-class _Files:
-    """The small files of a folder with fixed headers: those that were there at the start, under their names.
-
-    A file is sent whole whatever range is asked for.
-    """
-
-    def __init__(self, folder: Path, headers: dict[str, str]) -> None:
-        self._files = StaticFiles(directory=folder)
-        self._names = frozenset(_names(folder))
-        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *self._headers]}
-            await send(message)
-
-        if scope["path"].removeprefix(scope["root_path"] + "/") not in self._names:
-            raise HTTPException(404)
-        asked = [(name, value) for name, value in scope["headers"] if name != b"range"]
-        await self._files({**scope, "headers": asked}, receive, with_headers)
-
-
-def static_paths() -> list[str]:
-    """Every path of the page's files, which need no token."""
-    found = [f"/web/{name}" for name in _names(WEB)]
-    return [*found, *(f"/web/leaflet/{name}" for name in _names(Path(leaflet.BASE_DIR)))]
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    app.mount("/web/leaflet", PageFiles(LEAFLET, headers))
+    app.mount("/web", PageFiles(WEB, headers))
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 __all__ = [
     "IMAGE_BODY",
@@ -16,6 +17,7 @@ __all__ = [
     "QueryAnswer",
     "Status",
     "errors",
+    "with_security",
 ]
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -65,7 +67,7 @@ class LinesAnswer(BaseModel):
     request_id: str
     store_version: int
     image_id: str
-    pairs: list[tuple[float, float, float, float, float]]
+    pairs: list[Annotated[list[float], Field(min_length=5, max_length=5)]]
 
 
 class Place(BaseModel):
@@ -129,6 +131,10 @@ _SAID = {
     500: "A bug; the request id names it in the logs.",
     503: "Overloaded, not ready, or the store cannot be read; come again after `Retry-After` seconds.",
 }
+_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    503: {"Retry-After": {"required": True, "schema": {"type": "integer"}, "description": "seconds"}},
+}
 IMAGE_BODY = {
     "requestBody": {
         "required": True,
@@ -140,7 +146,8 @@ IMAGE_BODY = {
                     "type": "object",
                     "required": ["image"],
                     "properties": {"image": {"type": "string", "format": "binary"}},
-                }
+                },
+                "encoding": {"image": {"contentType": ", ".join(IMAGE_TYPES)}},
             },
         },
     }
@@ -149,12 +156,22 @@ IMAGE_BODY = {
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors that a route can give."""
-    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
     return {
         status: {
             "model": ErrorAnswer,
             "description": _SAID[status],
-            **({"headers": retry} if status == 503 else {}),
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status in statuses
     }
+
+
+def with_security(description: dict[str, Any], *, open_paths: Sequence[str]) -> dict[str, Any]:
+    """Say in an OpenAPI description that every path but the open ones wants a bearer token."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "A token that the operator gave out."}
+    description.setdefault("components", {})["securitySchemes"] = {"bearer": scheme}
+    description["security"] = [{"bearer": []}]
+    for path in open_paths:
+        for operation in description["paths"].get(path, {}).values():
+            operation["security"] = []
+    return description

@@ -16,7 +16,7 @@ from PIL import Image
 
 from models.image import encode_thumbnail
 from serving.engine import QueryEngine
-from serving.routes import static_paths
+from serving.page_files import static_paths
 from storage.store import Store
 from tests.asked import ask, multipart, reason
 from tests.city_store import MODEL, CityStore, copy_rows
