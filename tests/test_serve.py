@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+import torch
 
 from serving.answer import answer_json
 from serving.engine import QueryEngine
@@ -25,8 +26,12 @@ def serve_url(local_ray: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def engine(city_store: CityStore) -> QueryEngine:
-    return QueryEngine.open(city_store.uri)
+def engine(city_store: CityStore) -> Iterator[QueryEngine]:
+    # With as many threads as a replica takes: another number sums in another order, 1e-7 apart.
+    kept = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield QueryEngine.open(city_store.uri)
+    torch.set_num_threads(kept)
 
 
 def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
