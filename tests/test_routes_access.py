@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,13 +179,16 @@ _opened: list[str] | None = None
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if _opened is not None and event == "open" and isinstance(arguments[0], str | bytes):
+    if _opened is None or event != "open" or not isinstance(arguments[0], str | bytes):
+        return
+    thread = threading.current_thread()  # the client's, and those of a Ray of other tests, do not count
+    if thread is not threading.main_thread() and not thread.name.startswith("ray"):
         _opened.append(os.fsdecode(arguments[0]))
 
 
 @pytest.fixture
 def opened(city_store: CityStore, running: Running, image_id: str) -> Iterator[list[str]]:
-    """Every path that this process opens meanwhile; each must lie in a folder of the service."""
+    """Every path that the service opens meanwhile; each must lie in one of its folders."""
     global _opened
     for path in ("/web/app.js", "/web/leaflet/leaflet.js"):  # what is loaded at first is loaded
         assert ask(running.url + path).status == 200
