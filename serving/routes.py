@@ -33,7 +33,7 @@ from serving.tokens import TokenTable
 __all__ = ["build_guarded", "build_routes"]
 
 STORED_IMAGE = {"cache-control": "private, max-age=300", "x-content-type-options": "nosniff"}
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 
 
 def build_guarded(

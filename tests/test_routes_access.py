@@ -44,8 +44,8 @@ TABLE = {
     ("GET", "/v1/places"): GUARDED,
     ("GET", "/v1/info"): GUARDED,
     ("GET", "/metrics"): GUARDED,
-    ("GET", "/openapi.json"): GUARDED,
-    ("HEAD", "/openapi.json"): GUARDED,
+    ("GET", "/openapi.json"): OPEN,
+    ("HEAD", "/openapi.json"): OPEN,
 }
 
 
