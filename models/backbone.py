@@ -15,6 +15,7 @@ from timm.layers.mlp import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["PATCH_PX", "AdaptedViT", "Adapter", "Architecture", "token_grid", "untrained_adapters"]
 
@@ -124,13 +125,18 @@ def untrained_adapters(architecture: Architecture) -> nn.ModuleList:
 
 
 class AdaptedViT(nn.Module):
-    """A frozen DINOv2 vision transformer with trainable adapters in each block."""
+    """A frozen DINOv2 vision transformer with trainable adapters in each block.
+
+    Attributes:
+        activation_checkpointing: Compute blocks again in the backward pass instead of keeping their inside.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.vit = _build_vit(architecture).requires_grad_(False)
         self.adapters = untrained_adapters(architecture)
+        self.activation_checkpointing = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the patch tokens after the last norm.
@@ -148,7 +154,11 @@ class AdaptedViT(nn.Module):
         patches = self.vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
         tokens = self._with_positions(patches, height, width)
         for adapters, block in zip(self.adapters, self.vit.blocks, strict=True):
-            tokens = adapters(block, tokens)
+            # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(adapters, block, tokens, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = adapters(block, tokens)
         tokens = self.vit.norm(tokens)[:, 1 + self.architecture.registers :]
         return tokens.reshape(len(images), height, width, -1)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""The embedded default: frozen ImageNet EfficientNet-Lite0 features, nothing to download or train.
+"""The embedded default: frozen ImageNet EfficientNet-Lite0 features; adapters and a local head on request.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; Lite0
 leaves out squeeze-and-excitation and swish.
@@ -6,37 +6,108 @@ leaves out squeeze-and-excitation and swish.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from models.adapters import conv_adapters, up_head
 from models.selavpr import generalized_mean
 from storage.card import Preprocessing
 
-__all__ = ["EfficientNetLite0"]
+__all__ = ["ADAPTER_STAGES", "EfficientNetLite0"]
 
 _LOCAL_STRIDE = 16
 # The last of the blocks whose output has a sixteenth of the input's side.
 _LOCAL_STAGE = 4
+_STAGE_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
+_GEM_P = 3.0
+# From an eighth of the input's side on: the stages before are most of the cost of a backward pass, and what
+# they see, edges and colours, is the same everywhere.
+ADAPTER_STAGES = (2, 3, 4, 5, 6)
 
 
 class EfficientNetLite0(nn.Module):
-    """Global and local features of timm's `tf_efficientnet_lite0` without its classifier."""
+    """Global and local features of timm's `tf_efficientnet_lite0` without its classifier.
 
-    name = "efficientnet-lite0"
+    As made, nothing in it is trained. `add_adapters` and `add_local_head` put trainable parts on it that
+    change nothing by themselves; the network under them stays frozen, its batch statistics included.
+
+    Attributes:
+        adapters: Residual bottlenecks by stage, or None.
+        gem_p: (1,) float, the learnt exponent of the generalized mean; None: 3.
+        local_head: The up-convolution head, or None.
+        min_similarity: The similarity from which mutual neighbours count. Part of what is saved.
+        activation_checkpointing: Compute maps again in the backward pass instead of keeping them.
+    """
+
     descriptor_dim = 1280
-    feature_dim = 112
-    # With 196 coarse features a plain count is noisy: similar cells alone tell places apart.
-    min_similarity: float | None = 0.6
+    feature_dim = _STAGE_CHANNELS[_LOCAL_STAGE]
 
     backbone: Any
+    adapters: nn.ModuleDict | None
+    local_head: nn.Module | None
 
-    def __init__(self) -> None:
+    def __init__(self, *, adapter_stages: Sequence[int] = (), local_head: bool = False) -> None:
         super().__init__()
         self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
         self.requires_grad_(False)
+        self.adapters, self.local_head = None, None
+        self.gem_p: nn.Parameter | None = None
+        # With 196 coarse features a plain count is noisy: similar cells alone tell places apart.
+        self.min_similarity: float | None = 0.6
+        self.activation_checkpointing = False
+        if adapter_stages:
+            self.add_adapters(adapter_stages)
+        if local_head:
+            self.add_local_head()
+
+    @property
+    def name(self) -> str:
+        """Architecture name for the card."""
+        trained = self.adapters is not None or self.local_head is not None
+        return "efficientnet-lite0" + "-adapted" * trained
+
+    @property
+    def adapter_stages(self) -> tuple[int, ...]:
+        """Return the stages that have an adapter behind them, in order."""
+        return tuple(int(stage) for stage in self.adapters) if self.adapters is not None else ()
+
+    def add_adapters(self, stages: Sequence[int] = ADAPTER_STAGES) -> None:
+        """Put untrained adapters and a trainable pooling exponent on a model that has none.
+
+        Args:
+            stages: After which of the stages 0..6; untrained adapters change nothing.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if not stages or not set(stages) <= set(range(len(_STAGE_CHANNELS))):
+            raise ValueError(f"stages {list(stages)} are not some of 0 to {len(_STAGE_CHANNELS) - 1}")
+        if self.adapters is None:
+            device = self.backbone.conv_stem.weight.device
+            self.adapters = conv_adapters({i: _STAGE_CHANNELS[i] for i in sorted(set(stages))}).to(device)
+            self.gem_p = nn.Parameter(torch.full((1,), _GEM_P, device=device))
+
+    def add_local_head(self) -> None:
+        """Put an untrained local head on a model that has none, to train it.
+
+        The head starts as interpolation, and the training loss knows no floor: with a head every mutual
+        neighbour counts, until `min_similarity` is set to what a validation split chooses.
+        """
+        if self.local_head is None:
+            self.local_head = up_head(self.feature_dim).to(self.backbone.conv_stem.weight.device)
+            self.min_similarity = None
+
+    def train(self, mode: bool = True) -> EfficientNetLite0:
+        """Switch the trained parts; batch normalisation of the frozen network never learns."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of local features for an input size.
@@ -48,7 +119,8 @@ class EfficientNetLite0(nn.Module):
             if side <= 0 or side % 32:
                 below = max(32, side // 32 * 32)
                 raise ValueError(f"input {name} {side} is not a multiple of 32: use {below} or {below + 32}")
-        return height // _LOCAL_STRIDE, width // _LOCAL_STRIDE
+        rows, columns = height // _LOCAL_STRIDE, width // _LOCAL_STRIDE
+        return (2 * rows - 1, 2 * columns - 1) if self.local_head is not None else (rows, columns)
 
     def default_preprocessing(self) -> Preprocessing:
         """Return 224 x 224, antialiased, scaled to -1..1."""
@@ -62,15 +134,47 @@ class EfficientNetLite0(nn.Module):
 
         Returns:
             descriptors: (B, 1280) float32, unit L2 norm.
-            features: (B, h / 16, w / 16, 112) float32, unit L2 norm per cell.
+            features: (B, H, W, 112) float32, unit L2 norm per cell; H, W as `grid` says.
         """
+        local, last = self._maps(images)
+        return self._pooled(last), self._features(local)
+
+    def describe(self, images: Tensor) -> Tensor:
+        """Return the descriptors alone, as `forward` does, for mining: local features are not computed."""
+        return self._pooled(self._maps(images)[1])
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the map local features come from (B, 112, h/16, w/16) and the last (B, 1280, h/32, w/32)."""
+        # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
         net = self.backbone
         maps = net.bn1(net.conv_stem(images))
-        for stage in net.blocks[: _LOCAL_STAGE + 1]:
-            maps = stage(maps)
-        features = F.normalize(maps.permute(0, 2, 3, 1).float(), dim=-1)
-        for stage in net.blocks[_LOCAL_STAGE + 1 :]:
-            maps = stage(maps)
-        maps = net.bn2(net.conv_head(maps)).float()
-        descriptors = F.normalize(generalized_mean(maps.flatten(2).transpose(1, 2), 3.0), dim=-1)
-        return descriptors, features.contiguous()
+        local = maps
+        for index in range(len(net.blocks)):
+            maps = self._recomputed(self._stage, index, maps)
+            if index == _LOCAL_STAGE:
+                local = maps
+        return local, self._recomputed(self._last, 0, maps)
+
+    def _recomputed(self, part: Callable[[int, Tensor], Tensor], index: int, maps: Tensor) -> Tensor:
+        if not (self.activation_checkpointing and maps.requires_grad and torch.is_grad_enabled()):
+            return part(index, maps)
+        # Nothing in it is random.
+        again: Tensor = checkpoint(part, index, maps, use_reentrant=False, preserve_rng_state=False)
+        return again
+
+    def _stage(self, index: int, maps: Tensor) -> Tensor:
+        maps = self.backbone.blocks[index](maps)
+        if self.adapters is not None and str(index) in self.adapters:
+            maps = self.adapters[str(index)](maps)
+        return maps
+
+    def _last(self, _: int, maps: Tensor) -> Tensor:
+        return self.backbone.bn2(self.backbone.conv_head(maps))  # type: ignore[no-any-return]
+
+    def _pooled(self, last: Tensor) -> Tensor:
+        cells = last.float().flatten(2).transpose(1, 2)
+        return F.normalize(generalized_mean(cells, _GEM_P if self.gem_p is None else self.gem_p), dim=-1)
+
+    def _features(self, local: Tensor) -> Tensor:
+        cells = local if self.local_head is None else self.local_head(local)
+        return F.normalize(cells.permute(0, 2, 3, 1).float(), dim=-1).contiguous()

@@ -56,16 +56,16 @@ class SelaVPR(nn.Module):
         backbone: Adapted vision transformer.
         gem_p: (1,) float, the learnt exponent of the generalized mean.
         local_head: The up-convolutions, or None until they are trained.
+        min_similarity: The similarity from which mutual neighbours count; None: all. Part of what is saved.
     """
-
-    # The published features are trained for counting every mutual neighbour.
-    min_similarity: float | None = None
 
     def __init__(self, architecture: Architecture, *, local_head: bool) -> None:
         super().__init__()
         self.backbone = AdaptedViT(architecture)
         self.gem_p = nn.Parameter(torch.full((1,), 3.0))
         self.local_head = LocalHead(architecture.width) if local_head else None
+        # The published features are trained for counting every mutual neighbour.
+        self.min_similarity: float | None = None
 
     @property
     def name(self) -> str:
@@ -73,6 +73,15 @@ class SelaVPR(nn.Module):
         shape = self.backbone.architecture
         size = _WIDTH_NAMES.get((shape.width, shape.depth), f"vit{shape.width}x{shape.depth}")
         return f"selavpr-{size}" + (f"-reg{shape.registers}" if shape.registers else "")
+
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether blocks are computed again in the backward pass instead of kept."""
+        return self.backbone.activation_checkpointing
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        self.backbone.activation_checkpointing = on
 
     @property
     def descriptor_dim(self) -> int:
@@ -119,6 +128,10 @@ class SelaVPR(nn.Module):
         """
         tokens = self.backbone(images)
         return self.descriptors(tokens), self.features(tokens)
+
+    def describe(self, images: Tensor) -> Tensor:
+        """Return the descriptors alone, as `forward` does, for mining: local features are not computed."""
+        return self.descriptors(self.backbone(images))
 
     def descriptors(self, tokens: Tensor) -> Tensor:
         """Pool patch tokens (B, H, W, C) to descriptors (B, C) float32 of unit L2 norm (section 3.1)."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WeightsRejected", "fill", "require_finite", "weights_digest"]
+__all__ = ["WeightsRejected", "fill", "require_finite", "require_fitting", "weights_digest"]
 
 
 class WeightsRejected(Exception):
@@ -17,7 +17,7 @@ class WeightsRejected(Exception):
 
     Attributes:
         reason: Machine-readable: not_a_file, unreadable, unsafe, wrong_layout, missing_tensors,
-            unknown_tensors, wrong_shapes, not_finite, wrong_sha256 or wrong_card.
+            unknown_tensors, wrong_shapes, not_finite, wrong_sha256, wrong_card or other_backbone.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -45,7 +45,17 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
     """
-    wanted = model.state_dict()
+    require_fitting(model.state_dict(), tensors)
+    require_finite(tensors)
+    model.load_state_dict(dict(tensors), assign=True)
+
+
+def require_fitting(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not, by name, shape and dtype, exactly the wanted ones.
+
+    Raises:
+        WeightsRejected: a tensor is missing, unknown or of the wrong shape.
+    """
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     wrong = sorted(
         name
@@ -60,8 +70,6 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 f"{reason.replace('_', ' ')}: {len(names)}, such as {names[0]}: pass a whole checkpoint of "
                 "this kind of model",
             )
-    require_finite(tensors)
-    model.load_state_dict(dict(tensors), assign=True)
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:

