@@ -7,8 +7,8 @@ section 3.4. Both are averaged over the triplets (query, positive, one negative)
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.matching import mutual_nn_mean_similarity
 
@@ -32,10 +32,11 @@ def triplet_loss(query: Tensor, positive: Tensor, negatives: Tensor, *, margin: 
     Raises:
         ValueError: shapes do not fit.
     """
-    if query.ndim != 2 or positive.shape != query.shape or negatives.shape[::2] != query.shape:
+    triplets = query.ndim == 2 and negatives.ndim == 3 and negatives.shape[1] > 0
+    if not triplets or positive.shape != query.shape or negatives.shape[::2] != query.shape:
         raise ValueError(
             f"query {tuple(query.shape)}, positive {tuple(positive.shape)} and negatives "
-            f"{tuple(negatives.shape)} must be (B, D), (B, D) and (B, N, D)"
+            f"{tuple(negatives.shape)} must be (B, D), (B, D) and (B, N, D), N at least 1"
         )
     losses = [
         F.triplet_margin_loss(query, positive, negatives[:, i], margin=margin, reduction="none")
@@ -48,7 +49,8 @@ def mnn_local_loss(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor
     """Average max(0, s(q, n) - s(q, p)) over triplets of local features.
 
     s is the mean similarity over the mutual nearest neighbours of two images, so a query is pulled towards
-    its positive by those cells that agree on each other, and pushed from a negative that fits better.
+    its positive by those cells that agree on each other, and pushed from a negative that fits better. Only
+    the pairs found are tracked: the similarity of every cell with every other is never held.
 
     Args:
         query: (B, H, W, C) float32, unit L2 norm per cell.
@@ -61,13 +63,17 @@ def mnn_local_loss(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor
     Raises:
         ValueError: shapes do not fit.
     """
-    if query.ndim != 4 or positive.shape != query.shape or negatives.shape[:1] != query.shape[:1]:
+    triplets = query.ndim == 4 and negatives.ndim == 5 and negatives.shape[1] > 0
+    shapes = (positive.shape, negatives.shape[:1] + negatives.shape[2:])
+    if not triplets or shapes != (query.shape, query.shape):
         raise ValueError(
             f"query {tuple(query.shape)}, positive {tuple(positive.shape)} and negatives "
-            f"{tuple(negatives.shape)} must be (B, H, W, C), (B, H, W, C) and (B, N, H, W, C)"
+            f"{tuple(negatives.shape)} must be (B, H, W, C), (B, H, W, C) and (B, N, H, W, C), N at least 1"
         )
     losses = []
-    for one, good, bad in zip(query, positive, negatives, strict=True):
-        similarity = mutual_nn_mean_similarity(one, torch.cat([good[None], bad]))
-        losses.append(F.relu(similarity[1:] - similarity[0]))
+    # Which neighbours are mutual is decided in float32, in mixed precision too: bfloat16 makes ties.
+    with torch.autocast(query.device.type, enabled=False):
+        for one, good, bad in zip(query, positive, negatives, strict=True):
+            similarity = mutual_nn_mean_similarity(one, torch.cat([good[None], bad]))
+            losses.append(F.relu(similarity[1:] - similarity[0]))
     return torch.stack(losses).mean()

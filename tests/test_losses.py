@@ -101,9 +101,33 @@ def test_losses_of_many_queries_are_the_mean_of_each() -> None:
     assert float(together) == pytest.approx(float(sum(each)) / 3, abs=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3, 8), (2, 2, 8), (3, 2, 7)])
-def test_losses_of_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+def test_losses_in_mixed_precision_are_those_of_float32() -> None:
+    query, positive, negatives = (
+        unit(2, 9, 9, 16, seed=6),
+        unit(2, 9, 9, 16, seed=7),
+        unit(2, 2, 9, 9, 16, seed=8),
+    )
+    plain = mnn_local_loss(query, positive, negatives)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = mnn_local_loss(query, positive, negatives)
+        descriptors = triplet_loss(query[0, 0], positive[0, 0], negatives[0].flatten(0, 1)[:9, None, 0])
+    assert float(plain) > 0
+    assert torch.equal(plain, mixed)
+    assert descriptors.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 2, 8), (3, 2, 7), (3, 2, 8, 1), (3, 0, 8)])
+def test_triplet_loss_of_shapes_that_do_not_fit_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
         triplet_loss(unit(3, 8, seed=1), unit(3, 8, seed=2), unit(*shape, seed=3))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 2, 2, 8), (2, 1, 2, 2, 8), (3, 1, 2, 3, 8), (3, 1, 2, 2, 7), (3, 0, 2, 2, 8)]
+)
+def test_local_loss_of_shapes_that_do_not_fit_is_refused(shape: tuple[int, ...]) -> None:
+    query = unit(3, 2, 2, 8, seed=1)
     with pytest.raises(ValueError, match="must be"):
-        mnn_local_loss(unit(3, 2, 2, 8, seed=1), unit(2, 2, 2, 8, seed=2), unit(3, 1, 2, 2, 8, seed=3))
+        mnn_local_loss(query, query, unit(*shape, seed=3))
+    with pytest.raises(ValueError, match="must be"):
+        mnn_local_loss(query, query[:2], query[:, None])
