@@ -39,7 +39,7 @@ THROUGHPUT_MODE = {
 SERVICES: dict[str, tuple[list[str], dict[str, str]]] = {
     "compact": ([], {}),
     "compact, batch 1": (["--max-batch", "1"], {}),
-    "compact, one thread": (["--threads", "1"], {}),
+    "compact, all cores": (["--threads", str(os.cpu_count())], {}),
     "split": (["--topology", "split"], {}),
     "compact, throughput mode": ([], THROUGHPUT_MODE),
     "split, throughput mode": (["--topology", "split"], THROUGHPUT_MODE),

@@ -117,12 +117,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     setting("request-timeout-s", "default: 30", type=float, metavar="S")
     setting("receive-timeout-s", "for a body to come; default: 5", type=float, metavar="S")
     setting("max-body-mib", "default: 16", type=float, metavar="MIB")
-    setting("threads", "of the model in each process; default: all cores", type=_positive, metavar="N")
+    setting("threads", "of the model in each process; default: half the cores", type=_positive, metavar="N")
     setting("tiles", "URL template of street tiles; '' for none", metavar="URL")
     setting("log-file", "append logs there; '-': stderr; default: a new file", metavar="FILE")
     for role in ("ingress", "extractor", "searcher", "reranker"):
         setting(f"{role}-replicas", "N, or MIN..MAX to scale with the load", type=_range, metavar="N")
-    for role in ("ingress", "extractor", "reranker"):
+    for role in ("ingress", "extractor", "searcher", "reranker"):
         setting(f"{role}-gpus", "share of a GPU for each replica", type=float, metavar="X")
 
 

@@ -71,11 +71,12 @@ def serve_store(
     """
     tokens = tokens_from_environment(os.environ)
     require_token_beyond_loopback(host, tokens)
-    port = _free_port(host, port)
+    own = "RAY_ADDRESS" not in os.environ
+    port = _free_port(host, port) if own else port
     # Ray Serve has settings of its own in the environment, read when it is first imported.
     from ray import serve
 
-    from serving.app import bind, checked, cores
+    from serving.app import bind, checked, cores, listening
 
     settings = checked(settings)
     stop = stop or threading.Event()
@@ -93,6 +94,11 @@ def serve_store(
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         try:
+            if listening() != (host, port):
+                raise NoPort(
+                    "Serve runs on this cluster already, with another address: stop it (`serve shutdown`), "
+                    "or add the service to it with `serve deploy`"
+                )
             serve.run(
                 bind(settings, tokens),
                 name=APPLICATION,
@@ -104,7 +110,10 @@ def serve_store(
                 stop.wait()
         finally:
             with quiet_stderr():  # the controller's own end is reported as the failure of a task
-                serve.shutdown()  # type: ignore[no-untyped-call]
+                if own:
+                    serve.shutdown()  # type: ignore[no-untyped-call]
+                else:  # a cluster's Serve may have other applications
+                    serve.delete(APPLICATION)
 
 
 @contextlib.contextmanager

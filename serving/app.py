@@ -24,7 +24,7 @@ from serving.settings import Scale, ServeSettings, read_settings
 from serving.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from storage.store import Store
 
-__all__ = ["bind", "build", "checked", "cores"]
+__all__ = ["bind", "build", "checked", "cores", "listening"]
 
 # Bodies that are still coming hold a slot of Serve's too, beside the queries under way.
 RECEIVING_SLOTS = 160
@@ -41,11 +41,18 @@ def build(args: dict[str, Any]) -> Application:
         InsecureBinding: the proxies listen beyond this machine and there is no token.
     """
     tokens = tokens_from_environment(os.environ)
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is not None:
-        host = client.http_config.host or "127.0.0.1"
-        require_token_beyond_loopback(host, tokens)
+    address = listening()
+    if address is not None:
+        require_token_beyond_loopback(address[0], tokens)
     return bind(checked(read_settings(args)), tokens)
+
+
+def listening() -> tuple[str, int] | None:
+    """Return host and port that the Serve at hand listens on; None where no Serve runs."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    return client.http_config.host or "127.0.0.1", int(client.http_config.port)
 
 
 def checked(settings: ServeSettings) -> ServeSettings:

@@ -128,7 +128,7 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
     extractor = _load(settings)
     if extractor.device.type == "cpu":
         replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
-        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // replicas))
+        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
     return ExtractWorker(extractor, max_batch=settings.max_batch, max_queue=settings.max_queue)
 
 

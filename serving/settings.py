@@ -64,7 +64,8 @@ class ServeSettings(BaseModel):
         request_timeout_s: A query that takes longer gets 503.
         receive_timeout_s: A body that takes longer to come gets 408.
         max_body_mib: A larger body gets 413.
-        threads: Threads of the model in each replica; 0 takes every core Ray gave, or all of a small machine.
+        threads: Threads of the model in each replica; 0 shares half of a machine's cores among them, because
+            the other half decodes, searches, re-ranks and speaks HTTP (measured, benchmarks/README.md).
         tiles: URL template of street tiles for the page; empty for none.
         tiles_attribution: Shown on the map.
         log_file: Append the logs there instead of writing them to stderr.

@@ -195,6 +195,16 @@ def test_half_sent_uploads_do_not_hold_the_service(
         print(f"the last 408 after {time.monotonic() - started:.1f} s")
 
 
+def test_slow_headers_do_not_hold_the_service(serve_url: str, city_store: CityStore) -> None:
+    port = int(serve_url.rsplit(":", 1)[1])
+    photo = city_store.queries[0].read_bytes()
+    with deployed(city_store.uri), contextlib.ExitStack() as stack:
+        for _ in range(200):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(b"POST /v1/query HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        assert [query(serve_url, photo).status_code for _ in range(20)] == [200] * 20
+
+
 def test_oversized_uploads_are_refused_while_others_are_answered(
     serve_url: str, city_store: CityStore
 ) -> None:
