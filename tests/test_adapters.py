@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.adapters import ConvAdapter, UpHead
 from models.backbone import Architecture
 from models.efficientnet import ADAPTER_STAGES, EfficientNetLite0
+from models.losses import mnn_local_loss, triplet_loss
 from models.selavpr import SelaVPR
 from models.tensors import WeightsRejected
 from models.trainable import restore_trainable, trainable_parameters, trainable_state
@@ -144,6 +145,22 @@ def test_training_mode_gives_the_evaluation_s_output() -> None:
     with torch.no_grad():
         for a, b in zip(network.eval()(images()), network.train()(images()), strict=True):
             assert torch.equal(a, b)
+
+
+def test_few_steps_on_the_trained_part_lower_the_loss() -> None:
+    network, batch = adapted(trained=False).train(), images(4)
+    optimiser = torch.optim.Adam(trainable_parameters(network).values(), lr=1e-3)
+    losses = []
+    for _ in range(6):
+        descriptors, features = network(batch)
+        loss = triplet_loss(descriptors[:1], descriptors[1:2], descriptors[None, 2:])
+        loss = loss + mnn_local_loss(features[2:3], features[3:], features[None, :2])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] > 0
+    assert losses[-1] < 0.8 * losses[0], losses
 
 
 def tracked(network: nn.Module, parts: list[nn.Module], batch: Tensor) -> list[bool]:

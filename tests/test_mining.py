@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ def places(utm_m: NDArray[np.float64]) -> Places:
     return Places(utm_m, [None] * len(utm_m), [""] * len(utm_m))
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     strategy=st.sampled_from(STRATEGIES),
@@ -125,6 +126,17 @@ def test_too_few_far_photos_in_the_sample_are_filled_from_beyond_25_m() -> None:
         descriptors = unit(rng.normal(size=(len(drawn.database), 4)))
         triplets, _ = mine(drawn, neighbours, state, descriptors[:1], descriptors)
         assert sorted(triplets[0, 2:]) == [50, 51]
+
+
+def test_queries_at_one_place_draw_their_own_negatives() -> None:
+    positions = np.array([[0.0, 0.0]] * 8 + [[100.0 * i, 0.0] for i in range(1, 200)])
+    neighbours = find_neighbours(places(positions[:8]), places(positions))
+    for strategy in STRATEGIES[1:3]:
+        state = MiningState(strategy)
+        drawn = draw_round(neighbours, state)
+        descriptors = np.ones((len(drawn.database), 1))
+        triplets, _ = mine(drawn, neighbours, state, descriptors[:8], descriptors, sampled=20)
+        assert len({tuple(row) for row in triplets[:, 2:].tolist()}) >= 7, strategy
 
 
 def test_weights_decide_how_often_a_query_is_drawn() -> None:

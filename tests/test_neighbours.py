@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -22,6 +22,7 @@ def distances(queries: Places, database: Places) -> NDArray[np.float64]:
     return found
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), spread_m=st.sampled_from([5.0, 40.0, 300.0, 5e6]))
 def test_neighbours_are_those_of_every_distance_written_out(seed: int, spread_m: float) -> None:
     rng = np.random.default_rng(seed)
