@@ -143,8 +143,8 @@ class SearchWorker:
                 LOG.info('{"event": "version", "store_version": %d, "rows": %d}', view.version, view.count)
         except CardMismatch:
             return "another_model"
-        except (StoreError, OSError, ValueError) as error:
-            LOG.warning("the store cannot be followed: %s", error)
+        except Exception:  # whatever it is, this thread must go on, or the answers grow old unnoticed
+            LOG.warning("the store cannot be followed", exc_info=True)
             return "unreadable"
         return None
 

@@ -159,11 +159,12 @@ class IndexPart:
         return [Found(view.version, view.count, view.degraded, hits, numbers) for hits in answers]
 
     def _load(self) -> _Held:
-        committed = self._newest()
+        before = self._newest()
         view = newest_view(self._folder, self.card, self._part)
         view.searcher(self._method_for(view.count))
-        # Read before the view: a commit in between makes the next look load once more, and never too little.
-        return _Held(view, committed)
+        # A commit may have come in between; the one of this view is known by its version.
+        after = self._newest()
+        return _Held(view, after if after.version == view.version else before)
 
     def _newest(self) -> Committed:
         committed = read_committed(self._folder)
