@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,8 +57,9 @@ class RemoteStages:
 
     async def extract(self, image: bytes, *, timeout_s: float) -> Extracted:
         """Decode a photo and run the model."""
-        call = lambda: self._extractor.extract.remote(image, timeout_s)  # noqa: E731
-        reply: Extracted = await self._ask("extract", call)
+        reply: Extracted = await self._ask(
+            "extract", partial(self._extractor.extract.remote, image, timeout_s)
+        )
         return reply
 
     async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
@@ -90,16 +92,18 @@ class RemoteStages:
         self, features: NDArray[np.float32], records: Sequence[ImageRecord], *, timeout_s: float
     ) -> Counted:
         """Count mutual nearest neighbours."""
-        call = lambda: self._reranker.count.remote(features, records, timeout_s)  # noqa: E731
-        reply: Counted = await self._ask("rerank", call)
+        reply: Counted = await self._ask(
+            "rerank", partial(self._reranker.count.remote, features, records, timeout_s)
+        )
         return reply
 
     async def lines(
         self, features: NDArray[np.float32], record: ImageRecord, *, timeout_s: float
     ) -> list[list[float]]:
         """List matched points."""
-        call = lambda: self._reranker.lines.remote(features, record, timeout_s)  # noqa: E731
-        reply: list[list[float]] = await self._ask("rerank", call)
+        reply: list[list[float]] = await self._ask(
+            "rerank", partial(self._reranker.lines.remote, features, record, timeout_s)
+        )
         return reply
 
     async def status(self) -> IndexStatus:
@@ -119,13 +123,13 @@ class RemoteStages:
         version: int | None,
         timeout_s: float,
     ) -> list[Searched]:
-        def call(part: int) -> Callable[[], Awaitable[Searched]]:
-            return lambda: self._searchers[part].search.remote(descriptor, k, version, timeout_s)
-
-        return list(await asyncio.gather(*(self._ask("search", call(part)) for part in parts)))
+        calls = [
+            partial(self._searchers[part].search.remote, descriptor, k, version, timeout_s) for part in parts
+        ]
+        return list(await asyncio.gather(*(self._ask("search", call) for call in calls)))
 
     async def _ask(self, stage: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        return await ask(call, again=lambda: self._metrics.retry(stage))
+        return await ask(call, again=partial(self._metrics.retry, stage))
 
 
 async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]) -> Reply:
