@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-__all__ = ["ProgressLine"]
+__all__ = ["ProgressLine", "clock"]
 
 
 class ProgressLine:
@@ -39,8 +39,13 @@ class ProgressLine:
             self.started = now
         self.done = done
         rate = done / max(now - self.started, 1e-9)
-        left = _clock((total - done) / rate) if done else "?"
-        self.text = f"{self.name}: {done}/{total} images, {rate:.1f}/s, {rejected} rejected, {left} left"
+        left = clock((total - done) / rate) if done else "?"
+        self.show(f"{done}/{total} images, {rate:.1f}/s, {rejected} rejected, {left} left")
+
+    def show(self, text: str) -> None:
+        """Show a line of any other text after the name."""
+        now = time.monotonic()
+        self.text = f"{self.name}: {text}"
         if self.quiet:
             return
         if self.stream.isatty():
@@ -68,7 +73,8 @@ class ProgressLine:
             print(self.text, file=self.stream, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return hours, minutes and seconds as they are read on a clock."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ def measure_recall(
     split: str = "test",
     candidates: int = 100,
     threshold_m: float = 25.0,
+    only: Collection[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Ask the engine for every query of a data set and score the answers.
@@ -116,6 +117,7 @@ def measure_recall(
         split: Which of train, val, test where the data set has them.
         candidates: How many hits are re-ranked.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
+        only: Paths of the queries to ask; by default all.
         progress: Called with (done, total) after each query.
 
     Raises:
@@ -124,8 +126,11 @@ def measure_recall(
     layout = open_dataset(dataset, split=split)
     queries = list_source(layout.queries).sort_by("uri")
     located = queries.filter(pa.compute.is_valid(queries["utm_e"]))
+    if only is not None:
+        located = located.filter(pa.compute.is_in(located["uri"], pa.array(sorted(only), pa.string())))
     if not located.num_rows:
         raise SourceError(f"no query in {layout.queries} has coordinates in its name: nothing can be scored")
+    asked = f"{located.num_rows} of {queries.num_rows} queries" if only is not None else "all queries"
     known = engine.store.known()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
@@ -141,7 +146,7 @@ def measure_recall(
     seconds["wall"] = round(time.perf_counter() - started, 4)
     return Evaluation(
         dataset=layout.name,
-        protocol=f"{threshold_m:g} m in UTM, inclusive; all queries; {candidates} candidates re-ranked",
+        protocol=f"{threshold_m:g} m in UTM, inclusive; {asked}; {candidates} candidates re-ranked",
         model=engine.store.card.model,
         store_version=engine.store.version,
         queries=len(outcomes),
