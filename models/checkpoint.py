@@ -37,7 +37,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, va
         OSError: the file cannot be written, for instance because the disk is full.
     """
     names = list(trainable_parameters(model))
-    tensors = {_TRAINED + name: tensor for name, tensor in trainable_state(model).items()}
+    tensors = {_TRAINED + name: tensor.contiguous() for name, tensor in trainable_state(model).items()}
     for index, state in optimiser.state_dict()["state"].items():
         for key, tensor in state.items():
             tensors[f"{_OPTIMISER}{key}.{names[index]}"] = tensor.detach().cpu().contiguous()

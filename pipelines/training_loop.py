@@ -25,7 +25,6 @@ from models.augment import augment
 from models.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.mining import MiningState, draw_round, mine
 from pipelines.training_data import Photos, TrainingSet
-from pipelines.training_faults import TrainingDiverged
 from pipelines.training_group import WorkerGroup
 from pipelines.training_plan import check_data
 from pipelines.training_settings import TrainingSettings
@@ -259,11 +258,6 @@ class TrainingLoop:
             self._advance(step=self.progress.step + 1)
             if since == _LOG_EVERY or number == len(batches):
                 triplet, local = (sums / since).tolist()
-                if not np.isfinite(triplet + local):
-                    raise TrainingDiverged(
-                        f"the loss at step {self.progress.step} is {triplet + local:g}: give a smaller "
-                        "--learning-rate, or fp32 for --precision"
-                    )
                 seconds = time.perf_counter() - started
                 self._log_step(triplet, local, since * batch * triplets.shape[1] / seconds, mining_s)
                 sums, since, started = np.zeros(2), 0, time.perf_counter()

@@ -88,7 +88,8 @@ class TrainingSettings:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        at_least_one: tuple[str, ...] = ("epochs", "patience", "queries_per_epoch", "queries_per_round", "sampled", "batch")
+        at_least_one: tuple[str, ...] = ("epochs", "patience", "queries_per_epoch", "queries_per_round")
+        at_least_one += ("sampled", "batch")
         at_least_one += ("accumulate", "negatives", "val_queries", "val_candidates")
         for name in at_least_one:
             if getattr(self, name) < 1:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.losses import mnn_local_loss, triplet_loss
 from models.trainable import trainable_parameters
+from pipelines.training_faults import TrainingDiverged
 from pipelines.training_group import WorkerGroup
 from pipelines.training_settings import TrainingSettings
 from storage.card import Preprocessing
@@ -51,13 +52,13 @@ class TrainingStep:
     def describe(self, photos: Photos) -> Tensor:
         """Return descriptors (n, D) float32 of prepared photos (n, h, w, 3), without local features."""
         with torch.inference_mode(), self._precision():
-            return self.model.describe(self._input(photos)).float()  # type: ignore[no-any-return]
+            return _finite(self.model.describe(self._input(photos)).float())
 
     def extract(self, photos: Photos) -> tuple[Tensor, Tensor]:
         """Return descriptors (n, D) and features (n, H, W, C) float32 of prepared photos (n, h, w, 3)."""
         with torch.inference_mode(), self._precision():
             descriptors, features = self.model(self._input(photos))
-        return descriptors.float(), features.float()
+        return _finite(descriptors.float()), features.float()
 
     def backward(self, parts: list[Photos], total: int) -> tuple[float, float]:
         """Add up the gradient of the mean loss over one global batch.
@@ -96,7 +97,7 @@ class TrainingStep:
             negatives = rows[2 * count :].reshape(count, views - 2, *rows.shape[1:])
             return rows[:count], rows[count : 2 * count], negatives
 
-        triplet = triplet_loss(*split(descriptors), margin=self._settings.margin)
+        triplet = triplet_loss(*split(_finite(descriptors)), margin=self._settings.margin)
         if not self._settings.local_weight and self.model.local_head is None:
             return triplet, torch.zeros((), device=self.group.device)
         return triplet, mnn_local_loss(*split(features))
@@ -110,6 +111,14 @@ class TrainingStep:
         """Normalise (n, h, w, 3) prepared photos to (n, 3, h, w) float32 on the device."""
         images = torch.from_numpy(photos).to(self.group.device).permute(0, 3, 1, 2).float()
         return ((images - self._mean) / self._scale).contiguous(memory_format=torch.channels_last)
+
+
+def _finite(descriptors: Tensor) -> Tensor:
+    if not bool(torch.isfinite(descriptors.detach()).all()):
+        raise TrainingDiverged(
+            "descriptors are no numbers any more: give a smaller --learning-rate, or fp32 for --precision"
+        )
+    return descriptors
 
 
 class _Trained(nn.Module):

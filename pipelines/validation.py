@@ -74,7 +74,8 @@ def validation_set(
     rows = np.arange(len(queries))
     if most < len(rows):
         rows = np.sort(np.random.default_rng((seed, 1)).choice(rows, most, replace=False))
-    return ValidationSet(rows, len(database), tuple(frozenset(near.positives(int(row)).tolist()) for row in rows))
+    positives = tuple(frozenset(near.positives(int(row)).tolist()) for row in rows)
+    return ValidationSet(rows, len(database), positives)
 
 
 def recall_of(

@@ -1,0 +1,216 @@
+"""Proof that fine-tuning learns, on two cores in under an hour each. Writes results/finetune.json.
+
+    python -m benchmarks.prove_finetune demo            train on one generated city, evaluate on another
+    python -m benchmarks.prove_finetune vit             a small random ViT learns a tiny set by heart
+    python -m benchmarks.prove_finetune corridor --photos DIR    first half of a real route to second half
+    python -m benchmarks.prove_finetune forgetting --photos DIR  what the city's weights lose on real photos
+
+DIR is a data set in the standard layout with database/ and queries/ whose file names carry metres along a
+route, such as Corridor (Milford 2013) from VPR-Bench. `forgetting` uses the weights that `demo` left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.backbone import Architecture
+from models.selavpr import SelaVPR
+from models.weights import save_weights
+from pipelines.demo_city import draw_city
+from pipelines.evaluate import evaluate
+from pipelines.finetune import finetune
+from pipelines.sources import list_source, open_dataset
+from pipelines.training_settings import TrainingSettings
+
+RESULTS = Path(__file__).parent / "results" / "finetune.json"
+TRAIN_SEED, VAL_SEED, TEST_SEED = 1, 2, 0
+DATABASE, QUERIES = 480, 240
+# Three passes over the queries of the training city; the defaults are the published ones otherwise.
+STANDARD = TrainingSettings(epochs=3, queries_per_round=120)
+# Adapters only behind the map that local features come from: re-ranking stays what it was.
+CAREFUL = TrainingSettings(epochs=2, queries_per_round=120, adapter_stages=(5, 6), local_weight=0.0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("demo", "corridor", "forgetting", "vit"))
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="data set of real photos along a route")
+    parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
+    args = parser.parse_args()
+    if args.what in ("corridor", "forgetting") and (args.photos is None or not args.photos.is_dir()):
+        parser.error(f"{args.what} needs real photos: give their folder with --photos")
+    args.work.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    result = {"demo": demo, "corridor": corridor, "forgetting": forgetting, "vit": vit}[args.what](args)
+    result |= {
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "command": f"python -m benchmarks.prove_finetune {args.what}"
+        + (" --photos DIR" if args.photos else ""),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(results | {args.what: result}, indent=2, sort_keys=True) + "\n")
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def demo(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on one city, choose on a second, evaluate on a third that neither training nor choosing saw."""
+    city = {seed: _city(args.work, seed) for seed in (TRAIN_SEED, VAL_SEED, TEST_SEED)}
+    before = _recall(city[TEST_SEED], None)
+    result: dict[str, Any] = {"before": before, "cities": [TRAIN_SEED, VAL_SEED, TEST_SEED]}
+    for name, settings in (("standard", STANDARD), ("careful", CAREFUL)):
+        weights = _trained(args.work, name, settings, city[TRAIN_SEED], "test", city[VAL_SEED], "test")
+        after = _recall(city[TEST_SEED], weights)
+        result[name] = {"after": after, "gain": _gain(before, after), "settings": _short(settings)}
+        _table(f"generated city {TEST_SEED}, {name}", before, after)
+    return result
+
+
+def corridor(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on the first half of a route, its last quarter choosing; evaluate on the second half."""
+    halves = _halves(args.photos, args.work / "halves")
+    before = _recall(halves, None)
+    result: dict[str, Any] = {"before": before}
+    for name, settings in (("standard", STANDARD), ("careful", CAREFUL)):
+        weights = _trained(args.work, f"corridor-{name}", settings, halves, "train", halves, "val")
+        after = _recall(halves, weights)
+        result[name] = {"after": after, "gain": _gain(before, after), "settings": _short(settings)}
+        _table(f"second half, {name}", before, after)
+    return result
+
+
+def forgetting(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate the weights trained on a generated city on all real photos."""
+    before = _recall(args.photos, None)
+    result: dict[str, Any] = {"before": before}
+    for name in ("standard", "careful"):
+        weights = args.work / f"{name}.safetensors"
+        if not weights.exists():
+            sys.exit(f"{weights} is not there: run `python -m benchmarks.prove_finetune demo` first")
+        after = _recall(args.photos, weights)
+        result[name] = {"after": after, "gain": _gain(before, after)}
+        _table(f"real photos, {name}", before, after)
+    return result
+
+
+def vit(args: argparse.Namespace) -> dict[str, Any]:
+    """Show that the ViT path trains: random frozen weights, adapters, a set to learn by heart."""
+    torch.manual_seed(0)
+    start = args.work / "random-vit.safetensors"
+    if not start.exists():
+        model = SelaVPR(Architecture(width=96, depth=4, num_heads=3, mlp_width=384), local_head=True)
+        # New blocks scale what they add by next to nothing, and what adapters add with it.
+        for name, weights in model.named_parameters():
+            if name.endswith("gamma"):
+                weights.data.fill_(1.0)
+        save_weights(start, model)
+    tiny = _tiny(_city(args.work, TRAIN_SEED), args.work / "tiny", places=8)
+    settings = TrainingSettings(
+        model=str(start), image_size=(112, 112), epochs=60, patience=60, learning_rate=1e-3, batch=8
+    )
+    weights = _trained(args.work, "vit", settings, tiny, "train", tiny, "val")
+    before, after = (
+        evaluate(tiny, model=str(model), image_size=(112, 112), split="val")["recall"]
+        for model in (start, weights)
+    )
+    _table("a tiny set, learnt by heart", before, after)
+    return {"before": before, "after": after, "settings": _short(settings)}
+
+
+def _city(work: Path, seed: int) -> Path:
+    folder = work / f"city{seed}"
+    draw_city(folder, seed=seed, database_images=DATABASE, query_images=QUERIES)
+    return folder
+
+
+def _halves(photos: Path, folder: Path) -> Path:
+    """Cut a route in two by its longer axis: train and val from the first half, test is the second."""
+    layout = open_dataset(photos)
+    for side in ("database", "queries"):
+        listing = list_source(getattr(layout, side)).to_pylist()
+        spans = {axis: [row[axis] for row in listing] for axis in ("utm_e", "utm_n")}
+        axis = max(spans, key=lambda name: max(spans[name]) - min(spans[name]))
+        first, last = min(spans[axis]), max(spans[axis])
+        for row in listing:
+            along = (row[axis] - first) / (last - first)
+            split = "train" if along <= 0.375 else "val" if along <= 0.5 else "test"
+            target = folder / "images" / split / side
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(row["uri"], target)
+    return folder
+
+
+def _tiny(city: Path, folder: Path, *, places: int) -> Path:
+    """Take a few queries far apart, and one database photo near each; train and val are the same."""
+    layout = open_dataset(city)
+    database = list_source(layout.database).to_pylist()
+    chosen: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for query in list_source(layout.queries).to_pylist():
+        nearest = min(database, key=lambda row: _metres(row, query))
+        apart = all(_metres(nearest, other) > 60 for _, other in chosen)
+        if apart and _metres(nearest, query) <= 10 and len(chosen) < places:
+            chosen.append((query, nearest))
+    for split in ("train", "val"):
+        for side, rows in (("queries", [q for q, _ in chosen]), ("database", [d for _, d in chosen])):
+            target = folder / "images" / split / side
+            target.mkdir(parents=True, exist_ok=True)
+            for row in rows:
+                shutil.copy(row["uri"], target)
+    return folder
+
+
+def _metres(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return float(((one["utm_e"] - other["utm_e"]) ** 2 + (one["utm_n"] - other["utm_n"]) ** 2) ** 0.5)
+
+
+def _trained(
+    work: Path, name: str, settings: TrainingSettings, train: Path, split: str, val: Path, val_split: str
+) -> Path:
+    weights = work / f"{name}.safetensors"
+    if not weights.exists():
+        finetune(train, weights, settings=settings, split=split, val=val, val_split=val_split)
+    return weights
+
+
+def _recall(dataset: Path, weights: Path | None) -> dict[str, dict[str, float]]:
+    recall: dict[str, dict[str, float]] = evaluate(dataset, model=str(weights) if weights else None)["recall"]
+    return recall
+
+
+def _gain(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> dict[str, Any]:
+    return {
+        stage: {k: round(after[stage][k] - before[stage][k], 2) for k in before[stage]} for stage in before
+    }
+
+
+def _short(settings: TrainingSettings) -> dict[str, Any]:
+    default = TrainingSettings().to_dict()
+    return {
+        name: value
+        for name, value in settings.to_dict().items()
+        if value != default[name] and name != "model"
+    }
+
+
+def _table(title: str, before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> None:
+    print(f"\n{title}\n{'':<20}" + "".join(f"{'R@' + k:>16}" for k in before["global"]))
+    for stage in before:
+        cells = "".join(f"{before[stage][k]:>7.1f} -> {after[stage][k]:>5.1f}" for k in before[stage])
+        print(f"{stage:<20}{cells}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
