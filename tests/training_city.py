@@ -23,13 +23,15 @@ def write_split(folder: Path, split: str, *, places: int, seed: int, note: str =
     for place in range(places):
         coarse = rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)
         day = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        pixels = np.asarray(day, np.float32) * np.array([0.8, 0.35, 0.25]) + rng.normal(0, 12, (SIDE, SIDE, 3))
+        noise = rng.normal(0, 12, (SIDE, SIDE, 3))
+        pixels = np.asarray(day, np.float32) * np.array([0.8, 0.35, 0.25]) + noise
         night = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
         for side, photo, shift_m in (("database", day, 0.0), ("queries", night, 3.0)):
             target = folder / "images" / split / side
             target.mkdir(parents=True, exist_ok=True)
             east = f"{601_000 + place * PLACE_M + shift_m:.2f}"
-            name = f"@{east}@5339000.00@33@U@48.2@16.3@p{place:03d}@@0@@@@@{note if side == 'queries' else ''}@"
+            mark = note if side == "queries" else ""
+            name = f"@{east}@5339000.00@33@U@48.2@16.3@p{place:03d}@@0@@@@@{mark}@"
             photo.save(target / f"{name}.png")
     return folder
 

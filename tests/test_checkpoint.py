@@ -1,0 +1,96 @@
+"""Checkpoints of training: everything comes back, and nothing else is let in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from models.backbone import Architecture
+from models.checkpoint import load_checkpoint, read_trained, save_checkpoint
+from models.selavpr import SelaVPR
+from models.tensors import WeightsRejected
+from models.trainable import trainable_parameters, trainable_state
+
+VALUES = {"step": 3, "nested": {"list": [1, 2.5, None]}}
+
+
+def make(width: int = 16) -> tuple[SelaVPR, AdamW]:
+    torch.manual_seed(width)
+    model = SelaVPR(Architecture(width=width, depth=1, num_heads=2, mlp_width=32), local_head=True)
+    return model, AdamW(trainable_parameters(model).values(), lr=1e-2)
+
+
+def step(model: SelaVPR, optimiser: AdamW) -> None:
+    descriptors, features = model(torch.rand(2, 3, 28, 28))
+    (descriptors.square().sum(0)[:3].sum() + features[..., 0].sum()).backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, SelaVPR, AdamW]:
+    model, optimiser = make()
+    step(model, optimiser)
+    step(model, optimiser)
+    save_checkpoint(tmp_path / "state", model, optimiser, VALUES)
+    return tmp_path / "state", model, optimiser
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_restored_run_takes_the_very_same_next_step(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+    path, model, optimiser = saved
+    other, fresh = make()
+    torch.manual_seed(12345)
+    assert load_checkpoint(path, other, fresh) == VALUES
+    drawn = torch.rand(3)
+    load_checkpoint(path, model, optimiser)  # the random state of that moment again
+    assert torch.equal(torch.rand(3), drawn)
+    for one, its in ((model, optimiser), (other, fresh)):
+        load_checkpoint(path, one, its)
+        step(one, its)
+    assert same(trainable_state(model), trainable_state(other))
+
+
+def test_trained_tensors_alone_can_be_read(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+    path, model, _ = saved
+    other, _ = make()
+    assert not same(trainable_state(model), trainable_state(other))
+    assert read_trained(path, other) == VALUES
+    assert same(trainable_state(model), trainable_state(other))
+
+
+def test_the_frozen_part_is_not_in_it(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+    path, model, _ = saved
+    trained = sum(tensor.numel() * 4 for tensor in trainable_parameters(model).values())
+    assert path.stat().st_size < 3 * trained + 30_000
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+    other, fresh = make(width=32)
+    with pytest.raises(WeightsRejected, match="shapes"):
+        load_checkpoint(saved[0], other, fresh)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "missing", "plain"])
+def test_a_damaged_file_is_refused(saved: tuple[Path, SelaVPR, AdamW], damage: str) -> None:
+    path, model, optimiser = saved
+    content = path.read_bytes()
+    if damage == "plain":
+        import safetensors.torch
+
+        safetensors.torch.save_file({"x": torch.zeros(1)}, path)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no tensors"}[damage])
+    before = trainable_state(model)
+    with pytest.raises(WeightsRejected, match="another"):
+        load_checkpoint(path, model, optimiser)
+    assert same(trainable_state(model), before)
