@@ -1,0 +1,109 @@
+"""The log of a run: complete, readable, and right after a crash."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+from pipelines.progress import ProgressLine
+from pipelines.training_log import TrainingLog, read_rows
+
+
+def row(step: int, loss: float) -> dict[str, Any]:
+    return {
+        "kind": "step",
+        "epoch": 0,
+        "round": 0,
+        "step": step,
+        "loss": loss,
+        "triplet_loss": loss / 2,
+        "local_loss": loss / 2,
+        "images_per_s": 12.0,
+        "seconds": step * 2.0,
+    }
+
+
+def validation(step: int, recall: float) -> dict[str, Any]:
+    found = {"recall_global_1": recall / 2, "recall_reranked_1": recall, "recall_reranked_5": recall}
+    return {"kind": "validation", "epoch": 1, "round": 0, "step": step, "seconds": step * 2.0, **found}
+
+
+def make_log(folder: Path) -> tuple[TrainingLog, io.StringIO]:
+    told = io.StringIO()
+    return TrainingLog(folder, ProgressLine("finetune", stream=told, log_every_s=0.0)), told
+
+
+def scalars(folder: Path) -> list[tuple[int, str, float]]:
+    """Read what TensorBoard would, newest file last."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            content = content[16 + length :]
+    return found
+
+
+def test_rows_reach_the_csv_tensorboard_and_the_line(tmp_path: Path) -> None:
+    log, told = make_log(tmp_path)
+    log.start(0, 20)
+    log.write(validation(0, 50.0))
+    log.write(row(10, 0.5))
+    log.close()
+    rows = read_rows(tmp_path / "log.csv")
+    assert [(one["kind"], one["step"], one["loss"], one["recall_reranked_5"]) for one in rows] == [
+        ("validation", "0", "", "50.0"),
+        ("step", "10", "0.5", ""),
+    ]
+    events = scalars(tmp_path / "tensorboard")
+    assert (10, "loss/total", 0.5) in events
+    assert (0, "recall_reranked/5", 50.0) in events
+    last = told.getvalue().splitlines()[-1]
+    assert "step 10/20" in last
+    assert "loss 0.5000 (triplet 0.2500, local 0.2500)" in last
+    assert "12.0 images/s" in last
+    assert "R@5 50.0, best 50.0" in last
+    assert "0:20 left" in last
+
+
+def test_a_run_that_starts_again_takes_back_what_it_will_do_again(tmp_path: Path) -> None:
+    log, _ = make_log(tmp_path)
+    log.start(0, 20)
+    for one in (validation(0, 40.0), row(10, 0.5), row(20, 0.4), validation(20, 60.0)):
+        log.write(one)
+    log.close()
+    again, told = make_log(tmp_path)
+    again.start(10, 20)
+    again.write(row(20, 0.3))
+    again.write(validation(20, 30.0))
+    again.close()
+    rows = read_rows(tmp_path / "log.csv")
+    assert [(one["step"], one["loss"]) for one in rows] == [
+        ("0", ""),
+        ("10", "0.5"),
+        ("20", "0.3"),
+        ("20", ""),
+    ]
+    assert "R@5 30.0, best 40.0" in told.getvalue()
+    fresh, _ = make_log(tmp_path)
+    fresh.start(0, 20)
+    fresh.close()
+    assert read_rows(tmp_path / "log.csv") == []
+
+
+def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    log, _ = make_log(tmp_path)
+    log.start(0, 20)
+    log.write(row(10, 0.5))
+    log.write(row(20, 0.4))
+    log.close()
+    path = tmp_path / "log.csv"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert [one["step"] for one in read_rows(path)] == ["10"]
+    assert read_rows(tmp_path / "none.csv") == []
