@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -47,13 +49,50 @@ def test_off_returns_the_very_input() -> None:
     assert augment(given, Augmentation(), seed=(0,)) is given
 
 
-def test_a_flip_takes_the_whole_triplet_or_none_of_it() -> None:
-    given = photos()
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_flip_takes_the_whole_triplet_or_none_of_it(dtype: type) -> None:
+    given = (photos(dtype=np.float32) * np.float32(0.997)).astype(dtype)  # floats that are no whole numbers
     flipped = [augment(given, Augmentation(flip=0.5), seed=(seed,)) for seed in range(40)]
     whole = [np.array_equal(one, given[:, :, ::-1]) for one in flipped]
     none = [np.array_equal(one, given) for one in flipped]
     assert all(a != b for a, b in zip(whole, none, strict=True))
     assert 8 <= sum(whole) <= 32
+    assert not any(np.shares_memory(one, given) for one in flipped)
+
+
+def test_jitter_moves_nothing() -> None:
+    given = np.full((4, 40, 40, 3), (200, 120, 40), np.uint8)
+    given[:, :, 20:] = (30, 90, 160)
+    for seed in range(10):
+        changed = augment(given, Augmentation(jitter=0.5), seed=(seed,))
+        for half in (changed[:, :, :20], changed[:, :, 20:]):
+            assert (half == half[:, :1, :1]).all(), seed
+        assert (changed != given).any(), seed
+
+
+@pytest.mark.parametrize("name", ["perspective", "crop", "rotation_deg", "flip"])
+def test_moving_pixels_changes_no_colour(name: str) -> None:
+    given = np.full((4, 40, 48, 3), (200, 120, 40), np.uint8)
+    for seed in range(10):
+        changed = augment(given, Augmentation(**{name: EVERY[name]}), seed=(seed,)).astype(int)
+        assert np.abs(changed - given).max() <= 1, seed
+
+
+def test_an_option_draws_the_same_whatever_others_are_on() -> None:
+    given = photos()
+    alone = augment(given, Augmentation(jitter=0.3), seed=(4,))
+    both = augment(given, Augmentation(jitter=0.3, flip=1), seed=(4,))
+    assert np.array_equal(both, alone[:, :, ::-1])
+
+
+def test_options_at_their_most_give_pictures() -> None:
+    most = Augmentation(jitter=1, perspective=1, crop=0.999, rotation_deg=180, flip=1)
+    given = photos(dtype=np.float32)
+    for seed in range(20):
+        changed = augment(given, most, seed=(seed,))
+        assert np.isfinite(changed).all(), seed
+        assert changed.min() >= 0, seed
+        assert changed.max() <= 255, seed
 
 
 def test_photos_of_a_triplet_are_changed_differently() -> None:
@@ -63,31 +102,62 @@ def test_photos_of_a_triplet_are_changed_differently() -> None:
         assert not np.array_equal(found[0], found[1]), name
 
 
-def test_what_rotation_uncovers_is_no_black_corner() -> None:
-    bright = np.full((4, 40, 40, 3), 200, np.uint8)
-    turned = augment(bright, Augmentation(rotation_deg=45), seed=(3,))
-    assert (turned != 200).any()  # the seam
-    assert turned[:, [0, 0, -1, -1], [0, -1, 0, -1]].min() >= 199
+def test_what_rotation_uncovers_shows_the_mean_colour() -> None:
+    given = photos()
+    turned = augment(given, Augmentation(rotation_deg=180), seed=(3,)).astype(float)
+    again = augment(given, Augmentation(rotation_deg=180), seed=(11,)).astype(float)
+    mean = given.mean(axis=(1, 2))[:, None]
+    corners = np.concatenate([one[:, [0, 0, -1, -1], [0, -1, 0, -1]] for one in (turned, again)], axis=1)
+    shown = np.abs(corners - mean).max(axis=2) <= 1
+    assert shown.any(axis=1).all()
 
 
-def test_the_seed_decides_and_torch_s_own_state_stays() -> None:
+def test_the_seed_decides_and_global_random_states_stay() -> None:
     given, wanted = photos(), Augmentation(**EVERY)
     torch.manual_seed(3)
-    state = torch.get_rng_state()
+    np.random.seed(3)
+    state, other = torch.get_rng_state(), np.random.get_state()[1]
     first = augment(given, wanted, seed=(0, 7, 1))
     assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], other)
     torch.manual_seed(4)
     assert np.array_equal(augment(given, wanted, seed=(0, 7, 1)), first)
-    assert not np.array_equal(augment(given, wanted, seed=(0, 7, 2)), first)
+    for another in ((0, 7, 2), (0, 7), (0, 7, 1, 0)):
+        assert not np.array_equal(augment(given, wanted, seed=another), first), another
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_more_torch_threads_give_the_same_bytes(dtype: type) -> None:
+    # Large enough that torch shares sums between threads.
+    given = np.random.default_rng(0).uniform(0, 255, (3, 224, 224, 3)).astype(dtype)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(augment(given, Augmentation(**EVERY), seed=(1,)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(one, found[0]) for one in found)
+
+
+def test_threads_at_once_draw_what_each_draws_alone() -> None:
+    given, wanted = photos(), Augmentation(**EVERY)
+    alone = [augment(given, wanted, seed=(seed,)) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: augment(given, wanted, seed=(seed,)), range(12)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "from tests.test_augment import EVERY, photos; from models.augment import Augmentation, augment; "
-        "print(int(augment(photos(), Augmentation(**EVERY), seed=(0, 7, 1)).astype(int).sum()))"
+        "import hashlib; from models.augment import Augmentation, augment; "
+        "from tests.test_augment import EVERY, photos; "
+        "print(hashlib.sha256(augment(photos(), Augmentation(**EVERY), seed=(0, 7, 1))).hexdigest())"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(told.stdout) == augment(photos(), Augmentation(**EVERY), seed=(0, 7, 1)).astype(int).sum()
+    here = augment(photos(), Augmentation(**EVERY), seed=(0, 7, 1))
+    assert told.stdout.strip() == hashlib.sha256(here).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -100,6 +170,6 @@ def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
 
 
 def test_photos_of_another_form_are_refused() -> None:
-    for wrong in (photos()[0], photos().astype(np.float64), photos()[..., :2]):
+    for wrong in (photos()[0], photos().astype(np.float64), photos()[..., :2], photos()[:, :0]):
         with pytest.raises(ValueError, match="uint8 or float32"):
             augment(wrong, Augmentation(flip=1), seed=(0,))
