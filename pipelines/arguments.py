@@ -72,6 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_image_size(evaluate)
     _add_quiet(evaluate)
 
+    _add_finetune(verb("finetune", "train the adapters of a model on one's own city"))
+
     embed = verb("embed", "write descriptors and local features of images to a .npz file")
     embed.add_argument("image", nargs="+", metavar="IMAGE")
     embed.add_argument("--model", required=True, metavar="M", help="name or file")
@@ -126,10 +128,66 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         setting(f"{role}-gpus", "share of a GPU for each replica", type=float, metavar="X")
 
 
-def _add_image_size(parser: argparse.ArgumentParser) -> None:
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.finetune`, and those whose names are those of its settings."""
+    parser.add_argument("dataset", metavar="DATASET", help="data set with images/train and images/val")
+    parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="new weights file")
+    parser.add_argument("--split", default="train", metavar="S", help="trained on; default: %(default)s")
+    parser.add_argument("--val", metavar="DATASET", help="data set to validate with; default: the same")
+    parser.add_argument("--val-split", default="val", metavar="S", help="default: %(default)s")
     parser.add_argument(
-        "--image-size", type=_size, metavar="HxW", help="network input in pixels; ViTs: multiples of 14"
+        "--workers", type=_range, default=(1, 1), metavar="N", help="N, or MIN..MAX to go on with fewer"
     )
+    parser.add_argument("--gpus-per-worker", type=_share, metavar="X", help="default: 1 where there are GPUs")
+    parser.add_argument("--run", metavar="DIR", help="log, checkpoints and report; default: FILE.run")
+    parser.add_argument("--storage", metavar="URI", help="where checkpoints go instead, such as s3://...")
+    parser.add_argument("--max-failures", type=int, default=3, metavar="N", help="of workers; default: 3")
+    parser.add_argument("--keep-floor", action="store_true", help="do not choose the similarity floor anew")
+
+    def setting(name: str, about: str, **options: Any) -> None:
+        parser.add_argument(f"--{name}", help=about, default=argparse.SUPPRESS, **options)
+
+    setting("model", f"name or file to start from; default: {DEFAULT_MODEL}", metavar="M")
+    setting("epochs", "at most; default: 50", type=_positive, metavar="N")
+    setting("patience", "epochs without a better R@5; default: 3", type=_positive, metavar="N")
+    setting("queries-per-epoch", "default: 5000", type=_positive, metavar="N")
+    setting("queries-per-round", "between two minings; default: 1000", type=_positive, metavar="N")
+    setting("sampled", "photos negatives are mined among; default: 1000", type=_positive, metavar="N")
+    setting("batch", "queries a step over all workers; default: 4", type=_positive, metavar="N")
+    setting("accumulate", "parts each worker computes a step in; default: 1", type=_positive, metavar="N")
+    setting("negatives", "of each query; default: 2", type=_positive, metavar="N")
+    setting("mining", "default: partial", choices=("partial", "full", "random", "msls_weighted"))
+    setting("positive-m", "positives lie within; default: 10", type=float, metavar="M")
+    setting("negative-m", "negatives lie beyond; default: 25", type=float, metavar="M")
+    setting("learning-rate", "default: 1e-5, the convolutional model 1e-4", type=float, metavar="X")
+    setting("weight-decay", "default: 0", type=float, metavar="X")
+    setting("margin", "of the triplet loss; default: 0.1", type=float, metavar="X")
+    setting("local-weight", "of the loss on local features; default: 1", type=float, metavar="X")
+    setting("adapter-stages", "of the convolutional model; default: 2,3,4,5,6", type=_stages, metavar="LIST")
+    setting("local-head", "train a local head for the convolutional model", action="store_true")
+    setting("precision", "default: auto, bf16 on accelerators", choices=("auto", "fp32", "bf16"))
+    setting("recompute", "maps in the backward pass: less memory, more time", action="store_true")
+    setting("seed", "of every draw; default: 0", type=int, metavar="N")
+    setting("val-queries", "queries asked in validation; default: 1000", type=_positive, metavar="N")
+    setting("val-candidates", "re-ranked in validation; default: 100", type=_positive, metavar="N")
+    setting("threshold-m", "an answer is right within; default: 25", type=float, metavar="M")
+    setting("threads", "of torch a worker; default: its cores", type=_positive, metavar="N")
+    for name, about in (
+        ("jitter", "of colours, 0..1"),
+        ("perspective", "distortion, 0..1"),
+        ("crop", "random, share of the area cut away at most"),
+        ("rotation-deg", "at most"),
+        ("flip", "of whole triplets, chance 0..1"),
+    ):
+        setting(name, f"{about}; default: 0", type=float, metavar="X")
+    _add_image_size(parser, default=argparse.SUPPRESS)
+    _add_max_rejected(parser)
+    _add_quiet(parser)
+
+
+def _add_image_size(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    about = "network input in pixels; ViTs: multiples of 14"
+    parser.add_argument("--image-size", type=_size, default=default, metavar="HxW", help=about)
 
 
 def _add_max_rejected(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +214,10 @@ def _positive(text: str) -> int:
 def _range(text: str) -> tuple[int, int]:
     least, _, most = text.partition("..")
     return _positive(least), _positive(most or least)
+
+
+def _stages(text: str) -> tuple[int, ...]:
+    return tuple(int(stage) for stage in text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -18,11 +18,20 @@ from typing import Any, NoReturn
 
 from models.threads import sleep_while_waiting
 from pipelines.arguments import DEFAULT_MODEL, build_parser
-from pipelines.show import print_answer, print_evaluation, print_json, print_pairs
+from pipelines.show import print_answer, print_evaluation, print_json, print_pairs, print_training
 
 __all__ = ["main"]
 
-EXIT_OK, EXIT_USAGE, EXIT_REJECTED, EXIT_LOCKED, EXIT_CARD, EXIT_CORRUPT, EXIT_SPACE = 0, 2, 3, 4, 5, 6, 7
+EXIT_OK, EXIT_BUG, EXIT_USAGE, EXIT_REJECTED, EXIT_LOCKED, EXIT_CARD, EXIT_CORRUPT, EXIT_SPACE = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sleep_while_waiting()
     from models.weights import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
     from pipelines.demo_city import CityError
+    from pipelines.neighbours import MiningRejected
     from pipelines.sources import SourceError
+    from pipelines.training_faults import BadSettings, DataRejected, TrainingDiverged, TrainingFailed
     from serving.client import BadAnswer, ServiceRefused, ServiceUnavailable
     from storage import errors
 
@@ -52,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         BadAnswer: EXIT_USAGE,
         ServiceRefused: EXIT_USAGE,
         ServiceUnavailable: EXIT_USAGE,
+        BadSettings: EXIT_USAGE,
+        DataRejected: EXIT_USAGE,
+        MiningRejected: EXIT_USAGE,
+        TrainingDiverged: EXIT_USAGE,
+        TrainingFailed: EXIT_BUG,
         UsageError: EXIT_USAGE,
     }
     try:
@@ -204,6 +220,30 @@ def _evaluate(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _finetune(args: argparse.Namespace) -> int:
+    from pipelines.finetune import finetune
+    from pipelines.training_settings import settings_of
+
+    report = finetune(
+        args.dataset,
+        args.out,
+        settings=settings_of(vars(args)),
+        split=args.split,
+        val=args.val,
+        val_split=args.val_split,
+        workers=args.workers,
+        gpus_per_worker=args.gpus_per_worker,
+        run=args.run,
+        storage=args.storage,
+        max_rejected=args.max_rejected,
+        max_failures=args.max_failures,
+        choose_floor=not args.keep_floor,
+        quiet=args.quiet,
+    )
+    print_json(report) if args.json else print_training(report)
+    return EXIT_OK
+
+
 def _demo(args: argparse.Namespace) -> int:
     from pipelines.demo import run_demo
 
@@ -335,6 +375,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "query": _query,
     "serve": _serve,
     "evaluate": _evaluate,
+    "finetune": _finetune,
     "embed": _embed,
     "import-weights": _import_weights,
     "info": _info,

@@ -57,3 +57,23 @@ def print_evaluation(summary: dict[str, Any]) -> None:
     for key, value in summary.items():
         if key.startswith(("queries_", "database_")) and value:
             print(f"note: {key.replace('_', ' ')}: {value}")
+
+
+def print_training(report: dict[str, Any]) -> None:
+    """Print recall before and after fine-tuning, and where everything is."""
+    print(f"\n{report['dataset']}: {report['queries']} queries, {report['database']} database images")
+    print(f"protocol: {report['protocol']}")
+    recall = report["recall"]
+    columns = list(recall["before"]["global"])
+    print(f"{'Recall':<28}" + "".join(f"{'R@' + k:>8}" for k in columns))
+    for key, name in (("global", "global descriptor"), ("reranked", "after re-ranking")):
+        for when in ("before", "after"):
+            values = "".join(f"{recall[when][key][k]:>8.1f}" for k in columns)
+            print(f"{name + ', ' + when:<28}{values}")
+    facts = report["facts"]
+    print(
+        f"best epoch {facts['best_epoch']} of {facts['epochs']}, {facts['steps']} steps, "
+        f"{facts['seconds']:.0f} s, {facts['workers']} workers on {facts['device']}"
+    )
+    print(f"weights: {report['out']}\nreport: {report['run']}/report.html")
+    print(f"use them: placeray index SOURCE --store URI --model {report['out']}")

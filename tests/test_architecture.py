@@ -15,6 +15,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 ONLY_IN = {
     "ray": {
         *("pipelines/ray_session.py", "pipelines/index.py", "pipelines/serve.py"),
+        *("pipelines/finetune.py", "pipelines/training_worker.py"),
         *("serving/app.py", "serving/replicas.py", "serving/remote_stages.py"),
     },
     "lancedb": {"storage/vectors.py"},
@@ -22,7 +23,7 @@ ONLY_IN = {
     # The decoder, and the renderer of the demo city.
     "PIL": {"models/image.py", "models/exif.py"}
     | {f"pipelines/{path.name}" for path in (ROOT / "pipelines").glob("*city*.py")},
-    "safetensors": {"models/weights.py"},
+    "safetensors": {"models/weights.py", "models/checkpoint.py"},
     "fastapi": {"serving/routes.py"},
 }
 

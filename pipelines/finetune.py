@@ -1,0 +1,325 @@
+"""Fine-tune the adapters of a model on one's own city with Ray Train, and measure what that gained."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.checkpoint import read_trained
+from models.trainable import trainable_parameters
+from models.weights import save_weights
+from pipelines.index import index
+from pipelines.progress import ProgressLine
+from pipelines.ray_session import ray_session
+from pipelines.recall import Evaluation, measure_recall
+from pipelines.training_checks import begin_run, check_photos, list_rejected, require_space
+from pipelines.training_data import TrainingSet, open_training_set
+from pipelines.training_faults import BadSettings, TrainingFailed
+from pipelines.training_log import TrainingLog, read_rows
+from pipelines.training_plan import check_data
+from pipelines.training_report import write_training_report
+from pipelines.training_settings import TrainingSettings
+from pipelines.training_worker import STATE, Board, DataFolders, disk_full, trainable_model, work
+from serving.engine import QueryEngine
+from storage.card import Card, Preprocessing
+
+__all__ = ["finetune"]
+
+OBJECT_STORE_BYTES = 200 << 20
+
+
+def finetune(
+    dataset: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainingSettings | None = None,
+    split: str = "train",
+    val: str | Path | None = None,
+    val_split: str = "val",
+    workers: tuple[int, int] = (1, 1),
+    gpus_per_worker: float | None = None,
+    run: str | Path | None = None,
+    storage: str | None = None,
+    max_rejected: float = 0.1,
+    max_failures: int = 3,
+    choose_floor: bool = True,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train, choose the best epoch, write its weights, and report recall before and after.
+
+    The same call again goes on where it was stopped, whether by an error, a signal or a power cut.
+
+    Args:
+        dataset: Data set in the standard layout to train on.
+        out: The safetensors file to write; never an existing one.
+        settings: The recipe.
+        split: Which split to train on.
+        val: Data set to validate with; by default the same.
+        val_split: Which split of it.
+        workers: Least and most workers; different ones let training go on with fewer after a loss.
+        gpus_per_worker: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
+        run: Folder for the log, the report and the checkpoints; by default beside `out`, named after it.
+        storage: Where checkpoints go instead, such as s3://bucket/path; every worker must reach it.
+        max_rejected: Largest share of photos that may be unreadable.
+        max_failures: How often workers may fail before training gives up.
+        choose_floor: Choose the similarity from which mutual neighbours count on the validation split, for a
+            model that has one.
+        quiet: Show no progress.
+
+    Returns:
+        The report, as report.json in the run folder holds it, with `out` and `run`.
+
+    Raises:
+        BadSettings, SourceError, MiningRejected, DataRejected, WeightsRejected, WeightsUnavailable,
+        UnknownModel, BadImageSize: before any work, when something does not fit.
+        TrainingDiverged, OutOfSpace, TrainingFailed: while training; what was reached stays.
+    """
+    settings = _with_whole_path(settings or TrainingSettings())
+    out = _new_file(out)
+    _require_workers(workers, settings)
+    folder = Path(run).expanduser().resolve() if run else out.with_suffix(".run")
+    data = DataFolders(_whole(dataset), split, _whole(val or dataset), val_split)
+    model, preprocessing = trainable_model(settings)
+    settings = settings.with_rate_for(model)
+    training, validation = data.open()
+    check_data(training, validation, settings)
+    begin_run(folder, settings, data)
+    require_space(folder, model, preprocessing, validation)
+    import ray.data  # before the session, which then quietens its log
+
+    with ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
+        rejected = check_photos(ray, training, validation, quiet)
+        list_rejected(folder / "rejected.csv", rejected, training, validation, max_rejected)
+        data = dataclasses.replace(data, without=tuple(sorted(uri for uri, _, _ in rejected)))
+        training, validation = data.open()
+        plan = check_data(training, validation, settings)
+        config = {
+            "settings": settings.to_dict(),
+            "data": dataclasses.asdict(data),
+            "digest": training.digest + validation.digest,
+            "choose_floor": choose_floor,
+        }
+        scale = _scale(ray, workers, gpus_per_worker)
+        checkpoint, found = _train(ray, config, scale, folder, storage, max_failures, quiet)
+        trained = folder / "trained.safetensors"
+        card = _write_weights(trained, checkpoint, model, preprocessing, found["floor"])
+        asked = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
+        before, after = (
+            _evaluate(data, name, settings, asked, quiet=quiet) for name in (settings.model, str(trained))
+        )
+    told = settings.to_dict() | {name: value for name, value in vars(data).items() if name != "without"}
+    facts = found | _facts(scale, card, model, training, validation, len(rejected))
+    rows = read_rows(folder / "log.csv")
+    report = write_training_report(folder, before=before, after=after, rows=rows, settings=told, facts=facts)
+    _publish(trained, out)
+    return report | {"out": str(out), "run": str(folder)}
+
+
+def _require_workers(workers: tuple[int, int], settings: TrainingSettings) -> None:
+    least, most = workers
+    if not 1 <= least <= most <= settings.batch:
+        raise BadSettings(
+            f"{least} to {most} workers cannot share {settings.batch} queries a step: give 1 to "
+            f"{settings.batch} workers, or a larger --batch"
+        )
+
+
+def _with_whole_path(settings: TrainingSettings) -> TrainingSettings:
+    """Workers have other working folders: make the path of a weights file absolute."""
+    path = Path(settings.model).expanduser()
+    return dataclasses.replace(settings, model=str(path.resolve())) if path.is_file() else settings
+
+
+def _whole(path: str | Path) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _new_file(out: str | Path) -> Path:
+    path = Path(out).expanduser().resolve()
+    if path.suffix != ".safetensors":
+        raise BadSettings(f"{out} does not end with .safetensors: give such a name")
+    if path.exists():
+        raise BadSettings(f"{out} exists and is not overwritten: give another name or remove it")
+    if not path.parent.is_dir():
+        raise BadSettings(f"there is no folder {path.parent}: make it first")
+    return path
+
+
+def _publish(trained: Path, out: Path) -> None:
+    """Put the weights where they were asked for; a link, unlike a rename, never replaces another file."""
+    try:
+        os.link(trained, out)
+        trained.unlink()
+    except FileExistsError:
+        raise BadSettings(
+            f"{out} came into being meanwhile and is not overwritten: the weights are in {trained}"
+        ) from None
+    except OSError:  # another file system, or one without links
+        shutil.move(trained, out)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How many workers, and what each is given."""
+
+    workers: Any  # as Ray Train takes them: a number, or the least and the most
+    cpus: int
+    gpus: float
+
+
+def _scale(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None) -> _Scale:
+    least, most = workers
+    cluster = ray.cluster_resources()
+    gpus = min(1.0, cluster.get("GPU", 0.0)) if gpus_per_worker is None else gpus_per_worker
+    cpus = max(1, int(cluster.get("CPU", 1)) // most) if not gpus else 1
+    return _Scale(most if least == most else workers, cpus, gpus)
+
+
+def _train(
+    ray: Any,
+    config: dict[str, Any],
+    scale: _Scale,
+    folder: Path,
+    storage: str | None,
+    max_failures: int,
+    quiet: bool,
+) -> tuple[Any, dict[str, Any]]:
+    """Run Ray Train to its end and return the best checkpoint and what the workers found."""
+    board = ray.remote(num_cpus=0)(Board).remote()
+    trainer = _trainer(config | {"board": board, "threads": scale.cpus}, scale, folder, storage, max_failures)
+    outcome: dict[str, Any] = {}
+
+    def fit() -> None:
+        try:
+            outcome["result"] = trainer.fit()
+        except BaseException as error:
+            outcome["error"] = error
+
+    # Beside this thread, which shows progress and must notice Ctrl-C itself.
+    fitting = threading.Thread(target=fit, name="ray-train", daemon=True)
+    with ProgressLine("finetune", quiet=quiet) as line:
+        log = TrainingLog(folder, line)
+        fitting.start()
+        while fitting.is_alive():
+            fitting.join(1.0)
+            _write_down(ray.get(board.take.remote()), log)
+        log.close()
+    refused, found = ray.get([board.refused.remote(), board.found.remote()])
+    if "error" in outcome:
+        if refused is not None:
+            raise refused
+        raise TrainingFailed(
+            f"training gave up: {_first_line(outcome['error'])}; mend that and run the same command again to "
+            f"go on from the last checkpoint in {folder}"
+        ) from outcome["error"]
+    return outcome["result"].get_best_checkpoint("score", "max"), found
+
+
+def _trainer(
+    config: dict[str, Any], scale: _Scale, folder: Path, storage: str | None, max_failures: int
+) -> Any:
+    import ray.train
+    import ray.train.torch
+
+    resources = {"CPU": float(scale.cpus)} | ({"GPU": scale.gpus} if scale.gpus else {})
+    return ray.train.torch.TorchTrainer(
+        work,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scale.workers,
+            use_gpu=bool(scale.gpus),
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name="checkpoints" if storage is None else folder.name,
+            storage_path=str(folder) if storage is None else storage,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            # The best by score; Ray keeps the last beside it.
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),
+        ),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
+
+
+def _write_down(events: list[dict[str, Any]], log: TrainingLog) -> None:
+    for event in events:
+        if event.pop("event") == "start":
+            log.start(**event)
+        else:
+            log.write(event)
+
+
+def _write_weights(
+    path: Path, checkpoint: Any, model: Any, preprocessing: Preprocessing, floor: float | None
+) -> Card:
+    with checkpoint.as_directory() as folder:
+        read_trained(Path(folder, STATE), model)
+    model.min_similarity = floor
+    with disk_full("the weights file"):
+        return save_weights(path, model, preprocessing=preprocessing)
+
+
+def _evaluate(
+    data: DataFolders, model: str, settings: TrainingSettings, asked: frozenset[str], *, quiet: bool
+) -> Evaluation:
+    """Index the validation database with a model and ask the query engine, as a user would."""
+    name = "before" if model == settings.model else "after"
+    with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
+        database = open_training_set(data.val, split=data.val_split).folder / "database"
+        with ProgressLine(f"{name}: index", quiet=quiet) as line:
+            index(database, store, model=model, image_size=settings.image_size, progress=line.update)
+        engine = QueryEngine.open(store, model=model)
+        with ProgressLine(f"{name}: evaluate", quiet=quiet) as line:
+            return measure_recall(
+                data.val,
+                engine,
+                split=data.val_split,
+                candidates=settings.val_candidates,
+                threshold_m=settings.threshold_m,
+                only=asked,
+                progress=lambda done, total: line.update(done, 0, total),
+            )
+
+
+def _facts(
+    scale: _Scale,
+    card: Card,
+    model: nn.Module,
+    training: TrainingSet,
+    validation: TrainingSet,
+    rejected: int,
+) -> dict[str, Any]:
+    return {
+        "trained_parameters": sum(tensor.numel() for tensor in trainable_parameters(model).values()),
+        "weights_sha256": card.weights_sha256,
+        "cpus_per_worker": scale.cpus,
+        "gpus_per_worker": scale.gpus,
+        "training_queries": len(training.queries),
+        "training_database": len(training.database),
+        "validation_queries": len(validation.queries),
+        "validation_database": len(validation.database),
+        "photos_left_out": rejected,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    sys.exit(main(["finetune", *sys.argv[1:]]))
