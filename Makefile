@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index bench-serve clean
+.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,5 +35,13 @@ bench-index: $(STAMP)
 bench-serve: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_serve
 
+bench-train: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_train
+
+# Real photos for the rest of the proof: python -m benchmarks.prove_finetune --help
+prove-finetune: $(STAMP)
+	$(BIN)/python -m benchmarks.prove_finetune vit
+	$(BIN)/python -m benchmarks.prove_finetune demo
+
 clean:
-	rm -rf $(VENV) placeray-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) placeray-demo placeray-proof .mypy_cache .ruff_cache .pytest_cache

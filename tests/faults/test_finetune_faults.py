@@ -138,3 +138,38 @@ def test_everything_killed_and_started_again_changes_nothing(
     assert digest(out) == digest(wanted)
     report = json.loads((out.with_suffix(".run") / "report.json").read_text())
     assert report["facts"]["steps"] == EPOCHS * 4
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that can be filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(
+    data: Path, undisturbed: tuple[str, Path], small_disk: Path, tmp_path: Path
+) -> None:
+    workers, wanted = undisturbed
+    out, run, log = tmp_path / "full.safetensors", small_disk / "run", tmp_path / "log"
+    arguments = command(data, out, "--workers", workers, "--run", str(run), "--max-failures", "0")
+    filler = small_disk / "filler"
+    with started(arguments, log) as job:
+        wait_for_steps(job, run, 8)
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        assert job.wait(300) == 7, log.read_text()[-2000:]
+    assert "make room and run the same command again" in log.read_text()
+    assert not out.exists()
+    filler.unlink()
+    with started(arguments, log) as job:
+        assert job.wait(300) == 0, log.read_text()[-2000:]
+    assert digest(out) == digest(wanted)
