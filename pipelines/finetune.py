@@ -89,12 +89,12 @@ def finetune(
     _require_workers(workers, settings)
     folder = Path(run).expanduser().resolve() if run else out.with_suffix(".run")
     data = DataFolders(_whole(dataset), split, _whole(val or dataset), val_split)
-    model, preprocessing = trainable_model(settings)
+    model, start = trainable_model(settings)
     settings = settings.with_rate_for(model)
     training, validation = data.open()
     check_data(training, validation, settings)
-    begin_run(folder, settings, data)
-    require_space(folder, model, preprocessing, validation)
+    begin_run(folder, settings, data, start)
+    require_space(folder, model, start.preprocessing, validation)
     import ray.data  # before the session, which then quietens its log
 
     with ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
@@ -112,7 +112,7 @@ def finetune(
         scale = _scale(ray, workers, gpus_per_worker)
         checkpoint, found = _train(ray, config, scale, folder, storage, max_failures, quiet)
         trained = folder / "trained.safetensors"
-        card = _write_weights(trained, checkpoint, model, preprocessing, found["floor"])
+        card = _write_weights(trained, checkpoint, model, start.preprocessing, found["floor"])
         asked = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
         before, after = (
             _evaluate(data, name, settings, asked, quiet=quiet) for name in (settings.model, str(trained))

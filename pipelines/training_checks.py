@@ -19,7 +19,7 @@ from pipelines.training_data import TrainingSet, rejected_photo
 from pipelines.training_faults import BadSettings, DataRejected
 from pipelines.training_settings import TrainingSettings
 from pipelines.training_worker import DataFolders
-from storage.card import Preprocessing
+from storage.card import Card, Preprocessing
 from storage.errors import OutOfSpace
 
 __all__ = ["begin_run", "check_photos", "list_rejected", "require_space"]
@@ -27,9 +27,10 @@ __all__ = ["begin_run", "check_photos", "list_rejected", "require_space"]
 _PHOTOS_A_TASK = 64
 
 
-def begin_run(folder: Path, settings: TrainingSettings, data: DataFolders) -> None:
+def begin_run(folder: Path, settings: TrainingSettings, data: DataFolders, start: Card) -> None:
     """Make the run folder, or refuse one whose run was begun with something else."""
-    told = {"settings": settings.to_dict(), "data": dataclasses.asdict(data)}
+    where = dataclasses.asdict(data) | {"weights of the model": start.weights_sha256}
+    told = {"settings": settings.to_dict(), "data": where}
     told = json.loads(json.dumps(told))
     path = folder / "settings.json"
     if not path.exists():

@@ -133,7 +133,7 @@ class Photos:
         uris: Sequence[str],
         preprocessing: Preprocessing,
         *,
-        cache_bytes: int = 256 << 20,
+        cache_bytes: int = 128 << 20,
         threads: int = 1,
     ) -> None:
         self._uris = uris

@@ -58,7 +58,7 @@ class TrainingStep:
         """Return descriptors (n, D) and features (n, H, W, C) float32 of prepared photos (n, h, w, 3)."""
         with torch.inference_mode(), self._precision():
             descriptors, features = self.model(self._input(photos))
-        return _finite(descriptors.float()), features.float()
+        return _finite(descriptors.float()), _finite(features.float())
 
     def backward(self, parts: list[Photos], total: int) -> tuple[float, float]:
         """Add up the gradient of the mean loss over one global batch.
@@ -90,14 +90,14 @@ class TrainingStep:
         # Queries first, then positives, then negatives.
         ordered = np.concatenate([photos[:, 0], photos[:, 1], photos[:, 2:].reshape(-1, *photos.shape[2:])])
         with self._precision():
-            descriptors, features = self._forward(self._input(ordered))
+            descriptors, features = map(_finite, self._forward(self._input(ordered)))
 
         def split(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             rows = rows.float()
             negatives = rows[2 * count :].reshape(count, views - 2, *rows.shape[1:])
             return rows[:count], rows[count : 2 * count], negatives
 
-        triplet = triplet_loss(*split(_finite(descriptors)), margin=self._settings.margin)
+        triplet = triplet_loss(*split(descriptors), margin=self._settings.margin)
         if not self._settings.local_weight and self.model.local_head is None:
             return triplet, torch.zeros((), device=self.group.device)
         return triplet, mnn_local_loss(*split(features))
@@ -113,12 +113,13 @@ class TrainingStep:
         return ((images - self._mean) / self._scale).contiguous(memory_format=torch.channels_last)
 
 
-def _finite(descriptors: Tensor) -> Tensor:
-    if not bool(torch.isfinite(descriptors.detach()).all()):
+def _finite(output: Tensor) -> Tensor:
+    if not bool(torch.isfinite(output.detach()).all()):
         raise TrainingDiverged(
-            "descriptors are no numbers any more: give a smaller --learning-rate, or fp32 for --precision"
+            "what the model computes is no number any more: give a smaller --learning-rate, or fp32 for "
+            "--precision"
         )
-    return descriptors
+    return output
 
 
 class _Trained(nn.Module):

@@ -21,7 +21,7 @@ from pipelines.training_faults import BadSettings, DataRejected, TrainingDiverge
 from pipelines.training_group import WorkerGroup
 from pipelines.training_loop import TrainingLoop
 from pipelines.training_settings import TrainingSettings
-from storage.card import Preprocessing
+from storage.card import Card
 from storage.errors import OutOfSpace
 
 __all__ = ["STATE", "Board", "DataFolders", "disk_full", "trainable_model", "work"]
@@ -52,8 +52,11 @@ class DataFolders:
         )
 
 
-def trainable_model(settings: TrainingSettings) -> tuple[Any, Preprocessing]:
-    """Load the model that training starts from and put what is to be trained on it."""
+def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
+    """Load the model that training starts from, put what is to be trained on it, and return its card too.
+
+    The card is that of the model as it was loaded.
+    """
     extractor = load_extractor(settings.model, device="cpu", image_size=settings.image_size)
     model: Any = extractor.network
     if isinstance(model, EfficientNetLite0):
@@ -63,7 +66,7 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Preprocessing]:
             raise BadSettings(str(error)) from error
     if settings.local_head or not isinstance(model, EfficientNetLite0):
         model.add_local_head()
-    return model, extractor.card.preprocessing
+    return model, extractor.card
 
 
 class Board:
@@ -132,7 +135,7 @@ def _work_as_told(config: dict[str, Any]) -> None:
             "changed",
             f"photos in {data.dataset} or {data.val} came or went since training began: put them back",
         )
-    model, preprocessing = trainable_model(settings)
+    model, card = trainable_model(settings)
     group = WorkerGroup(rank, context.get_world_size(), ray.train.torch.get_device())
     tell: Callable[[dict[str, Any]], Any] = board.put.remote if rank == 0 else lambda row: None
 
@@ -145,7 +148,7 @@ def _work_as_told(config: dict[str, Any]) -> None:
 
     loop = TrainingLoop(
         model,
-        preprocessing,
+        card.preprocessing,
         settings,
         training,
         validation,

@@ -166,31 +166,34 @@ def test_rejected_photos_are_listed_and_too_many_refused(city: Path, tmp_path: P
 def test_a_run_begun_with_other_settings_is_refused_and_stays(city: Path, tmp_path: Path) -> None:
     folder, data = tmp_path / "run", DataFolders(str(city), "train", str(city), "val")
     settings = TrainingSettings(adapter_stages=(5, 6), image_size=(64, 96))
-    begin_run(folder, settings, data)
+    start = trainable_model(settings)[1]
+    begin_run(folder, settings, data, start)
     written = (folder / "settings.json").read_bytes()
-    begin_run(folder, dataclasses.replace(settings, threads=3), data)
+    begin_run(folder, dataclasses.replace(settings, threads=3), data, start)
     for changed in ({"batch": 8}, {"adapter_stages": (6,)}, {"image_size": None}, {"mining": "full"}):
         with pytest.raises(BadSettings, match=f"{next(iter(changed))}.*--run"):
-            begin_run(folder, dataclasses.replace(settings, **changed), data)  # type: ignore[arg-type]
+            begin_run(folder, dataclasses.replace(settings, **changed), data, start)  # type: ignore[arg-type]
     with pytest.raises(BadSettings, match="val_split"):
-        begin_run(folder, settings, dataclasses.replace(data, val_split="test"))
+        begin_run(folder, settings, dataclasses.replace(data, val_split="test"), start)
+    with pytest.raises(BadSettings, match="weights of the model"):
+        begin_run(folder, settings, data, dataclasses.replace(start, weights_sha256="0" * 64))
     assert (folder / "settings.json").read_bytes() == written
     (folder / "settings.json").write_text("{")
     with pytest.raises(BadSettings, match="cannot be read"):
-        begin_run(folder, settings, data)
+        begin_run(folder, settings, data, start)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(
     city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(write_tiny_vit(tmp_path / "vit.safetensors"))
-    model, preprocessing = trainable_model(settings)
+    model, card = trainable_model(settings)
     validation = splits(city)[1]
-    require_space(tmp_path, model, preprocessing, validation)
+    require_space(tmp_path, model, card.preprocessing, validation)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
     with pytest.raises(OutOfSpace, match="checkpoints need"):
-        require_space(tmp_path, model, preprocessing, validation)
+        require_space(tmp_path, model, card.preprocessing, validation)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ def _one_thread() -> Any:
 
 
 def make_loop(city: Path, settings: TrainingSettings, **told: Any) -> TrainingLoop:
-    model, preprocessing = trainable_model(settings)
+    model, card = trainable_model(settings)
     sets = (open_training_set(city, split=split) for split in ("train", "val"))
-    return TrainingLoop(model, preprocessing, settings, *sets, **told)
+    return TrainingLoop(model, card.preprocessing, settings, *sets, **told)
 
 
 def stop_after(rounds: int, path: Path) -> Callable[[TrainingLoop, bool], None]:

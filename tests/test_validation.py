@@ -75,9 +75,9 @@ def test_recall_in_training_is_what_the_query_engine_answers(tmp_path: Path) -> 
     city = write_city(tmp_path / "city", places=4, val_places=9)
     vit = write_tiny_vit(tmp_path / "vit.safetensors")
     settings = tiny_settings(vit, val_candidates=9)
-    model, preprocessing = trainable_model(settings)
+    model, card = trainable_model(settings)
     sets = [open_training_set(city, split=split) for split in ("train", "val")]
-    loop = TrainingLoop(model, preprocessing, settings, *sets)
+    loop = TrainingLoop(model, card.preprocessing, settings, *sets)
     inside = loop.validate([None])[0]
     loop.close()
     store = str(tmp_path / "store")

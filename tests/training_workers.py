@@ -26,10 +26,10 @@ Outcome = dict[str, Any]
 def work(group: WorkerGroup, settings: TrainingSettings, city: Path) -> Outcome:
     """Mine a round, take the gradient of its first batch, and validate."""
     torch.set_num_threads(1)
-    model, preprocessing = trainable_model(settings)
+    model, card = trainable_model(settings)
     loop = TrainingLoop(
         model,
-        preprocessing,
+        card.preprocessing,
         settings,
         open_training_set(city, split="train"),
         open_training_set(city, split="val"),
