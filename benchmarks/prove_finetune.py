@@ -119,7 +119,13 @@ def vit(args: argparse.Namespace) -> dict[str, Any]:
         save_weights(start, model)
     tiny = _tiny(_city(args.work, TRAIN_SEED), args.work / "tiny", places=8)
     settings = TrainingSettings(
-        model=str(start), image_size=(112, 112), epochs=60, patience=60, learning_rate=1e-3, batch=8
+        model=str(start),
+        image_size=(112, 112),
+        epochs=60,
+        patience=60,
+        learning_rate=1e-3,
+        batch=8,
+        negatives=6,
     )
     weights = _trained(args.work, "vit", settings, tiny, "train", tiny, "val")
     before, after = (

@@ -173,6 +173,17 @@ def test_too_many_unreadable_photos_are_refused(
 
 
 @pytest.mark.slow
+def test_elastic_workers_and_checkpoints_elsewhere(trained: Trained, tmp_path: Path, local_ray: None) -> None:
+    out, elsewhere = tmp_path / "elastic.safetensors", tmp_path / "elsewhere"
+    told = arguments(trained.city, trained.vit, out, "--workers", "1..2", "--storage", str(elsewhere))
+    assert main([*told, "--epochs", "2"]) == 0
+    report = json.loads((out.with_suffix(".run") / "report.json").read_text())
+    assert report["facts"]["workers"] in (1, 2)
+    assert list((elsewhere / "elastic.run").glob("checkpoint_2*/state.safetensors"))
+    assert not (out.with_suffix(".run") / "checkpoints").exists()
+
+
+@pytest.mark.slow
 def test_what_no_retry_mends_is_named_after_training_began(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], local_ray: None
 ) -> None:
