@@ -1,10 +1,11 @@
 """The training step as placeray takes it, and the plain formulation of the published recipe beside it.
 
-Plain means: float32, memory laid out as loaded, every cell's similarity with every other held and tracked in the
-local loss, blocks written out layer by layer, and a graph that reaches from the losses to the very first layer.
-What tracks it there is either the input (`plain, input tracked`: one tracked tensor before the first block, such as
-a position embedding, does the same) or every frozen weight (`plain, weights tracked`: their gradients are computed
-too, and thrown away). Losses and gradients are equal to placeray's; `bench_train` checks it.
+Plain means: float32, memory laid out as loaded, every cell's similarity with every other held and tracked in
+the local loss, blocks written out layer by layer, and a graph that reaches from the losses to the very first
+layer. What tracks it there is either the input (`plain, input tracked`; one tracked tensor before the first
+block, such as a position embedding, does the same) or every frozen weight (`plain, weights tracked`: their
+gradients are computed too, and thrown away). Losses and gradients are equal to placeray's; `bench_train`
+checks it.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models.lean_block import PARALLEL_SCALE, lean_block
+
 __all__ = ["PATCH_PX", "AdaptedViT", "Adapter", "Architecture", "token_grid", "untrained_adapters"]
 
 PATCH_PX = 14
-# The weight of the parallel adapter (Lu et al., ICLR 2024, section 3.2).
-_PARALLEL_SCALE = 0.2
 # DINOv2 resamples its position embeddings by the factor (n + 0.1) / 37 instead of to the size n.
 _POSITION_OFFSET = 0.1
 
@@ -111,7 +111,7 @@ class BlockAdapters(nn.Module):
         attended = block.attn(block.norm1(tokens))
         tokens = tokens + block.ls1(attended + self.serial(attended))
         normed = block.norm2(tokens)
-        return tokens + block.ls2(block.mlp(normed) + _PARALLEL_SCALE * self.parallel(normed))  # type: ignore[no-any-return]
+        return tokens + block.ls2(block.mlp(normed) + PARALLEL_SCALE * self.parallel(normed))  # type: ignore[no-any-return]
 
 
 def untrained_adapters(architecture: Architecture) -> nn.ModuleList:
@@ -153,14 +153,27 @@ class AdaptedViT(nn.Module):
         height, width = token_grid(images.shape[2], images.shape[3])
         patches = self.vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
         tokens = self._with_positions(patches, height, width)
+        leanly = self._can_train_leanly(tokens)
         for adapters, block in zip(self.adapters, self.vit.blocks, strict=True):
             # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
             if self.activation_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(adapters, block, tokens, use_reentrant=False, preserve_rng_state=False)
+            elif leanly:
+                tokens = lean_block(adapters.serial, adapters.parallel, block, tokens)
             else:
                 tokens = adapters(block, tokens)
         tokens = self.vit.norm(tokens)[:, 1 + self.architecture.registers :]
         return tokens.reshape(len(images), height, width, -1)  # type: ignore[no-any-return]
+
+    def _can_train_leanly(self, tokens: Tensor) -> bool:
+        """Whether blocks may keep little: float32 training of adapters alone, the MLP without gates."""
+        return (
+            torch.is_grad_enabled()
+            and tokens.dtype == torch.float32
+            and not torch.is_autocast_enabled(tokens.device.type)
+            and not self.architecture.gated_mlp
+            and not any(weights.requires_grad for weights in self.vit.parameters())
+        )
 
     def _with_positions(self, patches: Tensor, height: int, width: int) -> Tensor:
         """Add position embeddings to (B, N, C) patches and put class and register tokens before them."""
