@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import json
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from models.image import ImageRejected, encode_thumbnail
 from models.photo_file import read_bytes
 from pipelines.recall import RECALL_AT, Evaluation
 from pipelines.report import STYLE
 from pipelines.training_change import STAGES, describe_change
+from storage.durable import replace_file
 
 __all__ = ["write_training_report"]
 
 Row = Mapping[str, float | str]
+Points = list[tuple[float, float]]
 
-EXAMPLES = 12
-_POINTS = 400
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 240, 56, 34
+EXAMPLES = 8  # of each kind and stage
+MAX_POINTS = 200  # of each line
+_MARKED_POINTS = 60
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 500, 260, 62, 28, 12, 46
+# Nothing runs and nothing is fetched, even if a name should slip through the escaping.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
-.three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem } .three img, .none {
-  width: 100%; aspect-ratio: 4 / 3; object-fit: cover; border-radius: 4px; display: block }
-.none { background: var(--rule); display: grid; place-items: center; padding: .5rem; font-size: .85rem }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif } td.text { text-align: left }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem }
+:root { --warm: #b45309 } @media (prefers-color-scheme: dark) { :root { --warm: #f0a35e } }
+.three { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .5rem }
+.three img, .none { width: 100%; aspect-ratio: 4 / 3; object-fit: cover; border-radius: 4px; display: block }
+.none { border: 1px dashed var(--soft); overflow: auto; padding: .5rem; font-size: .85rem;
+  overflow-wrap: anywhere } h3 { font-size: 1rem; margin: 1.25rem 0 .5rem }
+figure svg text { fill: var(--soft); font: 13px system-ui, sans-serif } tbody th { font-weight: 400 }
+th.text, td.text { text-align: left } td.text { overflow-wrap: anywhere } .legend span { white-space: nowrap }
+.legend svg { width: 28px; height: 10px; display: inline-block }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem }
 """
 _NAMES = {"global": "global descriptor", "reranked": "after re-ranking"}
-_CURVES = (
-    (
-        "Loss",
-        "loss",
-        (("triplet_loss", "triplet", "--rerank", ""), ("local_loss", "local features", "--good", "6 4")),
-    ),
-    (
-        "Recall on the validation split",
-        "recall, %",
-        (
-            ("recall_global_1", "R@1 global", "--global", ""),
-            ("recall_reranked_1", "R@1 re-ranked", "--rerank", ""),
-            ("recall_reranked_5", "R@5 re-ranked", "--rerank", "6 4"),
-        ),
-    ),
+_NO_ANSWER = dict.fromkeys(("uri", "distance_m", "similarity", "mutual_matches", "rank_of_first_right"))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One column of the log as it is drawn; lines of one chart differ in colour and in dashes."""
+
+    column: str
+    label: str
+    colour: str
+    dashes: str
+
+
+_LOSSES = (
+    _Line("loss", "total", "--soft", "2 3"),
+    _Line("triplet_loss", "triplet", "--rerank", "none"),
+    _Line("local_loss", "local features", "--warm", "8 4"),
+)
+_RECALLS = (
+    _Line("recall_reranked_1", "R@1 re-ranked", "--rerank", "none"),
+    _Line("recall_reranked_5", "R@5 re-ranked", "--rerank", "2 3"),
+    _Line("recall_global_1", "R@1 global", "--warm", "8 4"),
+    _Line("recall_global_5", "R@5 global", "--warm", "8 3 2 3"),
 )
 
 
@@ -62,10 +82,10 @@ def write_training_report(
     """Write report.json and report.html, each whole or not at all.
 
     Args:
-        folder: Where to.
+        folder: Where to; made if it is not there.
         before: The model that training began with, on the validation split.
         after: The trained model on the same queries.
-        rows: The log of training, see `pipelines.training_log.COLUMNS`.
+        rows: The log of training, see `pipelines.training_log.COLUMNS`; a value may be absent or empty.
         settings: What training was told.
         facts: What else is worth knowing.
 
@@ -74,19 +94,28 @@ def write_training_report(
 
     Raises:
         ValueError: both evaluations are not of the same queries.
+        OutOfSpace: the disk is full; a report of before stands.
     """
-    curve = [{name: _number(value) for name, value in row.items() if value != ""} for row in rows]
-    described = describe_change(before, after) | {"curve": curve, "settings": settings, "facts": facts}
-    report: dict[str, Any] = _finite(described)
-    _write(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    _write(folder / "report.html", _page(report))
+    described = describe_change(before, _in_order_of(before, after))
+    for example in (*described["gained"], *described["lost"]):
+        example |= {when: _NO_ANSWER | example[when] for when in ("before", "after")}
+    curve = [{name: _number(one) for name, one in row.items() if one not in ("", None)} for row in rows]
+    report: dict[str, Any] = _plain(described | {"curve": curve, "settings": settings, "facts": facts})
+    # Both are made before either is written. A name that is no UTF-8 must not stop the page.
+    page = _page(report).encode("utf-8", "replace")
+    content = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "report.json", content.encode())
+    replace_file(folder / "report.html", page)
     return report
 
 
-def _write(path: Path, content: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
+def _in_order_of(before: Evaluation, after: Evaluation) -> Evaluation:
+    """Return `after` with its queries in the order of `before` where they are the same."""
+    uris, found = [one.uri for one in before.outcomes], {one.uri: one for one in after.outcomes}
+    if sorted(uris) != sorted(one.uri for one in after.outcomes) or len(found) < len(uris):
+        return after
+    return dataclasses.replace(after, outcomes=tuple(found[uri] for uri in uris))
 
 
 def _number(value: float | str) -> float | str:
@@ -96,15 +125,17 @@ def _number(value: float | str) -> float | str:
         return value
 
 
-def _finite(value: Any) -> Any:
-    """Return what JSON can hold: a number that is none becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: a number that is none becomes null, a stranger its text."""
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _finite(one) for name, one in value.items()}
+        return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _text(value: object) -> str:
@@ -112,38 +143,56 @@ def _text(value: object) -> str:
 
 
 def _page(report: dict[str, Any]) -> str:
-    curves = "".join(_curve(report["curve"], *curve) for curve in _CURVES)
+    rows = report["curve"]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Fine-tuning on {_text(report["settings"].get("dataset", report["dataset"]))} – placeray</title>
-<style>{STYLE}{_STYLE}</style></head><body>
+<title>Fine-tuning on {_text(report["dataset"])} – placeray</title>
+<style>{STYLE}{_STYLE}</style></head><body><main>
 <h1>{_headline(report)}</h1>
 <p class="soft">{_text(report["dataset"])}: {report["queries"]:,} queries against {report["database"]:,}
-images; training did not see them, but they chose the best epoch.
+images, {_text(report["model_before"])} before and {_text(report["model_after"])} after training.
 Right means {_text(report["protocol"])}.</p>
-<h2>Recall before and after</h2>{_recall_table(report)}{_chances(report)}
-<h2>Curves</h2><div class="curves">{curves}</div>
+<h2>Recall before and after</h2>{_recall_table(report)}
+{"".join(_chance(stage, **report["changed"][stage]) for stage in STAGES)}
+<p class="soft">Where these queries also chose the best epoch, gain and probability flatter the model:
+evaluate it on a split that training never asked.</p>
+<h2>Curves</h2><div class="curves">{_chart(rows, "Loss", "loss (no unit)", None, _LOSSES)}
+{_chart(rows, "Recall on the validation split", "recall (% of queries)", 100.0, _RECALLS)}</div>
 {_examples("From wrong to right", report["gained"])}
 {_examples("From right to wrong", report["lost"])}
-<h2>Settings</h2>{_pairs(report["settings"])}
-<h2>Facts</h2>{_pairs(report["facts"])}
-</body></html>
+<h2>Settings</h2>{_pairs("setting", report["settings"])}
+<h2>Facts</h2>{_pairs("fact", report["facts"])}
+</main></body></html>
 """
 
 
 def _headline(report: dict[str, Any]) -> str:
-    gain = report["recall"]["gain"]
-    first, ranked = gain["global"]["1"], gain["reranked"]["1"]
+    gain, changed = report["recall"]["gain"], report["changed"]
+    if any(gain[stage]["1"] != 0 for stage in STAGES):
+        words = [
+            f"{_points_of(gain[stage]['1'])} {name}"
+            for stage, name in (("reranked", "after re-ranking"), ("global", "by global descriptor"))
+        ]
+        return f"Fine-tuning {words[0]} and {words[1]} at the first answer (R@1)"
+    moved = sum(changed[stage]["gained"] + changed[stage]["lost"] for stage in STAGES)
+    if moved:
+        return "Fine-tuning gained nothing at the first answer: as many went wrong as went right"
+    if any(value != 0 for stage in STAGES for value in gain[stage].values()):
+        return "Fine-tuning changed no first answer between right and wrong, only recall further down"
+    return "Fine-tuning changed nothing: the same queries are right and wrong as before"
 
-    def words(points: float) -> str:
-        if not points:
-            return "kept"
-        return f"{'gained' if points > 0 else 'lost'} {abs(points):.1f} points"
 
-    if not first and not ranked:
-        return "Training changed nothing at the first answer"
-    return f"R@1 {words(first)} by global descriptor and {words(ranked)} after re-ranking"
+def _points_of(gain: float | None) -> str:
+    if not gain:
+        return "held level" if gain == 0 else "left no figure"
+    return f"{'gained' if gain > 0 else 'lost'} {_size(gain)} points"
+
+
+def _size(gain: float) -> str:
+    # One query of thousands is less than a tenth of a point, and still no 0.0.
+    return f"{abs(gain):.1f}" if abs(gain) >= 0.1 else f"{abs(gain):.2f}"
 
 
 def _recall_table(report: dict[str, Any]) -> str:
@@ -151,126 +200,193 @@ def _recall_table(report: dict[str, Any]) -> str:
     rows = ""
     for stage in STAGES:
         for when in ("before", "after", "gain"):
-            values = report["recall"][when][stage]
-            cells = "".join(
-                f"<td>{values[str(k)]:{'+' if when == 'gain' else ''}.1f}</td>" for k in RECALL_AT
-            )
+            cells = "".join(_cell(report["recall"][when][stage][str(k)], when) for k in RECALL_AT)
             rows += f'<tr><th scope="row">{_NAMES[stage]}, {when}</th>{cells}</tr>'
     return (
-        f'<div class="wide"><table><thead><tr><th scope="col">percent of queries</th>{head}</tr></thead>'
+        f"{_wide('Recall')}<table><thead><tr><th scope='col'>percent of queries</th>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def _chances(report: dict[str, Any]) -> str:
-    said = ""
-    for stage in STAGES:
-        changed = report["changed"][stage]
-        said += (
-            f"<p>{_NAMES[stage].capitalize()}: {changed['gained']} first answers went from wrong to right, "
-            f"{changed['lost']} from right to wrong; a split at least so uneven comes by chance with "
-            f"probability {changed['p_value']:.2g} (McNemar's exact test).</p>"
-        )
-    return said
+def _wide(label: str) -> str:
+    """Open a part that scrolls on narrow screens, with the keyboard too."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{label}">'
 
 
-def _curve(
-    rows: list[dict[str, Any]], title: str, unit: str, series: Sequence[tuple[str, str, str, str]]
-) -> str:
-    """Draw columns of the log against the step."""
-    points = {
-        name: [(row["step"], row[name]) for row in rows if isinstance(row.get(name), float)]
-        for name, *_ in series
-    }
-    if not any(points.values()):
-        return f"<figure><figcaption>{title}: nothing was logged.</figcaption></figure>"
-    steps = max(1.0, max(step for some in points.values() for step, _ in some))
-    highest = max(value for some in points.values() for _, value in some)
-    top = 100.0 if unit.endswith("%") else highest * 1.05 or 1.0
-    right, drawn, legend = _WIDTH - 12, "", ""
+def _cell(value: float | None, when: str) -> str:
+    if value is None:
+        return "<td>no figure</td>"
+    if when != "gain" or value == 0:
+        return f"<td>{value:.1f}</td>"
+    return f'<td class="{"right" if value > 0 else "wrong"}">{"+" if value > 0 else "−"}{_size(value)}</td>'
 
-    def at(step: float, value: float) -> str:
-        x = _LEFT + (right - _LEFT) * step / steps
-        return f"{x:.1f},{(_HEIGHT - _BOTTOM) - (_HEIGHT - _BOTTOM - 12) * value / top:.1f}"
 
-    for share in (0.0, 0.5, 1.0):
-        x, y = at(0, top * share).split(",")
-        drawn += f'<line x1="{x}" x2="{right}" y1="{y}" y2="{y}" stroke="var(--rule)"/>'
-        drawn += f'<text x="{_LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{top * share:.3g}</text>'
-    for name, label, colour, dashes in series:
-        some = points[name][:: max(1, len(points[name]) // _POINTS)]
-        line = " ".join(at(step, value) for step, value in some)
-        drawn += (
-            f'<polyline points="{line}" fill="none" stroke="var({colour})" stroke-width="2" '
-            f'stroke-dasharray="{dashes}"/>'
-        )
-        if len(some) == 1:
-            x, y = line.split(",")
-            drawn += f'<circle cx="{x}" cy="{y}" r="4" fill="var({colour})"/>'
-        sample = f'<line x1="0" x2="24" y1="5" y2="5" stroke="var({colour})" stroke-width="2" '
-        sample += f'stroke-dasharray="{dashes}"/>'
-        legend += (
-            '<span><svg aria-hidden="true" style="width:24px;height:10px;display:inline-block">'
-            f"{sample}</svg> {label}</span>"
-        )
-    drawn += f'<text x="{right}" y="{_HEIGHT - 6}" text-anchor="end">step (to {steps:,.0f})</text>'
+def _chance(stage: str, *, gained: int, lost: int, p_value: float) -> str:
+    name = _NAMES[stage].capitalize()
+    if not gained + lost:
+        return f"<p>{name}: no first answer went from wrong to right or back.</p>"
+    size = f"{p_value:.2g}" if p_value >= 1e-4 else "less than 0.0001"
+    verdict = "more than chance" if p_value < 0.05 else "this may be mere chance"
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}, {unit}, by step">'
-        f'{drawn}</svg><figcaption class="legend">{title} ({unit}) {legend}</figcaption></figure>'
+        f"<p>{name}: {gained} first answers went from wrong to right, {lost} from right to wrong. Were both "
+        f"ways equally likely, a split at least so uneven would have a probability of {size}: {verdict}, "
+        "taken at 0.05 (McNemar's exact test).</p>"
     )
 
 
-def _examples(title: str, examples: list[dict[str, Any]]) -> str:
-    if not examples:
-        return f"<h2>{title}</h2><p>No query.</p>"
-    shown = examples[:EXAMPLES]
-    note = f"<p>{len(shown)} of {len(examples)} are shown.</p>" if len(shown) < len(examples) else ""
-    return f'<h2>{title}</h2>{note}<div class="grid">{"".join(_example(one) for one in shown)}</div>'
+def _points(rows: Sequence[Mapping[str, Any]], column: str) -> Points:
+    """Return (step, value) of a column where both are numbers that can be drawn."""
+    pairs = ((row.get("step"), row.get(column)) for row in rows)
+    return [(x, y) for x, y in pairs if isinstance(x, float) and isinstance(y, float) and abs(y) < 1e99]
 
 
-def _example(example: dict[str, Any]) -> str:
-    query = Path(example["query"]).name
+def _thinned(points: Points) -> Points:
+    """Keep both ends and, of each stretch, the lowest and the highest: no peak is lost."""
+    if len(points) <= MAX_POINTS:
+        return points
+    stretch = math.ceil(2 * len(points) / (MAX_POINTS - 2))
+    kept = {0, len(points) - 1}
+    for start in range(0, len(points), stretch):
+        part = range(start, min(start + stretch, len(points)))
+        kept |= {min(part, key=lambda i: points[i][1]), max(part, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(kept)]
+
+
+def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
+    """Return round numbers 1, 2 or 5 times a power of ten apart, and not less than `least`, over a range."""
+    rough = max((high - low) / 5, least) or 0.2
+    unit = 10.0 ** math.floor(math.log10(rough))
+    apart = next((unit * times for times in (1, 2, 5) if unit * times >= rough * 0.999), unit * 10)
+    first, last = math.floor(low / apart), math.ceil(high / apart)
+    return [i * apart for i in range(first, max(last, first + 1) + 1)]
+
+
+def _chart(
+    rows: Sequence[Mapping[str, Any]], title: str, unit: str, highest: float | None, lines: Sequence[_Line]
+) -> str:
+    """Draw columns of the log against the step, from 0 to `highest` or to the largest value."""
+    points = {line: some for line in lines if (some := _points(rows, line.column))}
+    if not points:
+        return f"<figure><figcaption>{title}: nothing was logged.</figcaption></figure>"
+    values = [y for some in points.values() for _, y in some]
+    xs = _ticks(0.0, max(x for some in points.values() for x, _ in some), least=1.0)
+    ys = _ticks(min(0.0, *values), max(values) if highest is None else highest)
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        up = (y - ys[0]) / (ys[-1] - ys[0])
+        return _LEFT + width * (x - xs[0]) / (xs[-1] - xs[0]), _TOP + height * (1.0 - up)
+
+    drawn = _axes(xs, ys, unit, at)
+    legend, said = "", []
+    for line, some in points.items():
+        stroke = f'stroke="var({line.colour})" stroke-width="2" stroke-dasharray="{line.dashes}"'
+        places = [at(x, y) for x, y in _thinned(some)]
+        drawn += (
+            f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" {stroke}/>'
+        )
+        if len(places) <= _MARKED_POINTS:
+            dots = (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places)
+            drawn += f'<g fill="var({line.colour})">{"".join(dots)}</g>'
+        legend += f'<span><svg aria-hidden="true"><path d="M0 5H28" {stroke}/></svg> {line.label}</span> '
+        said.append(f"{line.label} from {some[0][1]:.4g} to {some[-1][1]:.4g}")
+    return (
+        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{title} by step: {"; ".join(said)}">{drawn}</svg>'
+        f'<figcaption class="legend">{title}: {legend}</figcaption></figure>'
+    )
+
+
+def _axes(
+    xs: Sequence[float], ys: Sequence[float], unit: str, at: Callable[[float, float], tuple[float, float]]
+) -> str:
+    """Draw rules with their numbers, and the names of both axes."""
+    drawn, bottom, right = "", _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    for value in ys:
+        y = at(xs[0], value)[1]
+        drawn += f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="var(--rule)"/>'
+        drawn += f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
+    for value in xs:
+        x = at(value, ys[0])[0]
+        drawn += f'<path d="M{x:.1f} {bottom}v5" stroke="var(--soft)"/>'
+        drawn += f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,.6g}</text>'
+    middle = (_TOP + bottom) // 2
+    return (
+        f'{drawn}<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="var(--soft)"/>'
+        f'<text x="{(_LEFT + right) // 2}" y="{_HEIGHT - 8}" text-anchor="middle">step</text>'
+        f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{unit}</text>'
+    )
+
+
+def _examples(title: str, examples: Sequence[Mapping[str, Any]]) -> str:
+    content = ""
+    for stage in STAGES[::-1]:
+        here = [one for one in examples if one["stage"] == stage]
+        shown = here[:EXAMPLES]
+        if shown:
+            figures = "".join(_example(one) for one in shown)
+            count = f"{len(shown)} of {len(here)} shown"
+            content += f'<h3>{_NAMES[stage].capitalize()} ({count})</h3><div class="grid">{figures}</div>'
+    return f"<h2>{title}</h2>{content or '<p>No query.</p>'}"
+
+
+def _example(example: Mapping[str, Any]) -> str:
+    name = f"<bdi>{_text(Path(example['query']).name)}</bdi>"
     cells = f"<div>{_picture(example['query'], 'query')}<small>query</small></div>"
     for when in ("before", "after"):
         answer = example[when]
-        right = answer.get("rank_of_first_right") == 1
-        verdict = "right" if right else "wrong"
-        cells += f"<div>{_picture(answer['uri'], f'first answer {when}')}<small>{when}: "
-        cells += f'<span class="{verdict}">{"✓" if right else "✗"} {verdict}</span>'
-        if answer["uri"] is None:
-            cells += f", {_text(answer['reason'])}</small></div>"
-            continue
-        if answer["distance_m"] is not None:
-            cells += f", {answer['distance_m']:,.1f} m away"
-        cells += f", {answer['mutual_matches']} matches</small></div>"
-    return (
-        f'<figure><div class="three">{cells}</div><figcaption class="soft">'
-        f"{_NAMES[example['stage']]}: {_text(query)}</figcaption></figure>"
-    )
+        right = answer["rank_of_first_right"] == 1
+        verdict = '<span class="right">✓ right</span>' if right else '<span class="wrong">✗ wrong</span>'
+        picture = _picture(answer["uri"], f"first answer {when}")
+        cells += f"<div>{picture}<small>{when}: {verdict}, {_told(answer)}</small></div>"
+    return f'<figure><div class="three">{cells}</div><figcaption class="soft">{name}</figcaption></figure>'
+
+
+def _told(answer: Mapping[str, Any]) -> str:
+    if answer["uri"] is None:
+        return f"no answer: {_text(answer['reason'])}"
+    distance, rank = answer["distance_m"], answer["rank_of_first_right"]
+    told = ["place unknown" if distance is None else f"{distance:,.1f} m away"]
+    if answer["mutual_matches"] is not None:
+        told.append(f"{answer['mutual_matches']:,} mutual matches")
+    if answer["similarity"] is not None:
+        told.append(f"similarity {answer['similarity']:.3f}")
+    if rank is None:
+        told.append("nothing right among the answers")
+    elif rank > 1:
+        told.append(f"first right at rank {rank}")
+    return ", ".join(told)
 
 
 def _picture(uri: str | None, what: str) -> str:
     if uri is None:
-        return '<div class="none">no answer</div>'
+        return f'<div class="none">{what}: none</div>'
+    name = _text(Path(uri).name)
     try:
         encoded, _, _ = encode_thumbnail(read_bytes(uri), max_side_px=280)
     except ImageRejected as error:
-        return f'<div class="none">{_text(error)}</div>'
+        return f'<div class="none">{what}: <bdi>{name}</bdi> cannot be shown: {_text(error)}</div>'
     data = base64.b64encode(encoded).decode()
-    return f'<img alt="{what}: {_text(Path(uri).name)}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{what}: {name}" src="data:image/jpeg;base64,{data}">'
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
-    rows = ""
-    for name, value in values.items():
-        rows += f'<tr><th scope="row">{_text(name.replace("_", " "))}</th>'
-        rows += f'<td class="text">{_text(_shown(value))}</td></tr>'
-    return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
+def _pairs(what: str, values: Mapping[str, Any]) -> str:
+    if not values:
+        return "<p>None were given.</p>"
+    rows = "".join(
+        f'<tr><th scope="row">{_text(name.replace("_", " "))}</th>'
+        f'<td class="text">{_text(_shown(value))}</td></tr>'
+        for name, value in values.items()
+    )
+    head = f'<thead><tr><th scope="col">{what}</th><th scope="col" class="text">value</th></tr></thead>'
+    return f"{_wide(f'Table of every {what}')}<table>{head}<tbody>{rows}</tbody></table></div>"
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_shown, value)) or "none"
     return "none" if value is None else str(value)
