@@ -1,10 +1,10 @@
 """An adapted transformer block that keeps little for the backward pass and computes the rest again.
 
-Of a block, autograd keeps thirteen token-sized tensors, eight of which are cheap: this one keeps six (its
-input, queries, keys, values and output of the attention, and what lies between its halves). The backward pass
-computes the layer norm, the first layer of the MLP, the projection of the attention and the adapters' first
-layers again: about a seventh more operations, fewer than recomputing whole blocks takes. Both halves go over
-the tokens in pieces, so that on a CPU what is between two layers stays in its cache.
+Of a block, autograd keeps thirteen token-sized tensors, six of them cheap to compute again. This one keeps
+the others: its input; queries, keys, values, output and projection of the attention; what lies between its
+halves. The backward pass computes the second layer norm and the first layers of MLP and adapters again, about
+an eighth more operations; recomputing whole blocks takes a third more. Both halves go over the tokens in
+pieces, so that on a CPU what is between two layers stays in its cache.
 
 The formulas are those of `models.backbone.BlockAdapters` (Lu et al., ICLR 2024, section 3.2, equations 5, 6).
 """
@@ -24,8 +24,8 @@ __all__ = ["PARALLEL_SCALE", "lean_block"]
 
 # The weight of the parallel adapter (Lu et al., ICLR 2024, section 3.2).
 PARALLEL_SCALE = 0.2
-# Tokens at once on a CPU: what is between the layers of an MLP of 1,536 channels then takes 3 MiB.
-_CPU_PIECE = 512
+# Tokens at once on a CPU: what is between the layers of an MLP of 1,536 channels then takes 6 MiB.
+_CPU_PIECE = 1024
 
 _gelu_backward = torch.ops.aten.gelu_backward
 _norm_backward = torch.ops.aten.native_layer_norm_backward
@@ -37,16 +37,13 @@ def lean_block(serial: Any, parallel: Any, block: Any, tokens: Tensor) -> Tensor
     Args:
         serial: The adapter after the attention, with `down` and `up`.
         parallel: The adapter beside the MLP.
-        block: The timm block, frozen: its MLP is not gated, queries and keys are not normalised.
+        block: The timm block, frozen; its MLP has a GELU and no gates.
         tokens: (B, N, C) float32.
 
     Returns:
         (B, N, C) float32.
     """
-    attention = block.attn
-    mixed = attention.qkv(block.norm1(tokens)).unflatten(2, (3, attention.num_heads, -1))
-    query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)
-    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    attended = block.attn(block.norm1(tokens))
     tokens = _apply(_AttentionHalf, attended, serial, block, tokens)
     return _apply(_MlpHalf, tokens, parallel, block)
 
@@ -64,7 +61,7 @@ def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 class _AttentionHalf(Function):
-    """tokens + scale * (x + adapter(x)), x the projection of what was attended."""
+    """tokens + scale * (x + adapter(x)), x what was attended."""
 
     @staticmethod
     def forward(
@@ -75,28 +72,22 @@ class _AttentionHalf(Function):
         ctx.block = block
         result = torch.empty_like(tokens)
         for piece, residual, out in _pieces(attended, tokens, result):
-            projected = block.attn.proj(piece)
-            hidden = F.linear(projected, down, down_bias).relu_()
-            projected.add_(F.linear(hidden, up, up_bias)).mul_(block.ls1.gamma)
-            torch.add(residual, projected, out=out)
+            hidden = F.linear(piece, down, down_bias).relu_()
+            inner = F.linear(hidden, up, up_bias).add_(piece).mul_(block.ls1.gamma)
+            torch.add(residual, inner, out=out)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         attended, down, down_bias, up = ctx.saved_tensors
-        block = ctx.block
         grad = grad.contiguous()
         sums = _Sums(down, up)
-        onwards = torch.empty_like(attended) if ctx.needs_input_grad[0] else None
-        targets = attended if onwards is None else onwards
-        for piece, given, out in _pieces(attended, grad, targets):
-            projected = block.attn.proj(piece)
-            hidden = F.linear(projected, down, down_bias).relu_()
-            scaled = given * block.ls1.gamma
-            back = sums.add(projected, hidden, scaled)
-            if onwards is not None:
-                torch.mm(back.add_(scaled), block.attn.proj.weight, out=out)
+        onwards = torch.empty_like(attended)
+        for piece, given, out in _pieces(attended, grad, onwards):
+            hidden = F.linear(piece, down, down_bias).relu_()
+            scaled = given * ctx.block.ls1.gamma
+            torch.add(sums.add(piece, hidden, scaled), scaled, out=out)
         return (onwards, *sums.gradients(), None, grad)
 
 
