@@ -5,43 +5,60 @@ by inner product; among equals the first index wins. The number of mutual pairs 
 (Lu et al., "Towards Seamless Adaptation of Pre-trained Models for Visual Place Recognition", ICLR 2024,
 section 3.3); no geometry is verified.
 
-The whole similarity tensor is never held: it is folded block by block, a block being some cells of one large
-candidate or several whole small candidates.
+The whole similarity tensor is never held: it is folded tile by tile, a tile being some cells of one large
+candidate or several whole small candidates. `matching_cpu` does that on a CPU, `matching_triton` on a CUDA
+device; what is left here serves other accelerators, and CUDA where Triton is missing.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.matching_cpu import NotFinite, partners_on_cpu
+from models.matching_triton import Unavailable, partners_on_cuda
+
 __all__ = ["matched_pairs", "mutual_nn_count", "mutual_nn_mean_similarity"]
 
 Features = Tensor | NDArray[np.floating]
 
-# Similarities held at once. On a CPU about 3 MiB, which stays in its cache; on an accelerator 32 MiB, enough
-# to keep it busy.
-_CPU_BLOCK = 3 << 18
-_ACCELERATOR_BLOCK = 1 << 23
+Precision = Literal["exact", "fast"]
+
+_BLOCK = 1 << 23  # similarities held at once without a kernel: 32 MiB, enough to keep an accelerator busy
 
 
-def mutual_nn_count(query: Features, candidates: Features, *, min_similarity: float | None = None) -> Tensor:
+def mutual_nn_count(
+    query: Features,
+    candidates: Features,
+    *,
+    min_similarity: float | None = None,
+    precision: Precision = "exact",
+) -> Tensor:
     """Count the mutual nearest neighbours between a query and each candidate.
+
+    "fast" computes the similarities from rounded cells: 8-bit integers on a CPU, float16 on CUDA. Its counts
+    differ by a few from the exact ones. Where the device has nothing faster, it is the same as "exact".
 
     Args:
         query: (N, C) or (H, W, C) any float dtype, finite; unit L2 norm per cell for cosine similarity.
         candidates: (K, N', C) or (K, H', W', C) any float dtype, finite; N' may differ from N.
         min_similarity: Only mutual pairs of at least this inner product count; None counts all.
+        precision: "exact" compares float32 similarities, "fast" approximate ones.
 
     Returns:
         (K,) int64 counts, on the query's device.
 
     Raises:
-        ValueError: shapes do not fit, a dtype is no float, or a value is not finite.
+        ValueError: shapes do not fit, a dtype is no float, a value is not finite, or a precision is unknown.
     """
+    if precision not in ("exact", "fast"):
+        raise ValueError(f'precision is {precision!r}: pass "exact" or "fast"')
     cells, others = _query_cells(query), _candidate_cells(candidates)
-    partner, similarity = _mutual_partners(cells, others)
+    partner, similarity = _mutual_partners(cells, others, floor=min_similarity, fast=precision == "fast")
     counted = partner >= 0
     if min_similarity is not None:
         counted &= similarity >= min_similarity
@@ -136,40 +153,56 @@ def _as_float32(features: Features, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _mutual_partners(query: Tensor, candidates: Features) -> tuple[Tensor, Tensor]:
+def _mutual_partners(
+    query: Tensor, candidates: Features, *, floor: float | None = None, fast: bool = False
+) -> tuple[Tensor, Tensor]:
     """Find for each query cell its mutual candidate cell.
 
     Args:
         query: (N, C) float.
         candidates: (K, N', C) float.
+        floor: Pairs of a smaller inner product may be left out.
+        fast: Approximate similarities do.
 
     Returns:
         partner: (K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
         similarity: (K, N) float32, each query cell's largest inner product.
     """
-    cells = _as_float32(query.detach(), query)
-    channels, (count, size, width) = cells.shape[1], candidates.shape
-    if width != channels:
+    query, width = query.detach(), candidates.shape[2]
+    if width != query.shape[1]:
         raise ValueError(
-            f"query cells have {channels} channels, candidate cells {width}: compare features of one model"
+            f"query cells have {query.shape[1]} channels, candidate cells {width}: "
+            "compare features of one model"
         )
+    if query.device.type == "cpu":
+        return partners_on_cpu(_as_float32(query, query), candidates, floor=floor, fast=fast)
+    if query.device.type == "cuda":
+        try:
+            return partners_on_cuda(query, candidates, fast=fast)
+        except Unavailable:  # said once, where it was found
+            pass
+    return _partners_by_blocks(_as_float32(query, query), candidates)
+
+
+def _partners_by_blocks(cells: Tensor, candidates: Features) -> tuple[Tensor, Tensor]:
+    """Do what `_mutual_partners` does with plain tensor operations, on any device."""
+    count, size, channels = candidates.shape
     transposed = cells.T
     partner = torch.full((count, len(cells)), -1, dtype=torch.int64, device=cells.device)
     best = torch.full((count, len(cells)), -torch.inf, device=cells.device)
-    on_cpu = cells.device.type == "cpu"
-    rows = max(1, (_CPU_BLOCK if on_cpu else _ACCELERATOR_BLOCK) // len(cells))
+    rows = max(1, _BLOCK // len(cells))
     group = max(1, rows // size)
-    fold = _fold_on_cpu if on_cpu else _fold
+    finite = torch.isfinite(cells).all()
     for start in range(0, count, group):
         others = _as_float32(candidates[start : start + group], cells)
+        finite &= torch.isfinite(others).all()
         at = slice(start, start + len(others))
         for first in range(0, size, rows):
             some = others[:, first : first + rows]
             block = (some.reshape(-1, channels) @ transposed).view(len(others), -1, len(cells))
-            fold(block, first, partner[at], best[at])
-    # A value that is not finite makes the largest similarity of its cell, or of every cell, not finite.
-    if not bool(torch.isfinite(best).all()):
-        raise ValueError("features hold NaN or infinite values: extract them again, or run `placeray verify`")
+            _fold(block, first, partner[at], best[at])
+    if not bool(finite & torch.isfinite(best).all()):
+        raise NotFinite
     return partner, best
 
 
@@ -185,30 +218,7 @@ def _fold(block: Tensor, first: int, partner: Tensor, best: Tensor) -> None:
     row_choice = block.argmax(dim=2)
     top, top_row = block.max(dim=1)
     mutual = row_choice.gather(1, top_row) == torch.arange(block.shape[2], device=block.device)
-    # Strictly better: of equal candidate cells the one of an earlier block stays. NaN must not get lost.
-    better = (top > best) | top.isnan()
+    # Strictly better: of equal candidate cells the one of an earlier block stays.
+    better = top > best
     partner.copy_(torch.where(better, torch.where(mutual, top_row + first, -1), partner))
     best.copy_(torch.where(better, top, best))
-
-
-def _fold_on_cpu(block: Tensor, first: int, partner: Tensor, best: Tensor) -> None:
-    """Do what `_fold` does, several times faster: only plain maxima and one contiguous argmax.
-
-    A cell's row maximum that equals the column maximum at its own choice is mutual, provided no other row of
-    the block reaches that column maximum; where one does, and where values are not finite, `_fold` decides.
-    """
-    values = block.numpy()
-    top = block.amax(dim=1)
-    reached = np.count_nonzero((block == top[:, None]).numpy())
-    if reached != top.numel():
-        _fold(block, first, partner, best)
-        return
-    choice = values.argmax(axis=2)
-    row_max = np.take_along_axis(values, choice[:, :, None], axis=2)[:, :, 0]
-    better = top > best
-    partner.masked_fill_(better, -1)
-    torch.maximum(best, top, out=best)
-    chosen = torch.from_numpy(choice)
-    claims = (torch.from_numpy(row_max) == top.gather(1, chosen)) & better.gather(1, chosen)
-    candidate, row = claims.nonzero(as_tuple=True)
-    partner[candidate, chosen[candidate, row]] = row + first

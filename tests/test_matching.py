@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
 
-from models import matching
+from models import matching, matching_cpu
 from models.matching import matched_pairs, mutual_nn_count, mutual_nn_mean_similarity
+from models.matching_cpu import partners_on_cpu
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "mnn.npz")
 
@@ -70,7 +72,7 @@ def test_pairs_many_ties_first_index_wins(
     query = rng.integers(-levels, levels + 1, (rows, width)).astype(np.float32)
     candidates = rng.integers(-levels, levels + 1, (3, columns, width)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "_CPU_BLOCK", block)
+        patch.setattr(matching_cpu, "_TILE", block)
         counts = mutual_nn_count(query, candidates).tolist()
         pairs = [matched_pairs(query, candidate)[0].tolist() for candidate in candidates]
     expected = [[list(pair) for pair in plain_pairs(query, candidate)] for candidate in candidates]
@@ -79,20 +81,18 @@ def test_pairs_many_ties_first_index_wins(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_fold_accelerator_form_equals_cpu_form(seed: int) -> None:
+def test_partners_by_blocks_equal_partners_on_cpu(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.standard_normal((3, 50, 40)).astype(np.float32)
-    if seed % 2:
-        values = np.round(values * 2)
-    results: list[tuple[Tensor, Tensor]] = []
-    for fold in (matching._fold, matching._fold_on_cpu):
-        partner, best = torch.full((3, 40), -1), torch.full((3, 40), -torch.inf)
-        for first in (0, 20, 40):
-            fold(torch.from_numpy(values[:, first : first + 20].copy()), first, partner, best)
-        results.append((partner, best))
-    assert torch.equal(results[0][0], results[1][0]), f"seed {seed}"
-    assert torch.equal(results[0][1], results[1][1]), f"seed {seed}"
-    assert (results[0][0] >= 0).any()
+    query = torch.from_numpy(rng.standard_normal((40, 4)).astype(np.float32))
+    candidates = torch.from_numpy(rng.standard_normal((3, 50, 4)).astype(np.float32))
+    if seed % 2:  # many ties
+        query, candidates = torch.round(query), torch.round(candidates)
+    monkeypatch.setattr(matching, "_BLOCK", 40 * 20)
+    partner, best = matching._partners_by_blocks(query, candidates)
+    expected_partner, expected_best = partners_on_cpu(query, candidates)
+    assert torch.equal(partner, expected_partner), f"seed {seed}"
+    torch.testing.assert_close(best, expected_best)
+    assert (partner >= 0).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -148,7 +148,7 @@ def test_count_no_candidates_returns_empty() -> None:
 def test_count_value_not_finite_refused(
     value: float, where: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching, "_CPU_BLOCK", block)
+    monkeypatch.setattr(matching_cpu, "_TILE", block)
     rng = np.random.default_rng(2)
     arrays = {"query": unit(rng, 20, 8), "candidates": unit(rng, 3, 20, 8)}
     arrays[where].flat[37] = value
@@ -188,16 +188,79 @@ def test_mean_similarity_gradient_matches_finite_difference() -> None:
     assert float(candidates.grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_count_any_number_of_threads_gives_the_same(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    query, candidates = unit(rng, 50, 8), unit(rng, 23, 60, 8)
+    expected = [len(plain_pairs(query, candidate)) for candidate in candidates]
+    monkeypatch.setattr(matching_cpu, "_TILE", 4000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert mutual_nn_count(query, candidates).tolist() == expected
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_count_worker_threads_leave_later_threads_their_setting() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        rng = np.random.default_rng(5)
+        mutual_nn_count(unit(rng, 50, 8), unit(rng, 23, 60, 8))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+        with ThreadPoolExecutor(1, initializer=matching_cpu._use_one_thread) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_count_value_not_finite_refused_from_worker_threads() -> None:
+    query, candidates = np.ones((5, 3), np.float32), np.ones((40, 5, 3), np.float32)
+    candidates[33, 2, 1] = np.nan
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="placeray verify"):
+            mutual_nn_count(query, candidates)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_count_minus_infinity_beside_positive_queries_refused() -> None:
+    query, candidates = np.ones((5, 3), np.float32), np.ones((2, 5, 3), np.float32)
+    candidates[1, 2, 1] = -np.inf
+    with pytest.raises(ValueError, match="placeray verify"):
+        mutual_nn_count(query, candidates)
+    with pytest.raises(ValueError, match="placeray verify"):
+        matching._partners_by_blocks(torch.from_numpy(query), torch.from_numpy(candidates))
+
+
+def test_count_long_constant_map_needs_little_memory() -> None:
+    query, candidates = np.ones((1, 2), np.float32), np.ones((1, 300_000, 2), np.float32)
+    tracemalloc.start()
+    assert mutual_nn_count(query, candidates).tolist() == [1]
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_count_unknown_precision_refused() -> None:
+    with pytest.raises(ValueError, match='"exact" or "fast"'):
+        mutual_nn_count(np.ones((2, 2)), np.ones((1, 2, 2)), precision="half")  # type: ignore[arg-type]
+
+
 def test_count_large_maps_stay_within_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
-    original = matching._fold_on_cpu
+    original = matching_cpu._fold
 
-    def measured(block: Tensor, first: int, partner: Tensor, best: Tensor) -> None:
+    def measured(tile: NDArray[np.float32], *others: Any) -> None:
         nonlocal largest
-        largest = max(largest, block.numel() * block.element_size())
-        original(block, first, partner, best)
+        largest = max(largest, tile.nbytes)
+        original(tile, *others)
 
-    monkeypatch.setattr(matching, "_fold_on_cpu", measured)
+    monkeypatch.setattr(matching_cpu, "_fold", measured)
     rng = np.random.default_rng(0)
     query, candidates = unit(rng, 61, 61, 128), unit(rng, 2, 61, 61, 128).astype(np.float16)
     tracemalloc.start()
@@ -205,5 +268,5 @@ def test_count_large_maps_stay_within_memory(monkeypatch: pytest.MonkeyPatch) ->
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert counts.shape == (2,)
-    assert 0 < largest <= 4 << 20
+    assert 0 < largest <= 2 << 20
     assert peak < 32 << 20

@@ -1,0 +1,108 @@
+"""The Triton kernel behind `matching_triton`: nearest neighbours in both directions in one pass over tiles.
+
+Importing this needs triton; only `matching_triton` does it, and only for tensors on a CUDA device.
+"""
+
+# mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator,no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["nearest_both_ways"]
+
+
+@triton.jit
+def nearest_both_ways(
+    query,
+    candidates,
+    best,
+    choice,
+    column_key,
+    broken,
+    count,
+    rows,
+    columns,
+    channels,
+    query_stride,
+    BLOCK_ROWS: tl.constexpr,  # noqa: N803, as Triton's own constants are written
+    BLOCK_COLUMNS: tl.constexpr,  # noqa: N803
+    BLOCK_CHANNELS: tl.constexpr,  # noqa: N803
+    PRECISION: tl.constexpr,  # noqa: N803
+):
+    """Compare one block of a query's cells with all cells of one candidate.
+
+    Program (block, candidate, query). What it finds for its own cells is final; what it finds for the
+    candidate's cells is joined with what the other blocks find by an atomic maximum over 64-bit keys: the
+    similarity in an order-preserving integer form above, the complement of the cell's index below, so that
+    among equals the first cell wins whatever the order of execution.
+
+    Args:
+        query: (B, N, C) float.
+        candidates: (B, K, M, C) float.
+        best: (B, K, N) float32, written: each query cell's largest similarity.
+        choice: (B, K, N) int32, written: the first candidate cell that reaches it.
+        column_key: (B, K, M) int64, smallest int64 at first, joined: each candidate cell's choice.
+        broken: (1,) int32, zero at first, set to one where a feature is not finite.
+        count: K.
+        rows: N.
+        columns: M.
+        channels: C.
+        query_stride: N * C.
+        BLOCK_ROWS: Query cells in a tile.
+        BLOCK_COLUMNS: Candidate cells in a tile.
+        BLOCK_CHANNELS: Channels multiplied at once.
+        PRECISION: How float32 is multiplied, see `tl.dot`; half precision ignores it.
+    """
+    block = tl.program_id(0)
+    pair = tl.program_id(2).to(tl.int64) * count + tl.program_id(1)
+    query += tl.program_id(2).to(tl.int64) * query_stride
+    candidates += pair * columns * channels
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    in_rows = row < rows
+    lane = tl.arange(0, BLOCK_CHANNELS)
+    largest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
+    chosen = tl.zeros((BLOCK_ROWS,), tl.int32)
+    faults = 0
+    for first in range(0, columns, BLOCK_COLUMNS):
+        column = first + tl.arange(0, BLOCK_COLUMNS)
+        in_columns = column < columns
+        tile = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+        for channel in range(0, channels, BLOCK_CHANNELS):
+            in_channels = channel + lane < channels
+            here = tl.load(
+                query + row[:, None] * channels + channel + lane[None, :],
+                mask=in_rows[:, None] & in_channels[None, :],
+                other=0.0,
+            )
+            there = tl.load(
+                candidates + column[:, None] * channels + channel + lane[None, :],
+                mask=in_columns[:, None] & in_channels[None, :],
+                other=0.0,
+            )
+            # Some program looks at every feature; neither NaN nor infinity is smaller than infinity.
+            if first == 0:
+                faults += tl.sum(tl.where(tl.abs(here) < float("inf"), 0, 1))
+            if block == 0:
+                faults += tl.sum(tl.where(tl.abs(there) < float("inf"), 0, 1))
+            if here.dtype != there.dtype:
+                here = here.to(tl.float32)
+                there = there.to(tl.float32)
+            tile = tl.dot(here, tl.trans(there), tile, input_precision=PRECISION)
+        # What is no number equals nothing: the maxima below need not know of it.
+        tile = tl.where(in_rows[:, None] & in_columns[None, :] & (tile == tile), tile, float("-inf"))
+
+        value, index = tl.max(tile, axis=1, return_indices=True, return_indices_tie_break_left=True)
+        chosen = tl.where(value > largest, first + index, chosen)  # strictly: the first of equals stays
+        largest = tl.maximum(value, largest)
+
+        value, index = tl.max(tile, axis=0, return_indices=True, return_indices_tie_break_left=True)
+        bits = tl.where(value == 0.0, 0.0, value).to(tl.int32, bitcast=True)  # minus zero equals zero
+        ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+        key = (ordered.to(tl.int64) << 32) | (0x7FFFFFFF - (block * BLOCK_ROWS + index)).to(tl.int64)
+        tl.atomic_max(column_key + pair * columns + column, key, mask=in_columns, sem="relaxed")
+    tl.store(best + pair * rows + row, largest, mask=in_rows)
+    tl.store(choice + pair * rows + row, chosen, mask=in_rows)
+    if faults > 0:
+        tl.atomic_max(broken, 1)
