@@ -24,12 +24,16 @@ import pyarrow.compute as pc
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from pipelines.stages import METADATA, Extract, decode, raise_failure, span, write
-from storage.card import Card
+from storage.card import Card, FeatureEncoding
+from storage.encodings import projected_channels
 from storage.errors import StoreNotFound
+from storage.projection import projection_sha256
 from storage.store import Store
 from storage.vectors import row_schema
 
-__all__ = ["IndexReport", "index"]
+__all__ = ["DEFAULT_FEATURES", "IndexReport", "index"]
+
+DEFAULT_FEATURES: FeatureEncoding = "float16"  # of new stores
 
 # Shares of a core; they differ so that Ray Data does not fuse the stages into one.
 DECODE_CPUS = 0.4
@@ -75,6 +79,7 @@ def index(
     *,
     model: str = "efficientnet-lite0",
     image_size: tuple[int, int] | None = None,
+    features: FeatureEncoding | None = None,
     root: str | Path | None = None,
     id_prefix: str = "",
     batch_size: int = 32,
@@ -92,6 +97,8 @@ def index(
         store_uri: The store; made when there is none.
         model: Name or weights file.
         image_size: Height and width of the network's input; by default the store's, else the model's own.
+        features: How a new store keeps local features, see `storage.encodings`; by default
+            `DEFAULT_FEATURES`. A store that is there must keep them so.
         root: Folder that a listing's URIs must stay inside.
         id_prefix: Put before every image id.
         batch_size: Images in one forward pass.
@@ -105,7 +112,9 @@ def index(
 
     Raises:
         SourceError: the source cannot be used.
-        CardMismatch: the store was made by another model; nothing was read or written.
+        CardMismatch: the store was made by another model or keeps features in another way; nothing was read
+            or written.
+        InvalidBatch: there is no such encoding, or too few images to learn its projection from.
         StoreLocked: another writer is at work.
         OutOfSpace: the disk is full; everything committed stays.
         WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
@@ -114,9 +123,9 @@ def index(
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
-    card = _card_of(model, image_size, store_uri)
+    card = _card_of(model, image_size, store_uri, features)
     listing = list_source(source, root=root, id_prefix=id_prefix)
-    store = Store.create(store_uri, card)
+    store = _open_or_create(store_uri, card, model, listing)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
     tally = _Tally(total=listing.num_rows, progress=progress)
     import ray.data  # before the session, which then quietens its log
@@ -124,7 +133,7 @@ def index(
     with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
         work = _mark_known(listing, store.known())
         plan = _plan(ray, card, work.num_rows, extractors, gpus_per_extractor, commit_every)
-        options = {"card": card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}
+        options = {"card": store.card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}
         rows = _stages(ray, work, store.uri, model, batch_size, plan, options)
         begun = time.perf_counter()
         _commit_all(store, rows, tally, commit_every, options["trace"])
@@ -143,14 +152,20 @@ def index(
     )
 
 
-def _card_of(model: str, image_size: tuple[int, int] | None, store_uri: str) -> Card:
-    """Return the card of the model, at the store's input size unless another is asked for; it must fit."""
+def _card_of(
+    model: str, image_size: tuple[int, int] | None, store_uri: str, features: FeatureEncoding | None
+) -> Card:
+    """Return the store's card, or that of a new one, at the store's input size unless another is asked for.
+
+    It must fit the model and the wanted encoding. A new one does not name its projection yet.
+    """
     from models.weights import BadImageSize, load_extractor
 
     try:
         stored = Store.open(store_uri).card
     except StoreNotFound:
-        return load_extractor(model, device="cpu", image_size=image_size).card
+        card = load_extractor(model, device="cpu", image_size=image_size).card
+        return card.stored_as(features or DEFAULT_FEATURES)
     size = (stored.preprocessing.height, stored.preprocessing.width)
     try:
         card = load_extractor(model, device="cpu", image_size=image_size or size).card
@@ -158,8 +173,24 @@ def _card_of(model: str, image_size: tuple[int, int] | None, store_uri: str) -> 
         if image_size is not None:
             raise
         card = load_extractor(model, device="cpu").card  # another model: the store's card will say so
-    stored.require_same(card)
-    return card
+    stored.require_model(card)
+    if features is not None:
+        stored.require_same(stored.stored_as(features, projection_sha256=stored.projection_sha256))
+    return stored
+
+
+def _open_or_create(store_uri: str, card: Card, model: str, listing: pa.Table) -> Store:
+    """Open the store, or make it, with a projection learned from the listed images where it needs one."""
+    channels = projected_channels(card.feature_encoding, card.feature_dim)
+    if channels is None or card.projection_sha256 is not None:
+        return Store.create(store_uri, card)
+    from models.weights import load_extractor
+    from pipelines.feature_sample import learn_projection
+
+    size = (card.preprocessing.height, card.preprocessing.width)
+    projection = learn_projection(listing, load_extractor(model, image_size=size), channels=channels)
+    named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
+    return Store.create(store_uri, named, projection=projection)
 
 
 def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:

@@ -182,7 +182,7 @@ class Extract:
         try:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
             self.extractor = load_extractor(model, image_size=size)
-            self.card.require_same(self.extractor.card)
+            self.card.require_model(self.extractor.card)
         except (CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable) as error:
             self.failure = error
 

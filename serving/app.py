@@ -67,7 +67,7 @@ def checked(settings: ServeSettings) -> ServeSettings:
     extractor = load_extractor(
         settings.model or card.model, device="cpu", image_size=(size.height, size.width)
     )
-    card.require_same(extractor.card)
+    card.require_model(extractor.card)
     return settings.model_copy(update={"model_name": card.model, "store": os.path.abspath(settings.store)})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from models.extractor import Extractor
 from models.image import decode_image
 from models.matching import matched_pairs, mutual_nn_count
+from models.matching_binary import matched_hamming_pairs, mutual_hamming_count
 from models.weights import load_extractor
 from serving.answer import rank
 from storage.card import Card
+from storage.encodings import FeatureCodec
 from storage.records import ImageRecord, QueryResult
 from storage.search import Method
 from storage.store import Store
@@ -39,7 +42,7 @@ class QueryEngine:
     """
 
     def __init__(self, store: Store, extractor: Extractor, *, method: Method = "exact") -> None:
-        store.card.require_same(extractor.card)
+        store.card.require_model(extractor.card)
         self.store = store
         self.extractor = extractor
         self.method: Method = method
@@ -100,7 +103,7 @@ class QueryEngine:
             with _timed(timings, "fetch"):
                 stored, ok = self.store.fetch([hit.record for hit in hits[:candidates]])
             with _timed(timings, "rerank"):
-                counts = count_matches(features[0], stored, ok, self.store.card)
+                counts = count_matches(features[0], stored, ok, self.store.card, codec=self.store.codec)
         timings["total"] = (time.perf_counter() - started) * 1e3
         return QueryResult(
             model=self.store.card.model,
@@ -124,7 +127,8 @@ class QueryEngine:
         """
         _, features = self.extractor.extract([decode_image(image).pixels])
         stored, ok = self.store.fetch([record])
-        return line_points(features[0], stored[0] if ok[0] else None, self.store.card)
+        found = stored[0] if ok[0] else None
+        return line_points(features[0], found, self.store.card, codec=self.store.codec)
 
 
 def cell_centres(card: Card) -> NDArray[np.float32]:
@@ -146,38 +150,47 @@ def cell_centres(card: Card) -> NDArray[np.float32]:
 
 def count_matches(
     features: NDArray[np.float32],
-    stored: NDArray[np.float16],
+    stored: NDArray[Any],
     ok: NDArray[np.bool_],
     card: Card,
     *,
+    codec: FeatureCodec,
     device: torch.device | str = "cpu",
 ) -> list[int | None]:
     """Count the mutual nearest neighbours of a photo and each candidate (SelaVPR, section 3.3).
 
     Args:
         features: (H, W, C) float32 of the photo, unit L2 norm per cell.
-        stored: (K, H, W, C) float16 of the candidates.
+        stored: K candidates as `codec.decode` returns them.
         ok: (K,) bool, False where the candidate's features could not be read.
         card: What made them.
+        codec: The store's.
         device: Where to count.
 
     Returns:
         K counts; None where `ok` is False.
     """
-    query = torch.tensor(features, device=device)  # a copy: what came from another process is read-only
-    counted = mutual_nn_count(query, torch.from_numpy(stored).to(device), min_similarity=card.min_similarity)
+    # A copy: what came from another process is read-only.
+    query = torch.tensor(codec.query(features), device=device)
+    others = torch.from_numpy(stored).to(device)
+    if codec.binary:
+        counted = mutual_hamming_count(query, others, bits=codec.channels, min_similarity=card.min_similarity)
+    else:
+        counted = mutual_nn_count(query, others, min_similarity=card.min_similarity)
     return [count if usable else None for count, usable in zip(counted.tolist(), ok.tolist(), strict=True)]
 
 
 def line_points(
-    features: NDArray[np.float32], stored: NDArray[np.float16] | None, card: Card
+    features: NDArray[np.float32], stored: NDArray[Any] | None, card: Card, *, codec: FeatureCodec
 ) -> tuple[NDArray[np.float32], ...]:
     """Locate the mutual nearest neighbours of a photo and a stored image.
 
     Args:
         features: (H, W, C) float32 of the photo.
-        stored: (H, W, C) float16 of the stored image; None where it cannot be read.
+        stored: The stored image as `codec.decode` returns it, without the first axis; None where it cannot be
+            read.
         card: What made them.
+        codec: The store's.
 
     Returns:
         As `QueryEngine.matched_points`.
@@ -185,7 +198,16 @@ def line_points(
     centres = cell_centres(card)
     if stored is None:
         return centres[:0], centres[:0], np.empty(0, np.float32)
-    pairs, similarity = matched_pairs(features, stored, min_similarity=card.min_similarity)
+    query = codec.query(features)
+    if codec.binary:
+        pairs, similarity = matched_hamming_pairs(
+            torch.from_numpy(query),
+            torch.from_numpy(stored),
+            bits=codec.channels,
+            min_similarity=card.min_similarity,
+        )
+    else:
+        pairs, similarity = matched_pairs(query, stored, min_similarity=card.min_similarity)
     return centres[pairs[:, 0]], centres[pairs[:, 1]], similarity
 
 

@@ -136,5 +136,5 @@ def _load(settings: ServeSettings) -> Extractor:
     card = Store.open(settings.store).card
     size = card.preprocessing
     extractor = load_extractor(settings.model or card.model, image_size=(size.height, size.width))
-    card.require_same(extractor.card)
+    card.require_model(extractor.card)
     return extractor

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,9 @@ class RerankWorker:
     ) -> None:
         self._card = card
         self._device = torch.device(device)
-        self._cache = FeatureCache(FeatureReader(Path(store_uri), card), card, max_bytes=cache_bytes)
+        reader = FeatureReader(Path(store_uri), card)
+        self._codec = reader.codec
+        self._cache = FeatureCache(reader, max_bytes=cache_bytes)
         self._batcher: MicroBatcher[_Query, _Outcome] = MicroBatcher(
             self._work, max_batch=max_batch, max_queue=max_queue, name="rerank"
         )
@@ -124,14 +127,16 @@ class RerankWorker:
             if query.lines:
                 outcomes.append(self._lines(query.features, stored[0] if ok[0] else None))
                 continue
-            counts = count_matches(query.features, stored, ok, self._card, device=self._device)
+            counts = count_matches(
+                query.features, stored, ok, self._card, codec=self._codec, device=self._device
+            )
             rerank_ms = (time.perf_counter() - counting) * 1e3
             misses = len(wanted) - fetched.hits
             outcomes.append(Counted(counts, fetch_ms, rerank_ms, len(queries), 0, fetched.hits, misses))
         return outcomes
 
-    def _lines(self, features: NDArray[np.float32], stored: NDArray[np.float16] | None) -> list[list[float]]:
-        here, there, similarity = line_points(features, stored, self._card)
+    def _lines(self, features: NDArray[np.float32], stored: NDArray[Any] | None) -> list[list[float]]:
+        here, there, similarity = line_points(features, stored, self._card, codec=self._codec)
         rows = np.concatenate([here, there, similarity[:, None]], axis=1)
         return [[round(value, 5) for value in row] for row in rows.tolist()]
 

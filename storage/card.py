@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from storage.errors import CardMismatch, CorruptStore
+from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 
-__all__ = ["FORMAT_VERSION", "Card", "Preprocessing"]
+__all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "Preprocessing"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that can be read
+_PLAIN_VERSION, _ENCODED_VERSION = 1, 2  # the oldest that can hold features as float16, and otherwise
+
+FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
+FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
 
 ResizeMode = Literal["pil_bilinear", "tensor_bilinear"]
 
@@ -49,10 +53,13 @@ class Card:
         grid_height: H, rows of the local-feature grid.
         grid_width: W, columns of the local-feature grid.
         feature_dim: C, channels of one local feature.
-        feature_dtype: How local features are stored.
+        feature_dtype: How local features come out of a model's extraction, before they are encoded.
         metric: How descriptors compare; both sides have unit L2 norm.
         min_similarity: Only mutual neighbours of at least this cosine similarity count; None counts all.
         format_version: Version of the store format that this card belongs to.
+        feature_encoding: How a store keeps local features, see `storage.encodings`. A model's own card says
+            `float16`: what the model makes does not depend on it.
+        projection_sha256: Digest of the store's learned projection; None where the encoding has none.
     """
 
     model: str
@@ -66,11 +73,37 @@ class Card:
     descriptor_dtype: Literal["float16", "float32"] = "float16"
     feature_dtype: Literal["float16"] = "float16"
     metric: Literal["cosine"] = "cosine"
-    format_version: int = FORMAT_VERSION
+    format_version: int = _PLAIN_VERSION
+    feature_encoding: FeatureEncoding = "float16"
+    projection_sha256: str | None = None
+
+    def stored_as(self, encoding: FeatureEncoding, *, projection_sha256: str | None = None) -> Card:
+        """Return this card for a store that keeps local features in another encoding.
+
+        Raises:
+            InvalidBatch: there is no such encoding.
+        """
+        if encoding not in FEATURE_ENCODINGS:
+            raise InvalidBatch(
+                f"no feature encoding {encoding!r}: choose one of {', '.join(FEATURE_ENCODINGS)}"
+            )
+        return dataclasses.replace(
+            self,
+            format_version=_PLAIN_VERSION if encoding == "float16" else _ENCODED_VERSION,
+            feature_encoding=encoding,
+            projection_sha256=projection_sha256,
+        )
 
     def to_json(self) -> str:
-        """Return the card as JSON text with sorted keys, ending in a newline."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        """Return the card as JSON text with sorted keys, ending in a newline.
+
+        A card of float16 features is written as before there were other encodings, so that older programs
+        read it too.
+        """
+        values = dataclasses.asdict(self)
+        for name in _ENCODING_FIELDS if self.feature_encoding == "float16" else ():
+            del values[name]
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Card:
@@ -88,6 +121,11 @@ class Card:
                     f"card has format version {version}, this placeray reads up to {FORMAT_VERSION}: "
                     "upgrade placeray"
                 )
+            if values.get("feature_encoding", "float16") not in FEATURE_ENCODINGS:
+                raise CorruptStore(
+                    f"the card names the unknown feature encoding {values['feature_encoding']!r}: "
+                    "restore card.json from a backup"
+                )
             pre = values.pop("preprocessing")
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
             return cls(preprocessing=Preprocessing(**pre), **values)
@@ -97,20 +135,37 @@ class Card:
             ) from error
 
     def require_same(self, other: Card) -> None:
-        """Refuse to mix vectors of two cards.
+        """Refuse to mix what two stores hold.
 
         Raises:
             CardMismatch: any field but the format version differs; the message names each.
         """
+        self._require(other, ignored=("format_version",), whose="asked for is")
+
+    def require_model(self, other: Card) -> None:
+        """Refuse to mix vectors of two models, however a store encodes them.
+
+        Raises:
+            CardMismatch: any field differs but the format version and how features are encoded; the message
+                names each.
+        """
+        self._require(other, ignored=("format_version", *_ENCODING_FIELDS), whose="model has")
+
+    def _require(self, other: Card, *, ignored: tuple[str, ...], whose: str) -> None:
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        different = [
-            f"{name}: store has {mine[name]!r}, model has {theirs[name]!r}"
-            for name in mine
-            if name != "format_version" and mine[name] != theirs[name]
-        ]
-        if different:
+        names = [name for name in mine if name not in ignored and mine[name] != theirs[name]]
+        if not names:
+            return
+        different = "; ".join(f"{name}: store has {mine[name]!r}, {whose} {theirs[name]!r}" for name in names)
+        if set(names) <= set(_ENCODING_FIELDS):
             raise CardMismatch(
-                "the store was made by another model: "
-                + "; ".join(different)
-                + ". Use the store's own model, or index into a new store"
+                f"the store keeps its local features in another way: {different}. Leave --features out to go "
+                "on with the store's own, or index into a new store"
             )
+        raise CardMismatch(
+            f"the store was made by another model: {different}. Use the store's own model, or index into a "
+            "new store"
+        )
+
+
+_ENCODING_FIELDS = ("feature_encoding", "projection_sha256")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.card import Card
-from storage.features import FEATURES_FOLDER, FeatureReader, shard_path, write_shard
+from storage.features import FEATURES_FOLDER, FeatureReader, shard_path, write_encoded_shard
 from storage.ledger import manifests, table_files, write_sums
 from storage.vectors import VectorTable, good_rows, row_schema, to_records
 from storage.writer import Writer
@@ -115,18 +115,19 @@ def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
 
 
 def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, stored: pa.Table) -> None:
-    features = np.empty((len(stored), card.grid_height, card.grid_width, card.feature_dim), np.float16)
+    # Encoded as they are: decoding and encoding again would lose a little each time.
+    encoded = np.empty((len(stored), reader.codec.row_bytes), np.uint8)
     # A row that cannot be read stays where it is, for verify to report.
     usable = np.array(
         [
-            reader.read(record.shard, record.row, record.image_id, features[i]) is None
+            reader.read(record.shard, record.row, record.image_id, encoded[i]) is None
             for i, record in enumerate(to_records(stored))
         ]
     )
     if not usable.any():
         return
     rows = stored.filter(pa.array(usable)).select(row_schema(card).names)
-    shard = write_shard(str(folder), rows["image_id"].to_pylist(), features[usable])
+    shard = write_encoded_shard(str(folder), rows["image_id"].to_pylist(), encoded[usable])
     numbers = pa.array(range(len(rows)), pa.int32())
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
     writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))

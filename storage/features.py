@@ -17,10 +17,19 @@ import pyarrow.parquet as pq
 
 from storage.card import Card
 from storage.durable import fault_point, flush, local_folder, name_full_disk
+from storage.encodings import open_codec
 from storage.errors import InvalidBatch
 from storage.records import ImageRecord
 
-__all__ = ["FEATURES_FOLDER", "FeatureReader", "file_crc32", "shard_intact", "shard_path", "write_shard"]
+__all__ = [
+    "FEATURES_FOLDER",
+    "FeatureReader",
+    "file_crc32",
+    "shard_intact",
+    "shard_path",
+    "write_encoded_shard",
+    "write_shard",
+]
 
 FEATURES_FOLDER = "features"
 _KNOWN_SHARDS = 4096
@@ -53,22 +62,20 @@ def shard_intact(folder: Path, shard: str) -> bool:
 
 
 def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) -> str:
-    """Write the local features of a batch so that they survive a power cut.
-
-    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the
-    file, so that damage to any byte of it can be found, also outside the checksummed pages.
+    """Encode the local features of a batch as the store's card says, and write them.
 
     Args:
-        store_uri: Folder of the store.
+        store_uri: Folder of the store. Without a card in it the features are kept as they are.
         image_ids: B keys, in the order of `features`.
         features: (B, H, W, C) float16.
 
     Returns:
-        The shard's name; its rows are numbered in the order of `image_ids`.
+        As `write_encoded_shard`.
 
     Raises:
-        InvalidBatch: the arguments do not fit together, or a feature is not finite.
+        InvalidBatch: the arguments do not fit together or the card, or a feature is not finite.
         OutOfSpace: the disk is full; nothing is left of the shard.
+        CorruptStore: the card or the projection that it names cannot be read.
     """
     if (
         features.ndim != 4
@@ -80,17 +87,48 @@ def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) 
             f"{len(image_ids)} image ids with features of shape {features.shape} and type {features.dtype}: "
             "give one (H, W, C) float16 grid an image"
         )
+    folder = local_folder(store_uri)
+    try:
+        card = Card.from_json((folder / "card.json").read_text(errors="replace"))
+    except FileNotFoundError:
+        card = None
+    if card is not None and card.feature_encoding != "float16":
+        return write_encoded_shard(store_uri, image_ids, open_codec(folder, card).encode(features))
     if not np.isfinite(features).all():
         raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
+    flat = np.ascontiguousarray(features).reshape(len(features), -1)
+    return write_encoded_shard(store_uri, image_ids, flat.view(np.uint8))
+
+
+def write_encoded_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> str:
+    """Write the encoded local features of a batch so that they survive a power cut.
+
+    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the
+    file, so that damage to any byte of it can be found, also outside the checksummed pages.
+
+    Args:
+        store_uri: Folder of the store.
+        image_ids: B keys, in the order of `rows`.
+        rows: (B, row_bytes) uint8, as the store's codec makes them.
+
+    Returns:
+        The shard's name; its rows are numbered in the order of `image_ids`.
+
+    Raises:
+        InvalidBatch: another number of ids than of rows.
+        OutOfSpace: the disk is full; nothing is left of the shard.
+    """
+    if len(rows) != len(image_ids) or not len(rows):
+        raise InvalidBatch(f"{len(image_ids)} image ids with {len(rows)} rows: give one row an image")
     folder = local_folder(store_uri) / FEATURES_FOLDER
     name = uuid.uuid4().hex
     temporary = folder / f".{name}.tmp"
-    flat = np.ascontiguousarray(features).reshape(-1).view(np.uint8)
-    width = flat.size // len(features)
+    flat = np.ascontiguousarray(rows).reshape(-1)
+    width = flat.size // len(rows)
     table = pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
-            "features": pa.Array.from_buffers(pa.binary(width), len(features), [None, pa.py_buffer(flat)]),
+            "features": pa.Array.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(flat)]),
         },
         # Without missing values a page is nothing but the values, which `_read_row` relies on.
         schema=pa.schema(
@@ -129,12 +167,19 @@ class FeatureReader:
     Remembers where each row of a shard lies, because parsing a footer costs more than reading a row. The
     bytes of a row go from the file straight into the caller's array and are checked there against the page's
     CRC-32. Files are not memory-mapped: a map of a file cut short kills the process instead of raising.
+
+    Attributes:
+        codec: Decodes what `read` and `fetch_encoded` return.
     """
 
     def __init__(self, folder: Path, card: Card, *, known_shards: int = _KNOWN_SHARDS) -> None:
-        """Read the store at `folder`, remembering the row positions of up to `known_shards` files."""
+        """Read the store at `folder`, remembering the row positions of up to `known_shards` files.
+
+        Raises:
+            CorruptStore: the projection that the card names cannot be read.
+        """
+        self.codec = open_codec(folder, card)
         self._folder = folder
-        self._shape = (card.grid_height, card.grid_width, card.feature_dim)
         self._known_shards = known_shards
         self._positions: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
@@ -143,28 +188,38 @@ class FeatureReader:
         """Read the features of these records.
 
         Returns:
-            features: (K, H, W, C) float16; zeros where they could not be read.
+            features: as `FeatureCodec.decode` returns them; zeros where they could not be read.
             ok: (K,) bool; False where the row is missing, damaged, or another image's.
         """
-        features = np.empty((len(records), *self._shape), dtype=np.float16)
+        rows, ok = self.fetch_encoded(records)
+        return self.codec.decode(rows), ok
+
+    def fetch_encoded(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Read the features of these records as they are stored.
+
+        Returns:
+            rows: (K, row_bytes) uint8; zeros where they could not be read.
+            ok: (K,) bool; False where the row is missing, damaged, or another image's.
+        """
+        rows = np.empty((len(records), self.codec.row_bytes), dtype=np.uint8)
         ok = np.zeros(len(records), dtype=bool)
         # Shard by shard and forward in each, which is the order of the disk.
         order = sorted(range(len(records)), key=lambda i: (records[i].shard, records[i].row))
 
         def read(some: list[int]) -> None:
             for i in some:
-                ok[i] = self.read(records[i].shard, records[i].row, records[i].image_id, features[i]) is None
+                ok[i] = self.read(records[i].shard, records[i].row, records[i].image_id, rows[i]) is None
                 if not ok[i]:
-                    features[i] = 0
+                    rows[i] = 0
 
-        workers = min(_THREADS, features.nbytes // _THREAD_BYTES)
+        workers = min(_THREADS, rows.nbytes // _THREAD_BYTES)
         if workers < 2:
             read(order)
         else:  # reading and checking large rows leaves the interpreter free
             share = -(-len(order) // workers)
             with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(read, [order[i : i + share] for i in range(0, len(order), share)]))
-        return features, ok
+        return rows, ok
 
     def read(self, shard: str, row: int, image_id: str, out: np.ndarray) -> str | None:
         """Read one row into `out` and return None, or return why it cannot be used.
@@ -173,7 +228,7 @@ class FeatureReader:
             shard: Name of the shard.
             row: Row in it.
             image_id: Whose features they must be.
-            out: (H, W, C) float16, C-contiguous, written.
+            out: C-contiguous, `codec.row_bytes` long, written.
         """
         try:
             positions = self._row_positions(shard)

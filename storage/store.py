@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import pyarrow as pa
 from storage.card import Card
 from storage.compaction import CompactReport, compact_store
 from storage.durable import local_folder, replace_file
-from storage.errors import CorruptStore, StoreLocked, StoreNotFound
+from storage.encodings import FeatureCodec
+from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
 from storage.features import FEATURES_FOLDER, FeatureReader
 from storage.lease import Lease
 from storage.ledger import acknowledge, manifests, read_committed
+from storage.projection import write_projection
 from storage.records import Candidate, ImageRecord
 from storage.repair import RepairReport, repair_store
 from storage.search import Method, Searcher
@@ -58,15 +60,19 @@ class Store:
         self._view = newest_view(self._folder, self.card)
 
     @classmethod
-    def create(cls, uri: str | os.PathLike[str], card: Card) -> Store:
+    def create(
+        cls, uri: str | os.PathLike[str], card: Card, *, projection: npt.NDArray[np.float32] | None = None
+    ) -> Store:
         """Make a store, or open the one already there.
 
         Args:
             uri: A folder; it and the folders above are made.
-            card: What makes its vectors.
+            card: What makes its vectors, and how it keeps local features.
+            projection: (C, C') float32 of `storage.projection`, where the card names one: kept beside it.
 
         Raises:
             CardMismatch: there is a store of another card.
+            InvalidBatch: the projection is not the one that the card names.
             CorruptStore: there is a store that cannot be read.
             OutOfSpace: the disk is full.
             StoreLocked: another process has been making it for 5 s.
@@ -76,7 +82,7 @@ class Store:
         if read_committed(folder) is None:
             with Lease(folder, timeout_s=_CREATE_TIMEOUT_S):
                 if read_committed(folder) is None:
-                    _make(folder, card)
+                    _make(folder, card, projection)
         return cls.open(uri, card=card)
 
     @classmethod
@@ -101,6 +107,11 @@ class Store:
         if card is not None:
             stored.require_same(card)
         return cls(folder, stored)
+
+    @property
+    def codec(self) -> FeatureCodec:
+        """What encodes and decodes its local features."""
+        return self._features.codec
 
     @property
     def view(self) -> View:
@@ -235,7 +246,8 @@ class Store:
         """Read the local features of these records; damage is reported, never raised.
 
         Returns:
-            features: (K, H, W, C) float16; zeros where they could not be read.
+            features: as `FeatureCodec.decode` returns them, (K, H, W, C) float16 in a store of float16; zeros
+                where they could not be read.
             ok: (K,) bool; False where the row is missing or damaged.
         """
         return self._features.fetch(records)
@@ -294,13 +306,18 @@ class Store:
         return committed.version
 
 
-def _make(folder: Path, card: Card) -> None:
+def _make(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) -> None:
     """Make the card and the empty table, or finish making them after a crash."""
+    if FeatureCodec(card, projection=projection).projection_sha256 != card.projection_sha256:
+        raise InvalidBatch("the card names another projection: make it with storage.projection first")
     path = folder / "card.json"
     if path.exists():
-        Card.from_json(path.read_text(errors="replace")).require_same(card)
-    else:
-        replace_file(path, card.to_json().encode())
+        stored = Card.from_json(path.read_text(errors="replace"))
+        # Without rows nothing depends on a projection yet, and learning it again may give another last digit.
+        replace(stored, projection_sha256=card.projection_sha256).require_same(card)
+    if projection is not None:
+        write_projection(folder, projection)
+    replace_file(path, card.to_json().encode())
     if len(manifests(folder)) > 1:
         raise CorruptStore(f"{folder / 'COMMITTED'} is gone: run placeray verify --store {folder} --repair")
     table = VectorTable.create(folder, card)

@@ -156,8 +156,12 @@ def _check_rows(piece: pa.Table, report: VerifyReport) -> np.ndarray:
 def _check_shards(
     folder: Path, card: Card, shards: dict[str, list[tuple[int, str]]], report: VerifyReport
 ) -> None:
-    reader = FeatureReader(folder, card)
-    out = np.empty((card.grid_height, card.grid_width, card.feature_dim), np.float16)
+    try:
+        reader = FeatureReader(folder, card)
+    except CorruptStore as error:
+        report.problems.append(str(error))
+        return
+    out = np.empty(reader.codec.row_bytes, np.uint8)
     for shard, rows in sorted(shards.items()):
         path = shard_path(folder, shard)
         if not path.is_file():

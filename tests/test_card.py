@@ -23,6 +23,8 @@ OTHER = {
     "descriptor_dtype": "float32",
     "feature_dtype": "float32",
     "metric": "dot",
+    "feature_encoding": "int4",
+    "projection_sha256": "2" * 64,
 }
 
 

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 def cache_of(store: Store, rows: float) -> FeatureCache:
     reader = FeatureReader(Path(store.uri), store.card)
-    return FeatureCache(reader, store.card, max_bytes=int(rows * ROW_BYTES))
+    return FeatureCache(reader, max_bytes=int(rows * ROW_BYTES))
 
 
 def records(store: Store, ids: list[str]) -> list[ImageRecord]:

@@ -1,0 +1,97 @@
+"""A learned projection of local features to fewer channels, kept beside the store's card."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.durable import replace_file
+from storage.errors import CorruptStore, InvalidBatch
+
+__all__ = ["fit_projection", "projection_path", "projection_sha256", "read_projection", "write_projection"]
+
+_SAMPLE_CELLS = 200_000
+_SEED = 0
+
+
+def fit_projection(features: NDArray[np.floating], channels: int) -> NDArray[np.float32]:
+    """Learn the projection that keeps inner products best.
+
+    The leading eigenvectors of the second moment E[x x^T] lose least of it (Eckart and Young, "The
+    approximation of one matrix by another of lower rank", 1936). There is no centring: inner products with
+    the origin as it is are what matching compares. A fixed random rotation follows, which changes no inner
+    product and spreads the variance evenly over the channels, so that few bits a channel suffice (Jegou et
+    al., "Aggregating local descriptors into a compact image representation", CVPR 2010, section 3.2).
+
+    Args:
+        features: (..., C) float, finite, of images like those to be stored; at least C cells.
+        channels: C' to keep, at most C.
+
+    Returns:
+        (C, C') float32, orthonormal columns; the same for the same features.
+
+    Raises:
+        InvalidBatch: too few cells, or no room for `channels`.
+    """
+    width = features.shape[-1]
+    cells = features.reshape(-1, width)
+    if not 0 < channels <= width or len(cells) < width:
+        raise InvalidBatch(
+            f"{len(cells)} cells of {width} channels cannot teach a projection to {channels}: give more "
+            "images, or choose a feature encoding without pca in its name"
+        )
+    random = np.random.default_rng(_SEED)
+    if len(cells) > _SAMPLE_CELLS:
+        cells = cells[np.sort(random.choice(len(cells), _SAMPLE_CELLS, replace=False))]
+    cells = cells.astype(np.float64)
+    _, vectors = np.linalg.eigh(cells.T @ cells / len(cells))
+    leading = vectors[:, ::-1][:, :channels]
+    rotation, _ = np.linalg.qr(random.standard_normal((channels, channels)))
+    return np.ascontiguousarray(leading @ rotation, dtype=np.float32)
+
+
+def projection_sha256(projection: NDArray[np.float32]) -> str:
+    """Return the digest that a card names the projection by."""
+    return hashlib.sha256(_bytes(projection)).hexdigest()
+
+
+def projection_path(folder: Path, sha256: str) -> Path:
+    """Return where a projection lies in the store at `folder`; its name keeps two from being mistaken."""
+    return folder / f"projection-{sha256[:16]}.f32"
+
+
+def write_projection(folder: Path, projection: NDArray[np.float32]) -> None:
+    """Write a projection so that it survives a power cut; before the card that names it.
+
+    Raises:
+        OutOfSpace: the disk is full.
+    """
+    replace_file(projection_path(folder, projection_sha256(projection)), _bytes(projection))
+
+
+def read_projection(folder: Path, sha256: str, *, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Read the projection that a card names.
+
+    Returns:
+        (C, C') float32.
+
+    Raises:
+        CorruptStore: it is missing or damaged.
+    """
+    path = projection_path(folder, sha256)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptStore(
+            f"{path} cannot be read ({error}): restore it from a backup, or index into a new store"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != sha256 or len(data) != 4 * shape[0] * shape[1]:
+        raise CorruptStore(f"{path} is damaged: restore it from a backup, or index into a new store")
+    return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
+
+
+def _bytes(projection: NDArray[np.float32]) -> bytes:
+    return np.ascontiguousarray(projection, dtype="<f4").tobytes()
