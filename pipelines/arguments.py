@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from storage.card import FEATURE_ENCODINGS
+
 __all__ = ["DEFAULT_MODEL", "build_parser"]
 
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -34,6 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
     index = verb("index", "index the images of a folder, listing or data set", store=True)
     index.add_argument("source", metavar="SOURCE", help="folder, listing (.csv, .parquet) or data set")
     index.add_argument("--model", metavar="M", help=f"name or file; default: the store's or {DEFAULT_MODEL}")
+    index.add_argument(
+        "--features",
+        choices=FEATURE_ENCODINGS,
+        help="how a new store keeps local features; smaller ones lose some detail",
+    )
     index.add_argument("--root", metavar="DIR", help="folder that a listing's paths are relative to")
     index.add_argument("--id-prefix", default="", metavar="TEXT", help="put before every image id")
     index.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images a forward pass")

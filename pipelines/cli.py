@@ -99,6 +99,7 @@ def _index(args: argparse.Namespace) -> int:
             args.store,
             model=args.model or _model_of(args.store),
             image_size=args.image_size,
+            features=args.features,
             root=args.root,
             id_prefix=args.id_prefix,
             batch_size=args.batch_size,
