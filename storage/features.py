@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,8 @@ FEATURES_FOLDER = "features"
 _KNOWN_SHARDS = 4096
 _MAX_HEADERS_BYTES = 1 << 20
 _THREADS = min(8, os.cpu_count() or 1)
-_THREAD_BYTES = 8 << 20  # less than this is not worth a thread
+_THREAD_BYTES = 2 << 20  # less than this is not worth a thread
+_FILES_AT_ONCE = 64
 _CHUNK_BYTES = 1 << 22
 
 
@@ -207,10 +209,11 @@ class FeatureReader:
         order = sorted(range(len(records)), key=lambda i: (records[i].shard, records[i].row))
 
         def read(some: list[int]) -> None:
-            for i in some:
-                ok[i] = self.read(records[i].shard, records[i].row, records[i].image_id, rows[i]) is None
-                if not ok[i]:
-                    rows[i] = 0
+            for at in range(0, len(some), _FILES_AT_ONCE):
+                for i, reason in self._read_rows(records, some[at : at + _FILES_AT_ONCE], rows):
+                    ok[i] = reason is None
+                    if reason is not None:
+                        rows[i] = 0
 
         workers = min(_THREADS, rows.nbytes // _THREAD_BYTES)
         if workers < 2:
@@ -221,6 +224,31 @@ class FeatureReader:
                 list(pool.map(read, [order[i : i + share] for i in range(0, len(order), share)]))
         return rows, ok
 
+    def _read_rows(
+        self, records: Sequence[ImageRecord], some: list[int], rows: np.ndarray
+    ) -> list[tuple[int, str | None]]:
+        """Read some records into their rows; return each with why it is unusable or None.
+
+        Each file is opened once, and the disk hears of all rows before the first is waited for.
+        """
+        outcomes: list[tuple[int, str | None]] = []
+        files: dict[str, int] = {}
+        found: list[tuple[int, _Place]] = []
+        try:
+            for i in some:
+                record = records[i]
+                place = self._find(record.shard, record.row, rows[i].nbytes, files)
+                if isinstance(place, str):
+                    outcomes.append((i, place))
+                else:
+                    os.posix_fadvise(place.fd, place.key_at, place.length, os.POSIX_FADV_WILLNEED)
+                    found.append((i, place))
+            outcomes += [(i, _read_row(place, records[i].image_id, rows[i])) for i, place in found]
+        finally:
+            for fd in files.values():
+                os.close(fd)
+        return outcomes
+
     def read(self, shard: str, row: int, image_id: str, out: np.ndarray) -> str | None:
         """Read one row into `out` and return None, or return why it cannot be used.
 
@@ -230,14 +258,31 @@ class FeatureReader:
             image_id: Whose features they must be.
             out: C-contiguous, `codec.row_bytes` long, written.
         """
+        files: dict[str, int] = {}
+        try:
+            place = self._find(shard, row, out.nbytes, files)
+            return place if isinstance(place, str) else _read_row(place, image_id, out)
+        finally:
+            for fd in files.values():
+                os.close(fd)
+
+    def _find(self, shard: str, row: int, size: int, files: dict[str, int]) -> _Place | str:
+        """Return where a row of `size` bytes lies, or why it cannot; what is opened is added to `files`."""
         try:
             positions = self._row_positions(shard)
             if not 0 <= row < len(positions):
                 return f"the shard has {len(positions)} rows, not row {row}"
-            key_at, value_at, value_end = (int(position) for position in positions[row])
-            if value_end - value_at < out.nbytes:
-                return f"the row has fewer than {out.nbytes} bytes"
-            return _read_row(shard_path(self._folder, shard), key_at, value_at, value_end, image_id, out)
+            key_at, value_at, value_end = positions[row].tolist()
+            if value_end - value_at < size:
+                return f"the row has fewer than {size} bytes"
+            if (
+                not 0 <= key_at < value_at < value_end - size
+                or value_end - size - key_at > _MAX_HEADERS_BYTES
+            ):
+                return "the footer is damaged"
+            if shard not in files:
+                files[shard] = os.open(shard_path(self._folder, shard), os.O_RDONLY | os.O_CLOEXEC)
+            return _Place(files[shard], key_at, value_at, value_end - key_at)
         except FileNotFoundError:
             return "the shard is missing"
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
@@ -270,32 +315,36 @@ class FeatureReader:
         return positions
 
 
-def _read_row(
-    path: Path, key_at: int, value_at: int, value_end: int, image_id: str, out: np.ndarray
-) -> str | None:
-    """Read the row whose two pages begin at `key_at` and `value_at`; return None or why it is unusable."""
+class _Place(NamedTuple):
+    """Where a row lies: its file, where its two pages begin, and how long both are together."""
+
+    fd: int
+    key_at: int
+    value_at: int
+    length: int
+
+
+def _read_row(place: _Place, image_id: str, out: np.ndarray) -> str | None:
+    """Read a row into `out`; return None or why it is unusable."""
     target = memoryview(out.data).cast("B")
-    value_start = value_end - target.nbytes
-    if not 0 <= key_at < value_at < value_start or value_start - key_at > _MAX_HEADERS_BYTES:
-        return "the footer is damaged"
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    headers = bytearray(place.length - target.nbytes)
     try:
-        headers = os.pread(fd, value_start - key_at, key_at)
-        size, key_crc = _page_header(headers)
-        key = headers[value_at - key_at - size : value_at - key_at]
-        value_size, value_crc = _page_header(headers[value_at - key_at :])
-        if zlib.crc32(key) != key_crc or value_size != target.nbytes:
-            return "the page holding the key fails its checksum"
-        if key[4:] != image_id.encode():
-            return "the row belongs to another image"
-        if os.preadv(fd, [target], value_start) != target.nbytes:
+        if os.preadv(place.fd, [headers, target], place.key_at) != place.length:
             return "the shard is cut short"
-        return None if zlib.crc32(target) == value_crc else "the page fails its checksum"
-    finally:
-        os.close(fd)
+        before_value = place.value_at - place.key_at
+        size, key_crc = _page_header(headers)
+        key = headers[before_value - size : before_value]
+        value_size, value_crc = _page_header(headers[before_value:])
+    except (OSError, ValueError, OverflowError) as error:
+        return f"the row cannot be read ({error})"
+    if zlib.crc32(key) != key_crc or value_size != target.nbytes:
+        return "the page holding the key fails its checksum"
+    if key[4:] != image_id.encode():
+        return "the row belongs to another image"
+    return None if zlib.crc32(target) == value_crc else "the page fails its checksum"
 
 
-def _page_header(data: bytes) -> tuple[int, int]:
+def _page_header(data: bytearray) -> tuple[int, int]:
     """Return size and CRC-32 from a page's Thrift header (Parquet's PageHeader, fields 1 to 4).
 
     Raises:
