@@ -214,24 +214,42 @@ def test_query_without_any_answer_has_all_the_names_of_one(
     assert "no answer: trunc&lt;ated" in page
 
 
+@pytest.mark.parametrize("flushed", [0, 2])  # nothing, or report.json and its folder
 def test_full_disk_leaves_the_reports_of_before(
-    pair: tuple[Evaluation, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Evaluation, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: int
 ) -> None:
     written(tmp_path, pair[0], pair[0])
     names = ("report.json", "report.html")
     old = {name: (tmp_path / name).read_bytes() for name in names}
+    calls: list[int] = []
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > flushed:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OutOfSpace):
             written(tmp_path, *pair)
-    assert {name: (tmp_path / name).read_bytes() for name in names} == old
+    kept = [name for name in names if (tmp_path / name).read_bytes() == old[name]]
+    assert kept == (list(names) if not flushed else ["report.html"])
     written(tmp_path, *pair)
     assert all((tmp_path / name).read_bytes() != old[name] for name in names)
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*"))
+
+
+def test_examples_tell_distance_matches_similarity_and_rank(
+    pair: tuple[Evaluation, Evaluation], tmp_path: Path
+) -> None:
+    _, page = written(tmp_path, *pair)
+    assert "✗ wrong</span>, 500.0 m away, 50 mutual matches, similarity 0.900, first right at rank 2<" in page
+    assert "✓ right</span>, 3.0 m away, 50 mutual matches, similarity 0.900<" in page
+    nowhere = outcome(Path(pair[0].outcomes[1].uri), [(tmp_path / "far.png", None, 0.5, 7)])
+    nowhere = replace(nowhere, matches=(replace(nowhere.matches[0], mutual_matches=None),))
+    after = [evaluation([one], "m") for one in (nowhere, pair[1].outcomes[1])]
+    told = "✗ wrong</span>, place unknown, similarity 0.500, nothing right among the answers<"
+    assert told in written(tmp_path, *after)[1]
 
 
 def heading(page: str) -> str:
