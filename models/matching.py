@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.matching_cpu import NotFinite, partners_on_cpu
+from models.matching_cpu import NotFinite, partners_on_cpu, rounds_to_int8
 from models.matching_triton import Unavailable, partners_on_cuda
 
 __all__ = ["matched_pairs", "mutual_nn_count", "mutual_nn_mean_similarity"]
@@ -29,6 +29,10 @@ Features = Tensor | NDArray[np.floating]
 Precision = Literal["exact", "fast"]
 
 _BLOCK = 1 << 23  # similarities held at once without a kernel: 32 MiB, enough to keep an accelerator busy
+
+# Counts from 8-bit similarities are off by about 0.1 times their square root (standard deviation on photos,
+# benchmarks/README.md, Matching): this is six of them.
+_COUNT_ERROR = 0.6
 
 
 def mutual_nn_count(
@@ -41,7 +45,8 @@ def mutual_nn_count(
     """Count the mutual nearest neighbours between a query and each candidate.
 
     "fast" computes the similarities from rounded cells: 8-bit integers on a CPU, float16 on CUDA. Its counts
-    differ by a few from the exact ones. Where the device has nothing faster, it is the same as "exact".
+    differ by a few from the exact ones; on a CPU the leading candidates are counted again exactly, so that
+    the first of them stays the first. Where nothing is faster than "exact", it is the same.
 
     Args:
         query: (N, C) or (H, W, C) any float dtype, finite; unit L2 norm per cell for cosine similarity.
@@ -58,10 +63,27 @@ def mutual_nn_count(
     if precision not in ("exact", "fast"):
         raise ValueError(f'precision is {precision!r}: pass "exact" or "fast"')
     cells, others = _query_cells(query), _candidate_cells(candidates)
-    partner, similarity = _mutual_partners(cells, others, floor=min_similarity, fast=precision == "fast")
+    fast = precision == "fast"
+    counts = _counts(cells, others, min_similarity, fast=fast)
+    if (
+        not fast
+        or len(counts) < 2
+        or cells.device.type != "cpu"
+        or not rounds_to_int8(len(cells), others.shape[1])
+    ):
+        return counts
+    leading = counts >= counts.max() - _COUNT_ERROR * counts.max().sqrt()
+    chosen = leading.nonzero().squeeze(1)
+    picked = others[chosen] if isinstance(others, Tensor) else others[chosen.numpy()]
+    counts[chosen] = _counts(cells, picked, min_similarity)
+    return counts
+
+
+def _counts(cells: Tensor, others: Features, floor: float | None, *, fast: bool = False) -> Tensor:
+    partner, similarity = _mutual_partners(cells, others, floor=floor, fast=fast)
     counted = partner >= 0
-    if min_similarity is not None:
-        counted &= similarity >= min_similarity
+    if floor is not None:
+        counted &= similarity >= floor
     return counted.sum(dim=1)
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["NotFinite", "int8_available", "partners_on_cpu"]
+__all__ = ["NotFinite", "int8_available", "partners_on_cpu", "rounds_to_int8"]
 
 # Similarities in a tile: 2 MiB, small enough to be still in the cache when the two passes read it, large
 # enough to keep the product at its speed (benchmarks/README.md, Matching).
@@ -27,6 +27,9 @@ _TILE = 1 << 19
 # Candidate cells have 8 bits, query cells 7: without VNNI instructions pairs of products are added in 16
 # bits, which 255 * 63 * 2 cannot overflow. The same widths everywhere give the same counts on every CPU.
 _CANDIDATE_LEVELS, _QUERY_LEVELS, _ZERO_POINT = 127, 63, 128
+
+# Similarities of one candidate from which on rounding its cells costs less than it saves.
+_INT8_FROM = 1 << 18
 
 
 class NotFinite(ValueError):
@@ -51,7 +54,7 @@ def partners_on_cpu(
         query: (N, C) float32 on the CPU.
         candidates: (K, M, C) any float dtype.
         floor: Pairs of a smaller inner product may be left out.
-        fast: Multiply in 8-bit integers where `int8_available`, else in float32.
+        fast: Multiply in 8-bit integers where `rounds_to_int8`, else in float32.
 
     Returns:
         partner: (K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
@@ -66,7 +69,8 @@ def partners_on_cpu(
     threads = min(torch.get_num_threads(), count)
     rows = min(size, max(1, _TILE // len(query)))
     group = max(1, min(_TILE // len(query) // size, -(-count // max(threads, 1))))
-    product = _Int8Product(query, rows * group) if fast and int8_available() else _Float32Product(query)
+    rounded = fast and rounds_to_int8(len(query), size)
+    product = _Int8Product(query, rows * group) if rounded else _Float32Product(query)
 
     def match(start: int) -> None:
         at = slice(start, start + group)
@@ -89,6 +93,11 @@ def partners_on_cpu(
         for task in tasks:
             task.result()
     return torch.from_numpy(partner), torch.from_numpy(best)
+
+
+def rounds_to_int8(cells: int, others: int) -> bool:
+    """Tell whether "fast" means 8-bit integers for a query and candidates of so many cells."""
+    return cells * others >= _INT8_FROM and int8_available()
 
 
 def _fold(

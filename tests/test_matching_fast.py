@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,15 @@ from models.matching import mutual_nn_count
 from models.matching_cpu import int8_available, partners_on_cpu
 from tests.test_matching import plain_pairs, unit
 
+# Small maps are not worth rounding: the tests make them so.
+pytestmark = pytest.mark.usefixtures("round_everything")
+
 needs_int8 = pytest.mark.skipif(not int8_available(), reason="this CPU or torch multiplies no 8-bit integers")
+
+
+@pytest.fixture
+def round_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching_cpu, "_INT8_FROM", 0)
 
 
 def quantised(values: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
@@ -65,6 +76,32 @@ def test_fast_counts_near_exact_ones(seed: int) -> None:
     fast = mutual_nn_count(query, candidates, min_similarity=0.2, precision="fast").numpy()
     assert np.abs(fast - exact).max() <= 8, f"seed {seed}: {exact} {fast}"
     assert exact.max() - exact.min() > 50
+
+
+@needs_int8
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_fast_leading_counts_are_exact(seed: int, kind: Callable[[NDArray[np.float32]], Any]) -> None:
+    rng = np.random.default_rng(seed)
+    query = unit(rng, 400, 96)
+    candidates = np.concatenate([noisy_views(rng, query, 6, noise) for noise in (2.0, 3.0)])
+    exact = mutual_nn_count(query, candidates).tolist()
+    rounded, _ = partners_on_cpu(torch.from_numpy(query), candidates, fast=True)
+    fast = mutual_nn_count(kind(query), kind(candidates), precision="fast").tolist()
+    leaders = [i for i, count in enumerate(exact) if count >= max(exact) - 3]
+    assert [fast[i] for i in leaders] == [exact[i] for i in leaders], f"seed {seed}"
+    assert fast != exact, "no count was rounded"
+    assert fast != (rounded >= 0).sum(dim=1).tolist(), "no count was exact"
+
+
+def test_fast_small_maps_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching_cpu, "_INT8_FROM", 400 * 400 + 1)
+    rng = np.random.default_rng(0)
+    query = unit(rng, 400, 96)
+    candidates = noisy_views(rng, query, 12, 1.5)
+    exact = mutual_nn_count(query, candidates).tolist()
+    assert mutual_nn_count(query, candidates, precision="fast").tolist() == exact
+    assert max(exact) > 100
 
 
 @needs_int8

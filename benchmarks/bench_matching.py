@@ -1,0 +1,271 @@
+"""Matching: floors, counts against the plain formulation, memory, same first answers, early stops.
+
+The plain formulation is one matmul to (K, N, N), two argmaxes and a loop over the candidates. It and what is
+compared with it take turns; medians are given. Photos come from data sets in the standard layout (a folder
+with database/ and queries/, file names `@easting@northing@...`), given as arguments or found below
+PLACERAY_PHOTO_SETS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.threads import sleep_while_waiting
+
+sleep_while_waiting()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+from models import matching_cpu  # noqa: E402
+from models.image import decode_image  # noqa: E402
+from models.matching import mutual_nn_count  # noqa: E402
+from models.matching_adaptive import StopRule, rank_adaptively  # noqa: E402
+from models.weights import load_extractor  # noqa: E402
+
+RULES = {
+    "all 100": StopRule(),
+    "patience 10": StopRule(patience=10),
+    "patience 20": StopRule(patience=20),
+    "patience 40": StopRule(patience=40),
+    "lead 3": StopRule(lead=3.0),
+    "lead 5": StopRule(lead=5.0),
+    "lead 5, patience 40": StopRule(lead=5.0, patience=40),
+    "blocks of 5, least 10, lead 5": StopRule(block=5, least=10, lead=5.0),
+}
+
+
+def plain(query: torch.Tensor, candidates: torch.Tensor) -> list[int]:
+    similarity = torch.matmul(query, candidates.float().transpose(1, 2))
+    forth, back = similarity.argmax(dim=2), similarity.argmax(dim=1)
+    cells = torch.arange(len(query))
+    return [int((back[k][forth[k]] == cells).sum()) for k in range(len(candidates))]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def floors() -> dict[str, float]:
+    """Measure what the machine can do at best: multiply-adds and bytes a second, on torch's threads."""
+    left, right, out = torch.randn(2048, 1024), torch.randn(1024, 2048), torch.empty(2048, 2048)
+    product = min(seconds(lambda: torch.mm(left, right, out=out)) for _ in range(15))
+    source, target = torch.zeros(1 << 26), torch.zeros(1 << 26)
+    copy = min(seconds(lambda: target.copy_(source)) for _ in range(8))
+    return {
+        "float32_gflop_s": 2 * 2048 * 2048 * 1024 / product / 1e9,
+        "copy_gb_s": 2 * 4 * (1 << 26) / copy / 1e9,
+    }
+
+
+def drawn(count: int, cells: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw a query and candidates that share cells with it, as views of one place do."""
+    draw = torch.Generator().manual_seed(0)
+    query = torch.nn.functional.normalize(torch.randn(cells, channels, generator=draw), dim=1)
+    candidates = torch.empty(count, cells, channels, dtype=torch.float16)
+    for candidate in candidates:
+        noise = torch.nn.functional.normalize(torch.randn(cells, channels, generator=draw), dim=1)
+        mixed = query[torch.randperm(cells, generator=draw)] + 1.5 * noise
+        candidate.copy_(torch.nn.functional.normalize(mixed, dim=1))
+    return query, candidates
+
+
+def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any]:
+    query, candidates = drawn(count, cells, channels)
+    others = candidates.float()
+    ways: dict[str, Callable[[], object]] = {
+        "plain": lambda: plain(query, others),
+        "exact": lambda: mutual_nn_count(query, candidates),
+        "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
+        "product": lambda: _products_alone(query, others),
+    }
+    assert plain(query, others[:4]) == mutual_nn_count(query, candidates[:4]).tolist()
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    cpus: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            used = time.process_time()
+            walls[name].append(seconds(run) / count * 1e3)
+            cpus[name].append((time.process_time() - used) / count * 1e3)
+    row: dict[str, Any] = {"candidates": count, "cells": cells, "channels": channels, "rounds": rounds}
+    for name in ways:
+        row[f"{name}_ms"] = statistics.median(walls[name])
+        row[f"{name}_cpu_ms"] = statistics.median(cpus[name])
+        row[f"{name}_times_faster"] = statistics.median(
+            a / b for a, b in zip(walls["plain"], walls[name], strict=True)
+        )
+        row[f"{name}_times_less_cpu"] = row["plain_cpu_ms"] / row[f"{name}_cpu_ms"]
+    row["exact_extra_mb"] = extra_mb(ways["exact"])
+    row["fast_extra_mb"] = extra_mb(ways["fast"])
+    return row
+
+
+def _products_alone(query: torch.Tensor, others: torch.Tensor) -> None:
+    rows = max(1, matching_cpu._TILE // len(query))
+    cells = others.reshape(-1, others.shape[-1])
+    out = torch.empty(rows, len(query))
+    for first in range(0, len(cells) - rows + 1, rows):
+        torch.mm(cells[first : first + rows], query.T, out=out)
+
+
+def extra_mb(run: Callable[[], object]) -> float:
+    """Sample this process's resident memory while something runs."""
+    page = os.sysconf("SC_PAGE_SIZE")
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * page
+
+    most, done = 0, threading.Event()
+    before = resident()
+
+    def sample() -> None:
+        nonlocal most
+        while not done.wait(0.002):
+            most = max(most, resident())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    run()
+    done.set()
+    sampler.join()
+    return max(0, most - before) / 1e6
+
+
+class Photos:
+    """Features of a data set, and which database images show the place of each query (25 m)."""
+
+    def __init__(self, root: Path, candidates: int) -> None:
+        extractor = load_extractor("efficientnet-lite0")
+        self.name = root.name if root.name != "test" else root.parents[1].name
+        self.floor = extractor.card.min_similarity
+        database, self.features, there = self._read(extractor, root / "database")
+        queries, self.queries, here = self._read(extractor, root / "queries")
+        similarity = queries @ database.T
+        self.top = np.argsort(-similarity, axis=1, kind="stable")[:, :candidates]
+        self.similarity = np.take_along_axis(similarity, self.top, axis=1)
+        near = np.linalg.norm(here[:, None] - there[None], axis=2) <= 25
+        self.right = np.take_along_axis(near, self.top, axis=1)
+
+    def _read(self, extractor: Any, folder: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        found = [extractor.extract([decode_image(path.read_bytes()).pixels]) for path in files]
+        places = np.array([[float(part) for part in path.name.split("@")[1:3]] for path in files])
+        descriptors, features = (np.concatenate([np.asarray(pair[i]) for pair in found]) for i in (0, 1))
+        return descriptors, features.astype(np.float16), places
+
+    def counts(self, precision: Any) -> NDArray[np.int64]:
+        rows = [
+            mutual_nn_count(
+                query.astype(np.float32), self.features[top], min_similarity=self.floor, precision=precision
+            ).numpy()
+            for query, top in zip(self.queries, self.top, strict=True)
+        ]
+        return np.stack(rows)
+
+    def recall(self, first: Sequence[int]) -> float:
+        return float(np.mean([right[i] for right, i in zip(self.right, first, strict=True)])) * 100
+
+
+def judge(photos: Photos) -> dict[str, Any]:
+    """Compare first answers and recall; small maps are rounded too, which they are not by default."""
+    threshold, matching_cpu._INT8_FROM = matching_cpu._INT8_FROM, 0
+    fast = photos.counts("fast")
+    matching_cpu._INT8_FROM = threshold
+    exact = photos.counts("exact")
+    first = exact.argmax(axis=1)
+    early = []
+    for name, rule in RULES.items():
+        ranked = [
+            rank_adaptively(s.tolist(), lambda asked, row=row: row[asked].tolist(), rule)
+            for s, row in zip(photos.similarity, exact, strict=True)
+        ]
+        answers = [ranking.order[0] for ranking in ranked]
+        early.append(
+            {
+                "rule": name,
+                "matched_mean": statistics.mean(ranking.matched for ranking in ranked),
+                "r1": photos.recall(answers),
+                "same_first": float(np.mean(np.array(answers) == first)) * 100,
+            }
+        )
+    return {
+        "set": photos.name,
+        "queries": len(exact),
+        "r1_global": photos.recall([0] * len(exact)),
+        "r1_exact": photos.recall(first.tolist()),
+        "r1_fast": photos.recall(fast.argmax(axis=1).tolist()),
+        "same_first_answer": float(np.mean(fast.argmax(axis=1) == first)) * 100,
+        "count_error_mean": float(np.abs(fast - exact).mean()),
+        "count_error_max": int(np.abs(fast - exact).max()),
+        "early_stops": early,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path, nargs="*", help="folders that hold database/ and queries/")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "matching.json")
+    args = parser.parse_args()
+    sets = list(args.dataset)
+    if found := os.environ.get("PLACERAY_PHOTO_SETS"):
+        sets += sorted(path.parent for path in Path(found).rglob("queries") if _named_by_place(path))
+    result: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.bench_matching", *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg(),
+        "int8": matching_cpu.int8_available(),
+        "cuda": "not measured yet" if not torch.cuda.is_available() else _on_cuda(args.candidates),
+        "floors": floors(),
+        "speed": [compare(args.candidates, *size, args.rounds) for size in ((3721, 128), (196, 112))],
+    }
+    print(json.dumps(result, indent=1))
+    result["photos"] = [judge(Photos(path, args.candidates)) for path in sets]
+    print(json.dumps(result["photos"], indent=1))
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _named_by_place(folder: Path) -> bool:
+    return (folder.parent / "database").is_dir() and all("@" in path.name for path in folder.iterdir())
+
+
+def _on_cuda(count: int) -> dict[str, Any]:
+    """Time the kernel and the blocks that take its place without Triton."""
+    from models.matching import _partners_by_blocks
+
+    query, candidates = (features.cuda() for features in drawn(count, 3721, 128))
+    ways: dict[str, Callable[[], object]] = {
+        "exact_ms": lambda: mutual_nn_count(query, candidates),
+        "fast_ms": lambda: mutual_nn_count(query, candidates, precision="fast"),
+        "half_ms": lambda: mutual_nn_count(query.half(), candidates),
+        "blocks_ms": lambda: _partners_by_blocks(query, candidates),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(13):
+        for name, run in ways.items():
+            torch.cuda.synchronize()
+            times[name].append(seconds(lambda run=run: (run(), torch.cuda.synchronize())) * 1e3)
+    medians = {name: statistics.median(values[3:]) for name, values in times.items()}
+    return {"device": torch.cuda.get_device_name(), **medians}
+
+
+if __name__ == "__main__":
+    main()
