@@ -193,7 +193,7 @@ def _pack(values: NDArray[np.float32], *, bits: int) -> tuple[np.float32, NDArra
     rms = np.sqrt(np.mean(np.square(exact)))
     found = np.floor(exact / (_BEST_STEP[bits] * (rms or 1))).clip(-half, half - 1)
     # Nothing but zeros has step 0 and decodes to zeros.
-    step = np.dot(exact, exact) / np.dot(exact, found + 0.5) if rms else 0.0
+    step = np.sum(exact * exact) / np.sum(exact * (found + 0.5)) if rms else 0.0
     padded = np.full(-(-len(values) // count) * count, half, np.uint8)
     padded[: len(values)] = (found + half).astype(np.uint8)
     shifted = padded.reshape(-1, count) << (bits * np.arange(count, dtype=np.uint8))

@@ -1,0 +1,273 @@
+"""Local features on disk: bytes, time and what they cost in recall, encoding by encoding.
+
+    python -m benchmarks.bench_features recall DATASET... --out results/features.json
+    python -m benchmarks.bench_features counts
+    python -m benchmarks.bench_features reading
+
+Each part fills in its own key of the JSON file. `recall` extracts each data set once with the default model
+and re-ranks the same candidates with every encoding. `counts` compares counts on grids of the large model's
+shape, made of smooth noise. `reading` fetches 100 random images of a store and copies the same bytes from a
+memory map or by plain pread, in alternation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.image import decode_image
+from models.photo_file import read_bytes
+from models.weights import load_extractor
+from pipelines.sources import list_source, open_dataset
+from serving.engine import count_matches
+from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
+from storage.encodings import FeatureCodec, projected_channels
+from storage.features import FEATURES_FOLDER, FeatureReader, shard_path, write_encoded_shard
+from storage.projection import fit_projection
+from storage.records import ImageRecord
+
+CANDIDATES = 100
+THRESHOLD_M = 25.0
+SAMPLE_IMAGES = 64
+LARGE_GRID, LARGE_CHANNELS = 61, 128
+
+
+def codec_of(card: Card, encoding: FeatureEncoding, stored: np.ndarray) -> FeatureCodec:
+    kept = projected_channels(encoding, card.feature_dim)
+    at = np.unique(np.linspace(0, len(stored) - 1, SAMPLE_IMAGES).astype(int))
+    projection = None if kept is None else fit_projection(stored[at], kept)
+    return FeatureCodec(card.stored_as(encoding), projection=projection)
+
+
+def extract(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    extractor = load_extractor("efficientnet-lite0", device="cpu")
+    rows = list_source(folder).sort_by("uri").to_pylist()
+    found = [extractor.extract([decode_image(read_bytes(row["uri"])).pixels]) for row in rows]
+    points = np.array([(row["utm_e"], row["utm_n"]) for row in rows])
+    return np.concatenate([d for d, _ in found]), np.concatenate([f for _, f in found]), points
+
+
+def recall(dataset: str) -> dict[str, Any]:
+    layout = open_dataset(dataset, split="test")
+    descriptors, features, points = extract(layout.database)
+    asked, photos, truth = extract(layout.queries)
+    stored, card = features.astype(np.float16), load_extractor("efficientnet-lite0", device="cpu").card
+    # As the store does: descriptors in half precision, best first.
+    similarity = asked @ descriptors.astype(np.float16).astype(np.float32).T
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :CANDIDATES]
+    right = np.hypot(*(truth[:, None] - points[order]).transpose(2, 0, 1)) <= THRESHOLD_M + 1e-6
+    found: dict[str, Any] = {"queries": len(asked), "database": len(points)}
+    found["global"] = round(100 * float(right[:, 0].mean()), 2)
+    exact: np.ndarray | None = None
+    for encoding in FEATURE_ENCODINGS:
+        codec = codec_of(card, encoding, stored)
+        began = time.perf_counter()
+        rows = codec.encode(stored)
+        encode_ms = 1e3 * (time.perf_counter() - began) / len(rows)
+        decode_s, match_s, counts = [], [], []
+        for photo, hits in zip(photos, order, strict=True):
+            chosen = rows[hits]
+            began = time.perf_counter()
+            decoded = codec.decode(chosen)
+            decode_s.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            counts.append(count_matches(photo, decoded, np.ones(len(hits), bool), card, codec=codec))
+            match_s.append(time.perf_counter() - began)
+        counted = np.array(counts)
+        exact = counted if exact is None else exact
+        first = np.argsort(-counted, axis=1, kind="stable")[:, 0]
+        hit = right[np.arange(len(right)), first]
+        found[encoding] = {
+            "recall_1": round(100 * float(hit.mean()), 2),
+            "bytes_image": codec.row_bytes,
+            "encode_ms_image": round(encode_ms, 3),
+            "decode_ms_100": round(1e3 * statistics.median(decode_s), 2),
+            "match_ms_100": round(1e3 * statistics.median(match_s), 2),
+            "count_error": round(float(np.abs(counted - exact).mean()), 3),
+            "count_mean": round(float(exact.mean()), 2),
+        }
+        print(f"{layout.name:20} {encoding:12} {found[encoding]}", flush=True)
+    return found
+
+
+def smooth_images(count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return (count, 61, 61, 128) float32 of unit norm: noise of falling variance by channel, blurred.
+
+    Standard deviation 1 / sqrt(1 + channel / 16), in a random basis, so that channels are alike and
+    correlated; each cell is a blur of 5 x 5 neighbours plus a third of its own noise, as neighbouring cells
+    see much of the same.
+    """
+    size, width = LARGE_GRID, LARGE_CHANNELS
+    spread = 1 / np.sqrt(1 + np.arange(width) / 16)
+    basis, _ = np.linalg.qr(np.random.default_rng(7).standard_normal((width, width)))
+    own = generator.standard_normal((count, size + 4, size + 4, width), dtype=np.float32) * spread
+    blurred = sum(own[:, y : y + size, x : x + size] for y in range(5) for x in range(5)) / 5
+    cells = ((blurred + own[:, 2:-2, 2:-2] / 3) @ basis).astype(np.float32)
+    return np.asarray(cells / np.linalg.norm(cells, axis=-1, keepdims=True))
+
+
+def counts() -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    pictures = smooth_images(6, generator)
+    card = load_extractor("efficientnet-lite0", device="cpu").card
+    card = dataclasses.replace(
+        card,
+        grid_height=LARGE_GRID,
+        grid_width=LARGE_GRID,
+        feature_dim=LARGE_CHANNELS,
+        min_similarity=None,
+    )
+    # The same place again: moved by three cells and disturbed; and by less and more.
+    stored = []
+    for disturbed in (0.02, 0.04, 0.08, 0.16):
+        again = np.roll(pictures[0], 3, axis=1) + disturbed * generator.standard_normal(pictures[0].shape)
+        stored.append(again / np.linalg.norm(again, axis=-1, keepdims=True))
+    images = np.concatenate([np.array(stored), pictures[1:3]]).astype(np.float16)
+    sample = np.concatenate([images, pictures[3:].astype(np.float16)])
+    found: dict[str, Any] = {}
+    exact = np.zeros(len(images))
+    for encoding in FEATURE_ENCODINGS:
+        codec = codec_of(card, encoding, sample)
+        began = time.perf_counter()
+        rows = codec.encode(images)
+        encoded = time.perf_counter()
+        decoded = codec.decode(rows)
+        ended = time.perf_counter()
+        counted = count_matches(pictures[0], decoded, np.ones(len(images), bool), card, codec=codec)
+        matched = time.perf_counter()
+        if encoding == "float16":
+            exact = np.array(counted)
+        found[encoding] = {
+            "bytes_image": codec.row_bytes,
+            "encode_ms_image": round(1e3 * (encoded - began) / len(images), 2),
+            "decode_ms_image": round(1e3 * (ended - encoded) / len(images), 2),
+            "match_ms_image": round(1e3 * (matched - ended) / len(images), 2),
+            "counts": counted,
+            "relative_error": round(float(np.mean(np.abs(np.array(counted) / exact - 1))), 4),
+        }
+        print(f"{encoding:12} {found[encoding]}", flush=True)
+    return found
+
+
+def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    (folder / FEATURES_FOLDER).mkdir()
+    reader = FeatureReader(folder, card)
+    width = reader.codec.row_bytes
+    records: list[ImageRecord] = []
+    for start in range(0, images, shard_rows):
+        ids = [f"image-{start + i}" for i in range(shard_rows)]
+        rows = generator.integers(0, 256, (shard_rows, width), dtype=np.uint8)
+        shard = write_encoded_shard(str(folder), ids, rows)
+        records += [ImageRecord(k, "", "", 1, 1, *[None] * 7, shard, i) for i, k in enumerate(ids)]
+    paths = {record.shard: shard_path(folder, record.shard) for record in records}
+    ends = {shard: reader._row_positions(shard)[:, 2] for shard in paths}
+
+    def copied(some: list[ImageRecord]) -> None:
+        out = np.empty((len(some), width), np.uint8)
+        for into, record in zip(out, some, strict=True):
+            end = int(ends[record.shard][record.row])
+            into[:] = maps[record.shard][end - width : end]
+
+    def plain(some: list[ImageRecord]) -> None:
+        out = np.empty((len(some), width), np.uint8)
+        for into, record in zip(out, some, strict=True):
+            fd = os.open(paths[record.shard], os.O_RDONLY)
+            os.preadv(fd, [into], int(ends[record.shard][record.row]) - width)
+            os.close(fd)
+
+    def fetched(some: list[ImageRecord]) -> None:
+        assert reader.fetch_encoded(some)[1].all()
+
+    def forget() -> None:
+        for path in paths.values():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+    maps = {shard: np.memmap(path, np.uint8, "r") for shard, path in paths.items()}
+    warm = alternate({"map": copied, "fetch": fetched}, records, generator, rounds=25)
+    maps.clear()  # mapped pages would not be forgotten
+    cold = alternate({"pread": plain, "fetch": fetched}, records, generator, rounds=9, before=forget)
+    return {"bytes_image": width, "warm_ms": warm, "cold_ms": cold}
+
+
+def alternate(
+    ways: dict[str, Callable[[list[ImageRecord]], None]],
+    records: list[ImageRecord],
+    generator: np.random.Generator,
+    *,
+    rounds: int,
+    before: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        some = [records[i] for i in generator.choice(len(records), CANDIDATES, replace=False)]
+        for name, way in ways.items():
+            before()
+            began = time.perf_counter()
+            way(some)
+            spent[name].append(1e3 * (time.perf_counter() - began))
+    first, second = (statistics.median(times) for times in spent.values())
+    best_first, best_second = (min(times) for times in spent.values())
+    return {
+        **{name: round(statistics.median(times), 3) for name, times in spent.items()},
+        "ratio": round(second / first, 2),
+        "ratio_of_best": round(best_second / best_first, 2),
+    }
+
+
+def reading_all() -> dict[str, Any]:
+    small = load_extractor("efficientnet-lite0", device="cpu").card
+    large = dataclasses.replace(
+        small, grid_height=LARGE_GRID, grid_width=LARGE_GRID, feature_dim=LARGE_CHANNELS
+    )
+    found = {}
+    for name, card in (("default model", small), ("large grid", large)):
+        for encoding in ("float16", "int8", "int4", "int2"):
+            with tempfile.TemporaryDirectory() as folder:
+                stored = reading(Path(folder), card.stored_as(encoding))
+            found[f"{name}, {encoding}"] = stored
+            print(f"{name}, {encoding}: {stored}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("part", choices=("recall", "counts", "reading"))
+    parser.add_argument("dataset", nargs="*", help="data sets in the standard layout, for recall")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "features.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = json.loads(args.out.read_text()) if args.out.exists() else {}
+    found[args.part] = {
+        "recall": lambda: {Path(name).name: recall(name) for name in args.dataset},
+        "counts": counts,
+        "reading": reading_all,
+    }[args.part]()
+    found["machine"] = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    found.setdefault("commands", {})[args.part] = " ".join(["bench_features", args.part])
+    found.setdefault("load_average", {})[args.part] = os.getloadavg()
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
