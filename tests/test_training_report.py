@@ -20,7 +20,8 @@ from playwright.sync_api import Request
 
 from pipelines.recall import Evaluation, QueryOutcome
 from pipelines.training_change import chance_of, describe_change
-from pipelines.training_report import EXAMPLES, MAX_POINTS, write_training_report
+from pipelines.training_curves import MAX_POINTS
+from pipelines.training_report import EXAMPLES, write_training_report
 from storage.errors import OutOfSpace
 from storage.records import ImageRecord, Match
 from tests.page_browser import contrast, launched, visiting
