@@ -100,10 +100,13 @@ class _MlpHalf(Function):
     ) -> Tensor:
         ctx.save_for_backward(tokens, down, down_bias, up)
         ctx.block = block
+        mlp, norm = block.mlp, block.norm2
         result = torch.empty_like(tokens)
+        # Functions, not the modules: hooks on modules, as a counter of operations sets, expect to be tracked.
         for piece, out in _pieces(tokens, result):
-            normed = block.norm2(piece)
-            inner = block.mlp.fc2(F.gelu(block.mlp.fc1(normed)))
+            normed = F.layer_norm(piece, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+            inner = F.gelu(F.linear(normed, mlp.fc1.weight, mlp.fc1.bias))
+            inner = F.linear(inner, mlp.fc2.weight, mlp.fc2.bias)
             hidden = F.linear(normed, down, down_bias).relu_()
             inner.add_(F.linear(hidden, up, up_bias), alpha=PARALLEL_SCALE).mul_(block.ls2.gamma)
             torch.add(piece, inner, out=out)
@@ -122,7 +125,8 @@ class _MlpHalf(Function):
             normed, mean, rstd = torch.native_layer_norm(piece, shape, norm.weight, norm.bias, norm.eps)
             hidden = F.linear(normed, down, down_bias).relu_()
             scaled = given * gamma
-            inner = _gelu_backward(scaled @ mlp.fc2.weight, mlp.fc1(normed))
+            before = F.linear(normed, mlp.fc1.weight, mlp.fc1.bias)
+            inner = _gelu_backward(scaled @ mlp.fc2.weight, before)
             back = sums.add(normed, hidden, scaled.mul_(PARALLEL_SCALE))
             back.addmm_(inner, mlp.fc1.weight)
             wanted = [True, False, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import lean_block as lean
 from models.backbone import AdaptedViT, Architecture
@@ -117,3 +118,12 @@ def test_lean_block_is_not_taken_where_the_frozen_part_is_trained_or_the_mlp_gat
     gated = Architecture(width=48, depth=2, num_heads=3, mlp_width=256, gated_mlp=True)
     trained(backbone(shape=gated), images())
     assert not counted
+
+
+def test_lean_block_s_operations_can_be_counted() -> None:
+    model, pixels = backbone(), images()
+    with FlopCounterMode(display=False) as counter:
+        model(pixels).sum().backward()
+    tokens = 2 * (3 * 4 + 3)
+    # First and second layer of the MLP forwards, their gradients, the first layer again.
+    assert counter.get_total_flops() > SMALL.depth * 5 * 2 * tokens * SMALL.width * SMALL.mlp_width
