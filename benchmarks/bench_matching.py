@@ -72,13 +72,13 @@ def floors() -> dict[str, float]:
 
 
 def drawn(count: int, cells: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a query and candidates that share cells with it, as views of one place do."""
+    """Draw a query, and candidates that share with it the more cells the earlier they come."""
     draw = torch.Generator().manual_seed(0)
     query = torch.nn.functional.normalize(torch.randn(cells, channels, generator=draw), dim=1)
     candidates = torch.empty(count, cells, channels, dtype=torch.float16)
-    for candidate in candidates:
+    for k, candidate in enumerate(candidates):
         noise = torch.nn.functional.normalize(torch.randn(cells, channels, generator=draw), dim=1)
-        mixed = query[torch.randperm(cells, generator=draw)] + 1.5 * noise
+        mixed = query[torch.randperm(cells, generator=draw)] + (1.5 + 2 * k / count) * noise
         candidate.copy_(torch.nn.functional.normalize(mixed, dim=1))
     return query, candidates
 

@@ -33,6 +33,9 @@ _BLOCK = 1 << 23  # similarities held at once without a kernel: 32 MiB, enough t
 # Counts from 8-bit similarities are off by about 0.1 times their square root (standard deviation on photos,
 # benchmarks/README.md, Matching): this is six of them.
 _COUNT_ERROR = 0.6
+_FEWEST_LEADERS = (
+    5  # or a tenth of the candidates: where more are so close, counting again would cost too much
+)
 
 
 def mutual_nn_count(
@@ -72,8 +75,8 @@ def mutual_nn_count(
         or not rounds_to_int8(len(cells), others.shape[1])
     ):
         return counts
-    leading = counts >= counts.max() - _COUNT_ERROR * counts.max().sqrt()
-    chosen = leading.nonzero().squeeze(1)
+    ranked = counts.argsort(descending=True, stable=True)[: max(_FEWEST_LEADERS, len(counts) // 10)]
+    chosen = ranked[counts[ranked] >= counts.max() - _COUNT_ERROR * counts.max().sqrt()]
     picked = others[chosen] if isinstance(others, Tensor) else others[chosen.numpy()]
     counts[chosen] = _counts(cells, picked, min_similarity)
     return counts

@@ -77,9 +77,10 @@ def partners_on_cpu(
         others = _as_float32(candidates[at])
         packed, scale = product.pack(others)
         limit = None if floor is None else np.float32(floor) / scale
+        room = torch.empty(rows * len(others), len(query))
         for first in range(0, size, rows):
             some = packed[:, first : first + rows]
-            tile = product.of(some.reshape(-1, some.shape[-1])).numpy()
+            tile = product.of(some.reshape(-1, some.shape[-1]), room).numpy()
             _fold(tile.reshape(len(others), -1, len(query)), first, partner[at], best[at], limit)
         best[at] *= scale
 
@@ -153,8 +154,8 @@ class _Float32Product:
     def pack(self, others: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
         return others, np.ones((len(others), 1), dtype=np.float32)
 
-    def of(self, rows: Tensor) -> Tensor:
-        return rows @ self._transposed
+    def of(self, rows: Tensor, room: Tensor) -> Tensor:
+        return torch.mm(rows, self._transposed, out=room[: len(rows)])
 
 
 class _Int8Product:
@@ -177,7 +178,7 @@ class _Int8Product:
         packed = (others / step).round_().add_(_ZERO_POINT).to(torch.uint8)
         return packed, (step[:, 0] * self._step).numpy()
 
-    def of(self, rows: Tensor) -> Tensor:
+    def of(self, rows: Tensor, room: Tensor) -> Tensor:  # the operator brings its own room
         return _qlinear(rows, self._packed, self._ones, self._zeros)
 
 
