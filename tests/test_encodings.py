@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 from storage.feature_cache import FeatureCache
 from storage.features import FEATURES_FOLDER, FeatureReader, shard_path
 from storage.projection import fit_projection, projection_path, projection_sha256
+from storage.records import ImageRecord
 from storage.repair import repair_store
 from storage.store import Store
 from storage.verify import verify_store
@@ -269,6 +271,21 @@ def test_store_without_the_field_is_float16_and_its_card_stays_as_it_was(tmp_pat
     assert features.tobytes() == np.stack([features_of(name) for name in IDS]).tobytes()
     with pytest.raises(CardMismatch, match="feature_encoding"):
         Store.create(tmp_path / "s", store.card.stored_as("int4"))
+
+
+def test_features_written_before_there_were_encodings_are_read_bit_for_bit(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "golden" / "store_v1", tmp_path / "old")
+    text = (tmp_path / "old" / "card.json").read_text()
+    card = Card.from_json(text)
+    assert card == make_card()
+    assert card.to_json() == text
+    [path] = (tmp_path / "old" / FEATURES_FOLDER).glob("*.parquet")
+    ids = [f"image-{i}" for i in range(3)]
+    records = [ImageRecord(k, "", "", 1, 1, *[None] * 7, path.stem, i) for i, k in enumerate(ids)]
+    features, ok = FeatureReader(tmp_path / "old", card).fetch(records)
+    assert ok.all()
+    assert features.dtype == np.float16
+    assert features.tobytes() == np.stack([features_of(name) for name in ids]).tobytes()
 
 
 def test_card_of_an_encoding_asks_older_programs_to_upgrade() -> None:
