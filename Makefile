@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train prove-finetune clean
+.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,15 @@ bench-index: $(STAMP)
 
 bench-serve: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_serve
+
+# DATASETS: folders in the standard layout that recall is measured on, beside speed.
+bench-matching: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_matching $(DATASETS)
+
+bench-features: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_features recall $(DATASETS)
+	$(BIN)/python -m benchmarks.bench_features counts
+	$(BIN)/python -m benchmarks.bench_features reading
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_train
