@@ -92,6 +92,8 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "product": lambda: _products_alone(query, others),
     }
+    # Before anything else: memory that the plain formulation leaves behind would be used again.
+    extra = {f"{name}_extra_mb": extra_mb(ways[name]) for name in ("exact", "fast")}
     assert plain(query, others[:4]) == mutual_nn_count(query, candidates[:4]).tolist()
     walls: dict[str, list[float]] = {name: [] for name in ways}
     cpus: dict[str, list[float]] = {name: [] for name in ways}
@@ -108,9 +110,7 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
             a / b for a, b in zip(walls["plain"], walls[name], strict=True)
         )
         row[f"{name}_times_less_cpu"] = row["plain_cpu_ms"] / row[f"{name}_cpu_ms"]
-    row["exact_extra_mb"] = extra_mb(ways["exact"])
-    row["fast_extra_mb"] = extra_mb(ways["fast"])
-    return row
+    return {**row, **extra}
 
 
 def _products_alone(query: torch.Tensor, others: torch.Tensor) -> None:
@@ -237,10 +237,20 @@ def main() -> None:
         "floors": floors(),
         "speed": [compare(args.candidates, *size, args.rounds) for size in ((3721, 128), (196, 112))],
     }
-    print(json.dumps(result, indent=1))
+    show(result["speed"])
     result["photos"] = [judge(Photos(path, args.candidates)) for path in sets]
-    print(json.dumps(result["photos"], indent=1))
+    show([{name: value for name, value in row.items() if name != "early_stops"} for row in result["photos"]])
+    for row in result["photos"]:
+        print(row["set"])
+        show(row["early_stops"])
     args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as a table, turned by a quarter: one line a name."""
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        print(f"{name:24}", *(f"{v:>12.2f}" if isinstance(v, float) else f"{v!s:>12}" for v in values))
 
 
 def _named_by_place(folder: Path) -> bool:
