@@ -8,39 +8,30 @@ running the same command again does what is missing.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.index_flow import Progress, Tally, commit_all, make_plan, written_rows
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
-from pipelines.stages import METADATA, Extract, decode, raise_failure, span, write
+from pipelines.stages import METADATA
 from storage.card import Card, FeatureEncoding
 from storage.encodings import projected_channels
 from storage.errors import StoreNotFound
 from storage.projection import projection_sha256
 from storage.store import Store
-from storage.vectors import row_schema
 
 __all__ = ["DEFAULT_FEATURES", "IndexReport", "index"]
 
 DEFAULT_FEATURES: FeatureEncoding = "float16"  # of new stores
 
-# Shares of a core; they differ so that Ray Data does not fuse the stages into one.
-DECODE_CPUS = 0.4
-WRITE_CPUS = 0.1
-SHARD_BYTES = 64 << 20
 OBJECT_STORE_BYTES = 512 << 20
-MANY_IMAGES, MAX_CPU_EXTRACTORS = 500, 8
 
 
 @dataclass(frozen=True)
@@ -68,9 +59,6 @@ class IndexReport:
     store_version: int
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
     rejected_file: str | None = None
-
-
-Progress = Callable[[int, int, int], None]
 
 
 def index(
@@ -127,16 +115,24 @@ def index(
     listing = list_source(source, root=root, id_prefix=id_prefix)
     store = _open_or_create(store_uri, card, model, listing)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
-    tally = _Tally(total=listing.num_rows, progress=progress)
+    tally = Tally(total=listing.num_rows, progress=progress)
     import ray.data  # before the session, which then quietens its log
 
     with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
         work = _mark_known(listing, store.known())
-        plan = _plan(ray, card, work.num_rows, extractors, gpus_per_extractor, commit_every)
-        options = {"card": store.card.to_json(), "trace": str(Path(trace).resolve()) if trace else None}
-        rows = _stages(ray, work, store.uri, model, batch_size, plan, options)
+        plan = make_plan(
+            ray,
+            card,
+            images=work.num_rows,
+            extractors=extractors,
+            gpus_per_extractor=gpus_per_extractor,
+            batch_size=batch_size,
+            commit_every=commit_every,
+            trace=trace,
+        )
+        rows = written_rows(ray, work, store, model, plan)
         begun = time.perf_counter()
-        _commit_all(store, rows, tally, commit_every, options["trace"])
+        commit_all(store, rows, tally, plan)
         spent = time.perf_counter() - begun
         tally.write_rejections(rejections)
     return IndexReport(
@@ -207,151 +203,6 @@ def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:
     amend = pc.and_(amend, pc.is_valid(work["stored_sha256"]))
     work = work.append_column("amend", amend).sort_by("uri")
     return work.select([*listing.column_names, "stored_sha256", "stored_uri", "amend"])
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How the cluster's resources are shared out."""
-
-    extractors: int
-    extractor_cpus: float
-    extractor_gpus: float
-    threads: int
-    shard_rows: int
-
-
-def _plan(
-    ray: Any,
-    card: Card,
-    images: int,
-    extractors: int | None,
-    gpus_per_extractor: float | None,
-    commit_every: int,
-) -> _Plan:
-    cluster = ray.cluster_resources()
-    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
-    if gpus_per_extractor is None:
-        gpus_per_extractor = 1.0 if gpus else 0.0
-    if extractors is None:
-        extractors = int(gpus / gpus_per_extractor) if gpus_per_extractor else _cpu_extractors(cpus, images)
-        extractors = max(1, extractors)
-    image_bytes = card.grid_height * card.grid_width * card.feature_dim * 2
-    return _Plan(
-        extractors=extractors,
-        # Never the whole machine: decoding and writing need their share, or nothing moves.
-        extractor_cpus=min(1.0, 0.5 * cpus / extractors),
-        extractor_gpus=gpus_per_extractor,
-        threads=0 if gpus_per_extractor else max(1, int(cpus) // extractors),
-        # A small index still shows progress in eighths; a large one gets shards near SHARD_BYTES.
-        shard_rows=min(commit_every, max(1, SHARD_BYTES // image_bytes), max(32, images // 8)),
-    )
-
-
-def _cpu_extractors(cpus: float, images: int) -> int:
-    """Return how many one-thread actors to use: they beat one actor with as many threads by half.
-
-    For few images the start of a second actor costs more than it brings, and each takes 0.7 GB.
-    """
-    return min(int(cpus), MAX_CPU_EXTRACTORS) if images >= MANY_IMAGES else 1
-
-
-def _stages(
-    ray: Any,
-    work: pa.Table,
-    store_uri: str,
-    model: str,
-    batch_size: int,
-    plan: _Plan,
-    options: dict[str, Any],
-) -> Iterator[pa.Table]:
-    """Build the Ray Data pipeline and return its rows without pixels and features."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    blocks = [work.slice(at, batch_size) for at in range(0, work.num_rows, batch_size)]
-    rows = (
-        ray.data.from_arrow(blocks)
-        .map_batches(decode, batch_format="pyarrow", batch_size=None, num_cpus=DECODE_CPUS, fn_kwargs=options)
-        .map_batches(
-            Extract,
-            batch_format="pyarrow",
-            batch_size=batch_size,
-            compute=ray.data.ActorPoolStrategy(size=plan.extractors),
-            num_cpus=plan.extractor_cpus,
-            num_gpus=plan.extractor_gpus,
-            fn_constructor_kwargs={"model": model, "threads": plan.threads, **options},
-        )
-        .map_batches(
-            write,
-            batch_format="pyarrow",
-            batch_size=plan.shard_rows,
-            num_cpus=WRITE_CPUS,
-            fn_kwargs={"store_uri": store_uri, **options},
-        )
-    )
-    batches: Iterator[pa.Table] = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
-    return batches
-
-
-@dataclass
-class _Tally:
-    """Counts rows as they come back, and keeps the rejected."""
-
-    total: int
-    progress: Progress
-    extracted: int = 0
-    unchanged: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    refused: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def rejected(self) -> int:
-        return len(self.refused)
-
-    def add(self, rows: pa.Table) -> None:
-        refused = rows.filter(pc.is_valid(rows["rejected"]))
-        self.refused += refused.select(["image_id", "uri", "rejected", "message"]).to_pylist()
-        self.reasons.update(refused["rejected"].to_pylist())
-        self.unchanged += pc.sum(rows["unchanged"]).as_py() or 0
-        self.extracted += rows.num_rows - rows["shard"].null_count
-        self.progress(self.extracted + self.unchanged + self.rejected, self.rejected, self.total)
-
-    def write_rejections(self, path: Path) -> None:
-        """List the rejected of this run; a run without any leaves no stale file behind."""
-        if not self.refused:
-            path.unlink(missing_ok=True)
-            return
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image_id", "uri", "reason", "message"])
-            table.writerows(list(row.values()) for row in sorted(self.refused, key=lambda r: r["image_id"]))
-        temporary.replace(path)
-
-
-def _commit_all(
-    store: Store, rows: Iterator[pa.Table], tally: _Tally, commit_every: int, trace: str | None
-) -> None:
-    schema = row_schema(store.card)
-    pending: list[pa.Table] = []
-
-    def commit() -> None:
-        batch = pa.concat_tables(pending).cast(schema)
-        pending.clear()
-        if batch.num_rows:
-            with span(trace, "commit", batch.num_rows):
-                store.commit(batch)
-
-    for batch in rows:
-        raise_failure(batch)
-        tally.add(batch)
-        if (amended := batch.filter(pc.and_(batch["unchanged"], batch["amend"]))).num_rows:
-            store.amend(amended.select(["image_id", *METADATA]))
-        pending.append(batch.filter(pc.is_valid(batch["shard"])).select(schema.names))
-        if sum(table.num_rows for table in pending) >= commit_every:
-            commit()
-    if pending:
-        commit()
 
 
 if __name__ == "__main__":

@@ -48,15 +48,16 @@ DECODED_SCHEMA = pa.schema(
 
 
 @contextlib.contextmanager
-def span(trace: str | None, stage: str, rows: int) -> Iterator[None]:
+def span(trace: str | None, stage: str, rows: int) -> Iterator[dict[str, Any]]:
     """Append to the file `trace` when a stage worked on a batch, one JSON object a line; None does nothing.
 
-    The file is opened to append and gets each line in one write, so that lines of several workers do not mix.
+    What the caller adds to the line goes into the file too: `bytes`, the size of what it hands on. The file
+    is opened to append and gets each line in one write, so that lines of several workers do not mix.
     """
-    begin = time.time()
-    yield
+    line: dict[str, Any] = {"stage": stage, "pid": os.getpid(), "begin_s": time.time(), "rows": rows}
+    yield line
     if trace:
-        line = {"stage": stage, "pid": os.getpid(), "begin_s": begin, "end_s": time.time(), "rows": rows}
+        line["end_s"] = time.time()
         with open(trace, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -74,9 +75,11 @@ def decode(batch: pa.Table, *, card: str, trace: str | None = None) -> pa.Table:
         rejected or the store has it already. EXIF fills position, heading and time that the listing lacks.
     """
     made_by = Card.from_json(card)
-    with span(trace, "decode", batch.num_rows):
+    with span(trace, "decode", batch.num_rows) as line:
         rows = [_decode_row(row, made_by) for row in batch.to_pylist()]
-        return pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+        line["bytes"] = table.nbytes
+    return table
 
 
 def _decode_row(row: dict[str, Any], card: Card) -> dict[str, Any]:
@@ -188,8 +191,10 @@ class Extract:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Replace pixels by descriptor and features; an image whose numbers are not finite is rejected."""
-        with span(self.trace, "extract", batch.num_rows):
-            return self._replace_pixels(batch)
+        with span(self.trace, "extract", batch.num_rows) as line:
+            table = self._replace_pixels(batch)
+            line["bytes"] = table.nbytes
+        return table
 
     def _replace_pixels(self, batch: pa.Table) -> pa.Table:
         if self.failure is not None:
@@ -261,8 +266,10 @@ def write(batch: pa.Table, *, store_uri: str, card: str, trace: str | None = Non
         The rows with shard and row; both null where nothing was extracted. When the disk is full, every row
         says so in `failure`.
     """
-    with span(trace, "write", batch.num_rows):
-        return _write_shard(batch, store_uri, Card.from_json(card))
+    with span(trace, "write", batch.num_rows) as line:
+        table = _write_shard(batch, store_uri, Card.from_json(card))
+        line["bytes"] = table.nbytes
+    return table
 
 
 def _write_shard(batch: pa.Table, store_uri: str, made_by: Card) -> pa.Table:

@@ -140,7 +140,7 @@ def test_index_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_index_stages_are_separate_and_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoding must not run inside the extractor, and extraction must not wait for the last decoded photo."""
-    import pipelines.index as job
+    import pipelines.index_flow as job
 
     def decode_last_after_first_extraction(batch: pa.Table, *, card: str, trace: str) -> pa.Table:
         if "0039" in batch["image_id"][-1].as_py():
@@ -162,10 +162,16 @@ def test_index_stages_are_separate_and_overlap(tmp_path: Path, monkeypatch: pyte
     pids = {stage: {s["pid"] for s in found} for stage, found in by_stage.items()}
     assert not pids["decode"] & pids["extract"]
     assert not pids["write"] & pids["extract"]
+    # What travels is the network's input, then descriptor and local features in half precision, then no more
+    # than the record: each with less than 1 KB of metadata an image.
+    least = {"decode": 224 * 224 * 3, "extract": 2 * (1280 + 14 * 14 * 112), "write": 2 * 1280}
+    for stage, bytes_least in least.items():
+        sent = sum(s["bytes"] for s in by_stage[stage]) / 40
+        assert bytes_least <= sent < bytes_least + 1000, f"{stage}: {sent} bytes an image"
 
 
 def test_index_full_disk_in_a_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipelines.index as job
+    import pipelines.index_flow as job
 
     def on_full_disk(batch: pa.Table, **options: Any) -> pa.Table:
         import pipelines.stages as stages
