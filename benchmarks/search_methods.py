@@ -1,0 +1,166 @@
+"""The ways to search that bench_search compares: how each is built, and which settings are tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["METHODS", "Method"]
+
+Search = Callable[[np.ndarray, int], np.ndarray]
+
+_BLOCK = 32_768
+_SAMPLES_A_LIST = 64
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to search.
+
+    Attributes:
+        build: Takes (N, D) float16 rows and an empty folder, and returns the index.
+        settings: What to search it with: a name and a search that returns (B, k) int64 row numbers.
+        most_rows: More than that is not tried; None: no limit.
+    """
+
+    build: Callable[[np.ndarray, Path], Any]
+    settings: Callable[[Any], Iterator[tuple[str, Search]]]
+    most_rows: int | None = None
+
+
+def lists_for(rows: int) -> int:
+    """Return a power of two near two square roots of the rows: 512 lists for 100,000, 2,048 for a million."""
+    return int(2 ** round(math.log2(2 * math.sqrt(rows))))
+
+
+def _faiss_index(description: str, stored: np.ndarray) -> Any:
+    """Build what FAISS's factory calls `description`; {lists} is the number of inverted lists."""
+    import faiss
+
+    rows, width = stored.shape
+    lists = lists_for(rows)
+    index = faiss.index_factory(width, description.format(lists=lists), faiss.METRIC_INNER_PRODUCT)
+    base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
+    if hasattr(base, "hnsw"):
+        base.hnsw.efConstruction = 200
+    if hasattr(base, "cp"):
+        base.cp.spherical, base.cp.max_points_per_centroid = True, _SAMPLES_A_LIST
+    if not index.is_trained:
+        chosen = np.random.default_rng(0).permutation(rows)[: _SAMPLES_A_LIST * lists]
+        index.train(stored[np.sort(chosen)].astype(np.float32))
+    for start in range(0, rows, _BLOCK):
+        index.add(stored[start : start + _BLOCK].astype(np.float32))
+    return index
+
+
+def _searching(index: Any, parameters: Any) -> Search:
+    return lambda queries, k: index.search(queries, k, params=parameters)[1]
+
+
+def _refined(index: Any, factor: float, parameters: Any) -> Any:
+    import faiss
+
+    if not isinstance(index, faiss.IndexRefine):
+        return parameters
+    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=parameters)
+
+
+def _flat(description: str) -> Method:
+    return Method(
+        lambda stored, _: _faiss_index(description, stored),
+        lambda index: iter([("every row", _searching(index, None))]),
+    )
+
+
+def _hnsw(description: str, *, most_rows: int | None = None) -> Method:
+    def settings(index: Any) -> Iterator[tuple[str, Search]]:
+        import faiss
+
+        for ef in (128, 256, 512, 1024, 2048):
+            parameters = faiss.SearchParametersHNSW(efSearch=ef)
+            yield f"ef {ef}", _searching(index, _refined(index, 2, parameters))
+
+    return Method(lambda stored, _: _faiss_index(description, stored), settings, most_rows)
+
+
+def _ivf(description: str, factors: tuple[int, ...] = (1,)) -> Method:
+    def settings(index: Any) -> Iterator[tuple[str, Search]]:
+        import faiss
+
+        base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
+        base.parallel_mode = 1  # one query's lists are shared out to the cores
+        for factor in factors:
+            for probes in (8, 16, 32, 64, 128, 256):
+                parameters = faiss.SearchParametersIVF(nprobe=probes)
+                name = f"{probes} lists" + (f", {factor}k refined" if len(factors) > 1 else "")
+                yield name, _searching(index, _refined(index, factor, parameters))
+
+    return Method(lambda stored, _: _faiss_index(description, stored), settings)
+
+
+def _lance(kind: str, *, most_rows: int | None = None) -> Method:
+    def build(stored: np.ndarray, folder: Path) -> Any:
+        import lancedb
+        import pyarrow as pa
+        from lancedb import index as kinds
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for start in range(0, len(stored), _BLOCK):
+                block = np.ascontiguousarray(stored[start : start + _BLOCK])
+                column = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), stored.shape[1])
+                numbers = pa.array(np.arange(start, start + len(block)))
+                yield pa.RecordBatch.from_arrays([numbers, column], schema=schema)
+
+        vector = pa.field("descriptor", pa.list_(pa.float16(), stored.shape[1]))
+        schema = pa.schema([pa.field("number", pa.int64()), vector])
+        table = lancedb.connect(str(folder)).create_table(
+            "rows", pa.RecordBatchReader.from_batches(schema, batches()), schema=schema
+        )
+        config = getattr(kinds, kind)(distance_type="cosine")
+        table.create_index("descriptor", config=config)
+        return table
+
+    def settings(table: Any) -> Iterator[tuple[str, Search]]:
+        for probes, ef, refine in ((8, 200, 2), (64, 400, 2), (64, 400, 10), (256, 400, 10)):
+
+            def search(
+                queries: np.ndarray, k: int, probes: int = probes, ef: int = ef, refine: int = refine
+            ) -> np.ndarray:
+                found = np.full((len(queries), k), -1)
+                for at, query in enumerate(queries):
+                    asked = table.search(query, vector_column_name="descriptor").distance_type("cosine")
+                    asked = asked.nprobes(probes).refine_factor(refine).limit(k).select(["number"])
+                    if "Hnsw" in kind:
+                        asked = asked.ef(ef)
+                    numbers = asked.to_arrow()["number"].to_numpy()
+                    found[at, : len(numbers)] = numbers
+                return found
+
+            beam = f", ef {ef}" if "Hnsw" in kind else ""
+            yield f"{probes} lists{beam}, {refine}k refined", search
+
+    return Method(build, settings, most_rows)
+
+
+METHODS: dict[str, Method] = {
+    "exact float32": _flat("Flat"),
+    "exact float16": _flat("SQfp16"),
+    "int8 + refine": Method(
+        lambda stored, _: _faiss_index("SQ8,Refine(SQfp16)", stored),
+        lambda index: iter([("every row, 2k refined", _searching(index, _refined(index, 2, None)))]),
+    ),
+    "HNSW float32": _hnsw("HNSW32,Flat", most_rows=100_000),
+    "HNSW int8 + refine": _hnsw("HNSW32,SQ8,Refine(SQfp16)"),
+    "IVF float32": _ivf("IVF{lists},Flat"),
+    "IVF int8 + refine": _ivf("IVF{lists},SQ8,Refine(SQfp16)", (2,)),
+    "IVF PQ 4-bit + refine": _ivf("IVF{lists},PQ256x4fs,Refine(SQfp16)", (4, 10)),
+    "IVF RaBitQ + refine": _ivf("IVF{lists},RaBitQfs,Refine(SQfp16)", (4, 10)),
+    "LanceDB IVF_HNSW_SQ": _lance("HnswSq"),
+    "LanceDB IVF_PQ": _lance("IvfPq"),
+    "LanceDB IVF_RQ": _lance("IvfRq"),
+}
