@@ -34,8 +34,13 @@ def test_card_json_round_trip_returns_an_equal_card() -> None:
     assert Card.from_json(make_card().to_json()).min_similarity is None
 
 
-def test_card_require_same_accepts_an_equal_card() -> None:
-    make_card().require_same(dataclasses.replace(make_card(), format_version=FORMAT_VERSION - 1))
+def test_card_require_same_compares_everything_but_the_format() -> None:
+    card = make_card()
+    newer = dataclasses.replace(card, format_version=card.format_version + 1)
+    assert newer != card
+    card.require_same(newer)
+    with pytest.raises(CardMismatch, match="descriptor_dim"):
+        card.require_same(dataclasses.replace(newer, descriptor_dim=17))
 
 
 @pytest.mark.parametrize("name", sorted(OTHER))

@@ -61,9 +61,11 @@ def test_lease_after_release_names_nobody(tmp_path: Path) -> None:
 def test_lease_timeout_waits_for_the_holder(tmp_path: Path) -> None:
     first = Lease(tmp_path)
     first.__enter__()
+    before = state(tmp_path)["token"]
     threading.Timer(0.3, first.__exit__, (None, None, None)).start()
     with Lease(tmp_path, timeout_s=30.0) as second:
         second.check()
+        assert state(tmp_path)["token"] not in (before, None)
 
 
 def test_lease_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
@@ -94,6 +96,7 @@ def test_lease_unreadable_file_does_not_lock_for_ever(tmp_path: Path, text: str)
     (tmp_path / "LEASE").write_text(text)
     with Lease(tmp_path) as lease:
         lease.check()
+        assert state(tmp_path)["pid"] == os.getpid()
 
 
 def test_lease_taken_over_fails_its_check(tmp_path: Path) -> None:

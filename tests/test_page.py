@@ -197,6 +197,10 @@ def test_page_settings_changed_ask_again(desk: Visit, stored_photo: bytes) -> No
     with desk.page.expect_response(lambda answer: "rerank=false" in answer.url):
         desk.page.locator("#rerank").uncheck()
     desk.until("document.querySelector('#places .figure').textContent === '–'")
+    # Of each of the three places the mutual matches and the similarity.
+    figures = desk.page.locator("#places .figure").all_inner_texts()
+    assert figures[::2] == ["–"] * 3
+    assert "–" not in figures[1::2]
 
 
 def test_page_text_file_is_refused_in_words(desk: Visit, stored_photo: bytes) -> None:

@@ -71,8 +71,11 @@ def check_after_kill(folder: Path, acked: set[str], what: str) -> None:
     assert report.ok, f"{what}: {report}"
 
 
-def kill_and_finish(tmp_path: Path, faults: list[str], random_kills: int, seed: int) -> None:
-    """Kill the child at each fault point, then at random moments; a store that got finished starts over."""
+def kill_and_finish(tmp_path: Path, faults: list[str], random_kills: int, seed: int) -> list[str]:
+    """Kill the child at each fault point, then at random moments; a store that got finished starts over.
+
+    After each kill and at the end the store is checked; the keys that it holds then are returned.
+    """
     rng = random.Random(seed)
     undisturbed = contents(make_store(tmp_path / "undisturbed", IDS, batch=5))
     pending, killed, number = list(faults), 0, 0
@@ -94,10 +97,12 @@ def kill_and_finish(tmp_path: Path, faults: list[str], random_kills: int, seed: 
     code, _ = run_child(folder)
     assert (code, contents(Store.open(folder))) == (0, undisturbed), f"seed {seed}"
     assert verify_store(folder).ok
+    return sorted(Store.open(folder).known()["image_id"].to_pylist())
 
 
 def test_store_killed_at_each_fault_point_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    kill_and_finish(tmp_path, ["after_shard:2", "after_lance:1", "before_committed:2"], 0, seed=1)
+    faults = ["after_shard:2", "after_lance:1", "before_committed:2"]
+    assert kill_and_finish(tmp_path, faults, 0, seed=1) == IDS
 
 
 @pytest.mark.fault
@@ -106,7 +111,7 @@ def test_store_killed_twenty_times_loses_and_doubles_nothing(tmp_path: Path, see
     rng = random.Random(seed)
     # Before the first acknowledgement too: while the store itself is made.
     faults = ["after_sync:1", "before_committed:1", *(f"{point}:{rng.randint(1, 2)}" for point in POINTS)]
-    kill_and_finish(tmp_path, faults, 12, seed=seed)
+    assert kill_and_finish(tmp_path, faults, 12, seed=seed) == IDS
 
 
 def torn_copies(tmp_path: Path) -> tuple[Path, list[str], set[str]]:

@@ -87,7 +87,8 @@ def compare(store: Store, model: Model, rng: random.Random, step: int) -> None:
 OPERATIONS = [commit] * 8 + [amend] * 3 + [delete] * 3 + [search] * 6 + [compact, verify, compare]
 
 
-def run(folder: Path, steps: int, seed: int) -> None:
+def run(folder: Path, steps: int, seed: int) -> tuple[list[str], Model]:
+    """Do random things to a store and its model, compare both, and return the store's keys and the model."""
     rng, model = random.Random(seed), Model()
     store = Store.create(folder, make_card())
     for step in range(steps):
@@ -99,15 +100,19 @@ def run(folder: Path, steps: int, seed: int) -> None:
             assert store.count == len(model.generation)
         except Exception as error:
             raise AssertionError(f"seed {seed}, step {step}, {operation.__name__}: {error}") from error
-    compare(Store.open(folder), model, rng, steps)
+    store = Store.open(folder)
+    compare(store, model, rng, steps)
+    return sorted(store.known()["image_id"].to_pylist()), model
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_store_random_operations_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    run(tmp_path, 120, seed)
+    keys, model = run(tmp_path, 120, seed)
+    assert keys == sorted(model.generation) != []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 20))
 def test_store_many_random_operations_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    run(tmp_path, 2000, seed)
+    keys, model = run(tmp_path, 2000, seed)
+    assert keys == sorted(model.generation) != []

@@ -58,6 +58,8 @@ def test_tokens_from_environment_refuses_without_showing_a_token(value: str, ent
 def test_require_token_on_loopback_lets_all_through(host: str) -> None:
     require_token_beyond_loopback(host, {})
     require_token_beyond_loopback(host, None)
+    with pytest.raises(InsecureBinding):  # a name that only begins like it
+        require_token_beyond_loopback(f"{host}.example", {})
 
 
 @pytest.mark.parametrize(
