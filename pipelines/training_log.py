@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.progress import ProgressLine, clock
+from pipelines.training_faults import BadSettings
+from storage.durable import name_full_disk, replace_file
 
 __all__ = ["COLUMNS", "TrainingLog", "read_rows"]
 
@@ -32,6 +34,8 @@ _TAGS = {
 
 Row = Mapping[str, float | str]
 
+_ROW_BYTES = 300
+
 
 class TrainingLog:
     """Writes rows where they belong as they come.
@@ -51,26 +55,35 @@ class TrainingLog:
         self._total_steps = 0
         self._begun: tuple[int, float] = (0, 0.0)
 
-    def start(self, step: int, total_steps: int) -> None:
-        """Training starts, or starts again, after this step: what was logged beyond it is taken back."""
+    def start(self, step: int, total_steps: int, *, resumed: bool) -> None:
+        """Training starts, or goes on after this step: what was logged beyond it is taken back.
+
+        Raises:
+            BadSettings: as `read_rows`.
+            OutOfSpace: the disk is full.
+        """
         from tensorboardX import SummaryWriter
 
         self._total_steps, self._last = total_steps, {}
-        kept = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if step else []
+        # A run that is resumed before its first step has validated already.
+        kept = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if resumed else []
         scores = [float(row["recall_reranked_5"]) for row in kept if row["kind"] == "validation"]
         self._best = max(scores, default=0.0)
-        temporary = self._csv.with_suffix(".tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-        os.replace(temporary, self._csv)
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        replace_file(self._csv, content.getvalue().encode())
         self.close()
         self._writer = SummaryWriter(str(self._events), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Write one row of `COLUMNS`; those that do not apply are left out."""
-        with open(self._csv, "a", newline="") as file:
+        """Write one row of `COLUMNS`; those that do not apply are left out.
+
+        Raises:
+            OutOfSpace: the disk is full.
+        """
+        with name_full_disk(self._csv, _ROW_BYTES), open(self._csv, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow(dict(row))
         step = int(row["step"])
         for name, tag in _TAGS.items():
@@ -108,9 +121,25 @@ class TrainingLog:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a log back; a last line that was cut off by a crash is left out."""
+    """Read a log back; a last line that was cut off by a crash is left out.
+
+    Raises:
+        BadSettings: the file is no log, for instance after it was saved by another program.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row and None not in row.values() and row["step"].isdigit()]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
+                raise ValueError("it has other columns")
+            whole = [row for row in reader if None not in row and None not in row.values()]
+        rows = [row for row in whole if row["step"].isdigit()]
+        for row in rows:
+            for name in COLUMNS[1:]:
+                float(row[name] or 0)
+    except (csv.Error, ValueError) as error:
+        raise BadSettings(
+            f"{path} is no log of training any more ({error}): put it back as it was, or give another --run"
+        ) from error
+    return rows

@@ -162,7 +162,8 @@ def _work_as_told(config: dict[str, Any]) -> None:
         if last is not None:
             _restore(loop, last, config["digest"])
         total = settings.epochs * loop.rounds_per_epoch * loop.steps_per_round
-        tell({"event": "start", "step": loop.progress.step, "total_steps": total})
+        resumed = last is not None
+        tell({"event": "start", "step": loop.progress.step, "total_steps": total, "resumed": resumed})
         loop.run()
         found = _choose_floor(ray, loop, config)
         if rank == 0:
