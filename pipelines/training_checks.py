@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,9 +17,11 @@ from models.trainable import trainable_parameters
 from pipelines.progress import ProgressLine
 from pipelines.training_data import TrainingSet, rejected_photo
 from pipelines.training_faults import BadSettings, DataRejected
+from pipelines.training_log import read_rows
 from pipelines.training_settings import TrainingSettings
 from pipelines.training_worker import DataFolders
 from storage.card import Card, Preprocessing
+from storage.durable import replace_file
 from storage.errors import OutOfSpace
 
 __all__ = ["begin_run", "check_photos", "list_rejected", "require_space"]
@@ -28,22 +30,29 @@ _PHOTOS_A_TASK = 64
 
 
 def begin_run(folder: Path, settings: TrainingSettings, data: DataFolders, start: Card) -> None:
-    """Make the run folder, or refuse one whose run was begun with something else."""
+    """Make the run folder, or refuse one whose run was begun with something else.
+
+    Raises:
+        BadSettings: the run was begun with something else, or what is there is no run.
+        OutOfSpace: the disk is full.
+    """
     where = dataclasses.asdict(data) | {"weights of the model": start.weights_sha256}
     told = {"settings": settings.to_dict(), "data": where}
     told = json.loads(json.dumps(told))
     path = folder / "settings.json"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(told, indent=2) + "\n")
-        os.replace(temporary, path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadSettings(f"{folder} cannot be made ({error}): give another --run") from error
+        replace_file(path, (json.dumps(told, indent=2) + "\n").encode())
         return
+    read_rows(folder / "log.csv")
     try:
         before = json.loads(path.read_text())
         differing = settings.differences(before["settings"])
         differing += [name for name, value in told["data"].items() if before["data"].get(name) != value]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadSettings(f"{path} cannot be read ({error!r}): give another --run") from error
     if differing:
         raise BadSettings(
@@ -106,14 +115,19 @@ def list_rejected(
     validation: TrainingSet,
     max_rejected: float,
 ) -> None:
-    """Write down which photos are left out, and why; refuse when they are too many."""
+    """Write down which photos are left out, and why; refuse when they are too many.
+
+    Raises:
+        DataRejected: a larger share than `max_rejected` cannot be read.
+        OutOfSpace: the disk is full.
+    """
     rows = sorted({*rejected, *training.unusable, *validation.unusable})
     if not rows:
+        path.unlink(missing_ok=True)  # of an earlier attempt
         return
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("image", "reason", "message"))
-        writer.writerows(rows)
+    content = io.StringIO(newline="")
+    csv.writer(content).writerows([("image", "reason", "message"), *rows])
+    replace_file(path, content.getvalue().encode())
     photos = sum(len(part.queries) + len(part.database) for part in (training, validation))
     share = len(rows) / (photos + len(training.unusable) + len(validation.unusable))
     if share > max_rejected:

@@ -161,6 +161,8 @@ def test_rejected_photos_are_listed_and_too_many_refused(city: Path, tmp_path: P
     ]
     with pytest.raises(DataRejected, match=r"1 photos \(6%\).*--max-rejected"):
         list_rejected(path, rejected, training, validation, 0.05)
+    list_rejected(path, [], training, validation, 0.0)  # mended since
+    assert not path.exists()
 
 
 def test_a_run_begun_with_other_settings_is_refused_and_stays(city: Path, tmp_path: Path) -> None:
@@ -178,9 +180,16 @@ def test_a_run_begun_with_other_settings_is_refused_and_stays(city: Path, tmp_pa
     with pytest.raises(BadSettings, match="weights of the model"):
         begin_run(folder, settings, data, dataclasses.replace(start, weights_sha256="0" * 64))
     assert (folder / "settings.json").read_bytes() == written
-    (folder / "settings.json").write_text("{")
-    with pytest.raises(BadSettings, match="cannot be read"):
+    for damaged in ("{", "null", "[" * 100_000, '{"settings": {}, "data": []}'):
+        (folder / "settings.json").write_text(damaged)
+        with pytest.raises(BadSettings, match="cannot be read"):
+            begin_run(folder, settings, data, start)
+    (folder / "settings.json").write_bytes(written)
+    (folder / "log.csv").write_text("kind;step\n")
+    with pytest.raises(BadSettings, match=r"log\.csv is no log"):
         begin_run(folder, settings, data, start)
+    with pytest.raises(BadSettings, match="cannot be made"):
+        begin_run(folder / "log.csv", settings, data, start)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(
