@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from models.published import UnknownLayout, read_architecture, translate
 from models.selavpr import SelaVPR
 from models.tensors import WeightsRejected, fill, require_finite, weights_digest
 from storage.card import Card, Preprocessing
+from storage.durable import replace_file
 from storage.errors import CardMismatch, CorruptStore
 
 __all__ = [
@@ -155,6 +155,7 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
         TypeError: the model is of another class.
         WeightsRejected: a weight is not finite, or the frozen tensors of an adapted model are not the
             installed ones.
+        OutOfSpace: the disk is full; a file of before stands.
     """
     if not isinstance(model, SelaVPR | EfficientNetLite0):
         raise TypeError(f"cannot save a {type(model).__name__}: pass a SelaVPR or EfficientNetLite0 model")
@@ -174,7 +175,7 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
         shape |= {"frozen_sha256": frozen}
         _require_installed(frozen, f"the {_ADAPTED_MODEL} to save")
     metadata = {"format": "pt", "placeray_card": card.to_json(), "placeray_architecture": json.dumps(shape)}
-    _write_atomically(Path(path), safetensors.torch.save(tensors, metadata=metadata))
+    replace_file(Path(path), safetensors.torch.save(tensors, metadata=metadata))
     return card
 
 
@@ -191,6 +192,7 @@ def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: 
 
     Raises:
         WeightsRejected: the file is unsafe, damaged or of another model; nothing in it was executed.
+        OutOfSpace: the disk is full.
     """
     published = _state_of(_read_checkpoint(Path(pth_path)))
     try:
@@ -365,20 +367,3 @@ def _state_of(checkpoint: Any) -> dict[str, Tensor]:
             "the checkpoint has no model_state_dict of named tensors: pass a published SelaVPR or DINOv2 one",
         )
     return state
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
