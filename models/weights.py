@@ -74,6 +74,8 @@ _ALLOWED_TYPES: list[Any] = [
         for module in ("numpy.core.multiarray", "numpy._core.multiarray")
     ),
 ]
+# What reading a file's own description raises where it is not as it was written.
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 class UnknownModel(ValueError):
@@ -269,13 +271,13 @@ def _load_file(path: Path) -> tuple[Model, Card]:
     try:
         card = Card.from_json(metadata["placeray_card"])
         shape = json.loads(metadata["placeray_architecture"])
-        model = _model_of(shape)
+        model = _model_of(shape, tensors)
         expected = make_card(model, weights_sha256=card.weights_sha256, preprocessing=card.preprocessing)
         if card != dataclasses.replace(
             expected, format_version=card.format_version, min_similarity=card.min_similarity
         ):
             raise ValueError("the card describes another model")
-    except (KeyError, ValueError, TypeError, AttributeError, CorruptStore, CardMismatch) as error:
+    except (*_MALFORMED, CorruptStore, CardMismatch, UnknownLayout) as error:
         raise WeightsRejected(
             "wrong_card", f"{path} was not written by this placeray ({error}): save or import it again"
         ) from error
@@ -304,7 +306,8 @@ def _require_installed(frozen_sha256: str, what: str) -> dict[str, Tensor]:
     return installed
 
 
-def _model_of(shape: dict[str, Any]) -> Model:
+def _model_of(shape: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    """Make the model that a file describes, which is no larger than the tensors that it holds."""
     shape = dict(shape)
     kind = shape.pop("kind")
     if kind == _DEFAULT_MODEL:
@@ -316,7 +319,13 @@ def _model_of(shape: dict[str, Any]) -> Model:
     if kind != "selavpr":
         raise ValueError(f"unknown kind of model {kind!r}")
     local_head = bool(shape.pop("local_head"))
-    return _empty_model(Architecture(**shape), local_head=local_head)
+    heads = shape["num_heads"]
+    if type(heads) is not int or heads < 1:
+        raise ValueError(f"{heads!r} attention heads")
+    architecture = read_architecture(tensors, num_heads=heads)
+    if architecture != Architecture(**shape):
+        raise ValueError("the shape is not that of the tensors")
+    return _empty_model(architecture, local_head=local_head)
 
 
 def _untrained_parts(architecture: Architecture) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,30 @@ def test_load_altered_bytes_rejected(imported: tuple[Path, Card], tmp_path: Path
     assert load_extractor(str(path), device="cpu").card == imported[1]
 
 
+# Shapes that tensors do not have: some would take hours or all memory to build.
+HOSTILE_SHAPES: list[tuple[str, object]] = [
+    ("width", 10**9),
+    ("width", -64),
+    ("width", 0),
+    ("depth", 10**9),
+    ("depth", "2"),
+    ("num_heads", 0),
+    ("num_heads", -1),
+    ("num_heads", 7),
+    ("num_heads", 1.0),
+    ("mlp_width", 10**30),
+    ("registers", -1),
+    ("position_grid", 0),
+    ("gated_mlp", "no"),
+    ("colour", 1),
+]
+
+
+def reshape(metadata: dict[str, str], **changes: object) -> None:
+    shape = json.loads(metadata["placeray_architecture"])
+    metadata["placeray_architecture"] = json.dumps(shape | changes)
+
+
 def test_load_damaged_file_rejected(imported: tuple[Path, Card], tmp_path: Path) -> None:
     whole = imported[0].read_bytes()
     path = tmp_path / "damaged.safetensors"
@@ -330,6 +356,8 @@ def test_load_damaged_file_rejected(imported: tuple[Path, Card], tmp_path: Path)
         lambda meta: meta.update(
             placeray_card=meta["placeray_card"].replace('"format_version": 1', '"format_version": 9')
         ),
+        lambda meta: meta.update(placeray_architecture="[" * 100_000),
+        *(partial(reshape, **{name: value}) for name, value in HOSTILE_SHAPES),
     ],
 )
 def test_load_other_metadata_rejected(
