@@ -6,6 +6,7 @@ Nothing in it is executed when it is read. The frozen part of a model is not in 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.tensors import WeightsRejected
+from models.tensors import WeightsRejected, require_finite
 from models.trainable import restore_trainable, trainable_parameters, trainable_state
 
 __all__ = ["load_checkpoint", "read_trained", "save_checkpoint"]
 
 _TRAINED, _OPTIMISER, _RANDOM = "trained.", "optimiser.", "random_state"
 _FORMAT = "placeray-training-1"
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, values: dict[str, Any]) -> None:
@@ -30,7 +32,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, va
     Args:
         path: A new file; where it is written is not yet where anybody looks for it.
         model: Its `trainable_parameters` are what the optimiser holds, in that order.
-        optimiser: One whose state is tensors, such as Adam.
+        optimiser: Adam or AdamW.
         values: What JSON can hold.
 
     Raises:
@@ -53,16 +55,8 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer) ->
         WeightsRejected: the file is damaged, or of another model.
     """
     tensors, values = _read(Path(path))
-    names = list(trainable_parameters(model))
+    state = _optimiser_state(Path(path), trainable_parameters(model), _below(_OPTIMISER, tensors))
     restore_trainable(model, _below(_TRAINED, tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below(_OPTIMISER, tensors).items():
-        key, _, parameter = name.partition(".")
-        if parameter not in names:
-            raise WeightsRejected(
-                "unknown_tensors", f"{path} is of another model ({parameter}): resume with its own model"
-            )
-        state.setdefault(names.index(parameter), {})[key] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     torch.set_rng_state(tensors[_RANDOM])
     return values
@@ -77,6 +71,29 @@ def read_trained(path: str | Path, model: nn.Module) -> dict[str, Any]:
     tensors, values = _read(Path(path))
     restore_trainable(model, _below(_TRAINED, tensors))
     return values
+
+
+def _optimiser_state(
+    path: Path, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """Return what Adam remembers of each parameter by its number; nothing before the first step."""
+    require_finite(tensors)
+    names = list(parameters)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        key, _, parameter = name.partition(".")
+        if parameter not in parameters:
+            raise WeightsRejected(
+                "unknown_tensors", f"{path} is of another model ({parameter}): resume with its own model"
+            )
+        if tensor.shape != (() if key == "step" else parameters[parameter].shape):
+            raise WeightsRejected(
+                "wrong_shapes", f"{path} is of another model (shapes of {name}): resume with its own model"
+            )
+        state.setdefault(names.index(parameter), {})[key] = tensor
+    if state and (len(state) != len(names) or any(set(one) != _OF_ADAM for one in state.values())):
+        raise WeightsRejected("missing_tensors", f"{path} lacks state of Adam: resume from another one")
+    return state
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -94,9 +111,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise WeightsRejected(
             "unreadable", f"{path} is no whole checkpoint of training: resume from another one"
         ) from error
-    random_state = tensors.get(_RANDOM)
-    if random_state is None or random_state.dtype != torch.uint8 or not isinstance(values, dict):
-        raise WeightsRejected("wrong_layout", f"{path} lacks its random state: resume from another one")
+    try:
+        torch.Generator().set_state(tensors[_RANDOM])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise WeightsRejected(
+            "wrong_layout", f"{path} lacks its random state: resume from another one"
+        ) from error
+    if not isinstance(values, dict):
+        raise WeightsRejected("wrong_layout", f"{path} lacks its values: resume from another one")
     return tensors, values
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.optim import AdamW
@@ -83,8 +86,6 @@ def test_a_damaged_file_is_refused(saved: tuple[Path, SelaVPR, AdamW], damage: s
     path, model, optimiser = saved
     content = path.read_bytes()
     if damage == "plain":
-        import safetensors.torch
-
         safetensors.torch.save_file({"x": torch.zeros(1)}, path)
     elif damage == "missing":
         path.unlink()
@@ -94,3 +95,52 @@ def test_a_damaged_file_is_refused(saved: tuple[Path, SelaVPR, AdamW], damage: s
     with pytest.raises(WeightsRejected, match="another"):
         load_checkpoint(path, model, optimiser)
     assert same(trainable_state(model), before)
+
+
+ADAM = "optimiser.exp_avg.gem_p"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors: tensors.update({ADAM: torch.zeros(2)}), "wrong_shapes"),
+        (lambda tensors: tensors.update({ADAM: torch.full((1,), torch.nan)}), "not_finite"),
+        (lambda tensors: tensors.update({"optimiser.step.gem_p": torch.zeros(3)}), "wrong_shapes"),
+        (lambda tensors: tensors.pop(ADAM), "missing_tensors"),
+        (lambda tensors: tensors.update({"optimiser.more.gem_p": torch.zeros(1)}), "missing_tensors"),
+        (lambda tensors: tensors.update({"optimiser.step.classifier": torch.zeros(())}), "unknown_tensors"),
+        (lambda tensors: tensors.pop("trained.gem_p"), "missing_tensors"),
+        (lambda tensors: tensors.pop("random_state"), "wrong_layout"),
+        (lambda tensors: tensors.update({"random_state": torch.zeros(9, dtype=torch.uint8)}), "wrong_layout"),
+        (lambda tensors: tensors.update({"random_state": torch.zeros(5056)}), "wrong_layout"),
+        (lambda tensors: tensors["random_state"].fill_(255), "wrong_layout"),
+    ],
+)
+def test_a_changed_checkpoint_is_refused_and_changes_nothing(
+    saved: tuple[Path, SelaVPR, AdamW], change: Callable[[dict[str, Tensor]], object], reason: str
+) -> None:
+    path, model, optimiser = saved
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    change(tensors)
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    step(model, optimiser)
+    before, random_state = trainable_state(model), torch.get_rng_state()
+    with pytest.raises(WeightsRejected) as caught:
+        load_checkpoint(path, model, optimiser)
+    assert caught.value.reason == reason
+    assert same(trainable_state(model), before)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("values", ["[]", "3", "[" * 100_000, "{"])
+def test_a_checkpoint_whose_values_are_none_is_refused(
+    saved: tuple[Path, SelaVPR, AdamW], values: str
+) -> None:
+    path, model, optimiser = saved
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"values": values}
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata=metadata)
+    with pytest.raises(WeightsRejected, match="another"):
+        load_checkpoint(path, model, optimiser)
