@@ -172,13 +172,13 @@ class TrainingLoop:
         """Return how often triplets are mined in an epoch."""
         usable = len(self._plan.neighbours.usable)
         settings = self._settings
-        return math.ceil(min(settings.queries_per_epoch, usable) / min(settings.queries_per_round, usable))
+        return math.ceil(min(settings.queries_per_epoch, usable) / min(settings.queries_a_round, usable))
 
     @property
     def steps_per_round(self) -> int:
         """Return how many steps one round takes; queries that do not fill a step wait for another round."""
-        queries = min(self._settings.queries_per_round, len(self._plan.neighbours.usable))
-        return max(1, queries // self._settings.batch)
+        queries = min(self._settings.queries_a_round, len(self._plan.neighbours.usable))
+        return queries // self._settings.batch
 
     def run(self) -> None:
         """Train to the end: all epochs, or until the validation stops improving.
@@ -217,7 +217,7 @@ class TrainingLoop:
         drawn = draw_round(
             self._plan.neighbours,
             state,
-            queries=settings.queries_per_round,
+            queries=settings.queries_a_round,
             sampled=settings.sampled,
             weights=self._plan.weights,
         )

@@ -100,6 +100,11 @@ class TrainingSettings:
         for name in ("weight_decay", "local_weight", "seed", "threads"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadSettings(f"{name} {getattr(self, name):g} is not 0 or more and finite: mend that")
+        if self.batch > self.queries_a_round:
+            raise BadSettings(
+                f"batch {self.batch} is more than the {self.queries_a_round} queries of a round or an epoch: "
+                "give a smaller batch, or more queries_per_round and queries_per_epoch"
+            )
         if self.positive_m > self.negative_m:
             raise BadSettings(
                 f"positives up to {self.positive_m:g} m and negatives beyond {self.negative_m:g} m overlap: "
@@ -108,6 +113,11 @@ class TrainingSettings:
         for name, kind in (("mining", Strategy), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise BadSettings(f"no {name} {getattr(self, name)!r}: use {', '.join(get_args(kind))}")
+
+    @property
+    def queries_a_round(self) -> int:
+        """Return for how many queries triplets are mined at once: never more than an epoch has."""
+        return min(self.queries_per_round, self.queries_per_epoch)
 
     def with_rate_for(self, model: nn.Module) -> TrainingSettings:
         """Return the settings with the learning rate that suits a model, where none was given."""

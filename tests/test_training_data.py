@@ -214,6 +214,8 @@ def test_a_disk_that_is_too_small_is_refused_before_any_work(
         {"positives up to 30 m": None, "positive_m": 30.0},
         {"mining": "hardest"},
         {"precision": "fp8"},
+        {"batch": 5, "queries_per_round": 4},  # workers would wait for one that has nothing to do
+        {"batch": 5, "queries_per_epoch": 4},
         {"weight_decay": -1.0},
         {"jitter": 2.0},
     ],

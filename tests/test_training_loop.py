@@ -125,6 +125,14 @@ def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
     assert 0 < len(results[1]) < len(results[0])
 
 
+def test_an_epoch_has_no_more_queries_than_were_asked_for(city: Path, vit: Path) -> None:
+    loop = make_loop(city, tiny_settings(vit, queries_per_epoch=6, queries_per_round=1000))
+    triplets, _ = loop.triplets_of_round()
+    loop.close()
+    assert len(triplets) == 6
+    assert (loop.rounds_per_epoch, loop.steps_per_round) == (1, 3)
+
+
 def test_augmentation_changes_what_is_learnt(city: Path, vit: Path) -> None:
     ends = []
     for augmentation in (Augmentation(), Augmentation(rotation_deg=10)):
