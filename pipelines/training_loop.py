@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,60 +19,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.augment import augment
 from models.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.mining import MiningState, draw_round, mine
+from pipelines.training_batches import TripletReader, Triplets
 from pipelines.training_data import Photos, TrainingSet
 from pipelines.training_group import WorkerGroup
 from pipelines.training_plan import check_data
+from pipelines.training_progress import Progress
 from pipelines.training_settings import TrainingSettings
 from pipelines.training_step import TrainingStep
 from pipelines.validation import Recall, recall_of
 from storage.card import Preprocessing
 
-__all__ = ["Progress", "TrainingLoop"]
+__all__ = ["TrainingLoop"]
 
-Triplets = NDArray[np.int64]
 Row = dict[str, float | str]
 
 _DESCRIBE_BLOCK = 8
 _LOG_EVERY = 10
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands, at the end of a round.
-
-    Attributes:
-        epoch: Epochs finished.
-        round: Rounds of the current epoch finished.
-        step: Steps taken.
-        mining: Where mining stands.
-        best: Best validation score so far, and of which epoch.
-        misses: Epochs since then.
-        seconds: Worked so far.
-        validated: Whether the untrained model has been validated.
-    """
-
-    mining: MiningState
-    epoch: int = 0
-    round: int = 0
-    step: int = 0
-    best: tuple[float, ...] = ()
-    best_epoch: int = 0
-    misses: int = 0
-    seconds: float = 0.0
-    validated: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {**vars(self), "mining": self.mining.to_dict(), "best": list(self.best)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Progress:
-        """Read `to_dict` back, also after JSON."""
-        mining = MiningState.from_dict(values["mining"])
-        return cls(**{**values, "mining": mining, "best": tuple(values["best"])})
 
 
 class TrainingLoop:
@@ -136,13 +98,13 @@ class TrainingLoop:
             photos(validation.queries.uris),
             photos(validation.database.uris),
         )
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._triplets = TripletReader(self._queries, self._database, settings, self.group)
         self.progress = Progress(MiningState(settings.mining, settings.seed))
         self._begun = time.perf_counter()
 
     def close(self) -> None:
         """End the reading threads."""
-        self._ahead.shutdown(cancel_futures=True)
+        self._triplets.close()
         for photos in (self._queries, self._database, self._val_queries, self._val_database):
             photos.close()
 
@@ -154,10 +116,10 @@ class TrainingLoop:
         """Go on from a file that `save` wrote and return the caller's values.
 
         Raises:
-            WeightsRejected: the file is damaged or of another model.
+            WeightsRejected, MiningRejected: the file is damaged or of another model.
         """
         values = load_checkpoint(path, self.model, self.optimiser)
-        self.progress = Progress.from_dict(values.pop("progress"))
+        self.progress = Progress.from_dict(values.pop("progress", None))
         self._begun = time.perf_counter() - self.progress.seconds
         return values
 
@@ -240,7 +202,8 @@ class TrainingLoop:
         Args:
             batch: (B, 1 + 1 + N) int64, rows as `mine` returns them, the same on every worker.
         """
-        return self._step.backward(self._read_share(batch), len(batch))
+        photos = self._triplets.read(batch, round_number=self.progress.mining.round)
+        return self._step.backward(photos, len(batch))
 
     def _round(self) -> None:
         started = time.perf_counter()
@@ -250,7 +213,8 @@ class TrainingLoop:
         batches = [triplets[i * batch : (i + 1) * batch] for i in range(self.steps_per_round)]
         self.model.train()
         sums, since, started = np.zeros(2), 0, time.perf_counter()
-        for number, parts in enumerate(self._reading_ahead(batches), start=1):
+        reading = self._triplets.read_ahead(batches, round_number=self.progress.mining.round)
+        for number, parts in enumerate(reading, start=1):
             sums += self._step.backward(parts, batch)
             since += 1
             self.optimiser.step()
@@ -315,31 +279,3 @@ class TrainingLoop:
         ]
         own = torch.cat(blocks) if blocks else torch.zeros(0, self.model.descriptor_dim)
         return self.group.gather_blocks(own, len(rows), _DESCRIBE_BLOCK)
-
-    def _read_share(self, batch: Triplets) -> list[NDArray[Any]]:
-        """Read this worker's share of a batch, in parts that are computed one after the other."""
-        share = np.array_split(batch, self.group.size)[self.group.rank]
-        return [self._read(part) for part in np.array_split(share, self._settings.accumulate) if len(part)]
-
-    def _read(self, part: Triplets) -> NDArray[Any]:
-        """Return the photos of triplets, (n, 1 + 1 + N, h, w, 3), augmented where wanted."""
-        queries = self._queries.read(part[:, 0])
-        others = self._database.read(part[:, 1:].reshape(-1)).reshape(len(part), -1, *queries.shape[1:])
-        photos = np.concatenate([queries[:, None], others], axis=1)
-        wanted = self._settings.augmentation
-        if wanted.is_off:
-            return photos
-        where = (self._settings.seed, self.progress.mining.round)
-        augmented = [
-            augment(one, wanted, seed=(*where, int(row[0]))) for one, row in zip(photos, part, strict=True)
-        ]
-        return np.stack(augmented)
-
-    def _reading_ahead(self, batches: list[Triplets]) -> Iterator[list[NDArray[Any]]]:
-        """Yield this worker's share of each batch while that of the next is being read."""
-        following: Future[Any] = self._ahead.submit(self._read_share, batches[0])
-        for batch in batches[1:]:
-            ready = following.result()
-            following = self._ahead.submit(self._read_share, batch)
-            yield ready
-        yield following.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 
 from models.augment import Augmentation
-from models.tensors import weights_digest
+from models.tensors import WeightsRejected, weights_digest
 from models.trainable import trainable_parameters, trainable_state
+from pipelines.mining import MiningState
+from pipelines.neighbours import MiningRejected
 from pipelines.training_data import open_training_set
 from pipelines.training_faults import DataRejected, TrainingDiverged
 from pipelines.training_group import WorkerGroup
 from pipelines.training_loop import TrainingLoop
+from pipelines.training_progress import Progress
 from pipelines.training_settings import TrainingSettings
 from pipelines.training_worker import trainable_model
 from tests.training_city import tiny_settings, write_city, write_tiny_vit
@@ -123,6 +127,19 @@ def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
     ]
     assert results[1] == results[0][-len(results[1]) :]
     assert 0 < len(results[1]) < len(results[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": -1}, {"step": "many"}, {"round": None}, {"best": 5}, {"best": ["nan"]}, {"seconds": 1e999}],
+)
+def test_a_checkpoint_that_tells_no_progress_is_refused(change: dict[str, Any]) -> None:
+    progress = Progress(MiningState("full", 3, 1, {2: (5, 6)}), epoch=2, best=(1.5, 2.0), validated=True)
+    values = json.loads(json.dumps(progress.to_dict()))
+    assert Progress.from_dict(values) == progress
+    for wrong in (values | change, {**values, "mining": None}, [], None):
+        with pytest.raises((WeightsRejected, MiningRejected), match="resume from another"):
+            Progress.from_dict(wrong)
 
 
 def test_an_epoch_has_no_more_queries_than_were_asked_for(city: Path, vit: Path) -> None:
