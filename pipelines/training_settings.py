@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -143,14 +144,12 @@ class TrainingSettings:
             }
         )
 
-    def differences(self, others: dict[str, Any]) -> list[str]:
-        """Return the names of what differs from the settings of another run, threads aside."""
-        mine = TrainingSettings.from_dict(self.to_dict()).to_dict()
-        return sorted(name for name in mine if name != "threads" and _plain(mine[name]) != others.get(name))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    def differences(self, others: Any) -> list[str]:
+        """Return the names of what differs from the settings of another run after JSON, threads aside."""
+        mine = json.loads(json.dumps(self.to_dict()))
+        if not isinstance(others, dict):
+            return sorted(mine)
+        return sorted(name for name in mine if name != "threads" and mine[name] != others.get(name))
 
 
 def settings_of(flags: Mapping[str, Any]) -> TrainingSettings:

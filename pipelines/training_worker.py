@@ -30,7 +30,7 @@ __all__ = ["STATE", "Board", "DataFolders", "disk_full", "trainable_model", "wor
 STATE = "state.safetensors"
 # Which floors are tried, beside what the model came with.
 _FLOORS: tuple[float | None, ...] = (None, 0.4, 0.5, 0.6, 0.7, 0.8)
-_NAMED = (DataRejected, MiningRejected, TrainingDiverged, OutOfSpace, WeightsRejected)
+_NAMED = (BadSettings, DataRejected, MiningRejected, TrainingDiverged, OutOfSpace, WeightsRejected)
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,11 @@ def _work_as_told(config: dict[str, Any]) -> None:
     group = WorkerGroup(rank, context.get_world_size(), ray.train.torch.get_device())
     tell: Callable[[dict[str, Any]], Any] = board.put.remote if rank == 0 else lambda row: None
 
+    # What a checkpoint belongs to: in a shared folder another run's may lie where this one's are sought.
+    run = {"digest": config["digest"], "settings": config["settings"], "weights": card.weights_sha256}
+
     def report(loop: TrainingLoop, best: bool) -> None:
-        with _checkpoint_of(loop, config["digest"], rank) as checkpoint:
+        with _checkpoint_of(loop, run, rank) as checkpoint:
             # The later of two best epochs is better; what is no best epoch is kept as the last one only.
             score = float(loop.progress.epoch + 1 if best else -1)
             with disk_full("the checkpoint"):
@@ -160,7 +163,7 @@ def _work_as_told(config: dict[str, Any]) -> None:
     with contextlib.closing(loop):
         last = ray.train.get_checkpoint()
         if last is not None:
-            _restore(loop, last, config["digest"])
+            _restore(loop, last, run)
         total = settings.epochs * loop.rounds_per_epoch * loop.steps_per_round
         resumed = last is not None
         tell({"event": "start", "step": loop.progress.step, "total_steps": total, "resumed": resumed})
@@ -174,7 +177,7 @@ def _work_as_told(config: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _checkpoint_of(loop: TrainingLoop, digest: str, rank: int) -> Iterator[Any]:
+def _checkpoint_of(loop: TrainingLoop, run: dict[str, Any], rank: int) -> Iterator[Any]:
     """Write a checkpoint on the first worker, for as long as it takes to store it; the others have none."""
     import ray.train
 
@@ -183,7 +186,7 @@ def _checkpoint_of(loop: TrainingLoop, digest: str, rank: int) -> Iterator[Any]:
         return
     with tempfile.TemporaryDirectory(prefix="placeray-checkpoint-") as folder:
         with disk_full("the checkpoint"):
-            loop.save(Path(folder, STATE), {"digest": digest})
+            loop.save(Path(folder, STATE), run)
         yield ray.train.Checkpoint.from_directory(folder)
 
 
@@ -199,10 +202,16 @@ def disk_full(what: str) -> Iterator[None]:
         ) from error
 
 
-def _restore(loop: TrainingLoop, checkpoint: Any, digest: str) -> None:
+def _restore(loop: TrainingLoop, checkpoint: Any, run: dict[str, Any]) -> None:
     with checkpoint.as_directory() as folder:
-        values = loop.restore(Path(folder, STATE))
-    if values["digest"] != digest:
+        before = loop.restore(Path(folder, STATE))
+    differing = TrainingSettings.from_dict(run["settings"]).differences(before.get("settings"))
+    if differing or before.get("weights") != run["weights"]:
+        raise BadSettings(
+            f"the checkpoints are of a run with another {', '.join(differing or ['model'])}: give another "
+            "--storage or --run, or the same settings to go on with it"
+        )
+    if before.get("digest") != run["digest"]:
         raise DataRejected(
             "changed",
             "the photos are not those that this run was begun with: put them back, or give another --run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,12 @@ from models.trainable import trainable_parameters, trainable_state
 from pipelines.mining import MiningState
 from pipelines.neighbours import MiningRejected
 from pipelines.training_data import open_training_set
-from pipelines.training_faults import DataRejected, TrainingDiverged
+from pipelines.training_faults import BadSettings, DataRejected, TrainingDiverged
 from pipelines.training_group import WorkerGroup
 from pipelines.training_loop import TrainingLoop
 from pipelines.training_progress import Progress
 from pipelines.training_settings import TrainingSettings
-from pipelines.training_worker import trainable_model
+from pipelines.training_worker import STATE, _restore, trainable_model
 from tests.training_city import tiny_settings, write_city, write_tiny_vit
 from tests.training_workers import work, work_in_processes
 
@@ -140,6 +141,32 @@ def test_a_checkpoint_that_tells_no_progress_is_refused(change: dict[str, Any]) 
     for wrong in (values | change, {**values, "mining": None}, [], None):
         with pytest.raises((WeightsRejected, MiningRejected), match="resume from another"):
             Progress.from_dict(wrong)
+
+
+def test_checkpoints_of_another_run_are_refused_by_name(city: Path, vit: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(vit)
+    run: dict[str, Any] = {"digest": "d", "settings": settings.to_dict(), "weights": "w"}
+    loop = make_loop(city, settings)
+    loop.save(tmp_path / STATE, run)
+
+    class Kept:
+        @staticmethod
+        def as_directory() -> contextlib.AbstractContextManager[Path]:
+            return contextlib.nullcontext(tmp_path)
+
+    _restore(loop, Kept, run | {"settings": tiny_settings(vit, threads=5).to_dict()})
+    assert loop.progress == Progress(MiningState())
+    for changed, error, told in (
+        ({"settings": tiny_settings(vit, margin=0.2).to_dict()}, BadSettings, "another margin.*--storage"),
+        ({"weights": "others"}, BadSettings, "another model"),
+        ({"digest": "others"}, DataRejected, "photos"),
+    ):
+        with pytest.raises(error, match=told):
+            _restore(loop, Kept, run | changed)
+    loop.save(tmp_path / STATE, {})
+    with pytest.raises(BadSettings, match="another"):
+        _restore(loop, Kept, run)
+    loop.close()
 
 
 def test_an_epoch_has_no_more_queries_than_were_asked_for(city: Path, vit: Path) -> None:
