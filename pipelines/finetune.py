@@ -7,9 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,17 @@ from pipelines.ray_session import ray_session
 from pipelines.recall import Evaluation, measure_recall
 from pipelines.training_checks import begin_run, check_photos, list_rejected, require_space
 from pipelines.training_data import TrainingSet, open_training_set
-from pipelines.training_faults import BadSettings, TrainingFailed
-from pipelines.training_log import TrainingLog, read_rows
+from pipelines.training_faults import BadSettings
+from pipelines.training_log import read_rows
 from pipelines.training_plan import check_data
 from pipelines.training_report import write_training_report
+from pipelines.training_run import Scale, run_workers, scale_for
 from pipelines.training_settings import TrainingSettings
-from pipelines.training_worker import STATE, Board, DataFolders, disk_full, trainable_model, work
+from pipelines.training_worker import STATE, DataFolders, disk_full, trainable_model
 from serving.engine import QueryEngine
 from storage.card import Card, Preprocessing
 
 __all__ = ["finetune"]
-
-OBJECT_STORE_BYTES = 200 << 20
 
 
 def finetune(
@@ -97,7 +94,7 @@ def finetune(
     require_space(folder, model, start.preprocessing, validation)
     import ray.data  # before the session, which then quietens its log
 
-    with ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
+    with ray_session() as ray:
         rejected = check_photos(ray, training, validation, quiet)
         list_rejected(folder / "rejected.csv", rejected, training, validation, max_rejected)
         data = dataclasses.replace(data, without=tuple(sorted(uri for uri, _, _ in rejected)))
@@ -109,8 +106,8 @@ def finetune(
             "digest": training.digest + validation.digest,
             "choose_floor": choose_floor,
         }
-        scale = _scale(ray, workers, gpus_per_worker)
-        checkpoint, found = _train(ray, config, scale, folder, storage, max_failures, quiet)
+        scale = scale_for(ray, workers, gpus_per_worker)
+        checkpoint, found = run_workers(ray, config, scale, folder, storage, max_failures, quiet)
         trained = folder / "trained.safetensors"
         card = _write_weights(trained, checkpoint, model, start.preprocessing, found["floor"])
         asked = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
@@ -168,103 +165,6 @@ def _publish(trained: Path, out: Path) -> None:
         shutil.move(trained, out)
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """How many workers, and what each is given."""
-
-    workers: Any  # as Ray Train takes them: a number, or the least and the most
-    cpus: int
-    gpus: float
-
-
-def _scale(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None) -> _Scale:
-    least, most = workers
-    cluster = ray.cluster_resources()
-    gpus = min(1.0, cluster.get("GPU", 0.0)) if gpus_per_worker is None else gpus_per_worker
-    cpus = max(1, int(cluster.get("CPU", 1)) // most) if not gpus else 1
-    return _Scale(most if least == most else workers, cpus, gpus)
-
-
-def _train(
-    ray: Any,
-    config: dict[str, Any],
-    scale: _Scale,
-    folder: Path,
-    storage: str | None,
-    max_failures: int,
-    quiet: bool,
-) -> tuple[Any, dict[str, Any]]:
-    """Run Ray Train to its end and return the best checkpoint and what the workers found."""
-    board = ray.remote(num_cpus=0)(Board).remote()
-    trainer = _trainer(config | {"board": board, "threads": scale.cpus}, scale, folder, storage, max_failures)
-    outcome: dict[str, Any] = {}
-
-    def fit() -> None:
-        try:
-            outcome["result"] = trainer.fit()
-        except BaseException as error:
-            outcome["error"] = error
-
-    # Beside this thread, which shows progress and must notice Ctrl-C itself.
-    fitting = threading.Thread(target=fit, name="ray-train", daemon=True)
-    with ProgressLine("finetune", quiet=quiet) as line:
-        log = TrainingLog(folder, line)
-        fitting.start()
-        while fitting.is_alive():
-            fitting.join(1.0)
-            _write_down(ray.get(board.take.remote()), log)
-        log.close()
-    refused, found = ray.get([board.refused.remote(), board.found.remote()])
-    if "error" in outcome:
-        if refused is not None:
-            raise refused
-        raise TrainingFailed(
-            f"training gave up: {_first_line(outcome['error'])}; mend that and run the same command again to "
-            f"go on from the last checkpoint in {folder}"
-        ) from outcome["error"]
-    return outcome["result"].get_best_checkpoint("score", "max"), found
-
-
-def _trainer(
-    config: dict[str, Any], scale: _Scale, folder: Path, storage: str | None, max_failures: int
-) -> Any:
-    import ray.train
-    import ray.train.torch
-
-    resources = {"CPU": float(scale.cpus)} | ({"GPU": scale.gpus} if scale.gpus else {})
-    return ray.train.torch.TorchTrainer(
-        work,
-        train_loop_config=config,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=scale.workers,
-            use_gpu=bool(scale.gpus),
-            resources_per_worker=resources,
-        ),
-        run_config=ray.train.RunConfig(
-            name="checkpoints" if storage is None else folder.name,
-            storage_path=str(folder) if storage is None else storage,
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            # The best by score; Ray keeps the last beside it.
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
-            ),
-        ),
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)
-
-
-def _write_down(events: list[dict[str, Any]], log: TrainingLog) -> None:
-    for event in events:
-        if event.pop("event") == "start":
-            log.start(**event)
-        else:
-            log.write(event)
-
-
 def _write_weights(
     path: Path, checkpoint: Any, model: Any, preprocessing: Preprocessing, floor: float | None
 ) -> Card:
@@ -298,7 +198,7 @@ def _evaluate(
 
 
 def _facts(
-    scale: _Scale,
+    scale: Scale,
     card: Card,
     model: nn.Module,
     training: TrainingSet,

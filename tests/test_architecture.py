@@ -15,7 +15,7 @@ FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob(
 ONLY_IN = {
     "ray": {
         *("pipelines/ray_session.py", "pipelines/index.py", "pipelines/serve.py"),
-        *("pipelines/finetune.py", "pipelines/training_worker.py"),
+        *("pipelines/finetune.py", "pipelines/training_run.py", "pipelines/training_worker.py"),
         *("serving/app.py", "serving/replicas.py", "serving/remote_stages.py"),
     },
     "lancedb": {"storage/vectors.py"},
