@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from pipelines.training_settings import TrainingSettings
 from pipelines.training_worker import STATE, DataFolders, disk_full, trainable_model
 from serving.engine import QueryEngine
 from storage.card import Card, Preprocessing
+from storage.durable import flush, replace_file
 
 __all__ = ["finetune"]
 
@@ -153,16 +153,17 @@ def _new_file(out: str | Path) -> Path:
 
 
 def _publish(trained: Path, out: Path) -> None:
-    """Put the weights where they were asked for; a link, unlike a rename, never replaces another file."""
+    """Put the weights where they were asked for, whole; a link, unlike a rename, replaces no other file."""
     try:
         os.link(trained, out)
-        trained.unlink()
-    except FileExistsError:
-        raise BadSettings(
-            f"{out} came into being meanwhile and is not overwritten: the weights are in {trained}"
-        ) from None
-    except OSError:  # another file system, or one without links
-        shutil.move(trained, out)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or out.exists():
+            raise BadSettings(
+                f"{out} came into being meanwhile and is not overwritten: the weights are in {trained}"
+            ) from None
+        replace_file(out, trained.read_bytes())  # another file system, or one without links
+    flush(out.parent)
+    trained.unlink()
 
 
 def _write_weights(

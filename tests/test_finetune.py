@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 
 from models.weights import load_extractor
 from pipelines.cli import main
+from pipelines.finetune import _publish
+from pipelines.training_faults import BadSettings
 from pipelines.training_log import read_rows
 from tests.training_city import SIDE, write_city, write_tiny_vit
 
@@ -170,6 +174,25 @@ def test_too_many_unreadable_photos_are_refused(
     said = fails(arguments(city, vit, tmp_path / "tuned.safetensors"), capsys)
     assert "2 photos (14%)" in said
     assert "--max-rejected" in said
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["one disk", "two disks"])
+def test_weights_are_put_in_place_whole_and_over_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    def no_link(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not linked:
+        monkeypatch.setattr(os, "link", no_link)
+    trained, out = tmp_path / "trained", tmp_path / "out"
+    trained.write_bytes(b"new")
+    _publish(trained, out)
+    assert (out.read_bytes(), [path.name for path in tmp_path.iterdir()]) == (b"new", ["out"])
+    trained.write_bytes(b"newer")
+    with pytest.raises(BadSettings, match="not overwritten"):
+        _publish(trained, out)
+    assert (out.read_bytes(), trained.read_bytes()) == (b"new", b"newer")
 
 
 @pytest.mark.slow
