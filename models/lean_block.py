@@ -82,12 +82,11 @@ class _AttentionHalf(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         attended, down, down_bias, up = ctx.saved_tensors
         grad = grad.contiguous()
-        sums = _Sums(down, up)
+        sums = _Sums(down, down_bias, up)
         onwards = torch.empty_like(attended)
         for piece, given, out in _pieces(attended, grad, onwards):
-            hidden = F.linear(piece, down, down_bias).relu_()
             scaled = given * ctx.block.ls1.gamma
-            torch.add(sums.add(piece, hidden, scaled), scaled, out=out)
+            torch.add(sums.add(piece, scaled), scaled, out=out)
         return (onwards, *sums.gradients(), None, grad)
 
 
@@ -119,15 +118,14 @@ class _MlpHalf(Function):
         mlp, norm, gamma = ctx.block.mlp, ctx.block.norm2, ctx.block.ls2.gamma
         shape = list(norm.normalized_shape)
         grad = grad.contiguous()
-        sums = _Sums(down, up)
+        sums = _Sums(down, down_bias, up)
         onwards = torch.empty_like(tokens)
         for piece, given, out in _pieces(tokens, grad, onwards):
             normed, mean, rstd = torch.native_layer_norm(piece, shape, norm.weight, norm.bias, norm.eps)
-            hidden = F.linear(normed, down, down_bias).relu_()
             scaled = given * gamma
             before = F.linear(normed, mlp.fc1.weight, mlp.fc1.bias)
             inner = _gelu_backward(scaled @ mlp.fc2.weight, before)
-            back = sums.add(normed, hidden, scaled.mul_(PARALLEL_SCALE))
+            back = sums.add(normed, scaled.mul_(PARALLEL_SCALE))
             back.addmm_(inner, mlp.fc1.weight)
             wanted = [True, False, False]
             back = _norm_backward(back, piece, shape, mean, rstd, norm.weight, norm.bias, wanted)[0]
@@ -138,13 +136,14 @@ class _MlpHalf(Function):
 class _Sums:
     """Gradients of an adapter's weights, summed over pieces."""
 
-    def __init__(self, down: Tensor, up: Tensor) -> None:
-        self._down, self._up = down, up
+    def __init__(self, down: Tensor, down_bias: Tensor, up: Tensor) -> None:
+        self._down, self._down_bias, self._up = down, down_bias, up
         self._of_down, self._of_up = torch.zeros_like(down), torch.zeros_like(up)
         self._of_down_bias, self._of_up_bias = down.new_zeros(len(down)), up.new_zeros(len(up))
 
-    def add(self, taken: Tensor, hidden: Tensor, grad: Tensor) -> Tensor:
-        """Take (n, C) input, (n, C / 2) hidden cells and (n, C) gradient; return that of the input."""
+    def add(self, taken: Tensor, grad: Tensor) -> Tensor:
+        """Take the adapter's (n, C) input and the gradient of its output; return that of the input."""
+        hidden = F.linear(taken, self._down, self._down_bias).relu_()
         self._of_up.addmm_(grad.T, hidden)
         self._of_up_bias.add_(grad.sum(dim=0))
         inner = (grad @ self._up).mul_(hidden > 0)
