@@ -107,19 +107,7 @@ def _launch(
     channel_block = min(128 if halves else 32, max(16, 1 << (channels - 1).bit_length()))
     sizes = {"BLOCK_ROWS": block, "BLOCK_COLUMNS": block, "BLOCK_CHANNELS": channel_block}
     grid = (-(-rows // block), count, batch)
-    arguments = (
-        here,
-        there,
-        best,
-        choice,
-        column_key,
-        broken,
-        count,
-        rows,
-        columns,
-        channels,
-        rows * channels,
-    )
+    outputs, shape = (best, choice, column_key, broken), (count, rows, columns, channels)
     from triton.compiler.errors import CompilationError
     from triton.runtime.errors import OutOfResources, PTXASError
 
@@ -127,7 +115,11 @@ def _launch(
         for stages in (3, 2):  # two need 64 KiB of shared memory, which every device has that Triton supports
             try:
                 kernel.nearest_both_ways[grid](
-                    *arguments, PRECISION="tf32x3", num_warps=warps, num_stages=stages, **sizes
+                    *(here, there, *outputs, *shape, rows * channels),
+                    **sizes,
+                    PRECISION="tf32x3",
+                    num_warps=warps,
+                    num_stages=stages,
                 )
                 return
             except (CompilationError, OutOfResources, PTXASError) as error:
