@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.neighbours import MiningRejected, Neighbours
+from pipelines.neighbours import Neighbours
+from pipelines.training_faults import MiningRejected
 
 __all__ = ["MiningState", "Round", "Strategy", "draw_round", "mine", "msls_weights"]
 

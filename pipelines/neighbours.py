@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.training_faults import MiningRejected
+
 __all__ = ["MiningRejected", "Neighbours", "Places", "find_neighbours"]
 
 Indices = NDArray[np.int64]
@@ -15,22 +17,6 @@ Indices = NDArray[np.int64]
 # Names carry centimetres: the slack keeps 10.00 m and 25.00 m inclusive in binary arithmetic.
 _SLACK_M = 1e-6
 _SOUTHERN_BANDS = frozenset("CDEFGHJKLM")
-
-
-class MiningRejected(Exception):
-    """The data cannot be mined; said before any work.
-
-    Attributes:
-        reason: Machine-readable: no_images, missing_coordinates, mixed_zones, no_positives, no_negatives or
-            bad_state.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[1])
 
 
 @dataclass(frozen=True)

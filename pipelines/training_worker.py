@@ -15,9 +15,8 @@ from models.checkpoint import read_trained
 from models.efficientnet import EfficientNetLite0
 from models.tensors import WeightsRejected
 from models.weights import load_extractor
-from pipelines.neighbours import MiningRejected
 from pipelines.training_data import TrainingSet, open_training_set
-from pipelines.training_faults import BadSettings, DataRejected, TrainingDiverged
+from pipelines.training_faults import BadSettings, DataRejected, MiningRejected, TrainingDiverged
 from pipelines.training_group import WorkerGroup
 from pipelines.training_loop import TrainingLoop
 from pipelines.training_settings import TrainingSettings

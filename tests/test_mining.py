@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipelines.mining import MiningState, Round, Strategy, draw_round, mine, msls_weights
-from pipelines.neighbours import MiningRejected, Neighbours, Places, find_neighbours
+from pipelines.neighbours import Neighbours, Places, find_neighbours
+from pipelines.training_faults import MiningRejected
 
 STRATEGIES: tuple[Strategy, ...] = ("partial", "full", "random", "msls_weighted")
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipelines.neighbours import MiningRejected, Places, find_neighbours
+from pipelines.neighbours import Places, find_neighbours
+from pipelines.training_faults import MiningRejected
 
 
 def places(points: object, *, zone: str | None = "33U") -> Places:

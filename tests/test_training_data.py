@@ -13,11 +13,10 @@ import pytest
 
 from models.image import decode_image
 from models.preprocess import prepare
-from pipelines.neighbours import MiningRejected
 from pipelines.sources import SourceError
 from pipelines.training_checks import begin_run, list_rejected, require_space
 from pipelines.training_data import Photos, TrainingSet, open_training_set, rejected_photo
-from pipelines.training_faults import BadSettings, DataRejected
+from pipelines.training_faults import BadSettings, DataRejected, MiningRejected
 from pipelines.training_plan import Plan, check_data
 from pipelines.training_settings import TrainingSettings, settings_of
 from pipelines.training_worker import DataFolders, trainable_model

@@ -17,9 +17,8 @@ from models.augment import Augmentation
 from models.tensors import WeightsRejected, weights_digest
 from models.trainable import trainable_parameters, trainable_state
 from pipelines.mining import MiningState
-from pipelines.neighbours import MiningRejected
 from pipelines.training_data import open_training_set
-from pipelines.training_faults import BadSettings, DataRejected, TrainingDiverged
+from pipelines.training_faults import BadSettings, DataRejected, MiningRejected, TrainingDiverged
 from pipelines.training_group import WorkerGroup
 from pipelines.training_loop import TrainingLoop
 from pipelines.training_progress import Progress
