@@ -6,6 +6,8 @@ with database/ and queries/, file names `@easting@northing@...`), given as argum
 PLACERAY_PHOTO_SETS.
 """
 
+# ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
+
 from __future__ import annotations
 
 import argparse
@@ -24,15 +26,15 @@ from models.threads import sleep_while_waiting
 
 sleep_while_waiting()
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from models import matching_cpu  # noqa: E402
-from models.image import decode_image  # noqa: E402
-from models.matching import mutual_nn_count  # noqa: E402
-from models.matching_adaptive import StopRule, rank_adaptively  # noqa: E402
-from models.weights import load_extractor  # noqa: E402
+from models import matching_cpu
+from models.image import decode_image
+from models.matching import mutual_nn_count
+from models.matching_adaptive import StopRule, rank_adaptively
+from models.weights import load_extractor
 
 RULES = {
     "all 100": StopRule(),

@@ -9,6 +9,8 @@ What is plain is told in `benchmarks/train_formulations.py`. With one thread, se
 CPU seconds, so that other processes disturb less.
 """
 
+# ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
+
 from __future__ import annotations
 
 import argparse
@@ -27,11 +29,11 @@ from models.threads import sleep_while_waiting
 
 sleep_while_waiting()
 
-import torch  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench_index import cpu_name  # noqa: E402
-from benchmarks.train_formulations import (  # noqa: E402
+from benchmarks.bench_index import cpu_name
+from benchmarks.train_formulations import (
     FORMULATIONS,
     IMAGES,
     INPUT,
