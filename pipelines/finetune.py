@@ -31,6 +31,7 @@ from pipelines.training_worker import STATE, DataFolders, disk_full, trainable_m
 from serving.engine import QueryEngine
 from storage.card import Card, Preprocessing
 from storage.durable import flush, replace_file
+from storage.lease import Lease
 
 __all__ = ["finetune"]
 
@@ -79,6 +80,7 @@ def finetune(
     Raises:
         BadSettings, SourceError, MiningRejected, DataRejected, WeightsRejected, WeightsUnavailable,
         UnknownModel, BadImageSize: before any work, when something does not fit.
+        StoreLocked: another process trains in the same run folder.
         TrainingDiverged, OutOfSpace, TrainingFailed: while training; what was reached stays.
     """
     settings = _with_whole_path(settings or TrainingSettings())
@@ -94,7 +96,7 @@ def finetune(
     require_space(folder, model, start.preprocessing, validation)
     import ray.data  # before the session, which then quietens its log
 
-    with ray_session() as ray:
+    with Lease(folder), ray_session() as ray:
         rejected = check_photos(ray, training, validation, quiet)
         list_rejected(folder / "rejected.csv", rejected, training, validation, max_rejected)
         data = dataclasses.replace(data, without=tuple(sorted(uri for uri, _, _ in rejected)))
@@ -114,11 +116,13 @@ def finetune(
         before, after = (
             _evaluate(data, name, settings, asked, quiet=quiet) for name in (settings.model, str(trained))
         )
-    told = settings.to_dict() | {name: value for name, value in vars(data).items() if name != "without"}
-    facts = found | _facts(scale, card, model, training, validation, len(rejected))
-    rows = read_rows(folder / "log.csv")
-    report = write_training_report(folder, before=before, after=after, rows=rows, settings=told, facts=facts)
-    _publish(trained, out)
+        told = settings.to_dict() | {name: value for name, value in vars(data).items() if name != "without"}
+        facts = found | _facts(scale, card, model, training, validation, len(rejected))
+        rows = read_rows(folder / "log.csv")
+        report = write_training_report(
+            folder, before=before, after=after, rows=rows, settings=told, facts=facts
+        )
+        _publish(trained, out)
     return report | {"out": str(out), "run": str(folder)}
 
 

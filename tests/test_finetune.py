@@ -18,6 +18,7 @@ from pipelines.cli import main
 from pipelines.finetune import _publish
 from pipelines.training_faults import BadSettings
 from pipelines.training_log import read_rows
+from storage.lease import Lease
 from tests.training_city import SIDE, write_city, write_tiny_vit
 
 EPOCHS = 8
@@ -174,6 +175,19 @@ def test_too_many_unreadable_photos_are_refused(
     said = fails(arguments(city, vit, tmp_path / "tuned.safetensors"), capsys)
     assert "2 photos (14%)" in said
     assert "--max-rejected" in said
+
+
+def test_a_run_that_goes_on_already_is_not_disturbed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    city = write_city(tmp_path / "city", places=4, val_places=3)
+    vit = write_tiny_vit(tmp_path / "v.safetensors")
+    out = tmp_path / "tuned.safetensors"
+    out.with_suffix(".run").mkdir()
+    with Lease(out.with_suffix(".run")):
+        said = fails(arguments(city, vit, out), capsys, code=4)
+    assert f"process {os.getpid()}" in said
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["one disk", "two disks"])
