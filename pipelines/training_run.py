@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.progress import ProgressLine
-from pipelines.training_faults import TrainingFailed
+from pipelines.training_faults import BadSettings, TrainingFailed
 from pipelines.training_log import TrainingLog
 from pipelines.training_worker import Board, work
 
@@ -25,11 +26,24 @@ class Scale:
 
 
 def scale_for(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None) -> Scale:
-    """Share the cluster's cores, and its GPUs where there are any, among the workers."""
+    """Share the cluster's cores, and its GPUs where there are any, among the workers.
+
+    Raises:
+        BadSettings: the workers need more than this machine has, and there is no cluster that could grow.
+    """
     least, most = workers
     cluster = ray.cluster_resources()
     gpus = min(1.0, cluster.get("GPU", 0.0)) if gpus_per_worker is None else gpus_per_worker
     cpus = max(1, int(cluster.get("CPU", 1)) // most) if not gpus else 1
+    for what, needed, there in (
+        ("cores", least * cpus, cluster.get("CPU", 0.0)),
+        ("GPUs", least * gpus, cluster.get("GPU", 0.0)),
+    ):
+        if needed > there and "RAY_ADDRESS" not in os.environ:
+            raise BadSettings(
+                f"{least} workers need {needed:g} {what} and {there:g} are there: give fewer --workers or "
+                "a smaller --gpus-per-worker, or train on a cluster (RAY_ADDRESS)"
+            )
     return Scale(most if least == most else workers, cpus, gpus)
 
 

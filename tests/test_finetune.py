@@ -18,6 +18,7 @@ from pipelines.cli import main
 from pipelines.finetune import _publish
 from pipelines.training_faults import BadSettings
 from pipelines.training_log import read_rows
+from pipelines.training_run import Scale, scale_for
 from storage.lease import Lease
 from tests.training_city import SIDE, write_city, write_tiny_vit
 
@@ -175,6 +176,39 @@ def test_too_many_unreadable_photos_are_refused(
     said = fails(arguments(city, vit, tmp_path / "tuned.safetensors"), capsys)
     assert "2 photos (14%)" in said
     assert "--max-rejected" in said
+
+
+class Machine:
+    """A Ray of two cores and one GPU."""
+
+    @staticmethod
+    def cluster_resources() -> dict[str, float]:
+        return {"CPU": 2.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "scale"),
+    [
+        ((2, 2), 0.0, Scale(2, 1, 0.0)),
+        ((1, 1), 0.0, Scale(1, 2, 0.0)),
+        ((1, 4), 0.0, Scale((1, 4), 1, 0.0)),
+        ((1, 1), None, Scale(1, 1, 1.0)),
+        ((2, 2), 0.5, Scale(2, 1, 0.5)),
+        ((3, 3), 0.0, None),
+        ((2, 2), None, None),
+    ],
+)
+def test_workers_share_the_machine_or_are_refused_unless_a_cluster_may_grow(
+    workers: tuple[int, int], gpus: float | None, scale: Scale | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if scale is not None:
+        assert scale_for(Machine, workers, gpus) == scale
+        return
+    with pytest.raises(BadSettings, match="fewer --workers"):
+        scale_for(Machine, workers, gpus)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert scale_for(Machine, workers, gpus).workers == workers[0]
 
 
 def test_a_run_that_goes_on_already_is_not_disturbed(
