@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from storage.card import FEATURE_ENCODINGS
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     query.add_argument("--top-k", type=_positive, default=5, metavar="K", help="places listed")
     query.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
     query.add_argument("--no-rerank", action="store_true", help="order by global descriptor alone")
+    _add_matching(query)
     _add_max_rejected(query)
 
     _add_serve(verb("serve", "answer queries over HTTP until told to stop", store=True))
@@ -75,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=("train", "val", "test"))
     evaluate.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
     evaluate.add_argument("--threshold-m", type=float, default=25.0, metavar="M", help="default: %(default)s")
+    _add_matching(evaluate)
     evaluate.add_argument("--report", metavar="DIR", help="write index.html and evaluation.json there")
     _add_image_size(evaluate)
     _add_quiet(evaluate)
@@ -103,11 +106,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    """Flags whose names are those of `serving.settings`; a flag not given leaves its default in force."""
-
-    def setting(name: str, about: str, **options: Any) -> None:
-        parser.add_argument(f"--{name}", help=about, default=argparse.SUPPRESS, **options)
-
+    """Flags whose names are those of `serving.settings`."""
+    setting = partial(_add_setting, parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s; others need a token")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
     setting("model", "name or file; default: the store's", metavar="M")
@@ -116,6 +116,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     setting("shards", "parts of the index, with --topology split", type=_positive, metavar="N")
     setting("method", "of search; default: auto", choices=("auto", "exact", "hnsw", "lance"))
+    _add_matching(parser)
     setting("memory-gib", "descriptors in memory a searcher; default: 4", type=float, metavar="GIB")
     setting("refresh-s", "look for new commits this often; default: 2", type=float, metavar="S")
     setting("cache-mib", "features in memory a re-ranker; default: 256", type=int, metavar="MIB")
@@ -151,9 +152,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-failures", type=int, default=3, metavar="N", help="of workers; default: 3")
     parser.add_argument("--keep-floor", action="store_true", help="do not choose the similarity floor anew")
 
-    def setting(name: str, about: str, **options: Any) -> None:
-        parser.add_argument(f"--{name}", help=about, default=argparse.SUPPRESS, **options)
-
+    setting = partial(_add_setting, parser)
     setting("model", f"name or file to start from; default: {DEFAULT_MODEL}", metavar="M")
     setting("epochs", "at most; default: 50", type=_positive, metavar="N")
     setting("patience", "epochs without a better R@5; default: 3", type=_positive, metavar="N")
@@ -192,6 +191,28 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+def _add_matching(parser: argparse.ArgumentParser) -> None:
+    """Flags of `serving.matching`."""
+    setting = partial(_add_setting, parser)
+    setting(
+        "matching",
+        "fast: approximate counts on large feature maps, the first answer stays exact; default: exact",
+        choices=("exact", "fast"),
+    )
+    setting("stop-early", "leave out candidates once one stands far above the others", action="store_true")
+    setting(
+        "rerank-budget-ms",
+        "leave out candidates after this time; default: none",
+        type=_milliseconds,
+        metavar="MS",
+    )
+
+
+def _add_setting(parser: argparse.ArgumentParser, name: str, about: str, **options: Any) -> None:
+    """Add a flag that, when it is not given, leaves the setting of that name at its default."""
+    parser.add_argument(f"--{name}", help=about, default=argparse.SUPPRESS, **options)
+
+
 def _add_image_size(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     about = "network input in pixels; ViTs: multiples of 14"
     parser.add_argument("--image-size", type=_size, default=default, metavar="HxW", help=about)
@@ -215,6 +236,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def _milliseconds(text: str) -> float:
+    number = float(text)
+    if not 0.0 <= number <= 3_600_000.0:
+        raise argparse.ArgumentTypeError(f"{text} is no time from 0 ms to an hour")
     return number
 
 

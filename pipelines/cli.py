@@ -126,19 +126,22 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
-    from models.image import ImageRejected
-    from models.photo_file import read_bytes
-    from serving.client import PhotoRefused
+    from pipelines.query import ask_service, ask_store, query
 
-    options = {"top_k": args.top_k, "candidates": args.candidates, "rerank": not args.no_rerank}
-    ask = _engine(args) if args.url is None else _service(args)
-    answers, rejected = [], 0
-    for path in args.image:
-        try:
-            answers.append({"image": path, **ask(read_bytes(path), **options)})
-        except (ImageRejected, PhotoRefused) as error:
-            rejected += 1
-            answers.append({"image": path, "error": {"reason": error.reason, "message": str(error)}})
+    matching = _matching(args)
+    if matching and args.no_rerank:
+        raise UsageError("--no-rerank leaves nothing to match: drop it, or the flags of matching")
+    if args.url is None:
+        ask = ask_store(args.store, model=args.model, **matching)
+    elif args.model is not None:
+        raise UsageError("--model goes with --store: a service has the model that it was started with")
+    elif matching:
+        raise UsageError("flags of matching go with --store: a service has those it was started with")
+    else:
+        ask = ask_service(args.url, token=os.environ.get("PLACERAY_TOKEN"))
+    answers, rejected = query(
+        args.image, ask, top_k=args.top_k, candidates=args.candidates, rerank=not args.no_rerank
+    )
     if args.json:
         print_json({"queries": answers})
     else:
@@ -147,20 +150,12 @@ def _query(args: argparse.Namespace) -> int:
     return _code_for_rejected(rejected, len(answers), args.max_rejected)
 
 
-def _engine(args: argparse.Namespace) -> Callable[..., dict[str, Any]]:
-    from serving.answer import answer_json
-    from serving.engine import QueryEngine
+def _matching(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the option `matching` where one of its flags is given."""
+    from serving.matching import OPTIONS, matching_of
 
-    engine = QueryEngine.open(args.store, model=args.model)
-    return lambda image, **options: answer_json(engine.answer(image, **options))
-
-
-def _service(args: argparse.Namespace) -> Callable[..., dict[str, Any]]:
-    from serving.client import PlaceClient
-
-    if args.model is not None:
-        raise UsageError("--model goes with --store: a service has the model that it was started with")
-    return PlaceClient(args.url, token=os.environ.get("PLACERAY_TOKEN")).query
+    given = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    return {"matching": matching_of(given)} if given else {}
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -211,6 +206,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             threshold_m=args.threshold_m,
             report=args.report,
             progress=line.update,
+            **_matching(args),
         )
     if args.json:
         print_json(summary)

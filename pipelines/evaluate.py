@@ -15,6 +15,7 @@ from pipelines.recall import measure_recall
 from pipelines.report import write_report
 from pipelines.sources import open_dataset
 from serving.engine import QueryEngine
+from serving.matching import ALL_EXACTLY, Matching
 from storage.errors import StoreNotFound
 from storage.store import Store
 
@@ -29,6 +30,7 @@ def evaluate(
     image_size: tuple[int, int] | None = None,
     split: str = "test",
     candidates: int = 100,
+    matching: Matching = ALL_EXACTLY,
     threshold_m: float = 25.0,
     report: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
@@ -42,6 +44,7 @@ def evaluate(
         image_size: Height and width of the network's input for a new store.
         split: Which of train, val, test.
         candidates: How many hits are re-ranked.
+        matching: How they are matched.
         threshold_m: Distance up to which an answer is right, in metres.
         report: Folder for index.html and evaluation.json.
         progress: Called with (done, rejected, total) while indexing and while evaluating.
@@ -63,7 +66,7 @@ def evaluate(
             name = model or DEFAULT_MODEL
             made = index(layout.database, uri, model=name, image_size=image_size, progress=progress)
             rejected = made.rejected
-        engine = QueryEngine.open(uri, model=model)
+        engine = QueryEngine.open(uri, model=model, matching=matching)
         evaluation = measure_recall(
             dataset,
             engine,

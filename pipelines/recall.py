@@ -76,6 +76,7 @@ class Evaluation:
         database_without_coordinates: Stored images that can never count as right.
         degraded: Queries answered while something stored could not be used.
         outcomes: One for each scored query.
+        matched_per_query: Candidates whose matches were counted, on average over the queries answered.
     """
 
     dataset: str
@@ -92,6 +93,7 @@ class Evaluation:
     database_without_coordinates: int
     degraded: int
     outcomes: tuple[QueryOutcome, ...] = field(repr=False)
+    matched_per_query: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the outcomes, for JSON."""
@@ -138,15 +140,16 @@ def measure_recall(
     outcomes, results = [], []
     started = time.perf_counter()
     for done, row in enumerate(located.to_pylist(), start=1):
-        outcome, result = _ask(engine, row, truth, max(candidates, max(RECALL_AT)), candidates)
+        outcome, result = _ask(engine, row, truth, candidates)
         outcomes.append(outcome)
         results += [result] if result else []
         progress(done, located.num_rows)
     seconds = {stage: round(sum(r.timings_ms[stage] for r in results) / 1e3, 4) for stage in STAGES}
+    protocol = [f"{threshold_m:g} m in UTM, inclusive", asked, f"{candidates} candidates re-ranked"]
     seconds["wall"] = round(time.perf_counter() - started, 4)
     return Evaluation(
         dataset=layout.name,
-        protocol=f"{threshold_m:g} m in UTM, inclusive; {asked}; {candidates} candidates re-ranked",
+        protocol="; ".join([*protocol, *([str(engine.matching)] if str(engine.matching) else [])]),
         model=engine.store.card.model,
         store_version=engine.store.version,
         queries=len(outcomes),
@@ -162,6 +165,7 @@ def measure_recall(
         database_without_coordinates=known["utm_e"].null_count,
         degraded=sum(result.degraded for result in results),
         outcomes=tuple(outcomes),
+        matched_per_query=_matched_per_query(results),
     )
 
 
@@ -203,7 +207,7 @@ def _same_zone(zones: NDArray[np.int64], zone: int) -> NDArray[np.bool_]:
 
 
 def _ask(
-    engine: QueryEngine, row: dict[str, object], truth: _Truth, top_k: int, candidates: int
+    engine: QueryEngine, row: dict[str, object], truth: _Truth, candidates: int
 ) -> tuple[QueryOutcome, QueryResult | None]:
     uri, zone = str(row["uri"]), row["utm_zone"]
     assert isinstance(row["utm_e"], float)
@@ -214,7 +218,9 @@ def _ask(
     try:
         if row["rejected"]:
             raise ImageRejected(str(row["rejected"]), str(row["message"]))
-        result = engine.answer(read_bytes(uri), top_k=top_k, candidates=candidates)
+        # All are listed, to tell what the global descriptors found; an early stop is that of a user's answer.
+        listed = max(candidates, *RECALL_AT)
+        result = engine.answer(read_bytes(uri), top_k=listed, candidates=candidates, least=max(RECALL_AT))
     except ImageRejected as error:
         rejected = error.reason
     matches = result.matches if result else ()
@@ -235,6 +241,11 @@ def _ask(
 
 def _first_hit(matches: Sequence[Match], truth: _Truth, where: tuple[float, float, str | None]) -> int | None:
     return next((i for i, match in enumerate(matches, start=1) if truth.right(match.record, *where)), None)
+
+
+def _matched_per_query(results: Sequence[QueryResult]) -> float:
+    counted = sum(match.mutual_matches is not None for result in results for match in result.matches)
+    return round(counted / len(results), 1) if results else 0.0
 
 
 def _recall(first_hits: Sequence[int | None]) -> dict[str, float]:

@@ -42,7 +42,8 @@ def print_answer(answer: dict[str, Any]) -> None:
         print(f"  {scores}  {position:<28}  {match['image_id']}")
     if answer["degraded"]:
         print("  something stored could not be read; run placeray verify on its store")
-    print(f"  {answer['timings_ms']['total']:.0f} ms")
+    matched = f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
+    print(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
 
 
 def print_evaluation(summary: dict[str, Any]) -> None:
@@ -54,6 +55,7 @@ def print_evaluation(summary: dict[str, Any]) -> None:
     for key, name in (("global", "global descriptor"), ("reranked", "after re-ranking")):
         print(f"{name:<20}" + "".join(f"{summary['recall'][key][k]:>8.1f}" for k in columns))
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
+    print(f"candidates matched a query: {summary['matched_per_query']:g}")
     for key, value in summary.items():
         if key.startswith(("queries_", "database_")) and value:
             print(f"note: {key.replace('_', ' ')}: {value}")

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from storage.records import Candidate, Match, QueryResult
 
-__all__ = ["answer_json", "rank"]
+__all__ = ["Answer", "answer_json", "rank"]
 
 
-def answer_json(result: QueryResult) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answer(QueryResult):
+    """The answer to one query, and how far re-ranking went for it.
+
+    Attributes:
+        reranked: How many candidates were matched, where some may have been left out; None where not.
+    """
+
+    reranked: int | None = None
+
+
+def answer_json(result: Answer) -> dict[str, Any]:
     """Return an answer in the shape that the command line and HTTP give, without its request id."""
     matches = [
         {
@@ -30,6 +42,7 @@ def answer_json(result: QueryResult) -> dict[str, Any]:
         "model": result.model,
         "store_version": result.store_version,
         "degraded": result.degraded,
+        **({} if result.reranked is None else {"reranked": result.reranked}),
         "matches": matches,
         "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
     }

@@ -6,7 +6,7 @@ The command line, the evaluation and every service use this one class, so that t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,11 @@ from models.image import decode_image
 from models.matching import matched_pairs, mutual_nn_count
 from models.matching_binary import matched_hamming_pairs, mutual_hamming_count
 from models.weights import load_extractor
-from serving.answer import rank
+from serving.answer import Answer, rank
+from serving.matching import ALL_EXACTLY, Matching, Precision, match_in_turn
 from storage.card import Card
 from storage.encodings import FeatureCodec
-from storage.records import ImageRecord, QueryResult
+from storage.records import ImageRecord
 from storage.search import Method
 from storage.store import Store
 
@@ -36,25 +37,42 @@ class QueryEngine:
         store: An open store; `store.refresh()` between queries makes newer commits visible.
         extractor: The model; its card must equal the store's.
         method: How the nearest descriptors are found, see `storage.search`.
+        matching: How the candidates are matched, see `serving.matching`.
 
     Raises:
         CardMismatch: the store was made by another model.
     """
 
-    def __init__(self, store: Store, extractor: Extractor, *, method: Method = "exact") -> None:
+    def __init__(
+        self,
+        store: Store,
+        extractor: Extractor,
+        *,
+        method: Method = "exact",
+        matching: Matching = ALL_EXACTLY,
+    ) -> None:
         store.card.require_model(extractor.card)
         self.store = store
         self.extractor = extractor
         self.method: Method = method
+        self.matching = matching
 
     @classmethod
-    def open(cls, store_uri: str, *, model: str | None = None, method: Method = "exact") -> QueryEngine:
+    def open(
+        cls,
+        store_uri: str,
+        *,
+        model: str | None = None,
+        method: Method = "exact",
+        matching: Matching = ALL_EXACTLY,
+    ) -> QueryEngine:
         """Open a store and load the model that made it, at the store's input size.
 
         Args:
             store_uri: The store.
             model: Name or weights file; by default the name on the store's card.
             method: See `QueryEngine`.
+            matching: See `QueryEngine`.
 
         Raises:
             StoreError: the store cannot be opened, or was made by another model.
@@ -63,11 +81,17 @@ class QueryEngine:
         store = Store.open(store_uri)
         size = store.card.preprocessing
         extractor = load_extractor(model or store.card.model, image_size=(size.height, size.width))
-        return cls(store, extractor, method=method)
+        return cls(store, extractor, method=method, matching=matching)
 
     def answer(
-        self, image: bytes, *, top_k: int = 5, candidates: int = 100, rerank: bool = True
-    ) -> QueryResult:
+        self,
+        image: bytes,
+        *,
+        top_k: int = 5,
+        candidates: int = 100,
+        rerank: bool = True,
+        least: int | None = None,
+    ) -> Answer:
         """Rank the places where a photo may have been taken.
 
         Args:
@@ -76,10 +100,11 @@ class QueryEngine:
             candidates: Number of global-descriptor hits that are re-ranked by counting mutual nearest
                 neighbours between local features (SelaVPR, section 3.3).
             rerank: False keeps the order of the global descriptors.
+            least: Candidates matched before an early stop; by default `top_k`, and never below 20.
 
         Returns:
             At most `top_k` matches, best first. Without re-ranking their order is by similarity; with it by
-            mutual matches, ties by similarity.
+            mutual matches, ties by similarity. Candidates that were left out follow those matched.
 
         Raises:
             ImageRejected: the image cannot be used; it carries the reason.
@@ -100,19 +125,41 @@ class QueryEngine:
             hits = view.search(descriptors, k=max(top_k, candidates if rerank else 0), method=self.method)[0]
         counts: list[int | None] = []
         if rerank and hits:
-            with _timed(timings, "fetch"):
-                stored, ok = self.store.fetch([hit.record for hit in hits[:candidates]])
-            with _timed(timings, "rerank"):
-                counts = count_matches(features[0], stored, ok, self.store.card, codec=self.store.codec)
+            records = [hit.record for hit in hits[:candidates]]
+            counts = self._match(features[0], records, timings, least=least or top_k)
         timings["total"] = (time.perf_counter() - started) * 1e3
-        return QueryResult(
+        return Answer(
             model=self.store.card.model,
             store_version=view.version,
             # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
             degraded=view.degraded or None in counts,
             matches=rank(hits, counts)[:top_k],
             timings_ms=timings,
+            reranked=len(counts) if self.matching.partial else None,
         )
+
+    def _match(
+        self,
+        features: NDArray[np.float32],
+        records: Sequence[ImageRecord],
+        timings: dict[str, float],
+        *,
+        least: int,
+    ) -> list[int | None]:
+        def match(some: Sequence[ImageRecord]) -> list[int | None]:
+            with _timed(timings, "fetch"):
+                stored, ok = self.store.fetch(some)
+            with _timed(timings, "rerank"):
+                return count_matches(
+                    features,
+                    stored,
+                    ok,
+                    self.store.card,
+                    codec=self.store.codec,
+                    precision=self.matching.precision,
+                )
+
+        return match_in_turn(records, match, self.matching, least=least)
 
     def matched_points(self, image: bytes, record: ImageRecord) -> tuple[NDArray[np.float32], ...]:
         """Locate the mutual nearest neighbours of a photo and a stored image, for lines between them.
@@ -156,6 +203,7 @@ def count_matches(
     *,
     codec: FeatureCodec,
     device: torch.device | str = "cpu",
+    precision: Precision = "exact",
 ) -> list[int | None]:
     """Count the mutual nearest neighbours of a photo and each candidate (SelaVPR, section 3.3).
 
@@ -166,6 +214,7 @@ def count_matches(
         card: What made them.
         codec: The store's.
         device: Where to count.
+        precision: As of `mutual_nn_count`; signs are always counted exactly.
 
     Returns:
         K counts; None where `ok` is False.
@@ -176,7 +225,7 @@ def count_matches(
     if codec.binary:
         counted = mutual_hamming_count(query, others, bits=codec.channels, min_similarity=card.min_similarity)
     else:
-        counted = mutual_nn_count(query, others, min_similarity=card.min_similarity)
+        counted = mutual_nn_count(query, others, min_similarity=card.min_similarity, precision=precision)
     return [count if usable else None for count, usable in zip(counted.tolist(), ok.tolist(), strict=True)]
 
 

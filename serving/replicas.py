@@ -84,10 +84,10 @@ class RerankerReplica:
         self._worker = open_rerank_worker(settings)
 
     async def count(
-        self, features: NDArray[np.float32], records: Sequence[ImageRecord], timeout_s: float
+        self, features: NDArray[np.float32], records: Sequence[ImageRecord], least: int, timeout_s: float
     ) -> Counted | Refusal:
         """See `RerankWorker.count`."""
-        return await _refused(self._worker.count(features, records, timeout_s=timeout_s))
+        return await _refused(self._worker.count(features, records, least=least, timeout_s=timeout_s))
 
     async def lines(
         self, features: NDArray[np.float32], record: ImageRecord, timeout_s: float

@@ -72,8 +72,9 @@ class Counted:
     """Match counts of one photo's candidates.
 
     Attributes:
-        counts: One a candidate; None where its features could not be read.
-        fetch_ms: Reading the features of the whole batch.
+        counts: One a candidate; None where its features could not be read. Fewer than candidates where
+            matching ended early: those beyond were left out.
+        fetch_ms: Reading the features, of the whole batch where all its candidates are matched.
         rerank_ms: Counting for this photo.
         batch: Photos in the batch.
         waiting: Photos that waited when it was done.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from serving.batcher import MicroBatcher
 from serving.engine import count_matches, line_points
+from serving.matching import ALL_EXACTLY, Matching, match_in_turn, matching_of
 from serving.replies import Counted
 from serving.settings import ServeSettings
 from storage.card import Card
@@ -29,13 +30,15 @@ __all__ = ["RerankWorker", "open_rerank_worker"]
 class _Query:
     features: NDArray[np.float32]
     records: Sequence[ImageRecord]
+    least: int = 1
     lines: bool = False
 
 
 class RerankWorker:
     """Fetches features through a bounded cache and counts on one device, query by query.
 
-    The candidates of all queries in a batch are fetched together, each image once.
+    The candidates of all queries in a batch are fetched together, each image once. Where candidates may be
+    left out, each query has its blocks fetched in turn instead; its budget begins with its own first block.
 
     Args:
         store_uri: The store's folder.
@@ -44,6 +47,7 @@ class RerankWorker:
         cache_bytes: Bound of the feature cache.
         max_batch: Most queries whose candidates are fetched together.
         max_queue: Queries that may wait.
+        matching: How the candidates are matched.
     """
 
     def __init__(
@@ -55,9 +59,11 @@ class RerankWorker:
         cache_bytes: int = 256 << 20,
         max_batch: int = 4,
         max_queue: int = 64,
+        matching: Matching = ALL_EXACTLY,
     ) -> None:
         self._card = card
         self._device = torch.device(device)
+        self._matching = matching
         reader = FeatureReader(Path(store_uri), card)
         self._codec = reader.codec
         self._cache = FeatureCache(reader, max_bytes=cache_bytes)
@@ -70,19 +76,21 @@ class RerankWorker:
         features: NDArray[np.float32],
         records: Sequence[ImageRecord],
         *,
+        least: int = 1,
         timeout_s: float | None = None,
     ) -> Counted:
-        """Count the mutual nearest neighbours of a photo and each candidate.
+        """Count the mutual nearest neighbours of a photo and each candidate, as far as matching goes.
 
         Args:
             features: (H, W, C) float32 of the photo, unit L2 norm per cell.
-            records: K candidates.
+            records: K candidates, most similar first.
+            least: Candidates matched before an early stop, never below 20.
             timeout_s: Longest time to wait.
 
         Raises:
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
         """
-        outcome = await self._batcher.submit(_Query(features, records), timeout_s=timeout_s)
+        outcome = await self._batcher.submit(_Query(features, records, least), timeout_s=timeout_s)
         assert isinstance(outcome, Counted)
         return Counted(**{**outcome.__dict__, "waiting": self._batcher.waiting})
 
@@ -108,6 +116,44 @@ class RerankWorker:
         await self._batcher.close()
 
     def _work(self, queries: list[_Query]) -> list[_Outcome]:
+        if not self._matching.partial:
+            return self._together(queries)
+        return [
+            self._together([query])[0] if query.lines else self._in_turn(query, batch=len(queries))
+            for query in queries
+        ]
+
+    def _in_turn(self, query: _Query, *, batch: int) -> Counted:
+        """Fetch and count one query's candidates block by block."""
+        fetch_ms, rerank_ms, hits, misses = 0.0, 0.0, 0, 0
+
+        def match(records: Sequence[ImageRecord]) -> list[int | None]:
+            nonlocal fetch_ms, rerank_ms, hits, misses
+            started = time.perf_counter()
+            fetched = self._cache.fetch(records)
+            counting = time.perf_counter()
+            counts = self._count(query, fetched.features, fetched.ok)
+            fetch_ms += (counting - started) * 1e3
+            rerank_ms += (time.perf_counter() - counting) * 1e3
+            hits += fetched.hits
+            misses += len(records) - fetched.hits
+            return counts
+
+        counts = match_in_turn(query.records, match, self._matching, least=query.least)
+        return Counted(counts, fetch_ms, rerank_ms, batch, 0, hits, misses)
+
+    def _count(self, query: _Query, stored: NDArray[Any], ok: NDArray[np.bool_]) -> list[int | None]:
+        return count_matches(
+            query.features,
+            stored,
+            ok,
+            self._card,
+            codec=self._codec,
+            device=self._device,
+            precision=self._matching.precision,
+        )
+
+    def _together(self, queries: list[_Query]) -> list[_Outcome]:
         started = time.perf_counter()
         places: dict[tuple[str, int], int] = {}
         wanted: list[ImageRecord] = []
@@ -127,9 +173,7 @@ class RerankWorker:
             if query.lines:
                 outcomes.append(self._lines(query.features, stored[0] if ok[0] else None))
                 continue
-            counts = count_matches(
-                query.features, stored, ok, self._card, codec=self._codec, device=self._device
-            )
+            counts = self._count(query, stored, ok)
             rerank_ms = (time.perf_counter() - counting) * 1e3
             misses = len(wanted) - fetched.hits
             outcomes.append(Counted(counts, fetch_ms, rerank_ms, len(queries), 0, fetched.hits, misses))
@@ -152,4 +196,5 @@ def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
         device=torch.accelerator.current_accelerator(check_available=True) or "cpu",
         cache_bytes=settings.cache_mib << 20,
         max_queue=settings.max_queue,
+        matching=matching_of(settings.model_dump()),
     )

@@ -57,6 +57,9 @@ class QueryAnswer(BaseModel):
     model: str
     store_version: int
     degraded: bool
+    reranked: int | None = Field(
+        default=None, description="candidates that were matched; only where some may have been left out"
+    )
     matches: list[Match]
     timings_ms: dict[str, float]
 

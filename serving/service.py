@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from serving.answer import rank
+from serving.answer import Answer, rank
 from serving.gallery import Gallery
+from serving.matching import matching_of
 from serving.metrics import Metrics
 from serving.refusal import QueryRefused, Refusal, refusal_of
 from serving.replies import Extracted, IndexStatus
 from serving.settings import ServeSettings
 from serving.stages import Stages
-from storage.records import QueryResult
 
 __all__ = ["Service"]
 
@@ -34,8 +34,9 @@ class Service:
         self.gallery = gallery
         self._stages = stages
         self._in_flight = 0
+        self._partial = matching_of(settings.model_dump()).partial
 
-    async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> QueryResult:
+    async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> Answer:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 
         Raises:
@@ -56,7 +57,9 @@ class Service:
                 counts: list[int | None] = []
                 if rerank and found.hits:
                     records = [hit.record for hit in found.hits[:candidates]]
-                    counted = await self._stages.count(extracted.features, records, timeout_s=_left(limit))
+                    counted = await self._stages.count(
+                        extracted.features, records, least=top_k, timeout_s=_left(limit)
+                    )
                     self._note("rerank", counted.batch, counted.waiting)
                     self.metrics.cache(counted.cache_hits, counted.cache_misses)
                     timings |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
@@ -67,12 +70,13 @@ class Service:
         self.metrics.store(found.version, found.rows, ready=True)
         if degraded:
             self.metrics.degraded()
-        return QueryResult(
+        return Answer(
             model=self.settings.model_name,
             store_version=found.version,
             degraded=degraded,
             matches=rank(found.hits, counts)[:top_k],
             timings_ms=timings,
+            reranked=len(counts) if self._partial else None,
         )
 
     async def lines(self, image: bytes, image_id: str) -> tuple[int, list[list[float]]]:

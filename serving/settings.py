@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from serving.matching import Precision
 from storage.index_part import Choice
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
@@ -53,6 +54,9 @@ class ServeSettings(BaseModel):
         topology: `compact` runs every stage in the serving replica, `split` each in deployments of its own.
         shards: Parts of the index, each in a deployment of its own; topology `split`.
         method: How the nearest descriptors are found, see `storage.index_part`.
+        matching: `exact`, or `fast` for approximate counts of large maps, see `serving.matching`.
+        stop_early: Whether candidates are left out once one stands far above the others.
+        rerank_budget_ms: Time of fetching and matching after which candidates are left out; None: no limit.
         memory_gib: Budget of one part's descriptors in memory; beyond it LanceDB's index on disk is used.
         refresh_s: How often newer commits are looked for.
         cache_mib: Bound of the feature cache of each re-ranking replica.
@@ -80,6 +84,9 @@ class ServeSettings(BaseModel):
     topology: Literal["compact", "split"] = "compact"
     shards: int = Field(default=1, ge=1, le=256)
     method: Choice = "auto"
+    matching: Precision = "exact"
+    stop_early: bool = False
+    rerank_budget_ms: float | None = Field(default=None, ge=0, le=3_600_000)
     memory_gib: float = Field(default=4.0, gt=0)
     refresh_s: float = Field(default=2.0, ge=0.1, le=30)
     cache_mib: int = Field(default=256, ge=0)

@@ -76,6 +76,9 @@ def test_query_own_photo_is_first(store: str, city: Path, capsys: pytest.Capture
     assert answer["matches"][0]["image_id"] == image.name
     assert len(answer["matches"]) == 2
     assert answer["matches"][0]["utm_e"] == 500050.0
+    quick = call(capsys, "query", image, "--store", store, "--rerank-budget-ms", "0", "--matching", "fast")
+    assert image.name in quick.splitlines()[2]
+    assert quick.endswith(" ms, 10 candidates matched\n")
     table = call(capsys, "query", image, "--store", store, "--no-rerank")
     assert image.name in table
     assert " - " in table.splitlines()[2]
@@ -107,8 +110,13 @@ def test_evaluate_json_report_and_kept_store(
     assert page.count('<figure class="map">') == 1
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == result
-    again = call(capsys, "evaluate", city, "--store", tmp_path / "s")
+    assert result["matched_per_query"] == 12
+    again = call(
+        capsys, "evaluate", city, "--store", tmp_path / "s", "--stop-early", "--rerank-budget-ms", "0"
+    )
     assert "after re-ranking" in again
+    assert "100 candidates re-ranked; stopping early, 0 ms a query" in again
+    assert "candidates matched a query: 10\n" in again
 
 
 def test_embed_golden_checkpoint_gives_published_outputs(

@@ -361,6 +361,15 @@ def test_command_line_sends_the_token_from_the_environment(
 
 def test_command_line_names_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--model goes with --store" in run(capsys, "x.jpg", "--url", "http://x", "--model", "m")[2]
+    for flags in (["--stop-early"], ["--matching", "exact"], ["--rerank-budget-ms", "5"]):
+        code, _, said = run(capsys, "x.jpg", "--url", "http://x", *flags)
+        assert (code, "go with --store" in said) == (2, True)
+        code, _, said = run(capsys, "x.jpg", "--store", "x", "--no-rerank", *flags)
+        assert (code, "nothing to match" in said) == (2, True)
+    for budget in ("-1", "nan", "inf", "soon"):
+        with pytest.raises(SystemExit) as caught:
+            main(["query", "x.jpg", "--store", "x", "--rerank-budget-ms", budget])
+        assert caught.value.code == 2
     for url in ("", "http://[::1"):  # the first: of a variable that is not set
         code, _, said = run(capsys, "x.jpg", "--url", url)
         assert code == 2

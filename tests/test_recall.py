@@ -12,6 +12,7 @@ import pytest
 from models.image import ImageRejected
 from pipelines.recall import measure_recall, zone_number
 from pipelines.sources import SourceError
+from serving.matching import ALL_EXACTLY
 from storage.records import ImageRecord, Match, QueryResult
 from tests.pictures import photo
 
@@ -35,11 +36,12 @@ class FixedAnswers:
         }
         kinds = (pa.string(), pa.float64(), pa.float64(), pa.string())
         known = pa.table({n: pa.array(v, t) for (n, v), t in zip(columns.items(), kinds, strict=True)})
+        self.matching = ALL_EXACTLY
         self.store = SimpleNamespace(
             known=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
         )
 
-    def answer(self, image: bytes, *, top_k: int, candidates: int) -> QueryResult:
+    def answer(self, image: bytes, *, top_k: int, candidates: int, least: int) -> QueryResult:
         if image not in self.answers:
             raise ImageRejected("empty", "the file is empty")
         matches = tuple(
@@ -87,6 +89,8 @@ def test_recall_threshold_is_inclusive_and_both_orders_are_scored(tmp_path: Path
     assert (result.queries, result.database, result.store_version) == (2, 3, 7)
     assert result.seconds["extract"] == 2.0
     assert "25 m" in result.protocol
+    assert result.matched_per_query == 2.5
+    assert result.summary()["matched_per_query"] == 2.5
 
 
 def test_recall_counts_every_query_and_says_why_some_cannot_be_found(tmp_path: Path) -> None:

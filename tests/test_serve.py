@@ -13,6 +13,7 @@ import torch
 
 from serving.answer import answer_json
 from serving.engine import QueryEngine
+from serving.matching import matching_of
 from tests.city_store import CityStore
 from tests.serve_client import deployed, query, serve_started
 
@@ -36,29 +37,38 @@ def engine(city_store: CityStore) -> Iterator[QueryEngine]:
 
 def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
     """Whether two answers agree in everything but their times."""
-    names = ("model", "store_version", "degraded", "matches")
+    names: tuple[str, ...] = ("model", "store_version", "degraded", "matches")
+    names += ("reranked",) if "reranked" in expected else ()
     return all(answer[name] == expected[name] for name in names)
 
 
 @pytest.mark.parametrize(
-    ("topology", "shards", "count"),
+    ("topology", "shards", "count", "matching"),
     [
-        ("compact", 1, 12),
-        ("split", 2, 12),
-        pytest.param("compact", 1, 100, marks=pytest.mark.slow),
-        pytest.param("split", 1, 100, marks=pytest.mark.slow),
-        pytest.param("split", 2, 100, marks=pytest.mark.slow),
-        pytest.param("split", 4, 100, marks=pytest.mark.slow),
+        ("compact", 1, 12, {}),
+        ("split", 2, 12, {}),
+        pytest.param("compact", 1, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 1, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 2, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 4, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 2, 50, {"matching": "fast", "stop_early": True}, marks=pytest.mark.slow),
     ],
 )
 def test_serve_answers_like_the_engine(
-    serve_url: str, engine: QueryEngine, city_store: CityStore, topology: str, shards: int, count: int
+    serve_url: str,
+    engine: QueryEngine,
+    city_store: CityStore,
+    topology: str,
+    shards: int,
+    count: int,
+    matching: dict[str, Any],
 ) -> None:
+    engine = QueryEngine(engine.store, engine.extractor, matching=matching_of(matching))
     photos = [path.read_bytes() for path in [*city_store.queries, *city_store.database]]
     options = [
         {"top_k": 3 + i % 7, "candidates": 5 + 7 * (i % 9), "rerank": i % 5 != 4} for i in range(count)
     ]
-    with deployed(city_store.uri, topology=topology, shards=shards):
+    with deployed(city_store.uri, topology=topology, shards=shards, **matching):
         for i, option in enumerate(options):
             photo = photos[i % len(photos)]
             reply = query(serve_url, photo, **option)
@@ -86,10 +96,13 @@ def test_serve_answers_like_the_engine(
 
 
 def test_serve_metrics_count_what_was_asked(serve_url: str, city_store: CityStore) -> None:
-    with deployed(city_store.uri):
+    # Without any time only the first ten candidates are read and matched.
+    with deployed(city_store.uri, rerank_budget_ms=0):
         before = requests.get(f"{serve_url}/metrics", timeout=30).text
         for _ in range(3):
-            assert query(serve_url, city_store.queries[0].read_bytes()).status_code == 200
+            reply = query(serve_url, city_store.queries[0].read_bytes())
+            assert reply.status_code == 200
+            assert reply.json()["reranked"] == 10
         assert query(serve_url, b"no image").status_code == 422
         after = requests.get(f"{serve_url}/metrics", timeout=30).text
 
@@ -103,6 +116,8 @@ def test_serve_metrics_count_what_was_asked(serve_url: str, city_store: CityStor
         assert total(after, name, *labels) - total(before, name, *labels) == count
     assert total(after, "placeray_index_rows") == len(city_store.database)
     assert total(after, "placeray_errors_total", 'reason="not_an_image"') == 1
+    assert total(after, "placeray_feature_cache_misses_total") == 10
+    assert total(after, "placeray_feature_cache_hits_total") == 20
     assert total(after, "placeray_batch_size_count", 'stage="extract"') == 3
 
 

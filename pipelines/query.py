@@ -1,0 +1,56 @@
+"""Ask where photos were taken: of a store, in this process, or of a running service.
+
+placeray query photo.jpg --store ~/city
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from models.image import ImageRejected
+from models.photo_file import read_bytes
+from serving.client import PhotoRefused, PlaceClient
+
+__all__ = ["Ask", "ask_service", "ask_store", "query"]
+
+Ask = Callable[..., dict[str, Any]]
+
+
+def query(images: Sequence[str], ask: Ask, **options: Any) -> tuple[list[dict[str, Any]], int]:
+    """Ask for every photo; one that cannot be used does not stop the others.
+
+    Args:
+        images: Paths.
+        ask: Answers a photo, see `ask_store` and `ask_service`.
+        options: top_k, candidates and rerank, as of `QueryEngine.answer`.
+
+    Returns:
+        An answer a photo, with its path as `image` and for an unusable one an `error`; how many are unusable.
+
+    Raises:
+        StoreError: the store cannot be read.
+        ServiceUnavailable, ServiceRefused, BadAnswer: the service cannot be asked.
+    """
+    answers, rejected = [], 0
+    for path in images:
+        try:
+            answers.append({"image": path, **ask(read_bytes(path), **options)})
+        except (ImageRejected, PhotoRefused) as error:
+            rejected += 1
+            answers.append({"image": path, "error": {"reason": error.reason, "message": str(error)}})
+    return answers, rejected
+
+
+def ask_store(store_uri: str, **options: Any) -> Ask:
+    """Open a store in this process; options and errors are those of `QueryEngine.open`."""
+    from serving.answer import answer_json  # a client of a service has no use for torch
+    from serving.engine import QueryEngine
+
+    engine = QueryEngine.open(store_uri, **options)
+    return lambda image, **asked: answer_json(engine.answer(image, **asked))
+
+
+def ask_service(url: str, *, token: str | None) -> Ask:
+    """Ask a running service; errors are those of `PlaceClient`."""
+    return PlaceClient(url, token=token).query
