@@ -126,6 +126,20 @@ def test_fast_without_int8_equals_exact(monkeypatch: pytest.MonkeyPatch) -> None
     assert mutual_nn_count(query, candidates, precision="fast").tolist() == expected
 
 
+def test_int8_is_available_where_the_operator_multiplies_right() -> None:
+    if not torch.cpu.get_capabilities().get("avx2"):
+        pytest.skip("this CPU has no AVX2")
+    rows = torch.tensor([[255, 128, 0], [1, 2, 3]], dtype=torch.uint8)
+    query = torch.tensor([[63, 1, -63], [0, -5, 7]], dtype=torch.int8)
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(query, [2, 3])
+        found = matching_cpu._qlinear(rows, packed, torch.ones(2), torch.zeros(2, dtype=torch.int64))
+    except (AttributeError, RuntimeError):
+        pytest.skip("this torch has no such operator")
+    assert found.tolist() == ((rows.double() - 128) @ query.double().T).tolist()
+    assert int8_available()
+
+
 def test_int8_wrong_products_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     if not int8_available():
         pytest.skip("this CPU or torch multiplies no 8-bit integers")
