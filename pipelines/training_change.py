@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.recall import Evaluation, QueryOutcome
 from storage.records import Match
 
-__all__ = ["STAGES", "chance_of", "changed_queries", "describe_change", "first_answer"]
+__all__ = ["STAGES", "chance_of", "describe_change"]
 
 STAGES = ("global", "reranked")
 
@@ -32,7 +32,7 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
         stage: {k: round(after.recall[stage][k] - value, 2) for k, value in before.recall[stage].items()}
         for stage in STAGES
     }
-    changed = {stage: changed_queries(before.outcomes, after.outcomes, stage) for stage in STAGES}
+    changed = {stage: _changed_queries(before.outcomes, after.outcomes, stage) for stage in STAGES}
     return {
         "dataset": after.dataset,
         "protocol": after.protocol,
@@ -58,7 +58,7 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
 Pairs = list[tuple[QueryOutcome, QueryOutcome]]
 
 
-def changed_queries(
+def _changed_queries(
     before: Sequence[QueryOutcome], after: Sequence[QueryOutcome], stage: str
 ) -> tuple[Pairs, Pairs]:
     """Return the queries whose first answer went from wrong to right, and those from right to wrong."""
@@ -86,7 +86,7 @@ def _first_hit(outcome: QueryOutcome, stage: str) -> int | None:
     return outcome.first_hit_global if stage == "global" else outcome.first_hit_reranked
 
 
-def first_answer(outcome: QueryOutcome, stage: str) -> Match | None:
+def _first_answer(outcome: QueryOutcome, stage: str) -> Match | None:
     """Return the first answer by global descriptor or after re-ranking."""
     if not outcome.matches:
         return None
@@ -105,7 +105,7 @@ def _example(before: QueryOutcome, after: QueryOutcome, stage: str) -> dict[str,
 
 
 def _answer(outcome: QueryOutcome, stage: str) -> dict[str, Any]:
-    match = first_answer(outcome, stage)
+    match = _first_answer(outcome, stage)
     if match is None:
         return {"uri": None, "reason": outcome.rejected or "no answer"}
     record = match.record
