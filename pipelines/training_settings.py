@@ -24,6 +24,11 @@ _PUBLISHED_RATE, _CONVOLUTIONAL_RATE = 1e-5, 1e-4
 
 Precision = Literal["auto", "fp32", "bf16"]
 
+_AT_LEAST_ONE = (
+    *("epochs", "patience", "queries_per_epoch", "queries_per_round", "sampled"),
+    *("batch", "accumulate", "negatives", "val_queries", "val_candidates"),
+)
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -89,10 +94,7 @@ class TrainingSettings:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        at_least_one: tuple[str, ...] = ("epochs", "patience", "queries_per_epoch", "queries_per_round")
-        at_least_one += ("sampled", "batch")
-        at_least_one += ("accumulate", "negatives", "val_queries", "val_candidates")
-        for name in at_least_one:
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise BadSettings(f"{name} {getattr(self, name)} is below 1: give at least 1")
         for name in ("learning_rate", "positive_m", "negative_m", "margin", "threshold_m"):
