@@ -20,6 +20,7 @@ from models.selavpr import SelaVPR
 from models.tensors import WeightsRejected
 from models.trainable import restore_trainable, trainable_parameters, trainable_state
 from models.weights import load_extractor, save_weights, weights_digest
+from tests.kept_tensors import bytes_kept
 
 
 @pytest.fixture(autouse=True)
@@ -184,20 +185,8 @@ def test_nothing_is_tracked_before_the_first_adapter() -> None:
 
 
 def saved_bytes(network: EfficientNetLite0 | SelaVPR, batch: Tensor) -> int:
-    """Bytes that the way to descriptors keeps for the backward pass, weights left out."""
-    own = {weights.untyped_storage().data_ptr() for weights in [*network.parameters(), *network.buffers()]}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = network.describe(batch)
-    del outputs
-    return sum(kept.values())
+    """Bytes that the way to descriptors keeps for the backward pass."""
+    return bytes_kept(network, lambda: network.describe(batch))
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import lean_block as lean
 from models.backbone import AdaptedViT, Architecture
+from tests.kept_tensors import bytes_kept
 
 SMALL = Architecture(width=48, depth=3, num_heads=3, mlp_width=192, registers=2)
 
@@ -58,25 +59,11 @@ def test_lean_block_gives_the_plain_block_s_values_and_gradients(
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
 
 
-def kept_numbers(model: AdaptedViT, pixels: Tensor) -> int:
-    own = {weights.untyped_storage().data_ptr() for weights in model.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(pixels)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
 def test_lean_block_keeps_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = backbone(), images().requires_grad_()
-    lean_bytes = kept_numbers(model, pixels)
+    lean_bytes = bytes_kept(model, lambda: model(pixels))
     monkeypatch.setattr(AdaptedViT, "_can_train_leanly", lambda *_: False)
-    assert lean_bytes < 0.65 * kept_numbers(model, pixels)
+    assert lean_bytes < 0.65 * bytes_kept(model, lambda: model(pixels))
 
 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
