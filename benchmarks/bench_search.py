@@ -31,6 +31,7 @@ import numpy as np
 from benchmarks.search_methods import METHODS
 
 WIDTH, QUERIES, K = 1024, 1000, 100
+LENGTHS = {"common": 1.6, "district": 0.35, "street": 0.3, "place": 0.5, "photo": 0.55}
 ALONE = 100  # queries asked one at a time
 RESULTS = Path(__file__).parent / "results" / "search.json"
 
@@ -38,24 +39,29 @@ RESULTS = Path(__file__).parent / "results" / "search.json"
 def make_city(rows: int, folder: Path, *, seed: int = 0) -> None:
     """Write rows.npy (rows, 1024) float16, queries.npy (1000, 1024) float32 and truth.npy (1000, 100) int64.
 
-    Each level is a normal step in 1,024 dimensions of variance 1 / (10 + i) in dimension i: a district 0.7
-    long, a street 0.5, a place 0.35, a photo 0.3, added up and brought to unit norm. Eight photos a place,
+    Each level is a normal step of `LENGTHS`, in 1,024 dimensions whose variance falls off as 1 / (1 + i); all
+    are added to one common vector, brought to unit norm and turned into a random basis. Eight photos a place,
     forty places a street, twenty streets a district.
     """
     generator = np.random.default_rng(seed)
-    spread = (1 / np.sqrt(10 + np.arange(WIDTH))).astype(np.float32)
+    spread = (1 / np.sqrt(1 + np.arange(WIDTH))).astype(np.float32)
     spread /= np.linalg.norm(spread)
     streets = max(4, rows // 320)
 
-    def steps(count: int, length: float) -> np.ndarray:
-        return generator.standard_normal((count, WIDTH), dtype=np.float32) * (spread * np.float32(length))
+    basis = np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
+    common = generator.standard_normal(WIDTH, dtype=np.float32)
+    common *= LENGTHS["common"] / np.linalg.norm(common)
 
-    districts = steps(max(2, streets // 20), 0.7)
-    street = districts[generator.integers(len(districts), size=streets)] + steps(streets, 0.5)
+    def steps(level: str, count: int) -> np.ndarray:
+        drawn = generator.standard_normal((count, WIDTH), dtype=np.float32)
+        return drawn * (spread * np.float32(LENGTHS[level]))
+
+    districts = steps("district", max(2, streets // 20))
+    street = districts[generator.integers(len(districts), size=streets)] + steps("street", streets) + common
 
     def photos(of: np.ndarray, place: np.ndarray) -> np.ndarray:
-        found = street[of] + place + steps(len(of), 0.3)
-        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+        found = street[of] + place + steps("photo", len(of))
+        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True)) @ basis
 
     stored = np.lib.format.open_memmap(folder / "rows.npy", mode="w+", dtype=np.float16, shape=(rows, WIDTH))
     asked = np.sort(generator.permutation(rows)[:QUERIES])
@@ -64,7 +70,7 @@ def make_city(rows: int, folder: Path, *, seed: int = 0) -> None:
         stop = min(rows, start + 32_768)
         place_of = np.arange(start, stop) // 8
         places, at = np.unique(place_of, return_inverse=True)
-        place = steps(len(places), 0.35)[at]
+        place = steps("place", len(places))[at]
         of = (place_of // 40) % streets
         stored[start:stop] = photos(of, place)
         here = asked[(asked >= start) & (asked < stop)] - start

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from storage.approximate import ApproximateIndex
+
 __all__ = ["METHODS", "Method"]
 
 Search = Callable[[np.ndarray, int], np.ndarray]
 
 _BLOCK = 32_768
 _SAMPLES_A_LIST = 64
+_WHOLE = ("Flat", "SQfp16")
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ def _faiss_index(description: str, stored: np.ndarray) -> Any:
 
     rows, width = stored.shape
     lists = lists_for(rows)
-    index = faiss.index_factory(width, description.format(lists=lists), faiss.METRIC_INNER_PRODUCT)
+    # Of unit vectors the nearest are those of highest inner product; codes of differences need distances.
+    metric = faiss.METRIC_INNER_PRODUCT if description in _WHOLE else faiss.METRIC_L2
+    index = faiss.index_factory(width, description.format(lists=lists), metric)
     base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
     if hasattr(base, "hnsw"):
-        base.hnsw.efConstruction = 200
+        base.hnsw.efConstruction = 100
     if hasattr(base, "cp"):
-        base.cp.spherical, base.cp.max_points_per_centroid = True, _SAMPLES_A_LIST
+        base.cp.max_points_per_centroid = _SAMPLES_A_LIST
     if not index.is_trained:
         chosen = np.random.default_rng(0).permutation(rows)[: _SAMPLES_A_LIST * lists]
         index.train(stored[np.sort(chosen)].astype(np.float32))
@@ -81,7 +86,7 @@ def _hnsw(description: str, *, most_rows: int | None = None) -> Method:
     def settings(index: Any) -> Iterator[tuple[str, Search]]:
         import faiss
 
-        for ef in (128, 256, 512, 1024, 2048):
+        for ef in (128, 256, 512, 1024):
             parameters = faiss.SearchParametersHNSW(efSearch=ef)
             yield f"ef {ef}", _searching(index, _refined(index, 2, parameters))
 
@@ -95,7 +100,7 @@ def _ivf(description: str, factors: tuple[int, ...] = (1,)) -> Method:
         base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
         base.parallel_mode = 1  # one query's lists are shared out to the cores
         for factor in factors:
-            for probes in (8, 16, 32, 64, 128, 256):
+            for probes in (32, 64, 128, 256, 512):
                 parameters = faiss.SearchParametersIVF(nprobe=probes)
                 name = f"{probes} lists" + (f", {factor}k refined" if len(factors) > 1 else "")
                 yield name, _searching(index, _refined(index, factor, parameters))
@@ -147,7 +152,16 @@ def _lance(kind: str, *, most_rows: int | None = None) -> Method:
     return Method(build, settings, most_rows)
 
 
+def _stores_own() -> Method:
+    def settings(index: ApproximateIndex) -> Iterator[tuple[str, Search]]:
+        name = f"{index.probes} of {index.lists} lists, {index.factor}k refined"
+        yield f"{name}, {index.components} components, measured itself {index.recall:.4f}", index.search
+
+    return Method(lambda stored, _: ApproximateIndex(stored), settings)
+
+
 METHODS: dict[str, Method] = {
+    "placeray's own (ivf)": _stores_own(),
     "exact float32": _flat("Flat"),
     "exact float16": _flat("SQfp16"),
     "int8 + refine": Method(
@@ -155,10 +169,10 @@ METHODS: dict[str, Method] = {
         lambda index: iter([("every row, 2k refined", _searching(index, _refined(index, 2, None)))]),
     ),
     "HNSW float32": _hnsw("HNSW32,Flat", most_rows=100_000),
-    "HNSW int8 + refine": _hnsw("HNSW32,SQ8,Refine(SQfp16)"),
+    "HNSW int8 + refine": _hnsw("HNSW32_SQ8,Refine(SQfp16)", most_rows=100_000),
     "IVF float32": _ivf("IVF{lists},Flat"),
     "IVF int8 + refine": _ivf("IVF{lists},SQ8,Refine(SQfp16)", (2,)),
-    "IVF PQ 4-bit + refine": _ivf("IVF{lists},PQ256x4fs,Refine(SQfp16)", (4, 10)),
+    "IVF PQ 4-bit + refine": _ivf("IVF{lists},PQ512x4fs,Refine(SQfp16)", (4, 10)),
     "IVF RaBitQ + refine": _ivf("IVF{lists},RaBitQfs,Refine(SQfp16)", (4, 10)),
     "LanceDB IVF_HNSW_SQ": _lance("HnswSq"),
     "LanceDB IVF_PQ": _lance("IvfPq"),

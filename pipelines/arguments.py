@@ -115,7 +115,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "topology", "one process, or a deployment a stage; default: compact", choices=("compact", "split")
     )
     setting("shards", "parts of the index, with --topology split", type=_positive, metavar="N")
-    setting("method", "of search; default: auto", choices=("auto", "exact", "hnsw", "lance"))
+    setting("method", "of search; default: auto", choices=("auto", "exact", "ivf", "lance"))
     _add_matching(parser)
     setting("memory-gib", "descriptors in memory a searcher; default: 4", type=float, metavar="GIB")
     setting("refresh-s", "look for new commits this often; default: 2", type=float, metavar="S")

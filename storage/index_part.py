@@ -22,10 +22,12 @@ from storage.search import WHOLE, Method, Part
 from storage.vectors import TABLE_FOLDER
 from storage.view import View, newest_view
 
-__all__ = ["MEMORY_BYTES", "Choice", "Found", "IndexPart", "VersionNotHeld", "merge"]
+__all__ = ["EXACT_ROWS", "MEMORY_BYTES", "Choice", "Found", "IndexPart", "VersionNotHeld", "merge"]
 
 MEMORY_BYTES = 4 << 30
-Choice = Literal["auto", "exact", "hnsw", "lance"]
+# Comparing with as many takes about 15 ms a query on two cores (benchmarks/README.md, Search).
+EXACT_ROWS = 50_000
+Choice = Literal["auto", "exact", "ivf", "lance"]
 
 
 class VersionNotHeld(StoreError):
@@ -66,8 +68,9 @@ class IndexPart:
 
     Attributes:
         card: What made the store's vectors.
-        method: How the nearest descriptors are found; `auto` is exact in memory while the part's descriptors
-            fit into the memory budget, and LanceDB's index on disk beyond.
+        method: How the nearest descriptors are found; `auto` compares with every row of the part up to
+            `EXACT_ROWS`, searches an approximate index in memory beyond, and LanceDB's on disk where neither
+            fits into the memory budget.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class IndexPart:
             store_uri: The store's folder.
             part: Which of its rows.
             method: See the attribute.
-            memory_bytes: Budget for this part's descriptors in float32.
+            memory_bytes: Budget for this part's index.
             keep_s: How long a version stays after a newer one took over.
             clock: Seconds.
 
@@ -179,8 +182,12 @@ class IndexPart:
         if self.method != "auto":
             return self.method
         # Decided by the version alone, so that all parts of an index decide alike.
-        in_memory = 4 * self.card.descriptor_dim * rows / self._part.of <= self._memory_bytes
-        return "exact" if in_memory else "lance"
+        rows = -(-rows // self._part.of)
+        method: Method = "exact" if rows <= EXACT_ROWS else "ivf"
+        stored = 2 if self.card.descriptor_dtype == "float16" else 4
+        # Beside descriptors as they are stored, up to half a byte a dimension of codes.
+        bytes_each = self.card.descriptor_dim * (4 if method == "exact" else stored + 0.5)
+        return method if rows * bytes_each <= self._memory_bytes else "lance"
 
     def _is_old(self, held: _Held, now: float) -> bool:
         return held.superseded_at is not None and now - held.superseded_at > self._keep_s

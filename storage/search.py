@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from storage.approximate import TARGET_RECALL, ApproximateIndex, import_faiss
 from storage.errors import CorruptStore
 from storage.records import Candidate
 from storage.vectors import VectorTable, descriptor_matrix, good_rows, to_records
@@ -26,10 +27,10 @@ __all__ = [
     "readable_pieces",
 ]
 
-Method = Literal["exact", "hnsw", "lance"]
+Method = Literal["exact", "ivf", "lance"]
 
 # Share of the exact k nearest that each method finds at least, on the seeded data of tests/test_search.py.
-RECALL: dict[Method, float] = {"exact": 1.0, "hnsw": 0.90, "lance": 0.95}
+RECALL: dict[Method, float] = {"exact": 1.0, "ivf": TARGET_RECALL, "lance": 0.95}
 
 
 class Part(NamedTuple):
@@ -41,9 +42,9 @@ class Part(NamedTuple):
 
 WHOLE = Part(0, 1)
 
-_HNSW_LINKS = 32
 _TIE_WIDTH = 1e-6
 _GPU_MAX_K = 2048
+_BLOCK = 32_768
 
 
 class Searcher(Protocol):
@@ -117,7 +118,7 @@ def _halves(table: VectorTable, start: int, stop: int) -> list[tuple[pa.Table, i
 
 
 class MemorySearcher:
-    """FAISS over rows held in memory: flat (exact) or HNSW (approximate).
+    """FAISS over rows held in memory: every row compared (exact), or `ApproximateIndex`.
 
     Stored descriptors are brought to unit norm in float32, so an inner product is the cosine of what is
     stored. The best are scored once more in float64, so that equal descriptors score equal.
@@ -125,6 +126,7 @@ class MemorySearcher:
     Attributes:
         degraded: Whether rows had to be left out.
         count: How many rows it searches.
+        recall: Share of the exact answers that it finds, as measured on its own rows.
     """
 
     def __init__(self, rows: pa.Table, *, approximate: bool = False, degraded: bool = False) -> None:
@@ -132,7 +134,7 @@ class MemorySearcher:
 
         Args:
             rows: Rows with every column of `row_schema`, checked.
-            approximate: Use HNSW instead of comparing with every row.
+            approximate: Search through lists of codes instead of comparing with every row.
             degraded: Whether rows had to be left out.
 
         Raises:
@@ -140,14 +142,11 @@ class MemorySearcher:
         """
         self.degraded = degraded
         self.count = len(rows)
-        self._exact = not approximate
-        vectors = descriptor_matrix(rows).astype(np.float32)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+        stored = descriptor_matrix(rows)
         self._rows = rows.drop_columns(["descriptor"])
-        self._index = _build(vectors, approximate=approximate)
-        self._on_gpu = False
-        if self._exact:
-            self._index, self._on_gpu = _to_gpu(self._index)
+        self._index: _FlatIndex | ApproximateIndex
+        self._index = ApproximateIndex(stored) if approximate else _FlatIndex(stored)
+        self.recall = self._index.recall
 
     def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
         """Return for each query up to k candidates, best first, equal ones by image_id.
@@ -158,30 +157,42 @@ class MemorySearcher:
         """
         if not self.count or not len(descriptors):
             return [[] for _ in descriptors]
-        wanted = min(k, self.count)
-        # A few more than asked show whether equal scores go on beyond the last.
-        found = min(wanted + 8, self.count)
-        while True:
-            scores, ids = self._nearest(descriptors, found)
-            tied = scores[:, wanted - 1] - scores[:, -1] <= _TIE_WIDTH
-            if not self._exact or found == self.count or not tied.any() or self._full(found):
-                break
-            found = min(4 * found, self.count)
-        return [self._best(query, row[row >= 0], k) for query, row in zip(descriptors, ids, strict=True)]
-
-    def _nearest(self, descriptors: npt.NDArray[np.float32], found: int) -> tuple[Any, Any]:
-        if self._exact:
-            return self._index.search(descriptors, found)  # type: ignore[no-any-return]
-        faiss = _faiss()
-        parameters = faiss.SearchParametersHNSW(efSearch=max(128, 2 * found))
-        return self._index.search(descriptors, found, params=parameters)  # type: ignore[no-any-return]
-
-    def _full(self, found: int) -> bool:
-        return self._on_gpu and found >= _GPU_MAX_K
+        found = self._index.search(descriptors, min(k, self.count))
+        return [self._best(query, ids[ids >= 0], k) for query, ids in zip(descriptors, found, strict=True)]
 
     def _best(self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Candidate]:
-        vectors = self._index.reconstruct_batch(ids)
-        return _ranked(self._rows.take(ids), vectors, query, k)
+        return _ranked(self._rows.take(ids), self._index.reconstruct(ids), query, k)
+
+
+class _FlatIndex:
+    """Every row compared in float32, on all GPUs where FAISS knows any."""
+
+    recall = 1.0
+
+    def __init__(self, stored: npt.NDArray[Any]) -> None:
+        rows, dimensions = stored.shape
+        self._count = rows
+        index = import_faiss().IndexFlatIP(dimensions)
+        for start in range(0, rows, _BLOCK):
+            vectors = stored[start : start + _BLOCK].astype(np.float32)
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+            index.add(vectors)
+        self._index, self._on_gpu = _to_gpu(index)
+
+    def search(self, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+        """Return (B, k or more) int64: rows by falling similarity, and all that tie with the last."""
+        # A few more than asked show whether equal scores go on beyond the last.
+        found = min(k + 8, self._count)
+        while True:
+            scores, ids = self._index.search(queries, found)
+            tied = scores[:, k - 1] - scores[:, -1] <= _TIE_WIDTH
+            if found == self._count or not tied.any() or (self._on_gpu and found >= _GPU_MAX_K):
+                return np.asarray(ids)
+            found = min(4 * found, self._count)
+
+    def reconstruct(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return (len(ids), D) float32: rows brought to unit norm."""
+        return np.asarray(self._index.reconstruct_batch(ids))
 
 
 class IndexSearcher:
@@ -229,29 +240,8 @@ def _ranked(rows: pa.Table, vectors: np.ndarray, query: npt.NDArray[np.float32],
     return [Candidate(record, float(scores[i])) for record, i in zip(records, best, strict=True)]
 
 
-def _build(vectors: npt.NDArray[np.float32], *, approximate: bool) -> Any:
-    faiss = _faiss()
-    if approximate:
-        index = faiss.IndexHNSWFlat(vectors.shape[1], _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 200
-    else:
-        index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return index
-
-
 def _to_gpu(index: Any) -> tuple[Any, bool]:
-    faiss = _faiss()
+    faiss = import_faiss()
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
         return index, False
     return faiss.index_cpu_to_all_gpus(index), True
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "searching in memory needs FAISS: pip install 'placeray[cpu]', or 'placeray[gpu]' with CUDA"
-        ) from error
-    return faiss

@@ -231,7 +231,7 @@ class Store:
         Args:
             descriptors: (B, D) float32, unit L2 norm.
             k: How many candidates.
-            method: `exact` compares with every row in memory, `hnsw` with few of them, `lance` on disk.
+            method: `exact` compares with every row in memory, `ivf` with few of them, `lance` on disk.
 
         Raises:
             InvalidBatch: descriptors of another width, not finite, or of no unit norm; k below 1.

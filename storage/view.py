@@ -77,7 +77,7 @@ class View:
                 return MemorySearcher(self.table.schema.empty_table())
             return IndexSearcher(self._indexed_table())
         rows, left_out = read_good_rows(self.table, part=self.part)
-        return MemorySearcher(rows, approximate=method == "hnsw", degraded=left_out > 0)
+        return MemorySearcher(rows, approximate=method == "ivf", degraded=left_out > 0)
 
     def _indexed_table(self) -> VectorTable:
         """Return a table of the same rows, with LanceDB's index where it pays and no writer is at work."""

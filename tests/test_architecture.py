@@ -19,7 +19,7 @@ ONLY_IN = {
         *("serving/app.py", "serving/replicas.py", "serving/remote_stages.py"),
     },
     "lancedb": {"storage/vectors.py"},
-    "faiss": {"storage/search.py"},
+    "faiss": {"storage/search.py", "storage/approximate.py"},
     # The decoder, and the renderer of the demo city.
     "PIL": {"models/image.py", "models/exif.py"}
     | {f"pipelines/{path.name}" for path in (ROOT / "pipelines").glob("*city*.py")},

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from storage.errors import CardMismatch, StoreError, StoreNotFound
 from storage.index_part import IndexPart, VersionNotHeld, merge
-from storage.search import Part
+from storage.search import Method, Part
 from storage.store import Store
+from storage.view import View
 from tests.store_samples import descriptor_of, make_card, make_rows, make_store
 
 IDS = [f"photo-{number:03d}" for number in range(120)]
@@ -52,6 +54,25 @@ def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
     for i, hits in enumerate(expected):
         ids = [hit.record.image_id for hit in merge([answers[i] for answers in found], k=10).hits]
         assert ids == [hit.record.image_id for hit in hits], f"query {i}"
+
+
+def test_part_beyond_exact_rows_searches_approximately(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "s", IDS)
+    asked: list[str] = []
+    search = View.search
+
+    def noted(view: View, *args: Any, method: Method, **options: Any) -> Any:
+        asked.append(method)
+        return search(view, *args, method=method, **options)
+
+    monkeypatch.setattr(View, "search", noted)
+    for limit, parts in ((len(IDS), 1), (len(IDS) - 1, 1), (len(IDS) // 2 + 1, 2)):
+        monkeypatch.setattr("storage.index_part.EXACT_ROWS", limit)
+        piece = IndexPart(store.uri, part=Part(0, parts))
+        assert piece.search(QUERIES[:2], k=5)[0].hits
+    assert asked == ["exact", "ivf", "exact"]
 
 
 def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path) -> None:

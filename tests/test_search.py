@@ -62,7 +62,7 @@ def test_search_exact_agrees_with_numpy(big: tuple[Store, pa.Table], seed: int, 
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-@pytest.mark.parametrize("method", ["hnsw", "lance"])
+@pytest.mark.parametrize("method", ["ivf", "lance"])
 def test_search_approximate_reaches_its_stated_recall(
     big: tuple[Store, pa.Table], method: Method, indexed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +88,7 @@ def test_search_approximate_reaches_its_stated_recall(
         assert newest.count == ROWS
 
 
-@pytest.mark.parametrize("method", ["exact", "hnsw", "lance"])
+@pytest.mark.parametrize("method", ["exact", "ivf", "lance"])
 def test_search_finds_each_row_by_its_own_descriptor(big: tuple[Store, pa.Table], method: Method) -> None:
     store, _ = big
     asked = IDS[::97]
@@ -137,7 +137,7 @@ def test_searcher_without_rows_answers_with_nothing(approximate: bool) -> None:
 
 def test_index_searcher_without_rows_answers_with_nothing(tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    for method in ("exact", "hnsw", "lance"):
+    for method in ("exact", "ivf", "lance"):
         assert store.search(seeded_queries(0, 2, 16), k=3, method=method) == [[], []]  # type: ignore[arg-type]
 
 
@@ -145,7 +145,7 @@ def test_search_without_queries_returns_no_answers(big: tuple[Store, pa.Table]) 
     assert big[0].search(np.empty((0, DIM), np.float32), k=3) == []
 
 
-@pytest.mark.parametrize("method", ["exact", "hnsw", "lance"])
+@pytest.mark.parametrize("method", ["exact", "ivf", "lance"])
 def test_search_bad_descriptor_raises(big: tuple[Store, pa.Table], method: Method) -> None:
     good = seeded_queries(0, 2)
     nan = good.copy()

@@ -23,14 +23,14 @@ def test_flags_not_given_leave_the_defaults() -> None:
 
 def test_flags_become_settings() -> None:
     given = flags(
-        *("--topology", "split", "--shards", "4", "--method", "hnsw", "--memory-gib", "0.5"),
+        *("--topology", "split", "--shards", "4", "--method", "ivf", "--memory-gib", "0.5"),
         *("--refresh-s", "1.5", "--cache-mib", "64", "--max-batch", "16", "--max-queue", "9"),
         *("--max-in-flight", "7", "--max-candidates", "50", "--request-timeout-s", "12"),
         *("--receive-timeout-s", "2", "--max-body-mib", "3", "--threads", "2", "--tiles", ""),
         *("--matching", "fast", "--stop-early", "--rerank-budget-ms", "12.5"),
         *("--extractor-replicas", "2..6", "--searcher-replicas", "3", "--extractor-gpus", "0.5"),
     )
-    assert (given.topology, given.shards, given.method, given.memory_gib) == ("split", 4, "hnsw", 0.5)
+    assert (given.topology, given.shards, given.method, given.memory_gib) == ("split", 4, "ivf", 0.5)
     assert (given.refresh_s, given.cache_mib, given.max_batch, given.max_queue) == (1.5, 64, 16, 9)
     assert (given.max_in_flight, given.max_candidates, given.request_timeout_s) == (7, 50, 12.0)
     assert (given.receive_timeout_s, given.max_body_bytes, given.threads, given.tiles) == (
