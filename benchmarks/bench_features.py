@@ -21,13 +21,13 @@ import statistics
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from isal.isal_zlib import crc32
 
 from models.image import decode_image
 from models.photo_file import read_bytes
@@ -192,7 +192,7 @@ def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40
 
     def checked(some: list[ImageRecord]) -> None:
         for row in whole[: len(some)]:
-            zlib.crc32(row)
+            crc32(row)
 
     def fetched(some: list[ImageRecord]) -> None:
         assert reader.fetch_encoded(some)[1].all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
 
 from storage.card import Card
 from storage.durable import fault_point, flush, local_folder, name_full_disk
@@ -39,6 +39,8 @@ _THREADS = min(8, os.cpu_count() or 1)
 _THREAD_BYTES = 2 << 20  # less than this is not worth a thread
 _FILES_AT_ONCE = 64
 _CHUNK_BYTES = 1 << 22
+_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux
+_NOT_NOW = "the row is not in memory"
 
 
 def shard_path(folder: Path, shard: str) -> Path:
@@ -51,7 +53,7 @@ def file_crc32(path: Path) -> str:
     crc = 0
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
-            crc = zlib.crc32(chunk, crc)
+            crc = crc32(chunk, crc)
     return f"{crc:08x}"
 
 
@@ -229,21 +231,26 @@ class FeatureReader:
     ) -> list[tuple[int, str | None]]:
         """Read some records into their rows; return each with why it is unusable or None.
 
-        Each file is opened once, and the disk hears of all rows before the first is waited for.
+        Each file is opened once. What the system has in memory is read at once; of all else the disk hears
+        before the first row is waited for.
         """
         outcomes: list[tuple[int, str | None]] = []
         files: dict[str, int] = {}
-        found: list[tuple[int, _Place]] = []
+        awaited: list[tuple[int, _Place]] = []
         try:
             for i in some:
                 record = records[i]
                 place = self._find(record.shard, record.row, rows[i].nbytes, files)
                 if isinstance(place, str):
                     outcomes.append((i, place))
+                    continue
+                outcome = _read_row(place, records[i].image_id, rows[i], _NO_WAIT)
+                if outcome != _NOT_NOW:
+                    outcomes.append((i, outcome))
                 else:
                     os.posix_fadvise(place.fd, place.key_at, place.length, os.POSIX_FADV_WILLNEED)
-                    found.append((i, place))
-            outcomes += [(i, _read_row(place, records[i].image_id, rows[i])) for i, place in found]
+                    awaited.append((i, place))
+            outcomes += [(i, _read_row(place, records[i].image_id, rows[i])) for i, place in awaited]
         finally:
             for fd in files.values():
                 os.close(fd)
@@ -324,24 +331,25 @@ class _Place(NamedTuple):
     length: int
 
 
-def _read_row(place: _Place, image_id: str, out: np.ndarray) -> str | None:
-    """Read a row into `out`; return None or why it is unusable."""
+def _read_row(place: _Place, image_id: str, out: np.ndarray, flags: int = 0) -> str | None:
+    """Read a row into `out`; return None or why it is unusable, `_NOT_NOW` where `flags` forbid to wait."""
     target = memoryview(out.data).cast("B")
     headers = bytearray(place.length - target.nbytes)
     try:
-        if os.preadv(place.fd, [headers, target], place.key_at) != place.length:
-            return "the shard is cut short"
+        if os.preadv(place.fd, [headers, target], place.key_at, flags) != place.length:
+            return _NOT_NOW if flags else "the shard is cut short"
         before_value = place.value_at - place.key_at
         size, key_crc = _page_header(headers)
         key = headers[before_value - size : before_value]
         value_size, value_crc = _page_header(headers[before_value:])
     except (OSError, ValueError, OverflowError) as error:
-        return f"the row cannot be read ({error})"
-    if zlib.crc32(key) != key_crc or value_size != target.nbytes:
+        # Some file systems cannot tell what is in memory (EOPNOTSUPP).
+        return _NOT_NOW if flags and isinstance(error, OSError) else f"the row cannot be read ({error})"
+    if crc32(key) != key_crc or value_size != target.nbytes:
         return "the page holding the key fails its checksum"
     if key[4:] != image_id.encode():
         return "the row belongs to another image"
-    return None if zlib.crc32(target) == value_crc else "the page fails its checksum"
+    return None if crc32(target) == value_crc else "the page fails its checksum"
 
 
 def _page_header(data: bytearray) -> tuple[int, int]:

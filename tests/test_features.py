@@ -6,6 +6,7 @@ import errno
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -170,6 +171,31 @@ def test_fetch_on_many_threads_returns_the_same(tmp_path: Path, monkeypatch: pyt
     features, ok = FeatureReader(tmp_path, make_card()).fetch(records[::-1])
     assert features.tobytes() == expected.tobytes()
     assert ok.tolist() == expected_ok.tolist() == [False] + [True] * 18
+
+
+@pytest.mark.parametrize("answer", ["nothing", "half", BlockingIOError(), OSError(95, "not supported")])
+def test_fetch_rows_not_in_memory_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str | OSError
+) -> None:
+    records = written(tmp_path, [f"id{i}" for i in range(6)])[::-2]
+    reader = FeatureReader(tmp_path, make_card())
+    expected, ok = reader.fetch(records)
+    assert ok.all()
+    read, refused = os.preadv, []
+
+    def preadv(fd: int, buffers: list[Any], offset: int, flags: int = 0) -> int:
+        if not flags:
+            return read(fd, buffers, offset)
+        refused.append(offset)
+        if isinstance(answer, OSError):
+            raise answer
+        return 0 if answer == "nothing" else read(fd, buffers, offset) // 2
+
+    monkeypatch.setattr("os.preadv", preadv)
+    features, ok = reader.fetch(records)
+    assert ok.all()
+    assert len(refused) == 3
+    assert np.array_equal(features, expected)
 
 
 def test_fetch_leaves_no_file_open(tmp_path: Path) -> None:
