@@ -7,6 +7,7 @@ leaves out squeeze-and-excitation and swish.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.adapters import conv_adapters, up_head
+from models.folding import fold_batch_norm
 from models.selavpr import generalized_mean
 from storage.card import Preprocessing
 
@@ -56,6 +58,8 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
         self.requires_grad_(False)
+        self._folded: list[Any] = []  # a list, lest torch takes it for weights
+        self.backbone.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
         self.adapters, self.local_head = None, None
         self.gem_p: nn.Parameter | None = None
         # With 196 coarse features a plain count is noisy: similar cells alone tell places apart.
@@ -109,6 +113,18 @@ class EfficientNetLite0(nn.Module):
         self.backbone.eval()
         return self
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._folded.clear()  # the network moves to another device or layout
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _network(self) -> Any:
+        """Return the frozen network; without gradients one whose convolutions normalise, for speed."""
+        if torch.is_grad_enabled():
+            return self.backbone
+        if not self._folded:
+            self._folded.append(fold_batch_norm(self.backbone))
+        return self._folded[0]
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of local features for an input size.
 
@@ -146,14 +162,14 @@ class EfficientNetLite0(nn.Module):
     def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map local features come from (B, 112, h/16, w/16) and the last (B, 1280, h/32, w/32)."""
         # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
-        net = self.backbone
+        net = self._network()
         maps = net.bn1(net.conv_stem(images))
         local = maps
         for index in range(len(net.blocks)):
-            maps = self._recomputed(self._stage, index, maps)
+            maps = self._recomputed(partial(self._stage, net), index, maps)
             if index == _LOCAL_STAGE:
                 local = maps
-        return local, self._recomputed(self._last, 0, maps)
+        return local, self._recomputed(partial(self._last, net), 0, maps)
 
     def _recomputed(self, part: Callable[[int, Tensor], Tensor], index: int, maps: Tensor) -> Tensor:
         if not (self.activation_checkpointing and maps.requires_grad and torch.is_grad_enabled()):
@@ -162,14 +178,15 @@ class EfficientNetLite0(nn.Module):
         again: Tensor = checkpoint(part, index, maps, use_reentrant=False, preserve_rng_state=False)
         return again
 
-    def _stage(self, index: int, maps: Tensor) -> Tensor:
-        maps = self.backbone.blocks[index](maps)
+    def _stage(self, net: Any, index: int, maps: Tensor) -> Tensor:
+        maps = net.blocks[index](maps)
         if self.adapters is not None and str(index) in self.adapters:
             maps = self.adapters[str(index)](maps)
         return maps
 
-    def _last(self, _: int, maps: Tensor) -> Tensor:
-        return self.backbone.bn2(self.backbone.conv_head(maps))  # type: ignore[no-any-return]
+    @staticmethod
+    def _last(net: Any, _: int, maps: Tensor) -> Tensor:
+        return net.bn2(net.conv_head(maps))  # type: ignore[no-any-return]
 
     def _pooled(self, last: Tensor) -> Tensor:
         cells = last.float().flatten(2).transpose(1, 2)

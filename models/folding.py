@@ -1,0 +1,45 @@
+"""Batch normalisation folded into the convolutions before it, for networks that only look.
+
+In evaluation it is a fixed scale and shift of each channel, which the convolution's weights and bias can
+carry (Jacob et al., CVPR 2018, section 3.2). The outputs change by rounding alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from timm.models import EfficientNet
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+__all__ = ["fold_batch_norm"]
+
+# Convolutions and what normalises them, by kind of module.
+_PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
+    EfficientNet: (("conv_stem", "bn1"), ("conv_head", "bn2")),
+    DepthwiseSeparableConv: (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    InvertedResidual: (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+}
+
+
+def fold_batch_norm(network: nn.Module) -> Any:
+    """Return a copy of timm's EfficientNet, in evaluation mode, whose convolutions normalise.
+
+    Activations stay where they were. The copy is for inference: it has no statistics to train.
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in list(folded.modules()):
+        for conv_name, norm_name in _PAIRS.get(type(module), ()):
+            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            setattr(module, norm_name, norm.act)
+    left = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    if left:
+        raise TypeError(
+            f"no convolution is known before {', '.join(left)}: add its kind of block to the pairs"
+        )
+    return folded
