@@ -259,35 +259,13 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    import numpy as np
+    from pipelines.embed import embed
 
-    from models.image import ImageRejected, decode_image
-    from models.photo_file import read_bytes
-    from models.weights import load_extractor
-
-    extractor = load_extractor(args.model, image_size=args.image_size)
-    names, descriptors, features, rejected = [], [], [], []
-    for path in args.image:
-        try:
-            descriptor, feature = extractor.extract([decode_image(read_bytes(path)).pixels])
-        except ImageRejected as error:
-            rejected.append({"image": path, "reason": error.reason, "message": str(error)})
-            continue
-        names.append(path)
-        descriptors.append(descriptor[0])
-        features.append(feature[0])
-    if names:
-        with open(args.out, "wb") as file:
-            np.savez(
-                file,
-                names=np.array(names),
-                descriptors=np.stack(descriptors),
-                features=np.stack(features),
-            )
+    embedded, rejected = embed(args.image, args.out, model=args.model, image_size=args.image_size)
     if args.json:
-        print_json({"out": args.out if names else None, "images": len(names), "rejected": rejected})
+        print_json({"out": args.out if embedded else None, "images": embedded, "rejected": rejected})
     else:
-        print(f"{len(names)} images embedded" + (f" into {args.out}" if names else "; nothing written"))
+        print(f"{embedded} images embedded" + (f" into {args.out}" if embedded else "; nothing written"))
         for row in rejected:
             print(f"  rejected {row['image']}: {row['reason']} ({row['message']})")
     return _code_for_rejected(len(rejected), len(args.image), args.max_rejected)

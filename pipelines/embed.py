@@ -1,0 +1,54 @@
+"""Write descriptors and local features of images to a file for other programs.
+
+placeray embed photo.jpg --model efficientnet-lite0 --out photo.npz
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.image import ImageRejected, decode_image
+from models.photo_file import read_bytes
+from models.weights import load_extractor
+
+__all__ = ["embed"]
+
+
+def embed(
+    images: Sequence[str], out: str, *, model: str, image_size: tuple[int, int] | None = None
+) -> tuple[int, list[dict[str, str]]]:
+    """Embed images one by one; those that cannot be used are left out.
+
+    Args:
+        images: Paths.
+        out: `.npz` file; arrays `names` (N,) str, `descriptors` (N, D) float32, unit L2 norm, and `features`
+            (N, H, W, C) float32, unit L2 norm per cell. Not written when no image could be used.
+        model: Name or weights file.
+        image_size: Height and width of the network's input; by default the model's.
+
+    Returns:
+        N, and path, reason and message of each image that was left out.
+
+    Raises:
+        BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+        ModelFault: the model gave numbers that are not finite.
+    """
+    extractor = load_extractor(model, image_size=image_size)
+    names, descriptors, features, rejected = [], [], [], []
+    for path in images:
+        try:
+            descriptor, feature = extractor.extract([decode_image(read_bytes(path)).pixels])
+        except ImageRejected as error:
+            rejected.append({"image": path, "reason": error.reason, "message": str(error)})
+            continue
+        names.append(path)
+        descriptors.append(descriptor[0])
+        features.append(feature[0])
+    if names:
+        with open(out, "wb") as file:
+            np.savez(
+                file, names=np.array(names), descriptors=np.stack(descriptors), features=np.stack(features)
+            )
+    return len(names), rejected
