@@ -179,7 +179,7 @@ def feed() -> dict[str, Any]:
     """How many cores feed one accelerator."""
     found = []
     with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
-        photos = make_photos(Path(scratch) / "photos", 3000, PHOTO)
+        photos = make_photos(Path(scratch) / "photos", 2000, PHOTO)
         for shape, features in (
             ("default", "float16"),
             ("large", "float16"),

@@ -12,10 +12,10 @@ _WIDTH, _LANE, _LEFT = 1000, 18, 120
 
 
 def busy_seconds(spans: list[dict[str, Any]]) -> dict[str, float]:
-    """Return for each stage the seconds that its processes worked, added up."""
+    """Return for each stage the seconds of processor time that its processes took, added up."""
     busy: dict[str, float] = defaultdict(float)
     for span in spans:
-        busy[span["stage"]] += span["end_s"] - span["begin_s"]
+        busy[span["stage"]] += span["cpu_s"]
     return {stage: busy[stage] for stage in _STAGES}
 
 

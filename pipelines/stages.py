@@ -55,9 +55,10 @@ def span(trace: str | None, stage: str, rows: int) -> Iterator[dict[str, Any]]:
     is opened to append and gets each line in one write, so that lines of several workers do not mix.
     """
     line: dict[str, Any] = {"stage": stage, "pid": os.getpid(), "begin_s": time.time(), "rows": rows}
+    worked = time.process_time()
     yield line
     if trace:
-        line["end_s"] = time.time()
+        line |= {"end_s": time.time(), "cpu_s": time.process_time() - worked}
         with open(trace, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -1,0 +1,161 @@
+"""Extraction: placeray's extractor against the plain float32 module, part by part, and the floor.
+
+    python -m benchmarks.bench_extract
+    python -m benchmarks.bench_extract --models conv vits --rounds 3
+
+Plain is what a first version would do: Pillow decodes and resizes the photo, and the module runs as it was
+trained, in torch's default memory layout. Both take turns in one process on the same photos, in batches of
+eight, with as many threads. ViT shapes have random weights: their speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.bench_index import cpu_name
+from benchmarks.bench_pipeline import PHOTO, make_photos
+from models.backbone import Architecture
+from models.extractor import Extractor, make_card
+from models.image import decode_image
+from models.preprocess import prepare
+from models.selavpr import SelaVPR
+from models.weights import load_extractor
+
+RESULTS = Path(__file__).parent / "results" / "extract.json"
+BATCH, SIDE = 8, 224
+ROUNDS = {"conv": 12, "vits": 5, "vitl": 1}
+
+
+def make_extractor(name: str) -> Extractor:
+    if name == "conv":
+        return load_extractor("efficientnet-lite0", device="cpu")
+    torch.manual_seed(0)
+    network = SelaVPR(Architecture.of_size(name[-1]), local_head=True)
+    return Extractor(network, make_card(network, weights_sha256="0" * 64), device="cpu")
+
+
+def alternate(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each, taken in turns after one run of each unmeasured."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for at in range(rounds + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            if at:
+                spent[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    """Compare one model, with one thread and with all, in this process."""
+    extractor = make_extractor(name)
+    plain = copy.deepcopy(extractor.network).to(memory_format=torch.contiguous_format)
+    pre = extractor.card.preprocessing
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [
+            path.read_bytes()
+            for path in sorted(make_photos(Path(scratch) / "p", 64, PHOTO).iterdir())[:BATCH]
+        ]
+    prepared = np.stack([prepare(decode_image(data).pixels, pre) for data in files])
+
+    def plain_prepare() -> torch.Tensor:
+        photos = [
+            Image.open(io.BytesIO(data)).convert("RGB").resize((pre.width, pre.height), 2) for data in files
+        ]
+        return torch.stack([torch.from_numpy(np.array(photo)).permute(2, 0, 1) for photo in photos])
+
+    mean, std = torch.tensor(pre.mean).view(3, 1, 1), torch.tensor(pre.std).view(3, 1, 1)
+    tensors = plain_prepare().contiguous()
+
+    def plain_forward() -> Any:
+        # Gradients are off as anybody would have it; what the module does without them is ours, so not here.
+        for weights in plain.parameters():
+            weights.requires_grad_(False)
+        return plain((tensors / 255 - mean) / std)
+
+    found: dict[str, Any] = {"photo": PHOTO, "batch": BATCH, "rounds": rounds}
+    parts = {
+        "plain": plain_prepare,
+        "placeray": lambda: [prepare(decode_image(data).pixels, pre) for data in files],
+    }
+    found["decode_and_resize_ms"] = {k: round(1e3 * v / BATCH, 2) for k, v in alternate(parts, 8).items()}
+    with FlopCounterMode(display=False) as counter:
+        plain_forward()
+    found["gflop_image"] = round(counter.get_total_flops() / BATCH / 1e9, 2)
+    theirs, ours = plain_forward()[0].detach().numpy(), extractor.extract_prepared(prepared)[0]
+    if pre.resize == "pil_bilinear":  # else the two resize differently
+        found["largest_difference"] = float(np.abs(theirs - ours).max())
+    for threads in (1, os.cpu_count() or 1):
+        torch.set_num_threads(threads)
+        rate = product_rate()
+        times = alternate(
+            {"plain": plain_forward, "placeray": lambda: extractor.extract_prepared(prepared)}, rounds
+        )
+        found[f"{threads} threads"] = {
+            **{f"{way}_ms": round(1e3 * seconds / BATCH, 2) for way, seconds in times.items()},
+            "times_faster": round(times["plain"] / times["placeray"], 2),
+            "product_gflops": round(rate, 1),
+            "floor_ms": round(1e3 * found["gflop_image"] / rate, 2),
+        }
+    return found
+
+
+def product_rate() -> float:
+    """Return GFLOP/s of a float32 matrix product, best of ten."""
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    best = min(alternate({"": lambda: left @ right}, 1)[""] for _ in range(10))
+    return 2 * 1024**3 / best / 1e9
+
+
+def main() -> None:
+    """Measure each model in a process of its own and put it into the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=list(ROUNDS), default=list(ROUNDS))
+    parser.add_argument("--rounds", type=int, help="default: 12 for conv, 5 for vits, 1 for vitl")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(args.models[0], args.rounds)))
+        return
+    results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"models": {}}
+    results |= {
+        "command": "python -m benchmarks.bench_extract",
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "bf16": torch.cpu._is_avx512_bf16_supported(),
+        },
+        "accelerator": "not measured yet",
+    }
+    for name in args.models:
+        command = [sys.executable, "-m", "benchmarks.bench_extract", "--child", "--models", name]
+        command += ["--rounds", str(args.rounds or ROUNDS[name])]
+        quiet = os.environ | {"OMP_WAIT_POLICY": "passive"}  # as placeray's own processes
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=quiet).stdout
+        results["models"][name] = json.loads(out.splitlines()[-1])
+        print(name, json.dumps(results["models"][name], indent=1), flush=True)
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
