@@ -54,6 +54,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_TURNED = (5, 6, 7, 8)  # by a quarter: width and height change places
+
 
 class ImageRejected(Exception):
     """These bytes do not become an image.
@@ -78,8 +80,8 @@ class DecodedImage:
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB.
-        width: W, upright.
-        height: H, upright.
+        width: Of the photo, upright: W, unless the decoder was allowed to shrink it.
+        height: Of the photo, upright: H, unless the decoder was allowed to shrink it.
         lat: Latitude in degrees from EXIF, or None.
         lon: Longitude in degrees from EXIF, or None.
         heading_deg: Compass direction of view in degrees from EXIF, 0 up to 360, or None.
@@ -97,13 +99,22 @@ class DecodedImage:
     animated: bool
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> DecodedImage:
+def decode_image(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    least_side_px: int | None = None,
+) -> DecodedImage:
     """Decode a JPEG, PNG or WebP file to upright RGB.
 
     Args:
         data: The encoded file.
         max_pixels: Largest width times height, checked before any pixel is decoded.
         max_bytes: Largest encoded size.
+        least_side_px: Where the photo is to be resized to this anyway, a JPEG may be decoded to a half, a
+            quarter or an eighth of its size, as long as both sides stay as long as this. Faster, and nearly
+            the same: see `benchmarks/README.md`. None decodes every pixel.
 
     Raises:
         ImageRejected: the bytes are no decodable image within the limits; `reason` says why.
@@ -117,7 +128,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = 
     kind = _allowed_kind(data)
     with _quiet_pillow():
         try:
-            return _decode(data, kind, max_pixels)
+            return _decode(data, kind, max_pixels, least_side_px)
         except ImageRejected:
             raise
         except Image.DecompressionBombError as error:
@@ -165,7 +176,7 @@ def encode_thumbnail(data: bytes, *, max_side_px: int) -> tuple[bytes, int, int]
     return buffer.getvalue(), image.width, image.height
 
 
-def _decode(data: bytes, kind: str, max_pixels: int) -> DecodedImage:
+def _decode(data: bytes, kind: str, max_pixels: int, least_side_px: int | None) -> DecodedImage:
     if kind == "WEBP":  # opening it allocates the canvas, so its size is read first
         canvas = webp_size(data)
         if canvas is None:
@@ -174,17 +185,22 @@ def _decode(data: bytes, kind: str, max_pixels: int) -> DecodedImage:
     if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise ImageRejected("corrupt", "the JPEG file has too many scans: save it anew from an image editor")
     with Image.open(_CountedReads(data), formats=(kind,)) as image:
-        _check_size(*image.size, max_pixels)
+        size = image.size
+        _check_size(*size, max_pixels)
+        if least_side_px is not None:
+            image.draft(None, (least_side_px, least_side_px))
         # A JPEG of several pictures (MPO) holds previews or a stereo partner, no animation.
         animated = kind != "JPEG" and bool(getattr(image, "is_animated", False))
         image.load()
         orientation, facts = read_orientation(image), read_facts(image)
         pixels = _to_rgb(image, orientation)
-    return _decoded(pixels, facts, animated)
+    return _decoded(pixels, size[::-1] if orientation in _TURNED else size, facts, animated)
 
 
-def _decoded(pixels: NDArray[np.uint8], facts: PhotoFacts, animated: bool) -> DecodedImage:
-    height, width = pixels.shape[:2]
+def _decoded(
+    pixels: NDArray[np.uint8], size: tuple[int, int], facts: PhotoFacts, animated: bool
+) -> DecodedImage:
+    width, height = size
     return DecodedImage(
         pixels=pixels,
         width=width,

@@ -108,6 +108,7 @@ def _index(args: argparse.Namespace) -> int:
             commit_every=args.commit_every,
             rejected_file=args.rejected,
             trace=args.trace,
+            scaled_decode=args.scaled_decode,
             progress=line.update,
         )
     if args.json:

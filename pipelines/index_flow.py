@@ -41,6 +41,7 @@ class Plan:
         shard_rows: Images in one file of local features.
         commit_every: Images between two commits.
         trace: File that gets one JSON line for each batch of each stage, or None.
+        scaled_decode: Whether JPEGs may be decoded smaller where the network's input is smaller still.
     """
 
     extractors: int
@@ -51,6 +52,7 @@ class Plan:
     shard_rows: int
     commit_every: int
     trace: str | None
+    scaled_decode: bool = False
 
 
 def make_plan(
@@ -63,6 +65,7 @@ def make_plan(
     batch_size: int = 32,
     commit_every: int = 1024,
     trace: str | Path | None = None,
+    scaled_decode: bool = False,
 ) -> Plan:
     """Share out the cluster that `ray` is connected to; arguments as of `pipelines.index.index`."""
     cluster = ray.cluster_resources()
@@ -84,6 +87,7 @@ def make_plan(
         shard_rows=min(commit_every, max(1, SHARD_BYTES // image_bytes), max(32, images // 8)),
         commit_every=commit_every,
         trace=str(Path(trace).resolve()) if trace else None,
+        scaled_decode=scaled_decode,
     )
 
 
@@ -116,7 +120,13 @@ def written_rows(
     options = {"card": store.card.to_json(), "trace": plan.trace}
     rows = (
         ray.data.from_arrow(blocks)
-        .map_batches(decode, batch_format="pyarrow", batch_size=None, num_cpus=DECODE_CPUS, fn_kwargs=options)
+        .map_batches(
+            decode,
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=DECODE_CPUS,
+            fn_kwargs={"scaled": plan.scaled_decode, **options},
+        )
         .map_batches(
             extract,
             batch_format="pyarrow",

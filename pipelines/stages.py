@@ -63,13 +63,14 @@ def span(trace: str | None, stage: str, rows: int) -> Iterator[dict[str, Any]]:
             file.write(json.dumps(line) + "\n")
 
 
-def decode(batch: pa.Table, *, card: str, trace: str | None = None) -> pa.Table:
+def decode(batch: pa.Table, *, card: str, trace: str | None = None, scaled: bool = False) -> pa.Table:
     """Read, hash, decode and resize the images of a batch.
 
     Args:
         batch: Listed rows with stored_sha256, stored_uri and amend.
         card: The model's card as JSON.
         trace: See `span`.
+        scaled: Let JPEGs be decoded smaller where the network's input is smaller still.
 
     Returns:
         Rows with sha256, width, height and pixels: the network's input as bytes, null where the image is
@@ -77,13 +78,13 @@ def decode(batch: pa.Table, *, card: str, trace: str | None = None) -> pa.Table:
     """
     made_by = Card.from_json(card)
     with span(trace, "decode", batch.num_rows) as line:
-        rows = [_decode_row(row, made_by) for row in batch.to_pylist()]
+        rows = [_decode_row(row, made_by, scaled) for row in batch.to_pylist()]
         table = pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
         line["bytes"] = table.nbytes
     return table
 
 
-def _decode_row(row: dict[str, Any], card: Card) -> dict[str, Any]:
+def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]:
     row["unchanged"] = False
     if row["rejected"]:
         return row
@@ -95,7 +96,8 @@ def _decode_row(row: dict[str, Any], card: Card) -> dict[str, Any]:
             return row | {"unchanged": True}
         if not unchanged:
             _refuse_taken_id(row)
-        image = decode_image(data)
+        size = card.preprocessing
+        image = decode_image(data, least_side_px=max(size.height, size.width) if scaled else None)
         row |= {"width": image.width, "height": image.height}
         for name in ("heading_deg", "captured_at"):
             row[name] = row[name] if row[name] is not None else getattr(image, name)

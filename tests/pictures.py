@@ -28,13 +28,15 @@ def photo(seed: int, **options: object) -> bytes:
     return encode(draw(seed), "JPEG", quality=92, **options)
 
 
-def write_photos(folder: Path, count: int, *, first: int = 0, step_m: float = 10.0) -> list[Path]:
+def write_photos(
+    folder: Path, count: int, *, first: int = 0, step_m: float = 10.0, size: tuple[int, int] = (96, 72)
+) -> list[Path]:
     """Write photos whose names carry positions, `step_m` metres apart."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i in range(first, first + count):
         path = folder / f"@{500000 + i * step_m:.2f}@4000000.00@33@T@@@photo{i:05d}@@@@@@@@.jpg"
-        path.write_bytes(photo(i))
+        path.write_bytes(encode(draw(i, size=size), quality=92))
         paths.append(path)
     return paths
 

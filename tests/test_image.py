@@ -403,6 +403,27 @@ def test_rejected_copied_between_processes_keeps_reason() -> None:
     assert (error.reason, str(error)) == ("corrupt", "broken: try another")
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("side", "scale"), [(60, 8), (61, 4), (224, 2), (241, 1), (480, 1), (9000, 1)])
+def test_decode_scaled_jpeg_keeps_both_sides_long_enough(side: int, scale: int, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(scene(640, 480), "JPEG", quality=92, exif=exif.tobytes())
+    whole, shrunk = decode_image(data), decode_image(data, least_side_px=side)
+    upright = (480, 640) if orientation == 1 else (640, 480)
+    assert whole.pixels.shape[:2] == upright
+    assert shrunk.pixels.shape[:2] == (upright[0] // scale, upright[1] // scale)
+    assert (shrunk.width, shrunk.height) == (whole.width, whole.height) == upright[::-1]
+    expected = Image.fromarray(whole.pixels).reduce(scale) if scale > 1 else Image.fromarray(whole.pixels)
+    assert difference(shrunk, expected) < 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_decode_scaled_leaves_other_formats_whole(kind: str) -> None:
+    data = encoded(scene(640, 480), kind)
+    assert np.array_equal(decode_image(data, least_side_px=64).pixels, decode_image(data).pixels)
+
+
 def test_decode_real_photos_full_size() -> None:
     for folder in sorted(photo_set("ie_tower").iterdir()):
         for path in sorted(folder.glob("*.jpg"))[:2]:

@@ -142,7 +142,9 @@ def test_index_stages_are_separate_and_overlap(tmp_path: Path, monkeypatch: pyte
     """Decoding must not run inside the extractor, and extraction must not wait for the last decoded photo."""
     import pipelines.index_flow as job
 
-    def decode_last_after_first_extraction(batch: pa.Table, *, card: str, trace: str) -> pa.Table:
+    def decode_last_after_first_extraction(
+        batch: pa.Table, *, card: str, trace: str, scaled: bool
+    ) -> pa.Table:
         if "0039" in batch["image_id"][-1].as_py():
             deadline = time.monotonic() + 90
             while '"extract"' not in Path(trace).read_text():

@@ -57,6 +57,20 @@ def test_decode_good_image_carries_hash_size_and_pixels(card: Card, tmp_path: Pa
     assert np.frombuffer(row["pixels"], np.uint8).std() > 10
 
 
+def test_decode_scaled_gives_nearly_the_same_descriptor(card: Card, tmp_path: Path) -> None:
+    (path,) = write_photos(tmp_path, 1, size=(960, 720))
+    table = work({"image_id": "a", "uri": str(path)})
+    exact, scaled = (decode(table, card=card.to_json(), scaled=on).to_pylist()[0] for on in (False, True))
+    assert {k: v for k, v in exact.items() if k != "pixels"} == {
+        k: v for k, v in scaled.items() if k != "pixels"
+    }
+    assert (scaled["width"], scaled["height"]) == (960, 720)
+    assert exact["pixels"] != scaled["pixels"]
+    prepared = [np.frombuffer(row["pixels"], np.uint8).reshape(224, 224, 3) for row in (exact, scaled)]
+    one, other = load_extractor("efficientnet-lite0").extract_prepared(prepared)[0]
+    assert one @ other > 0.99
+
+
 def test_decode_broken_files_each_rejected_with_its_reason(card: Card, tmp_path: Path) -> None:
     expected = {}
     for name, (data, reason) in broken_files().items():
