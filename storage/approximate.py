@@ -21,8 +21,9 @@ _MARGIN = 0.002  # the measured recall is an estimate from a sample
 _TARGET_K, _ASKED = 100, 200
 _VARIANCE = 0.87  # more components read more bytes, fewer compare more again: least time at a million rows
 _SAMPLES_A_LIST = 64
-_SHARES = (1 / 64, 1 / 32, 1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2, 3 / 4, 1.0)
-_FACTORS = (4, 8, 12, 16, 24)
+_SHARES = (1 / 64, 1 / 32, *(i / 16 for i in range(1, 8)), 1 / 2, 5 / 8, 3 / 4, 1.0)
+_FACTORS = (4, 6, 8, 10, 12, 16, 20, 24)
+_BY_LIST, _MANY = 15, 3  # FAISS's number for it
 _BLOCK = 32_768
 _FEWEST = 2000  # fewer rows are all compared
 _SCATTERED = 4  # a byte read here and there costs as much as so many in a row
@@ -70,7 +71,8 @@ class ApproximateIndex:
         for start in range(0, rows, _BLOCK):
             self._coded.add(_float32(stored[start : start + _BLOCK]))
         self._refined = faiss.IndexRefine(self._coded, self._exact)
-        self._kept = (coarse, reduce, coded)  # FAISS knows them by address alone
+        self._lists = coded
+        self._kept = (coarse, reduce)  # FAISS knows them by address alone
         self._measure(stored, target)
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
@@ -89,6 +91,9 @@ class ApproximateIndex:
             k_factor=self.factor * max(k, _TARGET_K) / k,
             base_index_params=faiss.SearchParametersIVF(nprobe=probes),
         )
+        # Few queries share out their lists to the cores, many are shared out themselves. A race between two
+        # threads here costs time, not answers.
+        self._lists.implem = _BY_LIST if len(queries) < _MANY else 0
         return np.asarray(self._refined.search(queries, k, params=parameters)[1])
 
     def reconstruct(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
