@@ -49,14 +49,27 @@ def _sample_bilinear(pixels: NDArray[np.uint8], height: int, width: int) -> NDAr
     """
     upper, lower, down = _taps(pixels.shape[0], height)
     left, right, across = _taps(pixels.shape[1], width)
-    across = across[None, :, None]
+    lines = pixels.reshape(len(pixels), -1)  # three bytes a pixel, side by side
+    left, right = (np.add.outer(3 * columns, np.arange(3)).ravel() for columns in (left, right))
+    across = across.repeat(3)
 
     def row_samples(rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        at_left = pixels[rows[:, None], left].astype(np.float32)
-        return at_left + across * (pixels[rows[:, None], right] - at_left)
+        chosen = lines[rows]
+        at_left = chosen.take(left, axis=1).astype(np.float32)
+        return _between(at_left, chosen.take(right, axis=1), across)
 
     above = row_samples(upper)
-    return above + down[:, None, None] * (row_samples(lower) - above)
+    return _between(above, row_samples(lower), down[:, None]).reshape(height, width, 3)
+
+
+def _between(
+    first: NDArray[np.float32], second: NDArray[np.generic], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return first + weight * (second - first)."""
+    mixed = second - first
+    mixed *= weight
+    mixed += first
+    return mixed
 
 
 def _taps(size: int, samples: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
