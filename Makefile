@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features prove-finetune clean
+.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-extract bench-pipeline bench-search prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,19 @@ bench-features: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_features recall $(DATASETS)
 	$(BIN)/python -m benchmarks.bench_features counts
 	$(BIN)/python -m benchmarks.bench_features reading
+
+bench-extract: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_extract
+
+bench-pipeline: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_pipeline feed
+	$(BIN)/python -m benchmarks.bench_pipeline memory
+	$(BIN)/python -m benchmarks.bench_pipeline commit
+
+# ROWS: how many descriptors.
+ROWS ?= 100000
+bench-search: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_search --rows $(ROWS)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_train

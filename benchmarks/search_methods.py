@@ -131,7 +131,7 @@ def _lance(kind: str, *, most_rows: int | None = None) -> Method:
         return table
 
     def settings(table: Any) -> Iterator[tuple[str, Search]]:
-        for probes, ef, refine in ((8, 200, 2), (64, 400, 2), (64, 400, 10), (256, 400, 10)):
+        for probes, ef, refine in ((8, 200, 2), (64, 400, 2), (64, 1000, 10), (256, 1000, 10)):
 
             def search(
                 queries: np.ndarray, k: int, probes: int = probes, ef: int = ef, refine: int = refine
