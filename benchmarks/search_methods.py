@@ -139,7 +139,9 @@ def _lance(kind: str, *, most_rows: int | None = None) -> Method:
                 found = np.full((len(queries), k), -1)
                 for at, query in enumerate(queries):
                     asked = table.search(query, vector_column_name="descriptor").distance_type("cosine")
-                    asked = asked.nprobes(probes).refine_factor(refine).limit(k).select(["number", "_distance"])
+                    asked = (
+                        asked.nprobes(probes).refine_factor(refine).limit(k).select(["number", "_distance"])
+                    )
                     if "Hnsw" in kind:
                         asked = asked.ef(ef)
                     numbers = asked.to_arrow()["number"].to_numpy()
