@@ -63,7 +63,7 @@ def _sample_bilinear(pixels: NDArray[np.uint8], height: int, width: int) -> NDAr
 
 
 def _between(
-    first: NDArray[np.float32], second: NDArray[np.generic], weight: NDArray[np.float32]
+    first: NDArray[np.float32], second: NDArray[np.float32] | NDArray[np.uint8], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return first + weight * (second - first)."""
     mixed = second - first
