@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.allocator import keep_freed_memory
+from models.compiled import compiled
 from models.faults import ModelFault
 from models.preprocess import prepare
+from models.preprocess_device import prepare_on_device
+from models.transfers import Transfers, one_ahead
 from storage.card import Card, Preprocessing
 
-__all__ = ["Extractor", "ModelFault", "Network", "make_card"]
+__all__ = ["Extractor", "ModelFault", "Network", "make_card", "native_dtype"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -86,21 +90,39 @@ class Extractor:
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        compile_network: bool = False,
+        device_resize: bool | None = None,
     ) -> None:
         """Put the network on its device.
+
+        On a CPU the whole process keeps freed memory from then on: see `models.allocator`.
 
         Args:
             network: Maps (B, 3, h, w) normalised float images to descriptors and features.
             card: What the network makes.
             device: Default: the accelerator if there is one, else the CPU.
             dtype: Precision of the network's arithmetic; weights stay float32. Default: bfloat16 on an
-                accelerator, float32 on a CPU.
+                accelerator, float32 on a CPU; `native_dtype` knows which CPUs compute in bfloat16.
+            compile_network: Compile the network with torch.compile: faster on an accelerator once it is done,
+                which takes up to minutes for each of a few batch sizes and needs a C compiler.
+            device_resize: Resize the photos that `extract` is given on the device instead of as `prepare`
+                does, from which that differs by rounding. Default: on an accelerator, unless dtype is
+                float32.
         """
         self.card = card
         self.device = torch.device(device) if device is not None else _best_device()
-        self._max_batch = _CPU_BATCH if self.device.type == "cpu" else _ACCELERATOR_BATCH
-        self._dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory()
+        self._max_batch = _CPU_BATCH if on_cpu else _ACCELERATOR_BATCH
+        self._dtype = dtype or (torch.float32 if on_cpu else torch.bfloat16)
+        exact = on_cpu or self._dtype == torch.float32
+        self._device_resize = not exact if device_resize is None else device_resize
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self._forward: Callable[[Tensor], Any] = self.network
+        if compile_network:
+            self._forward = compiled(self.network, max_batch=self._max_batch)
+        self._transfers = Transfers(self.device)
         pre = card.preprocessing
         self._mean = torch.tensor(pre.mean, device=self.device).mul(255).view(1, 3, 1, 1)
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
@@ -118,11 +140,9 @@ class Extractor:
         Raises:
             ValueError: an image is not (H, W, 3) uint8.
             ModelFault: the network's output cannot be compared.
+            CannotCompile: compiling was asked for and is not possible here.
         """
-        pre = self.card.preprocessing
-        step = self._max_batch
-        batches = (images[start : start + step] for start in range(0, len(images), step))
-        return self._joined([self._run([prepare(image, pre) for image in batch]) for batch in batches])
+        return self._run(images, self._resized if self._device_resize else self._prepared)
 
     def extract_prepared(
         self,
@@ -148,34 +168,64 @@ class Extractor:
                     f"prepared image has shape {image.shape} and dtype {image.dtype}, the card asks for "
                     f"{(pre.height, pre.width, 3)} {np.dtype(dtype)}: use models.preprocess.prepare with it"
                 )
-        images, step = list(batch), self._max_batch
-        return self._joined([self._run(images[at : at + step]) for at in range(0, len(images), step)])
+        return self._run(list(batch), self._transfers.upload)
 
-    @torch.inference_mode()
-    def _run(self, prepared: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
-        pixels = torch.from_numpy(np.stack(prepared)).to(self.device).permute(0, 3, 1, 2)
-        images = ((pixels.float() - self._mean) / self._scale).contiguous(memory_format=torch.channels_last)
-        mixed = self._dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self._dtype if mixed else None, enabled=mixed):
-            descriptors, features = self.network(images)
-        descriptors, features = descriptors.float(), features.float()
-        norms = descriptors.norm(dim=1, keepdim=True)
-        usable = torch.isfinite(norms).all() & (norms > 0).all() & torch.isfinite(features).all()
-        if not bool(usable):
-            raise ModelFault(
-                f"{self.card.model} gave descriptors or features that are not finite: load other weights, "
-                "or extract in float32"
-            )
-        return (descriptors / norms).cpu(), features.cpu()
+    def _prepared(self, photos: Sequence[NDArray[np.uint8]]) -> Tensor:
+        return self._transfers.upload([prepare(photo, self.card.preprocessing) for photo in photos])
 
-    def _joined(self, parts: list[tuple[Tensor, Tensor]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        card = self.card
+    def _resized(self, photos: Sequence[NDArray[np.uint8]]) -> Tensor:
+        pre, upload = self.card.preprocessing, self._transfers.upload
+        return torch.cat([prepare_on_device(photo, pre, upload=upload) for photo in photos])
+
+    def _run(
+        self, images: Sequence[Any], load: Callable[[Sequence[Any]], Tensor]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute images in bounded batches, which `load` brings to the device as (B, h, w, 3)."""
+        step, card = self._max_batch, self.card
+
+        def started() -> Iterator[Callable[[], tuple[Tensor, ...]]]:
+            for at in range(0, len(images), step):
+                yield self._start(images[at : at + step], load)
+
+        parts = []
+        for descriptors, features, usable in one_ahead(started()):
+            if not bool(usable):
+                raise ModelFault(
+                    f"{card.model} gave descriptors or features that are not finite: load other weights, "
+                    "or extract in float32"
+                )
+            parts.append((descriptors.numpy(), features.numpy()))
         if not parts:
             shape = (0, card.grid_height, card.grid_width, card.feature_dim)
             return np.zeros((0, card.descriptor_dim), np.float32), np.zeros(shape, np.float32)
-        descriptors = np.concatenate([part[0].numpy() for part in parts])
-        features = np.concatenate([part[1].numpy() for part in parts])
-        return descriptors, np.ascontiguousarray(features)
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    @torch.inference_mode()
+    def _start(
+        self, images: Sequence[Any], load: Callable[[Sequence[Any]], Tensor]
+    ) -> Callable[[], tuple[Tensor, ...]]:
+        """Queue a batch; the returned function waits for descriptors, features and if they are usable."""
+        pixels = load(images).permute(0, 3, 1, 2)
+        inputs = ((pixels.float() - self._mean) / self._scale).contiguous(memory_format=torch.channels_last)
+        mixed = self._dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self._dtype if mixed else None, enabled=mixed):
+            descriptors, features = self._forward(inputs)
+        descriptors, features = descriptors.float(), features.float().contiguous()
+        norms = descriptors.norm(dim=1, keepdim=True)
+        usable = torch.isfinite(norms).all() & (norms > 0).all() & torch.isfinite(features).all()
+        return self._transfers.download(descriptors / norms, features, usable)
+
+
+def native_dtype(device: torch.device | str) -> torch.dtype:
+    """Return the type a device multiplies fastest in: bfloat16, or float32 where it has no units for that.
+
+    On a CPU that is bfloat16 with AMX or AVX-512's bf16 instructions; elsewhere torch would only imitate it,
+    several times slower than float32.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.bfloat16
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def _best_device() -> torch.device:

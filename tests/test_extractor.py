@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models import extractor as extractor_module
 from models.backbone import Architecture
-from models.extractor import Extractor, ModelFault, make_card
+from models.extractor import Extractor, ModelFault, make_card, native_dtype
 from models.preprocess import prepare
 from models.selavpr import SelaVPR
 from models.weights import load_extractor
@@ -27,14 +27,14 @@ def photos(count: int) -> list[NDArray[np.uint8]]:
     return pictures
 
 
-def small_extractor(resize: ResizeMode, dtype: torch.dtype | None = None) -> Extractor:
+def small_extractor(resize: ResizeMode, dtype: torch.dtype | None = None, **options: bool) -> Extractor:
     torch.manual_seed(0)
     network = SelaVPR(Architecture(width=64, depth=2, num_heads=2, mlp_width=128), local_head=True)
     for weights in network.backbone.vit.parameters():
         weights.data.add_(0.05 * torch.randn_like(weights))
     preprocessing = Preprocessing(resize, 56, 70, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     card = make_card(network, weights_sha256="0" * 64, preprocessing=preprocessing)
-    return Extractor(network, card, device="cpu", dtype=dtype)
+    return Extractor(network, card, device="cpu", dtype=dtype, **options)
 
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
@@ -97,6 +97,63 @@ def test_extract_bfloat16_stays_close_and_returns_unit_float32() -> None:
     np.testing.assert_allclose(np.linalg.norm(mixed[0], axis=1), 1, atol=1e-6)
     assert float((exact[0] * mixed[0]).sum(axis=1).min()) > 0.999
     assert not np.array_equal(exact[0], mixed[0])
+
+
+@pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
+def test_extract_resized_where_the_network_runs_stays_close(resize: ResizeMode) -> None:
+    """Of `pil_bilinear` single samples are one level of 255 off."""
+    pictures = photos(11)
+    exact = small_extractor(resize).extract(pictures)
+    there = small_extractor(resize, device_resize=True).extract(pictures)
+    assert there[0].shape == exact[0].shape
+    assert float((exact[0] * there[0]).sum(axis=1).min()) > 0.99999
+    np.testing.assert_allclose(there[0], exact[0], atol=2e-3 if resize == "pil_bilinear" else 2e-5)
+    assert resize == "tensor_bilinear" or not np.array_equal(there[0], exact[0])
+
+
+def test_extract_compiled_runs_the_same_network_on_filled_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def traced(network: nn.Module, **_: bool) -> nn.Module:
+        network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        return network
+
+    monkeypatch.setattr(torch, "compile", traced)
+    pictures = photos(9)
+    found = small_extractor("pil_bilinear", compile_network=True).extract(pictures)
+    assert sizes == [1, 8, 8]  # once uncompiled
+    expected = small_extractor("pil_bilinear").extract(pictures)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_extractor_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(extractor_module, "keep_freed_memory", lambda: kept.append(True))
+    small_extractor("pil_bilinear")
+    assert kept == [True]
+
+
+@pytest.mark.parametrize(("amx", "avx512"), [(False, False), (True, False), (False, True)])
+def test_native_dtype_is_bfloat16_only_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert native_dtype("cpu") is (torch.bfloat16 if amx or avx512 else torch.float32)
+    assert native_dtype("cuda") is torch.bfloat16
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
+def test_extract_on_cuda_equals_the_cpu(resize: ResizeMode) -> None:
+    pictures, exact = photos(150), small_extractor(resize)
+    on_cpu = exact.extract(pictures)
+    for dtype, least in ((torch.float32, 0.99999), (torch.bfloat16, 0.999)):
+        there = Extractor(small_extractor(resize).network, exact.card, device="cuda", dtype=dtype)
+        descriptors, features = there.extract(pictures)
+        assert float((on_cpu[0] * descriptors).sum(axis=1).min()) > least
+        assert float((on_cpu[1] * features).sum(axis=-1).mean()) > least
 
 
 def test_extract_network_in_evaluation_mode_without_gradients() -> None:
