@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models.attention import attend
 from models.lean_block import PARALLEL_SCALE, lean_block
 
 __all__ = ["PATCH_PX", "AdaptedViT", "Adapter", "Architecture", "token_grid", "untrained_adapters"]
@@ -108,7 +109,7 @@ class BlockAdapters(nn.Module):
         Returns:
             (B, N, C) float.
         """
-        attended = block.attn(block.norm1(tokens))
+        attended = attend(block.attn, block.norm1(tokens))
         tokens = tokens + block.ls1(attended + self.serial(attended))
         normed = block.norm2(tokens)
         return tokens + block.ls2(block.mlp(normed) + PARALLEL_SCALE * self.parallel(normed))  # type: ignore[no-any-return]

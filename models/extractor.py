@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 
 from models.allocator import keep_freed_memory
 from models.compiled import compiled
+from models.execution import best_device
 from models.faults import ModelFault
+from models.half_weights import with_half_linears
 from models.preprocess import prepare
 from models.preprocess_device import prepare_on_device
 from models.transfers import Transfers, one_ahead
 from storage.card import Card, Preprocessing
 
-__all__ = ["Extractor", "ModelFault", "Network", "make_card", "native_dtype"]
+__all__ = ["Extractor", "ModelFault", "Network", "make_card"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -101,8 +104,8 @@ class Extractor:
             network: Maps (B, 3, h, w) normalised float images to descriptors and features.
             card: What the network makes.
             device: Default: the accelerator if there is one, else the CPU.
-            dtype: Precision of the network's arithmetic; weights stay float32. Default: bfloat16 on an
-                accelerator, float32 on a CPU; `native_dtype` knows which CPUs compute in bfloat16.
+            dtype: Precision of the network's arithmetic; its weights stay float32, what runs on a CPU may be
+                a copy. Default: bfloat16 on an accelerator, float32 on a CPU; see `models.execution`.
             compile_network: Compile the network with torch.compile: faster on an accelerator once it is done,
                 which takes up to minutes for each of a few batch sizes and needs a C compiler.
             device_resize: Resize the photos that `extract` is given on the device instead of as `prepare`
@@ -110,7 +113,7 @@ class Extractor:
                 float32.
         """
         self.card = card
-        self.device = torch.device(device) if device is not None else _best_device()
+        self.device = torch.device(device) if device is not None else best_device()
         on_cpu = self.device.type == "cpu"
         if on_cpu:
             keep_freed_memory()
@@ -119,13 +122,31 @@ class Extractor:
         exact = on_cpu or self._dtype == torch.float32
         self._device_resize = not exact if device_resize is None else device_resize
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._forward: Callable[[Tensor], Any] = self.network
+        self._runs = self.network
+        if on_cpu and self._dtype != torch.float32:
+            self._runs = with_half_linears(self.network, self._dtype)
+        self._forward: Callable[[Tensor], Any] = self._runs
         if compile_network:
-            self._forward = compiled(self.network, max_batch=self._max_batch)
+            self._forward = compiled(self._runs, max_batch=self._max_batch)
         self._transfers = Transfers(self.device)
         pre = card.preprocessing
         self._mean = torch.tensor(pre.mean, device=self.device).mul(255).view(1, 3, 1, 1)
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
+
+    def warm_up(self) -> None:
+        """Run an empty picture where the network is compiled, so that what is in the way shows at once.
+
+        Raises:
+            CannotCompile: compiling is not possible here.
+        """
+        if self._forward is not self._runs:
+            pre = self.card.preprocessing
+            shape = (1, pre.height, pre.width, 3)
+            blank: Prepared = np.zeros(shape, np.uint8)
+            if pre.resize != "pil_bilinear":
+                blank = np.zeros(shape, np.float32)
+            with contextlib.suppress(ModelFault):
+                self.extract_prepared(blank)
 
     def extract(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute descriptors and local features.
@@ -214,19 +235,3 @@ class Extractor:
         norms = descriptors.norm(dim=1, keepdim=True)
         usable = torch.isfinite(norms).all() & (norms > 0).all() & torch.isfinite(features).all()
         return self._transfers.download(descriptors / norms, features, usable)
-
-
-def native_dtype(device: torch.device | str) -> torch.dtype:
-    """Return the type a device multiplies fastest in: bfloat16, or float32 where it has no units for that.
-
-    On a CPU that is bfloat16 with AMX or AVX-512's bf16 instructions; elsewhere torch would only imitate it,
-    several times slower than float32.
-    """
-    if torch.device(device).type != "cpu":
-        return torch.bfloat16
-    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
-def _best_device() -> torch.device:
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

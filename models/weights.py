@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.backbone import Architecture
 from models.efficientnet import EfficientNetLite0
+from models.execution import AS_USUAL, Execution, best_device
 from models.extractor import Extractor, make_card
 from models.pretrained import (
     DEFAULT_MODEL,
@@ -85,14 +86,16 @@ def load_extractor(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     image_size: tuple[int, int] | None = None,
+    execution: Execution = AS_USUAL,
 ) -> Extractor:
     """Load a model by name, or from a safetensors file that placeray wrote.
 
     Args:
         name_or_path: One of `MODEL_NAMES`, or a path.
         device: See `Extractor`.
-        dtype: See `Extractor`.
+        dtype: See `Extractor`; by default what `execution` says.
         image_size: Height and width of the network's input in pixels. Default: as the model was made.
+        execution: How to run it.
 
     Raises:
         UnknownModel: neither a known name nor a file.
@@ -112,7 +115,9 @@ def load_extractor(
         )
     if image_size is not None:
         card = _resized(network, card, image_size)
-    return Extractor(network, card, device=device, dtype=dtype)
+    device = best_device() if device is None else torch.device(device)
+    dtype = execution.dtype(device) if dtype is None else dtype
+    return Extractor(network, card, device=device, dtype=dtype, compile_network=execution.compiled)
 
 
 def _resized(network: Model, card: Card, image_size: tuple[int, int]) -> Card:

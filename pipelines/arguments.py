@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--scaled-decode", action="store_true", help="decode large JPEGs smaller: faster, nearly the same"
     )
     index.add_argument("--trace", metavar="FILE", help="append when each stage worked on each batch")
+    _add_execution(index)
     _add_image_size(index)
     _add_max_rejected(index)
     _add_quiet(index)
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     query.add_argument("--top-k", type=_positive, default=5, metavar="K", help="places listed")
     query.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
     query.add_argument("--no-rerank", action="store_true", help="order by global descriptor alone")
+    _add_execution(query)
     _add_matching(query)
     _add_max_rejected(query)
 
@@ -80,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=("train", "val", "test"))
     evaluate.add_argument("--candidates", type=_positive, default=100, metavar="N", help="hits re-ranked")
     evaluate.add_argument("--threshold-m", type=float, default=25.0, metavar="M", help="default: %(default)s")
+    _add_execution(evaluate)
     _add_matching(evaluate)
     evaluate.add_argument("--report", metavar="DIR", help="write index.html and evaluation.json there")
     _add_image_size(evaluate)
@@ -91,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     embed.add_argument("image", nargs="+", metavar="IMAGE")
     embed.add_argument("--model", required=True, metavar="M", help="name or file")
     embed.add_argument("--out", required=True, metavar="FILE.npz")
+    _add_execution(embed)
     _add_image_size(embed)
     _add_max_rejected(embed)
 
@@ -119,6 +123,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     setting("shards", "parts of the index, with --topology split", type=_positive, metavar="N")
     setting("method", "of search; default: auto", choices=("auto", "exact", "ivf", "lance"))
+    _add_execution(parser)
     _add_matching(parser)
     setting("memory-gib", "descriptors in memory a searcher; default: 4", type=float, metavar="GIB")
     setting("refresh-s", "look for new commits this often; default: 2", type=float, metavar="S")
@@ -192,6 +197,17 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     _add_image_size(parser, default=argparse.SUPPRESS)
     _add_max_rejected(parser)
     _add_quiet(parser)
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    """Flags of `models.execution`."""
+    setting = partial(_add_setting, parser)
+    setting(
+        "precision",
+        "bf16: faster where the processor has it, nearly the same; default: auto, bf16 on accelerators",
+        choices=("auto", "fp32", "bf16"),
+    )
+    setting("compile", "compile the model first, for accelerators; takes minutes", action="store_true")
 
 
 def _add_matching(parser: argparse.ArgumentParser) -> None:

@@ -14,11 +14,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.threads import sleep_while_waiting
 from pipelines.arguments import DEFAULT_MODEL, build_parser
 from pipelines.show import print_answer, print_evaluation, print_json, print_pairs, print_training
+
+if TYPE_CHECKING:
+    from models.execution import Execution
 
 __all__ = ["main"]
 
@@ -40,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
     sleep_while_waiting()
+    from models.compiled import CannotCompile
     from models.weights import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
     from pipelines.demo_city import CityError
     from pipelines.neighbours import MiningRejected
@@ -57,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SourceError: EXIT_USAGE,
         CityError: EXIT_USAGE,
         BadImageSize: EXIT_USAGE,
+        CannotCompile: EXIT_USAGE,
         UnknownModel: EXIT_USAGE,
         WeightsUnavailable: EXIT_USAGE,
         WeightsRejected: EXIT_USAGE,
@@ -109,6 +114,7 @@ def _index(args: argparse.Namespace) -> int:
             rejected_file=args.rejected,
             trace=args.trace,
             scaled_decode=args.scaled_decode,
+            execution=_execution(args),
             progress=line.update,
         )
     if args.json:
@@ -133,9 +139,9 @@ def _query(args: argparse.Namespace) -> int:
     if matching and args.no_rerank:
         raise UsageError("--no-rerank leaves nothing to match: drop it, or the flags of matching")
     if args.url is None:
-        ask = ask_store(args.store, model=args.model, **matching)
-    elif args.model is not None:
-        raise UsageError("--model goes with --store: a service has the model that it was started with")
+        ask = ask_store(args.store, model=args.model, execution=_execution(args), **matching)
+    elif args.model is not None or {"precision", "compile"} & vars(args).keys():
+        raise UsageError("flags of the model go with --store: a service has those it was started with")
     elif matching:
         raise UsageError("flags of matching go with --store: a service has those it was started with")
     else:
@@ -149,6 +155,12 @@ def _query(args: argparse.Namespace) -> int:
         for answer in answers:
             print_answer(answer)
     return _code_for_rejected(rejected, len(answers), args.max_rejected)
+
+
+def _execution(args: argparse.Namespace) -> Execution:
+    from models.execution import execution_of
+
+    return execution_of(vars(args))
 
 
 def _matching(args: argparse.Namespace) -> dict[str, Any]:
@@ -206,6 +218,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             candidates=args.candidates,
             threshold_m=args.threshold_m,
             report=args.report,
+            execution=_execution(args),
             progress=line.update,
             **_matching(args),
         )
@@ -262,7 +275,9 @@ def _demo(args: argparse.Namespace) -> int:
 def _embed(args: argparse.Namespace) -> int:
     from pipelines.embed import embed
 
-    embedded, rejected = embed(args.image, args.out, model=args.model, image_size=args.image_size)
+    embedded, rejected = embed(
+        args.image, args.out, model=args.model, image_size=args.image_size, execution=_execution(args)
+    )
     if args.json:
         print_json({"out": args.out if embedded else None, "images": embedded, "rejected": rejected})
     else:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.execution import AS_USUAL, Execution
 from models.image import ImageRejected, decode_image
 from models.photo_file import read_bytes
 from models.weights import load_extractor
@@ -17,7 +18,12 @@ __all__ = ["embed"]
 
 
 def embed(
-    images: Sequence[str], out: str, *, model: str, image_size: tuple[int, int] | None = None
+    images: Sequence[str],
+    out: str,
+    *,
+    model: str,
+    image_size: tuple[int, int] | None = None,
+    execution: Execution = AS_USUAL,
 ) -> tuple[int, list[dict[str, str]]]:
     """Embed images one by one; those that cannot be used are left out.
 
@@ -27,6 +33,7 @@ def embed(
             (N, H, W, C) float32, unit L2 norm per cell. Not written when no image could be used.
         model: Name or weights file.
         image_size: Height and width of the network's input; by default the model's.
+        execution: How to run the network.
 
     Returns:
         N, and path, reason and message of each image that was left out.
@@ -34,8 +41,9 @@ def embed(
     Raises:
         BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
         ModelFault: the model gave numbers that are not finite.
+        CannotCompile: compiling was asked for and is not possible here.
     """
-    extractor = load_extractor(model, image_size=image_size)
+    extractor = load_extractor(model, image_size=image_size, execution=execution)
     names, descriptors, features, rejected = [], [], [], []
     for path in images:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models.execution import AS_USUAL, Execution
 from pipelines.arguments import DEFAULT_MODEL
 from pipelines.index import index
 from pipelines.recall import measure_recall
@@ -31,6 +32,7 @@ def evaluate(
     split: str = "test",
     candidates: int = 100,
     matching: Matching = ALL_EXACTLY,
+    execution: Execution = AS_USUAL,
     threshold_m: float = 25.0,
     report: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
@@ -45,6 +47,7 @@ def evaluate(
         split: Which of train, val, test.
         candidates: How many hits are re-ranked.
         matching: How they are matched.
+        execution: How the model is run, while indexing too.
         threshold_m: Distance up to which an answer is right, in metres.
         report: Folder for index.html and evaluation.json.
         progress: Called with (done, rejected, total) while indexing and while evaluating.
@@ -64,9 +67,16 @@ def evaluate(
             Store.open(uri)
         except StoreNotFound:
             name = model or DEFAULT_MODEL
-            made = index(layout.database, uri, model=name, image_size=image_size, progress=progress)
+            made = index(
+                layout.database,
+                uri,
+                model=name,
+                image_size=image_size,
+                execution=execution,
+                progress=progress,
+            )
             rejected = made.rejected
-        engine = QueryEngine.open(uri, model=model, matching=matching)
+        engine = QueryEngine.open(uri, model=model, matching=matching, execution=execution)
         evaluation = measure_recall(
             dataset,
             engine,

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.execution import AS_USUAL, Execution
 from pipelines.index_flow import Progress, Tally, commit_all, make_plan, written_rows
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
@@ -77,6 +78,7 @@ def index(
     rejected_file: str | Path | None = None,
     trace: str | Path | None = None,
     scaled_decode: bool = False,
+    execution: Execution = AS_USUAL,
     progress: Progress = lambda done, rejected, total: None,
 ) -> IndexReport:
     """Index the images of a source into a store; only what is missing or changed is extracted.
@@ -99,6 +101,7 @@ def index(
         trace: File that gets one JSON line for each batch of each stage, with its times.
         scaled_decode: Let JPEGs much larger than the network's input be decoded to a half, a quarter or an
             eighth of their size. Descriptors come out nearly the same, not exactly.
+        execution: How the extractors run the network; other than exactly, descriptors are nearly the same.
         progress: Called with (done, rejected, total) after each written batch.
 
     Raises:
@@ -110,6 +113,7 @@ def index(
         OutOfSpace: the disk is full; everything committed stays.
         WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
         BadImageSize: the model does not take this input size.
+        CannotCompile: compiling was asked for and is not possible on a worker.
     """
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
@@ -133,6 +137,7 @@ def index(
             commit_every=commit_every,
             trace=trace,
             scaled_decode=scaled_decode,
+            execution=execution,
         )
         rows = written_rows(ray, work, store, model, plan)
         begun = time.perf_counter()

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.execution import AS_USUAL, Execution
 from pipelines.stages import METADATA, Extract, decode, raise_failure, span, write
 from storage.card import Card
 from storage.store import Store
@@ -42,6 +43,7 @@ class Plan:
         commit_every: Images between two commits.
         trace: File that gets one JSON line for each batch of each stage, or None.
         scaled_decode: Whether JPEGs may be decoded smaller where the network's input is smaller still.
+        execution: How the actors run the network.
     """
 
     extractors: int
@@ -53,6 +55,7 @@ class Plan:
     commit_every: int
     trace: str | None
     scaled_decode: bool = False
+    execution: Execution = AS_USUAL
 
 
 def make_plan(
@@ -66,6 +69,7 @@ def make_plan(
     commit_every: int = 1024,
     trace: str | Path | None = None,
     scaled_decode: bool = False,
+    execution: Execution = AS_USUAL,
 ) -> Plan:
     """Share out the cluster that `ray` is connected to; arguments as of `pipelines.index.index`."""
     cluster = ray.cluster_resources()
@@ -88,6 +92,7 @@ def make_plan(
         commit_every=commit_every,
         trace=str(Path(trace).resolve()) if trace else None,
         scaled_decode=scaled_decode,
+        execution=execution,
     )
 
 
@@ -134,7 +139,12 @@ def written_rows(
             compute=ray.data.ActorPoolStrategy(size=plan.extractors),
             num_cpus=plan.extractor_cpus,
             num_gpus=plan.extractor_gpus,
-            fn_constructor_kwargs={"model": model, "threads": plan.threads, **options},
+            fn_constructor_kwargs={
+                "model": model,
+                "threads": plan.threads,
+                "execution": plan.execution,
+                **options,
+            },
         )
         .map_batches(
             write,

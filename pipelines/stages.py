@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import utm
 from numpy.typing import NDArray
 
+from models.execution import AS_USUAL, Execution
 from models.image import ImageRejected, decode_image
 from models.photo_file import read_bytes
 from models.preprocess import prepare
@@ -143,9 +144,11 @@ def raise_failure(rows: pa.Table) -> None:
     Ray keeps the text of a worker's error but not its type, so what the user can mend travels as a row.
 
     Raises:
-        OutOfSpace, CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable: as reported.
+        OutOfSpace, CardMismatch, CannotCompile, UnknownModel, WeightsRejected, WeightsUnavailable: as
+            reported.
     """
     from models import weights
+    from models.compiled import CannotCompile
 
     reported = rows["failure"].drop_null()
     if not len(reported):
@@ -153,7 +156,7 @@ def raise_failure(rows: pa.Table) -> None:
     kind, _, message = reported[0].as_py().partition(": ")
     if kind == "WeightsRejected":
         raise weights.WeightsRejected("on_worker", message)
-    kinds = (OutOfSpace, CardMismatch, weights.UnknownModel, weights.WeightsUnavailable)
+    kinds = (OutOfSpace, CardMismatch, CannotCompile, weights.UnknownModel, weights.WeightsUnavailable)
     raise {known.__name__: known for known in kinds}[kind](message)
 
 
@@ -170,14 +173,25 @@ class Extract:
         card: The card the driver agreed on, as JSON.
         threads: Torch's threads on a CPU; 0 leaves torch's own choice.
         trace: See `span`.
+        execution: How to run the network.
 
-    When this machine's weights are others than the driver's, or are not to be had, every row says so.
+    When this machine's weights are others than the driver's, or are not to be had, or the network cannot be
+    compiled here though that was asked for, every row says so.
     """
 
-    def __init__(self, *, model: str, card: str, threads: int = 0, trace: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        card: str,
+        threads: int = 0,
+        trace: str | None = None,
+        execution: Execution = AS_USUAL,
+    ) -> None:
         sleep_while_waiting()
         import torch
 
+        from models.compiled import CannotCompile
         from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable, load_extractor
 
         if threads:
@@ -187,9 +201,10 @@ class Extract:
         self.failure: Exception | None = None
         try:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
-            self.extractor = load_extractor(model, image_size=size)
+            self.extractor = load_extractor(model, image_size=size, execution=execution)
             self.card.require_model(self.extractor.card)
-        except (CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable) as error:
+            self.extractor.warm_up()
+        except (CannotCompile, CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable) as error:
             self.failure = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.execution import AS_USUAL, Execution
 from models.extractor import Extractor
 from models.image import decode_image
 from models.matching import matched_pairs, mutual_nn_count
@@ -65,6 +66,7 @@ class QueryEngine:
         model: str | None = None,
         method: Method = "exact",
         matching: Matching = ALL_EXACTLY,
+        execution: Execution = AS_USUAL,
     ) -> QueryEngine:
         """Open a store and load the model that made it, at the store's input size.
 
@@ -73,6 +75,7 @@ class QueryEngine:
             model: Name or weights file; by default the name on the store's card.
             method: See `QueryEngine`.
             matching: See `QueryEngine`.
+            execution: How to run the model.
 
         Raises:
             StoreError: the store cannot be opened, or was made by another model.
@@ -80,7 +83,9 @@ class QueryEngine:
         """
         store = Store.open(store_uri)
         size = store.card.preprocessing
-        extractor = load_extractor(model or store.card.model, image_size=(size.height, size.width))
+        extractor = load_extractor(
+            model or store.card.model, image_size=(size.height, size.width), execution=execution
+        )
         return cls(store, extractor, method=method, matching=matching)
 
     def answer(

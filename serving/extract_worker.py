@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.execution import execution_of
 from models.extractor import Extractor, Prepared
 from models.faults import ModelFault
 from models.image import decode_image
@@ -124,6 +125,7 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
 
     Raises:
         CardMismatch: it is another one.
+        CannotCompile: compiling was asked for and is not possible here.
     """
     extractor = _load(settings)
     if extractor.device.type == "cpu":
@@ -135,6 +137,11 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
 def _load(settings: ServeSettings) -> Extractor:
     card = Store.open(settings.store).card
     size = card.preprocessing
-    extractor = load_extractor(settings.model or card.model, image_size=(size.height, size.width))
+    extractor = load_extractor(
+        settings.model or card.model,
+        image_size=(size.height, size.width),
+        execution=execution_of(settings.model_dump()),
+    )
     card.require_model(extractor.card)
+    extractor.warm_up()
     return extractor

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serving.matching import Precision
+from models.execution import Precision
+from serving.matching import Precision as MatchingPrecision
 from storage.index_part import Choice
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
@@ -50,6 +51,8 @@ class ServeSettings(BaseModel):
     Attributes:
         store: The store's folder.
         model: Name or weights file; None takes the name on the store's card.
+        precision: Of the model's arithmetic, see `models.execution`.
+        compile: Compile the model at its first use, see `models.compiled`.
         model_name: Name on the store's card; filled in when the service is built.
         topology: `compact` runs every stage in the serving replica, `split` each in deployments of its own.
         shards: Parts of the index, each in a deployment of its own; topology `split`.
@@ -81,10 +84,12 @@ class ServeSettings(BaseModel):
     store: str = Field(min_length=1)
     model: str | None = None
     model_name: str = ""
+    precision: Precision = "auto"
+    compile: bool = False
     topology: Literal["compact", "split"] = "compact"
     shards: int = Field(default=1, ge=1, le=256)
     method: Choice = "auto"
-    matching: Precision = "exact"
+    matching: MatchingPrecision = "exact"
     stop_early: bool = False
     rerank_budget_ms: float | None = Field(default=None, ge=0, le=3_600_000)
     memory_gib: float = Field(default=4.0, gt=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models.weights import load_extractor
 from pipelines.cli import main
@@ -135,6 +136,22 @@ def test_embed_golden_checkpoint_gives_published_outputs(
     assert np.abs(made["features"][:2] - golden["local"]).max() < 1e-5
 
 
+def test_embed_in_bfloat16_stays_near_the_published_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.execution.native_dtype", lambda _: torch.bfloat16)
+    weights, out = tmp_path / "small.safetensors", tmp_path / "out.npz"
+    call(capsys, "import-weights", GOLDEN / "selavpr_small.pth", "--out", weights)
+    images = [GOLDEN / f"image_{i}.png" for i in range(4)]
+    call(capsys, "embed", *images, "--model", weights, "--out", out, "--precision", "bf16")
+    golden, made = np.load(GOLDEN / "selavpr_small.npz"), np.load(out)
+    assert (made["descriptors"] * golden["global_"]).sum(axis=1).min() > 0.9999
+    assert (made["features"][:2] * golden["local"]).sum(axis=-1).min() > 0.999
+    assert np.abs(made["descriptors"] - golden["global_"]).max() > 1e-4
+    call(capsys, "embed", *images, "--model", weights, "--out", out, "--precision", "fp32")
+    assert np.abs(np.load(out)["descriptors"] - golden["global_"]).max() < 1e-5
+
+
 def test_embed_bad_image_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "good.jpg").write_bytes(photo(1))
     (tmp_path / "bad.jpg").write_bytes(b"")
@@ -188,6 +205,7 @@ def test_errors_have_their_exit_codes(
     call(capsys, "embed", image, "--model", weights, "--image-size", "225", "--out", tmp_path / "o", code=2)
     call(capsys, "index", city, "--store", store, "--model", weights, code=5)
     call(capsys, "query", image, "--store", store, "--model", weights, code=5)
+    call(capsys, "query", image, "--url", "http://127.0.0.1:9", "--precision", "bf16", code=2)
     with Store.open(store).lease():
         call(capsys, "delete", "x", "--store", store, code=4)
     (tmp_path / "broken").mkdir()

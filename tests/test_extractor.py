@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from models import extractor as extractor_module
 from models.backbone import Architecture
-from models.extractor import Extractor, ModelFault, make_card, native_dtype
+from models.compiled import CannotCompile
+from models.execution import Execution
+from models.extractor import Extractor, ModelFault, make_card
 from models.preprocess import prepare
 from models.selavpr import SelaVPR
 from models.weights import load_extractor
@@ -134,14 +139,40 @@ def test_extractor_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) 
     assert kept == [True]
 
 
-@pytest.mark.parametrize(("amx", "avx512"), [(False, False), (True, False), (False, True)])
-def test_native_dtype_is_bfloat16_only_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
+def test_extractor_in_bfloat16_on_a_cpu_leaves_its_network_as_it_is() -> None:
+    exact = small_extractor("pil_bilinear")
+    mixed = Extractor(exact.network, exact.card, device="cpu", dtype=torch.bfloat16)
+    assert mixed.network is exact.network
+    assert {weights.dtype for weights in mixed.network.parameters()} == {torch.float32}
+    pictures = photos(2)
+    before = exact.extract(pictures)
+    assert not np.array_equal(mixed.extract(pictures)[0], before[0])
+    assert np.array_equal(exact.extract(pictures)[0], before[0])
+
+
+@pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
+def test_warm_up_says_at_once_that_nothing_can_be_compiled(
+    resize: ResizeMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    assert native_dtype("cpu") is (torch.bfloat16 if amx or avx512 else torch.float32)
-    assert native_dtype("cuda") is torch.bfloat16
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise TorchDynamoException("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refused)
+    small_extractor(resize).warm_up()
+    with pytest.raises(CannotCompile, match="leave compiling off"):
+        small_extractor(resize, compile_network=True).warm_up()
+
+
+def test_load_extractor_runs_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.execution.native_dtype", lambda _: torch.bfloat16)
+    pictures, name = photos(2), "efficientnet-lite0"
+    exact = load_extractor(name, device="cpu").extract(pictures)
+    told = load_extractor(name, device="cpu", execution=Execution(precision="fp32")).extract(pictures)
+    assert np.array_equal(told[0], exact[0])
+    mixed = load_extractor(name, device="cpu", execution=Execution(precision="bf16")).extract(pictures)
+    assert not np.array_equal(mixed[0], exact[0])
+    assert float((mixed[0] * exact[0]).sum(axis=1).min()) > 0.995
+    assert float((mixed[1] * exact[1]).sum(axis=-1).mean()) > 0.995
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -27,6 +27,7 @@ def test_flags_become_settings() -> None:
         *("--refresh-s", "1.5", "--cache-mib", "64", "--max-batch", "16", "--max-queue", "9"),
         *("--max-in-flight", "7", "--max-candidates", "50", "--request-timeout-s", "12"),
         *("--receive-timeout-s", "2", "--max-body-mib", "3", "--threads", "2", "--tiles", ""),
+        *("--precision", "bf16", "--compile"),
         *("--matching", "fast", "--stop-early", "--rerank-budget-ms", "12.5"),
         *("--extractor-replicas", "2..6", "--searcher-replicas", "3", "--extractor-gpus", "0.5"),
     )
@@ -39,6 +40,7 @@ def test_flags_become_settings() -> None:
         2,
         "",
     )
+    assert (given.precision, given.compile) == ("bf16", True)
     assert (given.matching, given.stop_early, given.rerank_budget_ms) == ("fast", True, 12.5)
     assert (given.extractor.min_replicas, given.extractor.max_replicas) == (2, 6)
     assert given.extractor.num_gpus == 0.5
@@ -56,6 +58,7 @@ def test_flags_become_settings() -> None:
         ({"store": "s", "shards": 2}, "topology split"),
         ({"store": "s", "topology": "wide"}, "topology"),
         ({"store": "s", "refresh_s": 31}, "refresh_s"),
+        ({"store": "s", "precision": "fp8"}, "precision"),
         ({"store": "s", "matching": "quick"}, "matching"),
         ({"store": "s", "stop_early": "perhaps"}, "stop_early"),
         ({"store": "s", "rerank_budget_ms": -1}, "rerank_budget_ms"),

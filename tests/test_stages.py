@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import utm
 
+from models.compiled import CannotCompile
+from models.execution import Execution, execution_of
+from models.extractor import Extractor
 from models.weights import load_extractor
 from pipelines.sources import LISTING_SCHEMA, list_source
-from pipelines.stages import Extract, decode, write
+from pipelines.stages import Extract, decode, raise_failure, write
 from storage.card import Card
 from storage.store import Store
 from tests.pictures import broken_files, photo, write_photos
@@ -174,6 +178,35 @@ def test_extract_fault_in_one_image_rejects_that_one(card: Card, tmp_path: Path)
     table = stage(batch)
     assert table["rejected"].to_pylist() == [None, "model_fault", None]
     assert [value is None for value in table["descriptor"].to_pylist()] == [False, True, False]
+
+
+def test_extract_worker_that_cannot_compile_says_so_in_every_row(
+    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Extractor) -> None:
+        raise CannotCompile("install a C compiler")
+
+    monkeypatch.setattr(Extractor, "warm_up", refused)
+    stage = Extract(model="efficientnet-lite0", card=card.to_json(), execution=Execution(compiled=True))
+    (path,) = write_photos(tmp_path, 1)
+    table = stage(decode(work({"image_id": "a", "uri": str(path)}), card=card.to_json()))
+    assert table["descriptor"].to_pylist() == [None]
+    with pytest.raises(CannotCompile, match="install a C compiler"):
+        raise_failure(table)
+
+
+def test_extract_runs_in_the_precision_asked_for(
+    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.execution.native_dtype", lambda _: torch.bfloat16)
+    (path,) = write_photos(tmp_path, 1)
+    batch = decode(work({"image_id": "a", "uri": str(path)}), card=card.to_json())
+    found = {}
+    for precision in ("fp32", "bf16"):
+        execution = execution_of({"precision": precision})
+        stage = Extract(model="efficientnet-lite0", card=card.to_json(), execution=execution)
+        found[precision] = np.array(stage(batch)["descriptor"].to_pylist()[0])
+    assert 0.995 < float(found["fp32"] @ found["bf16"]) < 0.999999
 
 
 def _storable(rows: pa.Table, card: Card) -> pa.Table:

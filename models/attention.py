@@ -1,0 +1,45 @@
+"""Self-attention in half precision on a CPU, where torch's fused kernel is slower than three products.
+
+The kernel multiplies small blocks one by one. For the few hundred tokens of a photo the whole matrix of
+weights fits into the cache, and oneDNN's bfloat16 products over it take two thirds of the time
+(benchmarks/README.md, Extraction).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["attend"]
+
+_WEIGHTS = 1 << 23  # of one image, in all heads: 16 MiB. More do not stay in the cache.
+
+
+def attend(attention: Any, tokens: Tensor) -> Tensor:
+    """Run a timm attention module without mask, by whichever way is faster here.
+
+    Args:
+        attention: timm's `Attention` in evaluation mode.
+        tokens: (B, N, C) float.
+
+    Returns:
+        (B, N, C) float, as `attention(tokens)` gives it up to rounding.
+    """
+    count, length, width = tokens.shape
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    if (
+        tokens.device.type != "cpu"
+        or not half
+        or torch.is_grad_enabled()
+        or attention.num_heads * length**2 > _WEIGHTS
+    ):
+        return attention(tokens)  # type: ignore[no-any-return]
+    parts = attention.qkv(tokens).reshape(count, length, 3, attention.num_heads, attention.head_dim)
+    query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+    # Autocast would take the softmax to float32 and back; its sums are in float32 anyway.
+    with torch.autocast("cpu", enabled=False):
+        weights = (query * attention.scale @ key.transpose(2, 3)).softmax(dim=3)
+        mixed = weights @ value
+    return attention.proj(mixed.transpose(1, 2).reshape(count, length, width))  # type: ignore[no-any-return]
