@@ -71,7 +71,7 @@ def card_of(shape: str, features: str) -> Card:
 class SleepingExtract(Extract):
     """Sleeps as long as an accelerator would take; `model` is its rate in images/s."""
 
-    def __init__(self, *, model: str, card: str, threads: int = 0, trace: str | None = None) -> None:
+    def __init__(self, *, model: str, card: str, trace: str | None = None, **_: Any) -> None:
         self.card = Card.from_json(card)
         self.trace, self.failure, self.rate = trace, None, float(model)
         generator = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.execution import AS_USUAL, Execution
-from pipelines.stages import METADATA, Extract, decode, raise_failure, span, write
+from pipelines.stages import METADATA, Extract, InActor, decode, raise_failure, span, write
 from storage.card import Card
 from storage.store import Store
 from storage.vectors import row_schema
@@ -37,6 +37,8 @@ class Plan:
         extractors: Actors that run the model.
         extractor_cpus: Cores booked for each.
         extractor_gpus: GPUs booked for each.
+        actors_a_stage: Actors that decode, and that write, at most: as many as there is work for. 0: a short
+            run, for which starting actors costs more than it brings.
         threads: Torch's threads in each; 0 leaves torch's own choice.
         batch_size: Images in one forward pass, and in one decode task.
         shard_rows: Images in one file of local features.
@@ -49,6 +51,7 @@ class Plan:
     extractors: int
     extractor_cpus: float
     extractor_gpus: float
+    actors_a_stage: int
     threads: int
     batch_size: int
     shard_rows: int
@@ -79,12 +82,15 @@ def make_plan(
     if extractors is None:
         extractors = int(gpus / gpus_per_extractor) if gpus_per_extractor else _cpu_extractors(cpus, images)
         extractors = max(1, extractors)
+    # Never the whole machine: decoding and writing need their share, or nothing moves.
+    extractor_cpus = min(1.0, 0.5 * cpus / extractors)
+    spare = max(1, int((cpus - extractors * extractor_cpus) / (DECODE_CPUS + WRITE_CPUS)))
     image_bytes = card.grid_height * card.grid_width * card.feature_dim * 2
     return Plan(
         extractors=extractors,
-        # Never the whole machine: decoding and writing need their share, or nothing moves.
-        extractor_cpus=min(1.0, 0.5 * cpus / extractors),
+        extractor_cpus=extractor_cpus,
         extractor_gpus=gpus_per_extractor,
+        actors_a_stage=spare if images >= MANY_IMAGES else 0,
         threads=0 if gpus_per_extractor else max(1, int(cpus) // extractors),
         batch_size=batch_size,
         # A small index still shows progress in eighths; a large one gets shards near SHARD_BYTES.
@@ -123,14 +129,20 @@ def written_rows(
     size = plan.batch_size
     blocks = [work.slice(at, size) for at in range(0, work.num_rows, size)]
     options = {"card": store.card.to_json(), "trace": plan.trace}
+
+    def workers(stage: Callable[..., pa.Table], **more: Any) -> dict[str, Any]:
+        if not plan.actors_a_stage:
+            return {"fn": stage, "fn_kwargs": more | options}
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=plan.actors_a_stage)
+        return {"fn": InActor, "fn_constructor_kwargs": {"stage": stage} | more | options, "compute": pool}
+
     rows = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            decode,
+            **workers(decode, scaled=plan.scaled_decode),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=DECODE_CPUS,
-            fn_kwargs={"scaled": plan.scaled_decode, **options},
         )
         .map_batches(
             extract,
@@ -147,11 +159,10 @@ def written_rows(
             },
         )
         .map_batches(
-            write,
+            **workers(write, store_uri=store.uri),
             batch_format="pyarrow",
             batch_size=plan.shard_rows,
             num_cpus=WRITE_CPUS,
-            fn_kwargs={"store_uri": store.uri, **options},
         )
     )
     yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from storage.errors import CardMismatch, OutOfSpace
 from storage.features import write_shard
 from storage.vectors import row_schema
 
-__all__ = ["METADATA", "Extract", "decode", "raise_failure", "span", "write"]
+__all__ = ["METADATA", "Extract", "InActor", "decode", "raise_failure", "span", "write"]
 
 METADATA = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
 DECODED_SCHEMA = pa.schema(
@@ -136,6 +137,25 @@ def _both_coordinates(row: dict[str, Any]) -> dict[str, Any]:
         if row["lat"] is None:
             raise ImageRejected("bad_value", f"UTM coordinates out of range: {error}") from error
     return {}
+
+
+class InActor:
+    """A stage in an actor, for long runs.
+
+    Where there are more workers than cores, Ray ends the worker of a task that has waited for a second, and
+    starts another when there is work: three seconds of a core each time. Actors stay.
+
+    Args:
+        stage: `decode` or `write`.
+        options: Of the stage.
+    """
+
+    def __init__(self, stage: Callable[..., pa.Table], **options: Any) -> None:
+        self._stage = partial(stage, **options)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Do to a batch what the stage does."""
+        return self._stage(batch)
 
 
 def raise_failure(rows: pa.Table) -> None:

@@ -138,9 +138,17 @@ def test_index_second_writer_is_refused(tmp_path: Path) -> None:
     assert index(photos, uri).accepted == 2
 
 
-def test_index_stages_are_separate_and_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding must not run inside the extractor, and extraction must not wait for the last decoded photo."""
+@pytest.mark.parametrize("run", ["short", "long"])
+def test_index_stages_are_separate_and_overlap(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding must not run inside the extractor, and extraction must not wait for the last decoded photo.
+
+    In a long run actors decode and write.
+    """
     import pipelines.index_flow as job
+
+    monkeypatch.setattr(job, "MANY_IMAGES", 40 if run == "long" else 41)
 
     def decode_last_after_first_extraction(
         batch: pa.Table, *, card: str, trace: str, scaled: bool
@@ -164,6 +172,7 @@ def test_index_stages_are_separate_and_overlap(tmp_path: Path, monkeypatch: pyte
     pids = {stage: {s["pid"] for s in found} for stage, found in by_stage.items()}
     assert not pids["decode"] & pids["extract"]
     assert not pids["write"] & pids["extract"]
+    assert run == "short" or not pids["write"] & pids["decode"]
     # What travels is the network's input, then descriptor and local features in half precision, then no more
     # than the record: each with less than 1 KB of metadata an image.
     least = {"decode": 224 * 224 * 3, "extract": 2 * (1280 + 14 * 14 * 112), "write": 2 * 1280}
