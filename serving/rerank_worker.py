@@ -19,7 +19,7 @@ from serving.replies import Counted
 from serving.settings import ServeSettings
 from storage.card import Card
 from storage.feature_cache import FeatureCache
-from storage.features import FeatureReader
+from storage.feature_reader import FeatureReader
 from storage.records import ImageRecord
 from storage.store import Store
 

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from storage.card import Card
-from storage.features import FEATURES_FOLDER, FeatureReader, shard_path, write_encoded_shard
+from storage.feature_reader import FeatureReader
+from storage.features import FEATURES_FOLDER, shard_path, write_encoded_shard
 from storage.ledger import manifests, table_files, write_sums
 from storage.vectors import VectorTable, good_rows, row_schema, to_records
 from storage.writer import Writer

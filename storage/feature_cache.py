@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.features import FeatureReader
+from storage.feature_reader import FeatureReader
 from storage.records import ImageRecord
 
 __all__ = ["FeatureCache", "Fetched"]

@@ -18,7 +18,8 @@ from storage.compaction import CompactReport, compact_store
 from storage.durable import local_folder, replace_file
 from storage.encodings import FeatureCodec
 from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
-from storage.features import FEATURES_FOLDER, FeatureReader
+from storage.feature_reader import FeatureReader
+from storage.features import FEATURES_FOLDER
 from storage.lease import Lease
 from storage.ledger import acknowledge, manifests, read_committed
 from storage.projection import write_projection

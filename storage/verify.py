@@ -14,7 +14,8 @@ from storage.card import Card
 from storage.compaction import leftovers
 from storage.durable import local_folder
 from storage.errors import CorruptStore, StoreNotFound
-from storage.features import FeatureReader, shard_intact, shard_path
+from storage.feature_reader import FeatureReader
+from storage.features import shard_intact, shard_path
 from storage.ledger import (
     Committed,
     check_manifests,

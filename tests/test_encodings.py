@@ -19,7 +19,8 @@ from storage.compaction import references
 from storage.encodings import FeatureCodec, open_codec, projected_channels
 from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 from storage.feature_cache import FeatureCache
-from storage.features import FEATURES_FOLDER, FeatureReader, shard_path
+from storage.feature_reader import FeatureReader
+from storage.features import FEATURES_FOLDER, shard_path
 from storage.projection import fit_projection, projection_path, projection_sha256
 from storage.records import ImageRecord
 from storage.repair import repair_store

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from storage.feature_cache import FeatureCache
-from storage.features import FeatureReader, shard_path
+from storage.feature_reader import FeatureReader
+from storage.features import shard_path
 from storage.records import ImageRecord
 from storage.store import Store
 from tests.store_samples import CHANNELS, GRID, features_of, make_store
