@@ -5,7 +5,9 @@
 
 Plain is what a first version would do: Pillow decodes and resizes the photo, and the module runs as it was
 trained, in torch's default memory layout. Both take turns in one process on the same photos, in batches of
-eight, with as many threads. ViT shapes have random weights: their speed does not depend on them.
+eight, with as many threads; where the processor has bfloat16, so does placeray with `--precision bf16`. ViT
+shapes have random weights: their speed does not depend on them. Where there is an accelerator, it is measured
+too: plain float32 against bfloat16, uncompiled and compiled, in batches of 64.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.bench_index import cpu_name
 from benchmarks.bench_pipeline import PHOTO, make_photos
 from models.backbone import Architecture
+from models.execution import best_device, native_dtype
 from models.extractor import Extractor, make_card
 from models.image import decode_image
 from models.preprocess import prepare
@@ -40,7 +43,8 @@ from models.weights import load_extractor
 
 RESULTS = Path(__file__).parent / "results" / "extract.json"
 BATCH, SIDE = 8, 224
-ROUNDS = {"conv": 12, "vits": 5, "vitl": 1}
+ACCELERATOR_IMAGES = 256
+ROUNDS = {"conv": 12, "vits": 5, "vitl": 3}
 
 
 def make_extractor(name: str) -> Extractor:
@@ -99,29 +103,92 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         plain_forward()
     found["gflop_image"] = round(counter.get_total_flops() / BATCH / 1e9, 2)
-    theirs, ours = plain_forward()[0].detach().numpy(), extractor.extract_prepared(prepared)[0]
+    theirs, ours = plain_forward()[0].detach().numpy(), extractor.extract_prepared(prepared)
     if pre.resize == "pil_bilinear":  # else the two resize differently
-        found["largest_difference"] = float(np.abs(theirs - ours).max())
+        found["largest_difference"] = float(np.abs(theirs - ours[0]).max())
+    ways: dict[str, Callable[[], Any]] = {
+        "plain": plain_forward,
+        "placeray": lambda: extractor.extract_prepared(prepared),
+    }
+    types = {"placeray": torch.float32}
+    if native_dtype("cpu") == torch.bfloat16:
+        half = Extractor(extractor.network, extractor.card, device="cpu", dtype=torch.bfloat16)
+        ways["bf16"], types["bf16"] = (lambda: half.extract_prepared(prepared)), torch.bfloat16
+        found["bf16_cosines"] = cosines(ours, half.extract_prepared(prepared))
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)
-        rate = product_rate()
-        times = alternate(
-            {"plain": plain_forward, "placeray": lambda: extractor.extract_prepared(prepared)}, rounds
-        )
-        found[f"{threads} threads"] = {
-            **{f"{way}_ms": round(1e3 * seconds / BATCH, 2) for way, seconds in times.items()},
-            "times_faster": round(times["plain"] / times["placeray"], 2),
-            "product_gflops": round(rate, 1),
-            "floor_ms": round(1e3 * found["gflop_image"] / rate, 2),
-        }
+        times = alternate(ways, rounds)
+        row = {f"{way}_ms": round(1e3 * seconds / BATCH, 2) for way, seconds in times.items()}
+        for way, dtype in types.items():
+            rate = product_rate(dtype)
+            row[f"{way}_times_faster"] = round(times["plain"] / times[way], 2)
+            row[f"{way}_product_gflops"] = round(rate, 1)
+            row[f"{way}_floor_ms"] = round(1e3 * found["gflop_image"] / rate, 2)
+        found[f"{threads} threads"] = row
+    if best_device().type != "cpu":
+        found["accelerator"] = on_accelerator(extractor, best_device(), rounds)
     return found
 
 
-def product_rate() -> float:
-    """Return GFLOP/s of a float32 matrix product, best of ten."""
-    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    best = min(alternate({"": lambda: left @ right}, 1)[""] for _ in range(10))
-    return 2 * 1024**3 / best / 1e9
+def cosines(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> dict[str, float]:
+    """Return the least cosine of a descriptor, and least and mean of a local feature."""
+    descriptors, features = ((a * b).sum(axis=-1) for a, b in zip(one, other, strict=True))
+    return {
+        "descriptor_least": float(descriptors.min()),
+        "feature_least": float(features.min()),
+        "feature_mean": float(features.mean()),
+    }
+
+
+def on_accelerator(
+    extractor: Extractor, device: torch.device, rounds: int, *, images: int = ACCELERATOR_IMAGES
+) -> dict[str, Any]:
+    """Compare images/s with prepared photos, and with decoded ones, which are resized on the device."""
+    network, card, pre = extractor.network, extractor.card, extractor.card.preprocessing
+    generator = np.random.default_rng(0)
+    photos = [generator.integers(0, 256, (PHOTO[1], PHOTO[0], 3), dtype=np.uint8) for _ in range(images)]
+    prepared = [prepare(photo, pre) for photo in photos]
+    plain = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.float32)
+    half = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.bfloat16)
+    fast = Extractor(half.network, card, device=device, dtype=torch.bfloat16, compile_network=True)
+    times = alternate(
+        {
+            "plain float32": lambda: plain.extract_prepared(prepared),
+            "bf16": lambda: half.extract_prepared(prepared),
+            "bf16, compiled": lambda: fast.extract_prepared(prepared),
+            "bf16, compiled, decoded photos": lambda: fast.extract(photos),
+        },
+        rounds,
+    )
+    peak = product_rate(torch.bfloat16, device, side=8192 if device.type != "cpu" else 1024)
+    with FlopCounterMode(display=False) as counter:
+        plain.extract_prepared(prepared[:BATCH])
+    gflop = counter.get_total_flops() / BATCH / 1e9
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
+        "bf16_product_gflops": round(peak),
+        **{
+            way: {
+                "images_per_s": round(images / seconds, 1),
+                "times_faster": round(times["plain float32"] / seconds, 2),
+                "share_of_peak": round(gflop * images / seconds / peak, 3),
+            }
+            for way, seconds in times.items()
+        },
+    }
+
+
+def product_rate(dtype: torch.dtype, device: torch.device | str = "cpu", *, side: int = 1024) -> float:
+    """Return GFLOP/s of a square matrix product, best of ten."""
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(left, right)
+        if left.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    best = min(alternate({"": product}, 1)[""] for _ in range(10))
+    return 2 * side**3 / best / 1e9
 
 
 def main() -> None:
@@ -130,7 +197,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=list(ROUNDS), default=list(ROUNDS))
-    parser.add_argument("--rounds", type=int, help="default: 12 for conv, 5 for vits, 1 for vitl")
+    parser.add_argument("--rounds", type=int, help="default: 12 for conv, 5 for vits, 3 for vitl")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -143,16 +210,16 @@ def main() -> None:
         "machine": {
             "cpu": cpu_name(),
             "cores": os.cpu_count(),
-            "bf16": torch.cpu._is_avx512_bf16_supported(),
+            "bf16": native_dtype("cpu") == torch.bfloat16,
         },
-        "accelerator": "not measured yet",
     }
     for name in args.models:
         command = [sys.executable, "-m", "benchmarks.bench_extract", "--child", "--models", name]
         command += ["--rounds", str(args.rounds or ROUNDS[name])]
         quiet = os.environ | {"OMP_WAIT_POLICY": "passive"}  # as placeray's own processes
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=quiet).stdout
-        results["models"][name] = json.loads(out.splitlines()[-1])
+        before = results["models"].get(name, {}).get("accelerator", "not measured yet")
+        results["models"][name] = {"accelerator": before} | json.loads(out.splitlines()[-1])
         print(name, json.dumps(results["models"][name], indent=1), flush=True)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 

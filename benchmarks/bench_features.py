@@ -1,13 +1,15 @@
 """Local features on disk: bytes, time and what they cost in recall, encoding by encoding.
 
     python -m benchmarks.bench_features recall DATASET... --out results/features.json
+    python -m benchmarks.bench_features dense DATASET...
     python -m benchmarks.bench_features counts
     python -m benchmarks.bench_features reading
 
 Each part fills in its own key of the JSON file. `recall` extracts each data set once with the default model
-and re-ranks the same candidates with every encoding. `counts` compares counts on grids of the large model's
-shape, made of smooth noise. `reading` fetches 100 random images of a store, which the reader sees for the first time
-or has seen, and copies the same bytes from a memory map or by plain pread, in alternation.
+and re-ranks the same candidates with every encoding, in both directions. `dense` does so with maps of the
+large model's shape, which the default model makes of enlarged photos; a quarter of an hour. `counts` compares
+counts on grids of that shape, made of smooth noise. `reading` fetches 100 random images of a store, for the
+first time and again, and copies the same bytes from a memory map or by plain pread, in alternation.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from isal.isal_zlib import crc32
 
+from benchmarks.bench_index import cpu_name
+from models.extractor import Extractor
 from models.image import decode_image
 from models.photo_file import read_bytes
 from models.weights import load_extractor
@@ -46,6 +51,7 @@ CANDIDATES = 100
 THRESHOLD_M = 25.0
 SAMPLE_IMAGES = 64
 LARGE_GRID, LARGE_CHANNELS = 61, 128
+DENSE_PX, DENSE_CANDIDATES = 992, 20  # 62 x 62 cells, of which 61 x 61 are taken
 
 
 def codec_of(card: Card, encoding: FeatureEncoding, stored: np.ndarray) -> FeatureCodec:
@@ -55,55 +61,137 @@ def codec_of(card: Card, encoding: FeatureEncoding, stored: np.ndarray) -> Featu
     return FeatureCodec(card.stored_as(encoding), projection=projection)
 
 
-def extract(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    extractor = load_extractor("efficientnet-lite0", device="cpu")
+class Photos(NamedTuple):
+    """Photos of one side: (N, D) float32 descriptors, (N, H, W, C) float32 features, (N, 2) metres."""
+
+    descriptors: np.ndarray
+    features: np.ndarray
+    points: np.ndarray
+
+
+def extract(folder: Path, extractor: Extractor) -> Photos:
     rows = list_source(folder).sort_by("uri").to_pylist()
     found = [extractor.extract([decode_image(read_bytes(row["uri"])).pixels]) for row in rows]
     points = np.array([(row["utm_e"], row["utm_n"]) for row in rows])
-    return np.concatenate([d for d, _ in found]), np.concatenate([f for _, f in found]), points
+    return Photos(np.concatenate([d for d, _ in found]), np.concatenate([f for _, f in found]), points)
 
 
-def recall(dataset: str) -> dict[str, Any]:
-    layout = open_dataset(dataset, split="test")
-    descriptors, features, points = extract(layout.database)
-    asked, photos, truth = extract(layout.queries)
-    stored, card = features.astype(np.float16), load_extractor("efficientnet-lite0", device="cpu").card
+def recall(dataset: str, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
+    """Ask one side about the other and the other way round: of both, one query is a smaller share."""
+    layout, extractor = (
+        open_dataset(dataset, split="test"),
+        load_extractor("efficientnet-lite0", device="cpu"),
+    )
+    sides = extract(layout.queries, extractor), extract(layout.database, extractor)
+    return both_ways(layout.name, *sides, extractor.card, encodings, candidates=CANDIDATES)
+
+
+def dense(dataset: str, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
+    """Do the same with maps of the large model's shape out of the default model, from enlarged photos.
+
+    Their 112 channels are turned into 128 by a fixed matrix that changes no inner product. Every mutual
+    neighbour counts, as with SelaVPR.
+    """
+    layout, extractor = (
+        open_dataset(dataset, split="test"),
+        load_extractor("efficientnet-lite0", device="cpu"),
+    )
+    large = load_extractor("efficientnet-lite0", device="cpu", image_size=(DENSE_PX, DENSE_PX))
+    width = extractor.card.feature_dim
+    turn = np.linalg.qr(np.random.default_rng(7).standard_normal((LARGE_CHANNELS, width)))[0].T
+    sides = []
+    for folder in (layout.queries, layout.database):
+        cells = extract(folder, large).features[:, :LARGE_GRID, :LARGE_GRID] @ turn.astype(np.float32)
+        sides.append(extract(folder, extractor)._replace(features=cells))
+    card = dataclasses.replace(
+        extractor.card,
+        grid_height=LARGE_GRID,
+        grid_width=LARGE_GRID,
+        feature_dim=LARGE_CHANNELS,
+        min_similarity=None,
+    )
+    return both_ways(f"{layout.name}, dense", *sides, card, encodings, candidates=DENSE_CANDIDATES)
+
+
+def both_ways(
+    name: str,
+    queries: Photos,
+    database: Photos,
+    card: Card,
+    encodings: Sequence[FeatureEncoding],
+    *,
+    candidates: int,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"candidates": candidates}
+    hits: dict[str, list[np.ndarray]] = defaultdict(list)
+    for way, asked, stored in (("forwards", queries, database), ("backwards", database, queries)):
+        found[way], right = compare(f"{name}, {way}", asked, stored, card, encodings, candidates)
+        for encoding, hit in right.items():
+            hits[encoding].append(hit)
+    pooled = {encoding: np.concatenate(parts) for encoding, parts in hits.items()}
+    found["both"] = {
+        encoding: {
+            "queries": len(hit),
+            "recall_1": round(100 * float(hit.mean()), 2),
+            "lost": int((pooled["float16"] & ~hit).sum()),
+            "gained": int((hit & ~pooled["float16"]).sum()),
+        }
+        for encoding, hit in pooled.items()
+    }
+    for encoding, row in found["both"].items():
+        print(f"{name}, both ways: {encoding:12} {row}", flush=True)
+    return found
+
+
+def compare(
+    name: str,
+    asked: Photos,
+    database: Photos,
+    card: Card,
+    encodings: Sequence[FeatureEncoding],
+    candidates: int,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Re-rank the same candidates with every encoding; return figures, and which queries each has right."""
+    stored = database.features.astype(np.float16)
     # As the store does: descriptors in half precision, best first.
-    similarity = asked @ descriptors.astype(np.float16).astype(np.float32).T
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :CANDIDATES]
-    right = np.hypot(*(truth[:, None] - points[order]).transpose(2, 0, 1)) <= THRESHOLD_M + 1e-6
-    found: dict[str, Any] = {"queries": len(asked), "database": len(points)}
+    similarity = asked.descriptors @ database.descriptors.astype(np.float16).astype(np.float32).T
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :candidates]
+    distance = np.hypot(*(asked.points[:, None] - database.points[order]).transpose(2, 0, 1))
+    right = distance <= THRESHOLD_M + 1e-6
+    found: dict[str, Any] = {"queries": len(order), "database": len(stored)}
     found["global"] = round(100 * float(right[:, 0].mean()), 2)
     exact: np.ndarray | None = None
-    for encoding in FEATURE_ENCODINGS:
+    hits = {}
+    for encoding in encodings:
         codec = codec_of(card, encoding, stored)
         began = time.perf_counter()
         rows = codec.encode(stored)
         encode_ms = 1e3 * (time.perf_counter() - began) / len(rows)
         decode_s, match_s, counts = [], [], []
-        for photo, hits in zip(photos, order, strict=True):
-            chosen = rows[hits]
+        for photo, chosen in zip(asked.features, order, strict=True):
+            taken = rows[chosen]
             began = time.perf_counter()
-            decoded = codec.decode(chosen)
+            decoded = codec.decode(taken)
             decode_s.append(time.perf_counter() - began)
             began = time.perf_counter()
-            counts.append(count_matches(photo, decoded, np.ones(len(hits), bool), card, codec=codec))
+            counts.append(count_matches(photo, decoded, np.ones(len(chosen), bool), card, codec=codec))
             match_s.append(time.perf_counter() - began)
         counted = np.array(counts)
         exact = counted if exact is None else exact
         first = np.argsort(-counted, axis=1, kind="stable")[:, 0]
-        hit = right[np.arange(len(right)), first]
+        hits[encoding] = right[np.arange(len(right)), first]
+        each = 1e3 * 100 / candidates
         found[encoding] = {
-            "recall_1": round(100 * float(hit.mean()), 2),
+            "recall_1": round(100 * float(hits[encoding].mean()), 2),
             "bytes_image": codec.row_bytes,
             "encode_ms_image": round(encode_ms, 3),
-            "decode_ms_100": round(1e3 * statistics.median(decode_s), 2),
-            "match_ms_100": round(1e3 * statistics.median(match_s), 2),
+            "decode_ms_100": round(each * statistics.median(decode_s), 2),
+            "match_ms_100": round(each * statistics.median(match_s), 2),
             "count_error": round(float(np.abs(counted - exact).mean()), 3),
             "count_mean": round(float(exact.mean()), 2),
         }
-        print(f"{layout.name:20} {encoding:12} {found[encoding]}", flush=True)
-    return found
+        print(f"{name}: {encoding:12} {found[encoding]}", flush=True)
+    return found, hits
 
 
 def smooth_images(count: int, generator: np.random.Generator) -> np.ndarray:
@@ -234,9 +322,12 @@ def alternate(
     before: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for turn in range(rounds):
         some = [records[i] for i in generator.choice(len(records), CANDIDATES, replace=False)]
-        for name, way in ways.items():
+        # Whoever comes later finds the rows in the processor's cache.
+        names = list(ways)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            way = ways[name]
             before()
             began = time.perf_counter()
             way(some)
@@ -269,18 +360,28 @@ def reading_all() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("part", choices=("recall", "counts", "reading"))
-    parser.add_argument("dataset", nargs="*", help="data sets in the standard layout, for recall")
+    parser.add_argument("part", choices=("recall", "dense", "counts", "reading"))
+    parser.add_argument("dataset", nargs="*", help="data sets in the standard layout, for recall and dense")
+    parser.add_argument(
+        "--encodings",
+        nargs="+",
+        choices=FEATURE_ENCODINGS,
+        default=FEATURE_ENCODINGS,
+        help="for recall and dense; float16 first",
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "features.json")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2 if args.part == "dense" else 1)
     found = json.loads(args.out.read_text()) if args.out.exists() else {}
-    found[args.part] = {
-        "recall": lambda: {Path(name).name: recall(name) for name in args.dataset},
-        "counts": counts,
-        "reading": reading_all,
-    }[args.part]()
-    found["machine"] = {
+    if args.part in ("recall", "dense"):
+        measured = recall if args.part == "recall" else dense
+        for name in args.dataset:
+            found.setdefault(args.part, {})[Path(name).name] = measured(name, args.encodings)
+    else:
+        found[args.part] = counts() if args.part == "counts" else reading_all()
+    found.pop("machine", None)
+    found.setdefault("machines", {})[args.part] = {
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,

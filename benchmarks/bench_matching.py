@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import threading
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.bench_index import cpu_name
 from models import matching_cpu
 from models.image import decode_image
 from models.matching import mutual_nn_count
@@ -51,7 +51,7 @@ RULES = {
 def plain(query: torch.Tensor, candidates: torch.Tensor) -> list[int]:
     similarity = torch.matmul(query, candidates.float().transpose(1, 2))
     forth, back = similarity.argmax(dim=2), similarity.argmax(dim=1)
-    cells = torch.arange(len(query))
+    cells = torch.arange(len(query), device=query.device)
     return [int((back[k][forth[k]] == cells).sum()) for k in range(len(candidates))]
 
 
@@ -230,7 +230,7 @@ def main() -> None:
         sets += sorted(path.parent for path in Path(found).rglob("queries") if _named_by_place(path))
     result: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.bench_matching", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
@@ -260,11 +260,16 @@ def _named_by_place(folder: Path) -> bool:
 
 
 def _on_cuda(count: int) -> dict[str, Any]:
-    """Time the kernel and the blocks that take its place without Triton."""
+    """Time the kernel, the blocks that take its place without Triton, and the plain formulation."""
     from models.matching import _partners_by_blocks
 
     query, candidates = (features.cuda() for features in drawn(count, 3721, 128))
+    left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    brain = query.bfloat16(), candidates.bfloat16()
     ways: dict[str, Callable[[], object]] = {
+        "plain_ms": lambda: plain(query, candidates),
+        "product_ms": lambda: torch.mm(left, right),
+        "bf16_ms": lambda: mutual_nn_count(*brain),
         "exact_ms": lambda: mutual_nn_count(query, candidates),
         "fast_ms": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "half_ms": lambda: mutual_nn_count(query.half(), candidates),
@@ -276,7 +281,15 @@ def _on_cuda(count: int) -> dict[str, Any]:
             torch.cuda.synchronize()
             times[name].append(seconds(lambda run=run: (run(), torch.cuda.synchronize())) * 1e3)
     medians = {name: statistics.median(values[3:]) for name, values in times.items()}
-    return {"device": torch.cuda.get_device_name(), **medians}
+    peak = 2 * 8192**3 / medians["product_ms"] / 1e9
+    operations = 2 * count * 3721**2 * 128 / 1e9
+    return {
+        "device": torch.cuda.get_device_name(),
+        **medians,
+        "bf16_peak_tflop_s": peak,
+        "bf16_share_of_peak": operations / medians["bf16_ms"] / peak,
+        "bf16_times_faster": medians["plain_ms"] / medians["bf16_ms"],
+    }
 
 
 if __name__ == "__main__":

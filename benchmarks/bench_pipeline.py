@@ -40,7 +40,9 @@ from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from pipelines.stages import Extract
 from storage.card import Card, Preprocessing
+from storage.encodings import projected_channels
 from storage.features import write_shard
+from storage.projection import fit_projection, projection_sha256
 from storage.store import Store
 from storage.vectors import row_schema
 
@@ -66,6 +68,17 @@ def card_of(shape: str, features: str) -> Card:
         min_similarity=None,
     )
     return card.stored_as(features)  # type: ignore[arg-type]
+
+
+def make_store(folder: Path, card: Card) -> Store:
+    """Make a store, with a projection learned from noise where its features are projected."""
+    kept = projected_channels(card.feature_encoding, card.feature_dim)
+    if kept is None:
+        return Store.create(str(folder), card)
+    noise = np.random.default_rng(0).standard_normal((4096, card.feature_dim), dtype=np.float32)
+    projection = fit_projection(noise, kept)
+    named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
+    return Store.create(str(folder), named, projection=projection)
 
 
 class SleepingExtract(Extract):
@@ -110,7 +123,7 @@ def make_photos(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 def simulate(photos: Path, folder: Path, shape: str, features: str, rate: float) -> dict[str, Any]:
     """Index `photos` with the simulated accelerator, in this process, as `pipelines.index` does."""
-    store = Store.create(str(folder / "store"), card_of(shape, features))
+    store = make_store(folder / "store", card_of(shape, features))
     listing = list_source(photos)
     work = listing
     for name in ("stored_sha256", "stored_uri"):
@@ -184,7 +197,7 @@ def feed() -> dict[str, Any]:
         for shape, features, count in (
             ("default", "float16", 5000),
             ("large", "float16", 1200),
-            ("large", "int4", 1200),
+            ("large", "int4-pca64", 1200),
         ):
             photos = make_photos(Path(scratch) / shape / features, count, PHOTO)
             row: dict[str, Any] = {"free": apart(photos, shape, features, 1e6)}

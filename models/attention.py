@@ -18,7 +18,7 @@ _WEIGHTS = 1 << 23  # of one image, in all heads: 16 MiB. More do not stay in th
 
 
 def attend(attention: Any, tokens: Tensor) -> Tensor:
-    """Run a timm attention module without mask, by whichever way is faster here.
+    """Run a timm attention module without norms, gate and mask, by whichever way is faster here.
 
     Args:
         attention: timm's `Attention` in evaluation mode.

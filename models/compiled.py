@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CannotCompile", "compiled"]
+__all__ = ["CannotCompile", "compiled", "filled_size"]
 
 # Less is hardly faster on an accelerator, and each size is compiled anew.
 _LEAST_BATCH = 8
@@ -19,11 +19,18 @@ class CannotCompile(RuntimeError):
     """Compiling was asked for, and is not possible here."""
 
 
+def filled_size(count: int, *, max_batch: int) -> int:
+    """Return to how many images a batch of `count` is filled up: 8, 16, 32 and so on up to `max_batch`."""
+    size = _LEAST_BATCH
+    while size < count:
+        size *= 2
+    return max(count, min(size, max_batch))
+
+
 def compiled(network: nn.Module, *, max_batch: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Return the network for inference, compiled at its first use with each batch size.
 
-    Batches are filled up with zeros to 8, 16, 32 and so on up to `max_batch`, and what comes of the zeros is
-    left out.
+    Batches are filled up with zeros to `filled_size`, and what comes of the zeros is left out.
 
     Args:
         network: Maps (B, ...) to tensors (B, ...), each row for itself.
@@ -41,10 +48,7 @@ def compiled(network: nn.Module, *, max_batch: int) -> Callable[[Tensor], tuple[
             network(images[:1])
             prepared = True
         count = len(images)
-        size = _LEAST_BATCH
-        while size < count:
-            size *= 2
-        missing = max(0, min(size, max_batch) - count)
+        missing = filled_size(count, max_batch=max_batch) - count
         if missing:
             layout = torch.channels_last
             images = F.pad(images, (0, 0) * (images.ndim - 1) + (0, missing)).contiguous(memory_format=layout)

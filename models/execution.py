@@ -31,10 +31,10 @@ class Execution:
     """How an extractor is to run its network.
 
     Attributes:
-        precision: `fp32` is exact. `bf16` computes in bfloat16 where the device has units for it, else in
-            float32: faster, with descriptors that are nearly the same (benchmarks/README.md, Extraction).
-            `auto` is `bf16` on an accelerator and `fp32` on a CPU.
-        compiled: Compile the network at its first use, see `models.compiled`.
+        precision: `fp32` is exact. `bf16` computes in bfloat16, on a CPU without units for it in float32:
+            faster, with descriptors that are nearly the same (benchmarks/README.md, Extraction). `auto` is
+            `bf16` on an accelerator and `fp32` on a CPU.
+        compiled: Compile the network, see `models.compiled`.
 
     Raises:
         BadExecution: there is no such precision.

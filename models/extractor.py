@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.allocator import keep_freed_memory
-from models.compiled import compiled
+from models.compiled import compiled, filled_size
 from models.execution import best_device
 from models.faults import ModelFault
 from models.half_weights import with_half_linears
@@ -133,15 +133,21 @@ class Extractor:
         self._mean = torch.tensor(pre.mean, device=self.device).mul(255).view(1, 3, 1, 1)
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
 
-    def warm_up(self) -> None:
-        """Run an empty picture where the network is compiled, so that what is in the way shows at once.
+    def warm_up(self, largest: int) -> None:
+        """Where the network is compiled, do that now for all batch sizes.
+
+        Args:
+            largest: Most images that will go through the network at once.
 
         Raises:
             CannotCompile: compiling is not possible here.
         """
-        if self._forward is not self._runs:
-            pre = self.card.preprocessing
-            shape = (1, pre.height, pre.width, 3)
+        if self._forward is self._runs:
+            return
+        pre = self.card.preprocessing
+        counts, most = range(1, min(largest, self._max_batch) + 1), self._max_batch
+        for size in sorted({filled_size(count, max_batch=most) for count in counts}):
+            shape = (size, pre.height, pre.width, 3)
             blank: Prepared = np.zeros(shape, np.uint8)
             if pre.resize != "pil_bilinear":
                 blank = np.zeros(shape, np.float32)
@@ -180,6 +186,7 @@ class Extractor:
         Raises:
             ValueError: a shape or dtype is not what `prepare` makes with this card.
             ModelFault: the network's output cannot be compared.
+            CannotCompile: compiling was asked for and is not possible here.
         """
         pre = self.card.preprocessing
         dtype = np.uint8 if pre.resize == "pil_bilinear" else np.float32

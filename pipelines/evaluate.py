@@ -57,7 +57,7 @@ def evaluate(
         the store was there already).
 
     Raises:
-        SourceError, StoreError, WeightsUnavailable: as `index` and `measure_recall`.
+        SourceError, StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
     """
     layout = open_dataset(dataset, split=split)
     rejected = None

@@ -1,13 +1,14 @@
 """Index images on Ray Data: decode, extract, write shards on workers; commit from the driver.
 
-Stages overlap as separate operators. Full photos never travel: a decode task sends the network's input
-(0.15 MB for the default model), an extractor sends local features to a write task, and only descriptors and
+Stages overlap as separate operators. Full photos never travel: a decoder sends the network's input
+(0.15 MB for the default model), an extractor sends local features to a writer, and only descriptors and
 metadata reach the driver, which commits every `commit_every` images. There is no ledger beside the store:
 running the same command again does what is missing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass, field
@@ -23,14 +24,12 @@ from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from pipelines.stages import METADATA
 from storage.card import Card, FeatureEncoding
-from storage.encodings import projected_channels
-from storage.errors import StoreNotFound
+from storage.encodings import default_encoding, projected_channels
+from storage.errors import InvalidBatch, StoreNotFound
 from storage.projection import projection_sha256
 from storage.store import Store
 
-__all__ = ["DEFAULT_FEATURES", "IndexReport", "index"]
-
-DEFAULT_FEATURES: FeatureEncoding = "float16"  # of new stores
+__all__ = ["IndexReport", "index"]
 
 OBJECT_STORE_BYTES = 512 << 20
 
@@ -89,7 +88,7 @@ def index(
         model: Name or weights file.
         image_size: Height and width of the network's input; by default the store's, else the model's own.
         features: How a new store keeps local features, see `storage.encodings`; by default
-            `DEFAULT_FEATURES`. A store that is there must keep them so.
+            as `default_encoding` says. A store that is there must keep them so.
         root: Folder that a listing's URIs must stay inside.
         id_prefix: Put before every image id.
         batch_size: Images in one forward pass.
@@ -120,7 +119,7 @@ def index(
     started = time.perf_counter()
     card = _card_of(model, image_size, store_uri, features)
     listing = list_source(source, root=root, id_prefix=id_prefix)
-    store = _open_or_create(store_uri, card, model, listing)
+    store = _open_or_create(store_uri, card, model, listing, execution, asked=features is not None)
     rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
     tally = Tally(total=listing.num_rows, progress=progress)
     import ray.data  # before the session, which then quietens its log
@@ -170,7 +169,7 @@ def _card_of(
         stored = Store.open(store_uri).card
     except StoreNotFound:
         card = load_extractor(model, device="cpu", image_size=image_size).card
-        return card.stored_as(features or DEFAULT_FEATURES)
+        return card.stored_as(features or default_encoding(card))
     size = (stored.preprocessing.height, stored.preprocessing.width)
     try:
         card = load_extractor(model, device="cpu", image_size=image_size or size).card
@@ -184,8 +183,13 @@ def _card_of(
     return stored
 
 
-def _open_or_create(store_uri: str, card: Card, model: str, listing: pa.Table) -> Store:
-    """Open the store, or make it, with a projection learned from the listed images where it needs one."""
+def _open_or_create(
+    store_uri: str, card: Card, model: str, listing: pa.Table, execution: Execution, *, asked: bool
+) -> Store:
+    """Open the store, or make it, with a projection learned from the listed images where it needs one.
+
+    Where they cannot teach one, as when none can be used, only who asked for it hears of that.
+    """
     channels = projected_channels(card.feature_encoding, card.feature_dim)
     if channels is None or card.projection_sha256 is not None:
         return Store.create(store_uri, card)
@@ -193,7 +197,14 @@ def _open_or_create(store_uri: str, card: Card, model: str, listing: pa.Table) -
     from pipelines.feature_sample import learn_projection
 
     size = (card.preprocessing.height, card.preprocessing.width)
-    projection = learn_projection(listing, load_extractor(model, image_size=size), channels=channels)
+    uncompiled = dataclasses.replace(execution, compiled=False)  # for a sample that is not worth it
+    extractor = load_extractor(model, image_size=size, execution=uncompiled)
+    try:
+        projection = learn_projection(listing, extractor, channels=channels)
+    except InvalidBatch:
+        if asked:
+            raise
+        return Store.create(store_uri, card.stored_as("int4"))  # the same bits a value, nothing to learn
     named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
     return Store.create(store_uri, named, projection=projection)
 

@@ -40,7 +40,7 @@ class Plan:
         actors_a_stage: Actors that decode, and that write, at most: as many as there is work for. 0: a short
             run, for which starting actors costs more than it brings.
         threads: Torch's threads in each; 0 leaves torch's own choice.
-        batch_size: Images in one forward pass, and in one decode task.
+        batch_size: Images in one forward pass, and decoded at once.
         shard_rows: Images in one file of local features.
         commit_every: Images between two commits.
         trace: File that gets one JSON line for each batch of each stage, or None.
@@ -155,6 +155,7 @@ def written_rows(
                 "model": model,
                 "threads": plan.threads,
                 "execution": plan.execution,
+                "batch_size": size,
                 **options,
             },
         )

@@ -30,6 +30,7 @@ def query(images: Sequence[str], ask: Ask, **options: Any) -> tuple[list[dict[st
 
     Raises:
         StoreError: the store cannot be read.
+        CannotCompile: compiling was asked for and is not possible here.
         ServiceUnavailable, ServiceRefused, BadAnswer: the service cannot be asked.
     """
     answers, rejected = [], 0

@@ -68,6 +68,7 @@ def serve_store(
         NoPort: another process listens there, or the address is not this machine's.
         StoreError: the store cannot be opened, or another model made it.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+        CannotCompile: compiling was asked for and is not possible in a replica.
     """
     tokens = tokens_from_environment(os.environ)
     require_token_beyond_loopback(host, tokens)
@@ -76,6 +77,7 @@ def serve_store(
     # Ray Serve has settings of its own in the environment, read when it is first imported.
     from ray import serve
 
+    from models.compiled import CannotCompile  # loads torch
     from serving.app import bind, checked, cores, listening
 
     settings = checked(settings)
@@ -99,12 +101,20 @@ def serve_store(
                     "Serve runs on this cluster already, with another address: stop it (`serve shutdown`), "
                     "or add the service to it with `serve deploy`"
                 )
-            serve.run(
-                bind(settings, tokens),
-                name=APPLICATION,
-                route_prefix="/",
-                logging_config={"log_level": "WARNING", "enable_access_log": False},
-            )
+            try:
+                serve.run(
+                    bind(settings, tokens),
+                    name=APPLICATION,
+                    route_prefix="/",
+                    logging_config={"log_level": "WARNING", "enable_access_log": False},
+                )
+            except RuntimeError as error:  # Serve's, with the traceback of the replica in its text
+                if CannotCompile.__name__ in str(error):
+                    raise CannotCompile(
+                        "the model could not be compiled in a replica: install a C compiler and triton, or "
+                        "leave --compile out"
+                    ) from error
+                raise
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
             with _until_signalled(stop):
                 stop.wait()

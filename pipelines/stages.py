@@ -194,6 +194,7 @@ class Extract:
         threads: Torch's threads on a CPU; 0 leaves torch's own choice.
         trace: See `span`.
         execution: How to run the network.
+        batch_size: Most images in a batch.
 
     When this machine's weights are others than the driver's, or are not to be had, or the network cannot be
     compiled here though that was asked for, every row says so.
@@ -207,6 +208,7 @@ class Extract:
         threads: int = 0,
         trace: str | None = None,
         execution: Execution = AS_USUAL,
+        batch_size: int = 1,
     ) -> None:
         sleep_while_waiting()
         import torch
@@ -223,7 +225,7 @@ class Extract:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
             self.extractor = load_extractor(model, image_size=size, execution=execution)
             self.card.require_model(self.extractor.card)
-            self.extractor.warm_up()
+            self.extractor.warm_up(batch_size)
         except (CannotCompile, CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable) as error:
             self.failure = error
 

@@ -131,6 +131,7 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
     if extractor.device.type == "cpu":
         replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
+    extractor.warm_up(settings.max_batch)  # with the threads that it will have
     return ExtractWorker(extractor, max_batch=settings.max_batch, max_queue=settings.max_queue)
 
 
@@ -143,5 +144,4 @@ def _load(settings: ServeSettings) -> Extractor:
         execution=execution_of(settings.model_dump()),
     )
     card.require_model(extractor.card)
-    extractor.warm_up()
     return extractor

@@ -52,7 +52,7 @@ class ServeSettings(BaseModel):
         store: The store's folder.
         model: Name or weights file; None takes the name on the store's card.
         precision: Of the model's arithmetic, see `models.execution`.
-        compile: Compile the model at its first use, see `models.compiled`.
+        compile: Compile the model before the first query, see `models.compiled`.
         model_name: Name on the store's card; filled in when the service is built.
         topology: `compact` runs every stage in the serving replica, `split` each in deployments of its own.
         shards: Parts of the index, each in a deployment of its own; topology `split`.

@@ -26,16 +26,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.card import Card
+from storage.card import Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.projection import projection_sha256, read_projection
 
-__all__ = ["FeatureCodec", "open_codec", "projected_channels"]
+__all__ = ["FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
 
 _SCALE_BYTES = 4
+_LARGE_CELLS, _LARGE_CHANNELS = 2048, 128  # measured at 61 x 61 cells of 128 channels
 # Best step of a uniform quantiser with 2**bits levels for a normal distribution of unit variance (Max,
 # "Quantizing for minimum distortion", 1960, table II).
 _BEST_STEP = {2: 0.9957, 4: 0.3352}
+
+
+def default_encoding(card: Card) -> FeatureEncoding:
+    """Return the smallest encoding that was not seen to lose answers with features of this shape.
+
+    Measured by R@1 after re-ranking (benchmarks/README.md, Features on disk). On small maps each count is
+    small, and whatever is left out can change a first answer; maps of SelaVPR's shape have cells to spare.
+    Wider features than SelaVPR's were not measured.
+    """
+    large = card.grid_height * card.grid_width >= _LARGE_CELLS and card.feature_dim <= _LARGE_CHANNELS
+    return "int4-pca64" if large else "float16"
 
 
 def projected_channels(encoding: str, feature_dim: int) -> int | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -56,6 +57,8 @@ class FeatureReader:
         self._known_shards = known_shards
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._lock = threading.Lock()
+        # For rows that were read before: 0 where the file system cannot tell what is in memory.
+        self._flags = _NO_WAIT
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
         """Read the features of these records.
@@ -109,7 +112,7 @@ class FeatureReader:
         """
         unread: list[int] = []
         size, block = rows.shape[1], memoryview(rows.data).cast("B")
-        known, read = self._shards.get, os.preadv
+        known, read, flags = self._shards.get, os.preadv, self._flags
         with _Files(self._folder) as files:
             for i in some:
                 record = records[i]
@@ -120,12 +123,22 @@ class FeatureReader:
                     continue
                 out = block[i * size : (i + 1) * size]
                 try:
-                    whole = read(files[name], (out,), shard.starts[row], _NO_WAIT) == size
-                except OSError:
+                    whole = read(files[name], (out,), shard.starts[row], flags) == size
+                except OSError as error:
                     whole = False
+                    if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                        flags = self._flags = 0
                 if not whole or crc32(out) != shard.checksums[row]:
                     unread.append(i)
+            self._used(files)
         return unread
+
+    def _used(self, names: Iterable[str]) -> None:
+        """Keep these shards longest."""
+        with self._lock:
+            for name in names:
+                if name in self._shards:
+                    self._shards.move_to_end(name)
 
     def _read_others(self, records: Sequence[ImageRecord], some: list[int], rows: np.ndarray) -> list[int]:
         """Read rows with their headers; return those that cannot be used.
@@ -210,9 +223,9 @@ class _Shard:
     Attributes:
         rows: How many.
         positions: (rows, 3) int64: where each row's key and features begin, and where its features end.
-        starts: Where the features themselves begin, after their header; of rows that were read, as are
-        checksums: their CRC-32, and
-        owners: the hash of the image's id; -1, which is no hash, where the row was not read yet.
+        starts: Where the features themselves begin, after their header.
+        checksums: CRC-32 of the features.
+        owners: Hash of the image's id. It and the two above are -1, which is no hash, until a row is read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -248,10 +261,10 @@ class _Files(dict[str, int]):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._path = str(shard_path(folder, "{}"))
+        self._before, self._after = str(shard_path(folder, "?")).rsplit("?", 1)
 
     def __missing__(self, shard: str) -> int:
-        fd = os.open(self._path.replace("{}", shard), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{self._before}{shard}{self._after}", os.O_RDONLY | os.O_CLOEXEC)
         self[shard] = fd
         return fd
 
@@ -284,7 +297,6 @@ def _read_row(place: _Place, image_id: str, out: np.ndarray, flags: int = 0) -> 
         key = headers[before_value - size : before_value]
         value_size, value_crc = _page_header(headers[before_value:])
     except (OSError, ValueError, OverflowError) as error:
-        # Some file systems cannot tell what is in memory (EOPNOTSUPP).
         return _NOT_NOW if flags and isinstance(error, OSError) else f"the row cannot be read ({error})"
     if crc32(key) != key_crc or value_size != target.nbytes:
         return "the page holding the key fails its checksum"

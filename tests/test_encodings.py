@@ -16,7 +16,7 @@ from models.matching import mutual_nn_count
 from serving.engine import count_matches, line_points
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
 from storage.compaction import references
-from storage.encodings import FeatureCodec, open_codec, projected_channels
+from storage.encodings import FeatureCodec, default_encoding, open_codec, projected_channels
 from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 from storage.feature_cache import FeatureCache
 from storage.feature_reader import FeatureReader
@@ -154,6 +154,23 @@ def test_codec_encode_bad_features_raise(encoding: FeatureEncoding, bad: str) ->
     }[bad]
     with pytest.raises(InvalidBatch):
         codec.encode(broken)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "encoding"),
+    [
+        (14, 112, "float16"),  # the default model
+        (16, 1024, "float16"),  # an untrained SelaVPR
+        (61, 128, "int4-pca64"),  # a trained one
+        (61, 1024, "float16"),
+        (45, 128, "float16"),
+    ],
+)
+def test_default_encoding_is_small_only_where_that_was_measured(
+    side: int, channels: int, encoding: FeatureEncoding
+) -> None:
+    card = dataclasses.replace(make_card(), grid_height=side, grid_width=side, feature_dim=channels)
+    assert default_encoding(card) == encoding
 
 
 def test_codec_projection_that_does_not_fit_is_refused() -> None:

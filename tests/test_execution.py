@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
 import pytest
 import torch
 
 from models import execution
 from models.execution import BadExecution, Execution, execution_of, native_dtype
+from pipelines.cli import main
+from pipelines.evaluate import evaluate
+from pipelines.index import index
+from serving.engine import QueryEngine
+from serving.extract_worker import open_extract_worker
+from serving.settings import ServeSettings
+from tests.city_store import CityStore
+from tests.pictures import write_photos
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -39,3 +51,75 @@ def test_execution_of_takes_its_own_names_only() -> None:
     assert execution_of({"store": "s"}) == Execution()
     with pytest.raises(BadExecution, match="choose one of auto, fp32, bf16"):
         execution_of({"precision": "fp8"})
+
+
+ASKED = Execution(precision="bf16", compiled=True)
+
+
+class Seen(Exception):
+    """What reached the function that was replaced."""
+
+
+def stop(*_: object, **options: Any) -> NoReturn:
+    raise Seen(options["execution"])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("pipelines.index.index", ["index", "x", "--store", "s"]),
+        ("pipelines.query.ask_store", ["query", "x", "--store", "s"]),
+        ("pipelines.evaluate.evaluate", ["evaluate", "x"]),
+        ("pipelines.embed.embed", ["embed", "x", "--model", "m", "--out", "o"]),
+    ],
+)
+def test_flags_reach_the_verb_s_function(
+    function: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, stop)
+    with pytest.raises(Seen) as seen:
+        main([*arguments, "--precision", "bf16", "--compile"])
+    assert seen.value.args == (ASKED,)
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("serving.engine.load_extractor", lambda store: QueryEngine.open(store, execution=ASKED)),
+        (
+            "serving.extract_worker.load_extractor",
+            lambda store: open_extract_worker(ServeSettings(store=store, precision="bf16", compile=True)),
+        ),
+    ],
+)
+def test_execution_reaches_whoever_loads_the_model(
+    function: str, call: Callable[[str], object], city_store: CityStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, stop)
+    with pytest.raises(Seen) as seen:
+        call(city_store.uri)
+    assert seen.value.args == (ASKED,)
+
+
+def test_evaluate_indexes_and_asks_as_it_is_told(
+    city_store: CityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for function in ("pipelines.evaluate.index", "pipelines.evaluate.QueryEngine.open"):
+        monkeypatch.setattr(function, stop)
+        for store in (city_store.uri,) if "open" in function else (None, str(tmp_path / "none")):
+            with pytest.raises(Seen) as seen:
+                evaluate(city_store.folder / "city", store_uri=store, execution=ASKED)
+            assert seen.value.args == (ASKED,)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_index_plans_with_the_execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned(*_: object, execution: Execution, **__: object) -> NoReturn:
+        raise Seen(execution)
+
+    monkeypatch.setattr("pipelines.index.make_plan", planned)
+    write_photos(tmp_path / "photos", 1)
+    with pytest.raises(Seen) as seen:
+        index(tmp_path / "photos", str(tmp_path / "store"), execution=ASKED)
+    assert seen.value.args == (ASKED,)

@@ -158,9 +158,25 @@ def test_warm_up_says_at_once_that_nothing_can_be_compiled(
         raise TorchDynamoException("no compiler")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: refused)
-    small_extractor(resize).warm_up()
+    small_extractor(resize).warm_up(8)
     with pytest.raises(CannotCompile, match="leave compiling off"):
-        small_extractor(resize, compile_network=True).warm_up()
+        small_extractor(resize, compile_network=True).warm_up(8)
+
+
+def test_warm_up_compiles_every_size_that_will_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def traced(network: nn.Module, **_: bool) -> nn.Module:
+        network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        return network
+
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr(extractor_module, "_CPU_BATCH", 24)
+    small_extractor("pil_bilinear", compile_network=True).warm_up(100)
+    assert sizes == [1, 8, 16, 24]
+    sizes.clear()
+    small_extractor("pil_bilinear", compile_network=True).warm_up(9)
+    assert sizes == [1, 8, 16]
 
 
 def test_load_extractor_runs_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,14 @@ def test_fetch_more_shards_than_remembered_still_reads_all(tmp_path: Path) -> No
     assert len(reader._shards) == 2
 
 
+def test_fetch_forgets_the_shard_that_was_not_read_for_longest(tmp_path: Path) -> None:
+    first, second, third = (written(tmp_path, [f"i{n}"])[0] for n in range(3))
+    reader = FeatureReader(tmp_path, make_card(), known_shards=2)
+    for one in (first, second, first, third):
+        assert reader.fetch([one])[1].all()
+    assert set(reader._shards) == {first.shard, third.shard}
+
+
 def test_fetch_on_many_threads_returns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = written(tmp_path, [f"a{i}" for i in range(9)]) + written(tmp_path, [f"b{i}" for i in range(9)])
     records.append(record("a1", "missing", 0))
@@ -119,7 +127,9 @@ def test_fetch_rows_not_in_memory_are_waited_for(
     monkeypatch.setattr("os.preadv", preadv)
     features, ok = reader.fetch(records)
     assert ok.all()
-    assert len(refused) == 6  # as rows that were read before, and with their headers
+    # As rows that were read before, and with their headers; unless no row can be asked for like that.
+    assert len(refused) == (2 if isinstance(answer, OSError) and answer.errno else 6)
+    assert np.array_equal(reader.fetch(records)[0], expected)
     assert np.array_equal(features, expected)
 
 
@@ -144,7 +154,7 @@ def test_fetch_row_read_before_is_read_without_its_headers_and_checked_again(
 
     def preadv(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
         parts.append(len(buffers))
-        return read(fd, buffers, offset, flags)
+        return read(fd, buffers, offset)  # not every file system can tell what is in memory
 
     monkeypatch.setattr("os.preadv", preadv)
     again, ok = reader.fetch([*records, replace(records[0], image_id="b")])

@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.weights import load_extractor
+from models.weights import import_checkpoint, load_extractor
 from pipelines.index import IndexReport, index
 from pipelines.stages import decode
 from serving.engine import QueryEngine
-from storage.errors import CardMismatch, OutOfSpace, StoreLocked
+from storage.errors import CardMismatch, InvalidBatch, OutOfSpace, StoreLocked
 from storage.store import Store
 from tests.pictures import broken_files, photo, write_photos
+
+GOLDEN = Path(__file__).parent / "golden"
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -202,6 +204,34 @@ def test_index_full_disk_in_a_worker_is_named(tmp_path: Path, monkeypatch: pytes
         index(tmp_path / "photos", str(tmp_path / "store"))
     monkeypatch.undo()
     assert index(tmp_path / "photos", str(tmp_path / "store")).accepted == 2
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_index_large_maps_are_kept_small_by_default(tmp_path: Path, usable: bool) -> None:
+    """With maps of SelaVPR's shape; a projection is learned from the photos, where any can be used."""
+    weights, photos, uri = tmp_path / "w.safetensors", tmp_path / "photos", str(tmp_path / "store")
+    import_checkpoint(GOLDEN / "selavpr_small.pth", weights)
+    photos.mkdir()
+    for i in range(3):
+        data = (GOLDEN / f"image_{i}.png").read_bytes()
+        (photos / f"{i}.png").write_bytes(data if usable else data[:100])
+    report = index(photos, uri, model=str(weights))
+    card = Store.open(uri).card
+    assert (card.grid_height, card.feature_dim) == (61, 128)
+    if not usable:
+        assert (report.rejected, card.feature_encoding) == (3, "int4")
+        with pytest.raises(InvalidBatch, match="without pca"):
+            index(photos, uri + "2", model=str(weights), features="int4-pca64")
+        return
+    assert (report.accepted, card.feature_encoding) == (3, "int4-pca64")
+    assert Store.open(uri).codec.row_bytes == 119_076
+    engine = QueryEngine.open(uri, model=str(weights))
+    for path in photos.iterdir():
+        match = engine.answer(path.read_bytes()).matches[0]
+        assert match.record.image_id == path.name
+        assert match.mutual_matches is not None
+        assert match.mutual_matches > 3000  # of 3,721 cells; the query's are exact
+    assert index(photos, uri, model=str(weights)).unchanged == 3
 
 
 @pytest.mark.parametrize("option", ["batch_size", "extractors", "commit_every"])
