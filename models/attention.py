@@ -1,4 +1,4 @@
-"""Self-attention in half precision on a CPU, where torch's fused kernel is slower than three products.
+"""Self-attention in half precision on a CPU, where torch's fused kernel is slower than two products.
 
 The kernel multiplies small blocks one by one. For the few hundred tokens of a photo the whole matrix of
 weights fits into the cache, and oneDNN's bfloat16 products over it take two thirds of the time

@@ -141,7 +141,9 @@ def _query(args: argparse.Namespace) -> int:
     if args.url is None:
         ask = ask_store(args.store, model=args.model, execution=_execution(args), **matching)
     elif args.model is not None or {"precision", "compile"} & vars(args).keys():
-        raise UsageError("flags of the model go with --store: a service has those it was started with")
+        raise UsageError(
+            "--model, --precision and --compile go with --store: a service has those it was started with"
+        )
     elif matching:
         raise UsageError("flags of matching go with --store: a service has those it was started with")
     else:

@@ -360,7 +360,9 @@ def test_command_line_sends_the_token_from_the_environment(
 
 
 def test_command_line_names_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--model goes with --store" in run(capsys, "x.jpg", "--url", "http://x", "--model", "m")[2]
+    for flags in (["--model", "m"], ["--precision", "fp32"], ["--compile"]):
+        code, _, said = run(capsys, "x.jpg", "--url", "http://x", *flags)
+        assert (code, "--compile go with --store" in said) == (2, True)
     for flags in (["--stop-early"], ["--matching", "exact"], ["--rerank-budget-ms", "5"]):
         code, _, said = run(capsys, "x.jpg", "--url", "http://x", *flags)
         assert (code, "go with --store" in said) == (2, True)
