@@ -133,7 +133,8 @@ def written_rows(
     def workers(stage: Callable[..., pa.Table], **more: Any) -> dict[str, Any]:
         if not plan.actors_a_stage:
             return {"fn": stage, "fn_kwargs": more | options}
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=plan.actors_a_stage)
+        # Ray ends and starts actors with the load: two are few enough to keep.
+        pool = ray.data.ActorPoolStrategy(min_size=min(2, plan.actors_a_stage), max_size=plan.actors_a_stage)
         return {"fn": InActor, "fn_constructor_kwargs": {"stage": stage} | more | options, "compute": pool}
 
     rows = (
