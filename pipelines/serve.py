@@ -108,8 +108,8 @@ def serve_store(
                     route_prefix="/",
                     logging_config={"log_level": "WARNING", "enable_access_log": False},
                 )
-            except RuntimeError as error:  # Serve's, with the traceback of the replica in its text
-                if CannotCompile.__name__ in str(error):
+            except RuntimeError as error:  # Serve's, which says nothing of the replica's
+                if CannotCompile.__name__ in _told_by_replicas(serve):
                     raise CannotCompile(
                         "the model could not be compiled in a replica: install a C compiler and triton, or "
                         "leave --compile out"
@@ -124,6 +124,12 @@ def serve_store(
                     serve.shutdown()  # type: ignore[no-untyped-call]
                 else:  # a cluster's Serve may have other applications
                     serve.delete(APPLICATION)
+
+
+def _told_by_replicas(serve: Any) -> str:
+    """Return what Serve tells of deployments that could not be started."""
+    application = serve.status().applications.get(APPLICATION)
+    return " ".join(one.message for one in application.deployments.values()) if application else ""
 
 
 @contextlib.contextmanager
