@@ -78,10 +78,8 @@ def extract(folder: Path, extractor: Extractor) -> Photos:
 
 def recall(dataset: str, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
     """Ask one side about the other and the other way round: of both, one query is a smaller share."""
-    layout, extractor = (
-        open_dataset(dataset, split="test"),
-        load_extractor("efficientnet-lite0", device="cpu"),
-    )
+    layout = open_dataset(dataset, split="test")
+    extractor = load_extractor("efficientnet-lite0", device="cpu")
     sides = extract(layout.queries, extractor), extract(layout.database, extractor)
     return both_ways(layout.name, *sides, extractor.card, encodings, candidates=CANDIDATES)
 
@@ -92,10 +90,8 @@ def dense(dataset: str, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
     Their 112 channels are turned into 128 by a fixed matrix that changes no inner product. Every mutual
     neighbour counts, as with SelaVPR.
     """
-    layout, extractor = (
-        open_dataset(dataset, split="test"),
-        load_extractor("efficientnet-lite0", device="cpu"),
-    )
+    layout = open_dataset(dataset, split="test")
+    extractor = load_extractor("efficientnet-lite0", device="cpu")
     large = load_extractor("efficientnet-lite0", device="cpu", image_size=(DENSE_PX, DENSE_PX))
     width = extractor.card.feature_dim
     turn = np.linalg.qr(np.random.default_rng(7).standard_normal((LARGE_CHANNELS, width)))[0].T

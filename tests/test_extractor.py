@@ -116,7 +116,8 @@ def test_extract_resized_where_the_network_runs_stays_close(resize: ResizeMode) 
     assert resize == "tensor_bilinear" or not np.array_equal(there[0], exact[0])
 
 
-def test_extract_compiled_runs_the_same_network_on_filled_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def sizes_compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Compile nothing; return a list that gets the size of each batch that a network sees."""
     sizes: list[int] = []
 
     def traced(network: nn.Module, **_: bool) -> nn.Module:
@@ -124,6 +125,11 @@ def test_extract_compiled_runs_the_same_network_on_filled_batches(monkeypatch: p
         return network
 
     monkeypatch.setattr(torch, "compile", traced)
+    return sizes
+
+
+def test_extract_compiled_runs_the_same_network_on_filled_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = sizes_compiled(monkeypatch)
     pictures = photos(9)
     found = small_extractor("pil_bilinear", compile_network=True).extract(pictures)
     assert sizes == [1, 8, 8]  # once uncompiled
@@ -164,13 +170,7 @@ def test_warm_up_says_at_once_that_nothing_can_be_compiled(
 
 
 def test_warm_up_compiles_every_size_that_will_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-
-    def traced(network: nn.Module, **_: bool) -> nn.Module:
-        network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-        return network
-
-    monkeypatch.setattr(torch, "compile", traced)
+    sizes = sizes_compiled(monkeypatch)
     monkeypatch.setattr(extractor_module, "_CPU_BATCH", 24)
     small_extractor("pil_bilinear", compile_network=True).warm_up(100)
     assert sizes == [1, 8, 16, 24]
