@@ -40,10 +40,10 @@ _BEST_STEP = {2: 0.9957, 4: 0.3352}
 
 
 def default_encoding(card: Card) -> FeatureEncoding:
-    """Return the smallest encoding that was not seen to lose answers with features of this shape.
+    """Return the smallest encoding that was not seen to lose recall with features of this shape.
 
-    Measured by R@1 after re-ranking (benchmarks/README.md, Features on disk). On small maps each count is
-    small, and whatever is left out can change a first answer; maps of SelaVPR's shape have cells to spare.
+    Measured by R@1 after re-ranking (benchmarks/README.md, Features on disk). On small maps counts are small
+    too, and everything below float16 changed a first answer; maps of SelaVPR's shape have cells to spare.
     Wider features than SelaVPR's were not measured.
     """
     large = card.grid_height * card.grid_width >= _LARGE_CELLS and card.feature_dim <= _LARGE_CHANNELS
