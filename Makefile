@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-extract bench-pipeline bench-search prove-finetune clean
+.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,7 +42,6 @@ bench-matching: $(STAMP)
 bench-features: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_features recall $(DATASETS)
 	$(BIN)/python -m benchmarks.bench_features counts
-	$(BIN)/python -m benchmarks.bench_features reading
 
 bench-extract: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_extract

@@ -3,13 +3,11 @@
     python -m benchmarks.bench_features recall DATASET... --out results/features.json
     python -m benchmarks.bench_features dense DATASET...
     python -m benchmarks.bench_features counts
-    python -m benchmarks.bench_features reading
 
 Each part fills in its own key of the JSON file. `recall` extracts each data set once with the default model
 and re-ranks the same candidates with every encoding, in both directions. `dense` does so with maps of the
 large model's shape, which the default model makes of enlarged photos; a quarter of an hour. `counts` compares
-counts on grids of that shape, made of smooth noise. `reading` fetches 100 random images of a store, for the
-first time and again, and copies the same bytes from a memory map or by plain pread, in alternation.
+counts on grids of that shape, made of smooth noise.
 """
 
 from __future__ import annotations
@@ -21,17 +19,14 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
-from array import array
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from isal.isal_zlib import crc32
 
 from benchmarks.bench_index import cpu_name
 from models.extractor import Extractor
@@ -42,10 +37,7 @@ from pipelines.sources import list_source, open_dataset
 from serving.engine import count_matches
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
 from storage.encodings import FeatureCodec, projected_channels
-from storage.feature_reader import FeatureReader
-from storage.features import FEATURES_FOLDER, shard_path, write_encoded_shard
 from storage.projection import fit_projection
-from storage.records import ImageRecord
 
 CANDIDATES = 100
 THRESHOLD_M = 25.0
@@ -249,114 +241,9 @@ def counts() -> dict[str, Any]:
     return found
 
 
-def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40) -> dict[str, Any]:
-    generator = np.random.default_rng(0)
-    (folder / FEATURES_FOLDER).mkdir()
-    reader = FeatureReader(folder, card)
-    width = reader.codec.row_bytes
-    records: list[ImageRecord] = []
-    for start in range(0, images, shard_rows):
-        ids = [f"image-{start + i}" for i in range(shard_rows)]
-        rows = generator.integers(0, 256, (shard_rows, width), dtype=np.uint8)
-        shard = write_encoded_shard(str(folder), ids, rows)
-        records += [ImageRecord(k, "", "", 1, 1, *[None] * 7, shard, i) for i, k in enumerate(ids)]
-    paths = {record.shard: shard_path(folder, record.shard) for record in records}
-    ends = {shard: reader._shard(shard).positions[:, 2] for shard in paths}
-
-    def copied(some: list[ImageRecord]) -> None:
-        out = np.empty((len(some), width), np.uint8)
-        for into, record in zip(out, some, strict=True):
-            end = int(ends[record.shard][record.row])
-            into[:] = maps[record.shard][end - width : end]
-
-    def plain(some: list[ImageRecord]) -> None:
-        out = np.empty((len(some), width), np.uint8)
-        for into, record in zip(out, some, strict=True):
-            fd = os.open(paths[record.shard], os.O_RDONLY)
-            os.preadv(fd, [into], int(ends[record.shard][record.row]) - width)
-            os.close(fd)
-
-    def checked(some: list[ImageRecord]) -> None:
-        for row in whole[: len(some)]:
-            crc32(row)
-
-    def fetched(some: list[ImageRecord]) -> None:
-        assert reader.fetch_encoded(some)[1].all()
-
-    def fetched_first(some: list[ImageRecord]) -> None:
-        for shard in paths:  # the reader knows the footers, but no row
-            known = reader._shard(shard)
-            known.owners = array("q", [-1]) * known.rows
-        fetched(some)
-
-    def forget() -> None:
-        for path in paths.values():
-            fd = os.open(path, os.O_RDONLY)
-            os.fsync(fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(fd)
-
-    maps = {shard: np.memmap(path, np.uint8, "r") for shard, path in paths.items()}
-    whole = np.zeros((CANDIDATES, width), np.uint8)
-    warm = alternate(
-        {"map": copied, "checksums": checked, "first": fetched_first, "fetch": fetched},
-        records,
-        generator,
-        rounds=25,
-    )
-    maps.clear()  # mapped pages would not be forgotten
-    cold = alternate({"pread": plain, "fetch": fetched}, records, generator, rounds=9, before=forget)
-    return {"bytes_image": width, "warm_ms": warm, "cold_ms": cold}
-
-
-def alternate(
-    ways: dict[str, Callable[[list[ImageRecord]], None]],
-    records: list[ImageRecord],
-    generator: np.random.Generator,
-    *,
-    rounds: int,
-    before: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds):
-        some = [records[i] for i in generator.choice(len(records), CANDIDATES, replace=False)]
-        # Whoever comes later finds the rows in the processor's cache.
-        names = list(ways)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            way = ways[name]
-            before()
-            began = time.perf_counter()
-            way(some)
-            spent[name].append(1e3 * (time.perf_counter() - began))
-    median = {name: statistics.median(times) for name, times in spent.items()}
-    best = {name: min(times) for name, times in spent.items()}
-    basis = next(iter(spent))
-    return {
-        **{name: round(time_ms, 3) for name, time_ms in median.items()},
-        **{f"best_{name}": round(time_ms, 3) for name, time_ms in best.items()},
-        **{f"ratio_{name}": round(time_ms / median[basis], 2) for name, time_ms in median.items()},
-        **{f"ratio_of_best_{name}": round(time_ms / best[basis], 2) for name, time_ms in best.items()},
-    }
-
-
-def reading_all() -> dict[str, Any]:
-    small = load_extractor("efficientnet-lite0", device="cpu").card
-    large = dataclasses.replace(
-        small, grid_height=LARGE_GRID, grid_width=LARGE_GRID, feature_dim=LARGE_CHANNELS
-    )
-    found = {}
-    for name, card in (("default model", small), ("large grid", large)):
-        for encoding in ("float16", "int8", "int4", "int2"):
-            with tempfile.TemporaryDirectory() as folder:
-                stored = reading(Path(folder), card.stored_as(encoding))
-            found[f"{name}, {encoding}"] = stored
-            print(f"{name}, {encoding}: {stored}", flush=True)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("part", choices=("recall", "dense", "counts", "reading"))
+    parser.add_argument("part", choices=("recall", "dense", "counts"))
     parser.add_argument("dataset", nargs="*", help="data sets in the standard layout, for recall and dense")
     parser.add_argument(
         "--encodings",
@@ -374,8 +261,7 @@ def main() -> None:
         for name in args.dataset:
             found.setdefault(args.part, {})[Path(name).name] = measured(name, args.encodings)
     else:
-        found[args.part] = counts() if args.part == "counts" else reading_all()
-    found.pop("machine", None)
+        found[args.part] = counts()
     found.setdefault("machines", {})[args.part] = {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),

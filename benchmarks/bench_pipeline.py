@@ -40,7 +40,7 @@ from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from pipelines.stages import Extract
 from storage.card import Card, Preprocessing
-from storage.encodings import projected_channels
+from storage.encodings import open_codec, projected_channels
 from storage.features import write_shard
 from storage.projection import fit_projection, projection_sha256
 from storage.store import Store
@@ -82,9 +82,9 @@ def make_store(folder: Path, card: Card) -> Store:
 
 
 class SleepingExtract(Extract):
-    """Sleeps as long as an accelerator would take; `model` is its rate in images/s."""
+    """Sleeps as long as an accelerator would take, which encodes too; `model` is its rate in images/s."""
 
-    def __init__(self, *, model: str, card: str, trace: str | None = None, **_: Any) -> None:
+    def __init__(self, *, model: str, store_uri: str, card: str, trace: str | None = None, **_: Any) -> None:
         self.card = Card.from_json(card)
         self.trace, self.failure, self.rate = trace, None, float(model)
         generator = np.random.default_rng(0)
@@ -94,10 +94,8 @@ class SleepingExtract(Extract):
         cells = (DRAWN, size.grid_height, size.grid_width, size.feature_dim)
         features = generator.standard_normal(cells, dtype=np.float32)
         features /= np.linalg.norm(features, axis=-1, keepdims=True)
-        self.drawn = [
-            (d, f.tobytes(), None)
-            for d, f in zip(drawn.astype(np.float16), features.astype(np.float16), strict=True)
-        ]
+        rows = open_codec(Path(store_uri), self.card).encode(features)
+        self.drawn = [(d, row.tobytes(), None) for d, row in zip(drawn.astype(np.float16), rows, strict=True)]
 
     def _extract(self, pixels: np.ndarray) -> list[Any]:
         time.sleep(len(pixels) / self.rate)
@@ -135,7 +133,12 @@ def simulate(photos: Path, folder: Path, shape: str, features: str, rate: float)
     began = time.perf_counter()
     with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES[shape]) as ray:
         plan = make_plan(
-            ray, store.card, images=len(work), extractors=1, batch_size=BATCH, trace=folder / "trace"
+            ray,
+            images=len(work),
+            row_bytes=store.codec.row_bytes,
+            extractors=1,
+            batch_size=BATCH,
+            trace=folder / "trace",
         )
         plan = dataclasses.replace(plan, extractor_cpus=0.0)  # an accelerator takes no core
         rows = written_rows(ray, work, store, str(rate), plan, extract=SleepingExtract)
@@ -247,8 +250,7 @@ def commit() -> dict[str, Any]:
 def drawn_rows(store: Store, size: int, total: int) -> Iterator[pa.Table]:
     """Yield rows as they reach the driver: new keys, metadata, a descriptor of 1,024 in half precision."""
     card, schema = store.card, row_schema(store.card)
-    cells = (1, card.grid_height, card.grid_width, card.feature_dim)
-    shard = write_shard(store.uri, ["0"], np.ones(cells, np.float16))
+    shard = write_shard(store.uri, ["0"], np.zeros((1, store.codec.row_bytes), np.uint8))
     generator = np.random.default_rng(0)
     for start in range(0, total, size):
         drawn = generator.standard_normal((size, card.descriptor_dim), dtype=np.float32)

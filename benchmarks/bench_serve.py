@@ -101,7 +101,7 @@ def generated(city: str, folder: Path, rows: int) -> str:
             vectors = near + 0.5 * generator.standard_normal(near.shape, dtype=np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             ids = [f"generated-{number}" for number in numbers]
-            shard = write_shard(store.uri, ids, pool[numbers % len(pool)])
+            shard = write_shard(store.uri, ids, store.codec.encode(pool[numbers % len(pool)]))
             flat = pa.array(vectors.astype(store.card.descriptor_dtype).reshape(-1))
             columns: dict[str, Any] = {
                 "image_id": ids,

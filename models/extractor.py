@@ -188,6 +188,31 @@ class Extractor:
             ModelFault: the network's output cannot be compared.
             CannotCompile: compiling was asked for and is not possible here.
         """
+        self._check(batch)
+        return self._run(list(batch), self._transfers.upload)
+
+    def extract_encoded(
+        self, batch: Sequence[Prepared] | Prepared, encode: Callable[[Tensor], Tensor]
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Compute descriptors and encoded local features of prepared images; the rest stays on the device.
+
+        Args:
+            batch: As of `extract_prepared`; one image at least.
+            encode: Turns (B, H, W, C) float32 features on `device` into what is to be returned of them; a
+                `models.feature_encoder.FeatureEncoder`.
+
+        Returns:
+            descriptors: (B, D) float32, unit L2 norm.
+            rows: What `encode` returns for all images.
+
+        Raises:
+            ValueError, ModelFault, CannotCompile: as `extract_prepared`.
+        """
+        self._check(batch)
+        return self._run(list(batch), self._transfers.upload, encode)
+
+    def _check(self, batch: Sequence[Prepared] | Prepared) -> None:
+        """Refuse what `prepare` does not make."""
         pre = self.card.preprocessing
         dtype = np.uint8 if pre.resize == "pil_bilinear" else np.float32
         for image in batch:
@@ -196,7 +221,6 @@ class Extractor:
                     f"prepared image has shape {image.shape} and dtype {image.dtype}, the card asks for "
                     f"{(pre.height, pre.width, 3)} {np.dtype(dtype)}: use models.preprocess.prepare with it"
                 )
-        return self._run(list(batch), self._transfers.upload)
 
     def _prepared(self, photos: Sequence[NDArray[np.uint8]]) -> Tensor:
         return self._transfers.upload([prepare(photo, self.card.preprocessing) for photo in photos])
@@ -206,14 +230,17 @@ class Extractor:
         return torch.cat([prepare_on_device(photo, pre, upload=upload) for photo in photos])
 
     def _run(
-        self, images: Sequence[Any], load: Callable[[Sequence[Any]], Tensor]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self,
+        images: Sequence[Any],
+        load: Callable[[Sequence[Any]], Tensor],
+        encode: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Compute images in bounded batches, which `load` brings to the device as (B, h, w, 3)."""
         step, card = self._max_batch, self.card
 
         def started() -> Iterator[Callable[[], tuple[Tensor, ...]]]:
             for at in range(0, len(images), step):
-                yield self._start(images[at : at + step], load)
+                yield self._start(images[at : at + step], load, encode)
 
         parts = []
         for descriptors, features, usable in one_ahead(started()):
@@ -230,7 +257,10 @@ class Extractor:
 
     @torch.inference_mode()
     def _start(
-        self, images: Sequence[Any], load: Callable[[Sequence[Any]], Tensor]
+        self,
+        images: Sequence[Any],
+        load: Callable[[Sequence[Any]], Tensor],
+        encode: Callable[[Tensor], Tensor] | None,
     ) -> Callable[[], tuple[Tensor, ...]]:
         """Queue a batch; the returned function waits for descriptors, features and if they are usable."""
         pixels = load(images).permute(0, 3, 1, 2)
@@ -241,4 +271,5 @@ class Extractor:
         descriptors, features = descriptors.float(), features.float().contiguous()
         norms = descriptors.norm(dim=1, keepdim=True)
         usable = torch.isfinite(norms).all() & (norms > 0).all() & torch.isfinite(features).all()
-        return self._transfers.download(descriptors / norms, features, usable)
+        kept = features if encode is None else encode(features)
+        return self._transfers.download(descriptors / norms, kept, usable)

@@ -1,9 +1,9 @@
 """Index images on Ray Data: decode, extract, write shards on workers; commit from the driver.
 
 Stages overlap as separate operators. Full photos never travel: a decoder sends the network's input
-(0.15 MB for the default model), an extractor sends local features to a writer, and only descriptors and
-metadata reach the driver, which commits every `commit_every` images. There is no ledger beside the store:
-running the same command again does what is missing.
+(0.15 MB for the default model), an extractor sends local features to a writer as they will be stored, and
+only descriptors and metadata reach the driver, which commits every `commit_every` images. There is no ledger
+beside the store: running the same command again does what is missing.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def index(
         work = _mark_known(listing, store.known())
         plan = make_plan(
             ray,
-            card,
             images=work.num_rows,
+            row_bytes=store.codec.row_bytes,
             extractors=extractors,
             gpus_per_extractor=gpus_per_extractor,
             batch_size=batch_size,

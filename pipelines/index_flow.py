@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from models.execution import AS_USUAL, Execution
 from pipelines.stages import METADATA, Extract, InActor, decode, raise_failure, span, write
-from storage.card import Card
 from storage.store import Store
 from storage.vectors import row_schema
 
@@ -63,9 +62,9 @@ class Plan:
 
 def make_plan(
     ray: Any,
-    card: Card,
     *,
     images: int,
+    row_bytes: int,
     extractors: int | None = None,
     gpus_per_extractor: float | None = None,
     batch_size: int = 32,
@@ -74,7 +73,15 @@ def make_plan(
     scaled_decode: bool = False,
     execution: Execution = AS_USUAL,
 ) -> Plan:
-    """Share out the cluster that `ray` is connected to; arguments as of `pipelines.index.index`."""
+    """Share out the cluster that `ray` is connected to.
+
+    Args:
+        ray: Connected.
+        images: How many there are to do.
+        row_bytes: Of an image's encoded features.
+        extractors, gpus_per_extractor, batch_size, commit_every, trace, scaled_decode, execution: As of
+            `pipelines.index.index`.
+    """
     cluster = ray.cluster_resources()
     cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
     if gpus_per_extractor is None:
@@ -85,7 +92,6 @@ def make_plan(
     # Never the whole machine: decoding and writing need their share, or nothing moves.
     extractor_cpus = min(1.0, 0.5 * cpus / extractors)
     spare = max(1, int((cpus - extractors * extractor_cpus) / (DECODE_CPUS + WRITE_CPUS)))
-    image_bytes = card.grid_height * card.grid_width * card.feature_dim * 2
     return Plan(
         extractors=extractors,
         extractor_cpus=extractor_cpus,
@@ -94,7 +100,7 @@ def make_plan(
         threads=0 if gpus_per_extractor else max(1, int(cpus) // extractors),
         batch_size=batch_size,
         # A small index still shows progress in eighths; a large one gets shards near SHARD_BYTES.
-        shard_rows=min(commit_every, max(1, SHARD_BYTES // image_bytes), max(32, images // 8)),
+        shard_rows=min(commit_every, max(1, SHARD_BYTES // row_bytes), max(32, images // 8)),
         commit_every=commit_every,
         trace=str(Path(trace).resolve()) if trace else None,
         scaled_decode=scaled_decode,
@@ -154,6 +160,7 @@ def written_rows(
             num_gpus=plan.extractor_gpus,
             fn_constructor_kwargs={
                 "model": model,
+                "store_uri": store.uri,
                 "threads": plan.threads,
                 "execution": plan.execution,
                 "batch_size": size,

@@ -28,7 +28,9 @@ from models.preprocess import prepare
 from models.threads import sleep_while_waiting
 from pipelines.sources import LISTING_SCHEMA
 from storage.card import Card
-from storage.errors import CardMismatch, OutOfSpace
+from storage.durable import local_folder
+from storage.encodings import open_codec
+from storage.errors import CardMismatch, CorruptStore, OutOfSpace
 from storage.features import write_shard
 from storage.vectors import row_schema
 
@@ -164,8 +166,8 @@ def raise_failure(rows: pa.Table) -> None:
     Ray keeps the text of a worker's error but not its type, so what the user can mend travels as a row.
 
     Raises:
-        OutOfSpace, CardMismatch, CannotCompile, UnknownModel, WeightsRejected, WeightsUnavailable: as
-            reported.
+        OutOfSpace, CardMismatch, CorruptStore, CannotCompile, UnknownModel, WeightsRejected,
+            WeightsUnavailable: as reported.
     """
     from models import weights
     from models.compiled import CannotCompile
@@ -176,7 +178,14 @@ def raise_failure(rows: pa.Table) -> None:
     kind, _, message = reported[0].as_py().partition(": ")
     if kind == "WeightsRejected":
         raise weights.WeightsRejected("on_worker", message)
-    kinds = (OutOfSpace, CardMismatch, CannotCompile, weights.UnknownModel, weights.WeightsUnavailable)
+    kinds = (
+        OutOfSpace,
+        CardMismatch,
+        CorruptStore,
+        CannotCompile,
+        weights.UnknownModel,
+        weights.WeightsUnavailable,
+    )
     raise {known.__name__: known for known in kinds}[kind](message)
 
 
@@ -190,20 +199,22 @@ class Extract:
 
     Args:
         model: Name or weights file.
+        store_uri: The store, whose projection encodes the features.
         card: The card the driver agreed on, as JSON.
         threads: Torch's threads on a CPU; 0 leaves torch's own choice.
         trace: See `span`.
         execution: How to run the network.
         batch_size: Most images in a batch.
 
-    When this machine's weights are others than the driver's, or are not to be had, or the network cannot be
-    compiled here though that was asked for, every row says so.
+    When this machine's weights are others than the driver's, or are not to be had, the projection is damaged,
+    or the network cannot be compiled here though that was asked for, every row says so.
     """
 
     def __init__(
         self,
         *,
         model: str,
+        store_uri: str,
         card: str,
         threads: int = 0,
         trace: str | None = None,
@@ -214,6 +225,7 @@ class Extract:
         import torch
 
         from models.compiled import CannotCompile
+        from models.feature_encoder import FeatureEncoder
         from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable, load_extractor
 
         if threads:
@@ -225,12 +237,21 @@ class Extract:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
             self.extractor = load_extractor(model, image_size=size, execution=execution)
             self.card.require_model(self.extractor.card)
+            codec = open_codec(local_folder(store_uri), self.card)
+            self.encoder = FeatureEncoder(codec, device=self.extractor.device)
             self.extractor.warm_up(batch_size)
-        except (CannotCompile, CardMismatch, UnknownModel, WeightsRejected, WeightsUnavailable) as error:
+        except (
+            CannotCompile,
+            CardMismatch,
+            CorruptStore,
+            UnknownModel,
+            WeightsRejected,
+            WeightsUnavailable,
+        ) as error:
             self.failure = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Replace pixels by descriptor and features; an image whose numbers are not finite is rejected."""
+        """Replace pixels by descriptor and encoded features; reject an image of numbers not finite."""
         with span(self.trace, "extract", batch.num_rows) as line:
             table = self._replace_pixels(batch)
             line["bytes"] = table.nbytes
@@ -261,19 +282,14 @@ class Extract:
         from models.extractor import ModelFault
 
         try:
-            descriptors, features = self.extractor.extract_prepared(pixels)
+            descriptors, rows = self.extractor.extract_encoded(pixels, self.encoder)
         except ModelFault as error:
             if len(pixels) == 1:
                 return [(None, None, str(error))]
             # One image may spoil a batch: find it.
             return [row for one in pixels for row in self._extract(one[None])]
-        stored = features.astype(self.card.feature_dtype)
-        return [
-            (descriptor, feature.tobytes(), None)
-            for descriptor, feature in zip(
-                descriptors.astype(self.card.descriptor_dtype), stored, strict=True
-            )
-        ]
+        stored = descriptors.astype(self.card.descriptor_dtype)
+        return [(descriptor, row.tobytes(), None) for descriptor, row in zip(stored, rows, strict=True)]
 
 
 def _unpack(column: pa.ChunkedArray, card: Card) -> NDArray[Any]:
@@ -294,7 +310,7 @@ def _reject(table: pa.Table, faults: dict[int, str], *, reason: str) -> pa.Table
 
 
 def write(batch: pa.Table, *, store_uri: str, card: str, trace: str | None = None) -> pa.Table:
-    """Write the features of a batch as one durable shard, and drop them.
+    """Write the encoded features of a batch as one durable shard, and drop them.
 
     Args:
         batch: Extracted rows.
@@ -318,12 +334,9 @@ def _write_shard(batch: pa.Table, store_uri: str, made_by: Card) -> pa.Table:
     rows: list[int | None] = [None] * batch.num_rows
     if len(good):
         chosen = batch.take(pa.array(good))
-        shape = (len(good), made_by.grid_height, made_by.grid_width, made_by.feature_dim)
-        features = np.empty(shape, made_by.feature_dtype)
-        for into, value in zip(features, chosen["features"], strict=True):
-            into.reshape(-1)[:] = np.frombuffer(value.as_buffer(), made_by.feature_dtype)
+        encoded = np.stack([np.frombuffer(value.as_buffer(), np.uint8) for value in chosen["features"]])
         try:
-            shard = write_shard(store_uri, chosen["image_id"].to_pylist(), features)
+            shard = write_shard(store_uri, chosen["image_id"].to_pylist(), encoded)
             for row, at in enumerate(good.tolist()):
                 shards[at], rows[at] = shard, row
         except OutOfSpace as error:

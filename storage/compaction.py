@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from storage.card import Card
 from storage.feature_reader import FeatureReader
-from storage.features import FEATURES_FOLDER, shard_path, write_encoded_shard
+from storage.features import FEATURES_FOLDER, shard_path, write_shard
 from storage.ledger import manifests, table_files, write_sums
 from storage.vectors import VectorTable, good_rows, row_schema, to_records
 from storage.writer import Writer
@@ -128,7 +128,7 @@ def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, 
     if not usable.any():
         return
     rows = stored.filter(pa.array(usable)).select(row_schema(card).names)
-    shard = write_encoded_shard(str(folder), rows["image_id"].to_pylist(), encoded[usable])
+    shard = write_shard(str(folder), rows["image_id"].to_pylist(), encoded[usable])
     numbers = pa.array(range(len(rows)), pa.int32())
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
     writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))

@@ -19,6 +19,7 @@ what it was; else coarse levels would lower every similarity (Gao and Long, "RaB
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ from storage.card import Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.projection import projection_sha256, read_projection
 
-__all__ = ["FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
+__all__ = ["BEST_STEP", "FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
 
 _SCALE_BYTES = 4
 _LARGE_CELLS, _LARGE_CHANNELS = 2048, 128  # measured at 61 x 61 cells of 128 channels
 # Best step of a uniform quantiser with 2**bits levels for a normal distribution of unit variance (Max,
 # "Quantizing for minimum distortion", 1960, table II).
-_BEST_STEP = {2: 0.9957, 4: 0.3352}
+BEST_STEP = {2: 0.9957, 4: 0.3352}
 
 
 def default_encoding(card: Card) -> FeatureEncoding:
@@ -80,6 +81,7 @@ class FeatureCodec:
         grid: H and W.
         channels: C' of decoded features, or how many bits a cell has.
         binary: Whether what `decode` and `query` return are packed bits.
+        projection: (C, C') float32 for encodings that project, else None.
     """
 
     def __init__(self, card: Card, *, projection: NDArray[np.float32] | None = None) -> None:
@@ -105,7 +107,7 @@ class FeatureCodec:
         self.binary = self.encoding == "binary"
         self._kind = self.encoding.partition("-")[0]
         self._feature_dim = card.feature_dim
-        self._projection = projection
+        self.projection = projection
         self._values = card.grid_height * card.grid_width * self.channels
         self.row_bytes = {
             "float16": 2 * self._values,
@@ -118,7 +120,7 @@ class FeatureCodec:
     @property
     def projection_sha256(self) -> str | None:
         """The digest that the card names the projection by."""
-        return None if self._projection is None else projection_sha256(self._projection)
+        return None if self.projection is None else projection_sha256(self.projection)
 
     def encode(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Encode the features of images.
@@ -138,7 +140,7 @@ class FeatureCodec:
                 f"features of shape {features.shape} and type {features.dtype} do not fit {shape} of the "
                 "store: extract them with the store's model"
             )
-        if not np.isfinite(features).all():
+        if not _all_finite(features):
             raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
         if self._kind == "float16":
             half = np.ascontiguousarray(features, dtype=np.float16)
@@ -183,7 +185,7 @@ class FeatureCodec:
         """
         if self.binary:
             return np.packbits(features > 0, axis=-1)
-        return features if self._projection is None else features @ self._projection
+        return features if self.projection is None else features @ self.projection
 
     def _encode_one(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Encode (H, W, C) float32 into (row_bytes,) uint8."""
@@ -198,18 +200,35 @@ class FeatureCodec:
         return np.concatenate([np.array([step], "<f4").view(np.uint8), levels])
 
 
+def _all_finite(features: NDArray[np.floating]) -> bool:
+    """Return whether no value is NaN or infinite."""
+    if features.dtype != np.float16:
+        return bool(np.isfinite(features).all())
+    # numpy widens half precision one by one; NaN and infinity have all bits of the exponent.
+    return bool(((features.view(np.uint16) & 0x7C00) != 0x7C00).all())
+
+
 def _pack(values: NDArray[np.float32], *, bits: int) -> tuple[np.float32, NDArray[np.uint8]]:
     """Return the step and the packed levels of (N,) float32; the first value has a byte's lowest bits."""
     half, count = 1 << (bits - 1), 8 // bits
-    exact = values.astype(np.float64)
-    rms = np.sqrt(np.mean(np.square(exact)))
-    found = np.floor(exact / (_BEST_STEP[bits] * (rms or 1))).clip(-half, half - 1)
-    # Nothing but zeros has step 0 and decodes to zeros.
-    step = np.sum(exact * exact) / np.sum(exact * (found + 0.5)) if rms else 0.0
+    squares = float(np.dot(values, values))
+    rms = math.sqrt(squares / len(values))
     padded = np.full(-(-len(values) // count) * count, half, np.uint8)
-    padded[: len(values)] = (found + half).astype(np.uint8)
-    shifted = padded.reshape(-1, count) << (bits * np.arange(count, dtype=np.uint8))
-    return np.float32(step), np.bitwise_or.reduce(shifted, axis=1)
+    levels = padded[: len(values)]
+    work = values * np.float32(1 / (BEST_STEP[bits] * (rms or 1)))
+    work += half
+    np.clip(work, 0, 2 * half - 1, out=work)
+    levels[:] = work  # rounds down
+    work[:] = levels
+    work += np.float32(0.5 - half)
+    # Nothing but zeros has step 0 and decodes to zeros.
+    step = squares / float(np.dot(values, work)) if rms else 0.0
+    if bits == 4:
+        pairs = padded.view("<u2")
+        return np.float32(step), (pairs | (pairs >> 4)).astype(np.uint8)
+    fours = padded.view("<u4")
+    fours = fours | (fours >> 6)
+    return np.float32(step), (fours | (fours >> 12)).astype(np.uint8)
 
 
 def _levels(bits: int) -> NDArray[np.float32]:
@@ -218,7 +237,7 @@ def _levels(bits: int) -> NDArray[np.float32]:
     return (byte & ((1 << bits) - 1)).astype(np.float32) - ((1 << bits) - 1) / np.float32(2)
 
 
-_LEVELS = {bits: _levels(bits) for bits in _BEST_STEP}
+_LEVELS = {bits: _levels(bits) for bits in BEST_STEP}
 
 
 def _unpack(row: NDArray[np.uint8], step: np.float32, out: NDArray[np.float32], *, bits: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import threading
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,32 +15,32 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
 from storage.card import Card
 from storage.encodings import open_codec
 from storage.features import shard_path
 from storage.records import ImageRecord
+from storage.row_pages import NOT_NOW, page_positions, read_row
+from storage.row_table import RowTable
 
 __all__ = ["FeatureReader"]
 
 _KNOWN_SHARDS = 4096
-_MAX_HEADERS_BYTES = 1 << 20
 _THREADS = min(8, os.cpu_count() or 1)
 _THREAD_BYTES = 4 << 20  # less than this is not worth a thread
 _FILES_AT_ONCE = 100
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux
-_NOT_NOW = "the row is not in memory"
+_UNREADABLE = (OSError, ValueError, OverflowError, pa.ArrowException)
 
 
 class FeatureReader:
     """Reads single images out of shards; safe to share between threads.
 
-    Remembers where each row of a shard lies, because parsing a footer costs more than reading a row; and of
-    a row that was read before, its checksum, because reading the pages' headers costs more than a small row.
-    The bytes of a row go from the file straight into the caller's array and are checked there, each time.
-    Files are not memory-mapped: a map of a file cut short kills the process instead of raising.
+    Remembers each shard's table of rows: where they lie, whose they are, and their checksums. With it the
+    bytes of a row go from the file straight into the caller's array and are checked there, each time. A row
+    that the table does not know, or that does not fit it, is read with its pages' headers, which say why it
+    cannot be used. Files are not memory-mapped: a map of a file cut short kills the process.
 
     Attributes:
         codec: Decodes what `read` and `fetch_encoded` return.
@@ -57,7 +57,7 @@ class FeatureReader:
         self._known_shards = known_shards
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._lock = threading.Lock()
-        # For rows that were read before: 0 where the file system cannot tell what is in memory.
+        # For rows that a table knows: 0 where the file system cannot tell what is in memory.
         self._flags = _NO_WAIT
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
@@ -95,43 +95,83 @@ class FeatureReader:
 
     def _read_all(self, records: Sequence[ImageRecord], some: range, rows: np.ndarray) -> list[int]:
         """Read some records into their rows, and return those that cannot be used."""
-        unread: list[int] = []
+        absent: list[_Absent] = []
+        unfit: list[int] = []
         for at in range(0, len(some), _FILES_AT_ONCE):
-            unread += self._read_known(records, some[at : at + _FILES_AT_ONCE], rows)
+            self._read_known(records, some[at : at + _FILES_AT_ONCE], rows, absent, unfit)
         # Shard by shard and forward in each, which is the order of the disk.
-        unread.sort(key=lambda i: (records[i].shard, records[i].row))
+        absent.sort(key=lambda row: (records[row.number].shard, row.start))
+        for at in range(0, len(absent), _FILES_AT_ONCE):
+            self._await_known(records, absent[at : at + _FILES_AT_ONCE], rows, unfit)
+        unfit.sort(key=lambda i: (records[i].shard, records[i].row))
         lost: list[int] = []
-        for at in range(0, len(unread), _FILES_AT_ONCE):
-            lost += self._read_others(records, unread[at : at + _FILES_AT_ONCE], rows)
+        for at in range(0, len(unfit), _FILES_AT_ONCE):
+            lost += self._read_with_headers(records, unfit[at : at + _FILES_AT_ONCE], rows)
         return lost
 
-    def _read_known(self, records: Sequence[ImageRecord], some: range, rows: np.ndarray) -> list[int]:
-        """Read what was read before and is in the system's memory; return the rest and what differs now.
+    def _read_known(
+        self,
+        records: Sequence[ImageRecord],
+        some: range,
+        rows: np.ndarray,
+        absent: list[_Absent],
+        unfit: list[int],
+    ) -> None:
+        """Read what a table knows and is in the system's memory.
 
         This is what small rows spend their time in: a few microseconds each.
+
+        Args:
+            records: All that are asked for.
+            some: Which of them to read.
+            rows: Where to, by number of the record.
+            absent: Extended by those that must be waited for.
+            unfit: Extended by those that no table knows or that do not fit it.
         """
-        unread: list[int] = []
         size, block = rows.shape[1], memoryview(rows.data).cast("B")
         known, read, flags = self._shards.get, os.preadv, self._flags
         with _Files(self._folder) as files:
             for i in some:
                 record = records[i]
-                name, row = record.shard, record.row
-                shard = known(name)
-                if shard is None or not 0 <= row < shard.rows or shard.owners[row] != hash(record.image_id):
-                    unread.append(i)
+                name, row, image_id = record.shard, record.row, record.image_id
+                shard = known(name) or self._open(name, files)
+                if shard is None or not 0 <= row < shard.rows:
+                    unfit.append(i)
                     continue
-                out = block[i * size : (i + 1) * size]
+                table = shard.table
+                if table.owners[row] != hash(image_id) and not table.knows(row, image_id):
+                    unfit.append(i)
+                    continue
+                out, start = block[i * size : (i + 1) * size], table.starts[row]
                 try:
-                    whole = read(files[name], (out,), shard.starts[row], flags) == size
+                    whole = read(files[name], (out,), start, flags) == size
                 except OSError as error:
                     whole = False
                     if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
                         flags = self._flags = 0
-                if not whole or crc32(out) != shard.checksums[row]:
-                    unread.append(i)
+                if not whole:
+                    absent.append(_Absent(i, start, table.checksums[row]))
+                elif crc32(out) != table.checksums[row]:
+                    unfit.append(i)
             self._used(files)
-        return unread
+
+    def _await_known(
+        self, records: Sequence[ImageRecord], some: list[_Absent], rows: np.ndarray, unfit: list[int]
+    ) -> None:
+        """Read rows that a table knows from the disk, which hears of all before the first is waited for."""
+        with _Files(self._folder) as files:
+            for absent in some:
+                with contextlib.suppress(OSError):
+                    fd, length = files[records[absent.number].shard], rows.shape[1]
+                    os.posix_fadvise(fd, absent.start, length, os.POSIX_FADV_WILLNEED)
+            for number, start, checksum in some:
+                out = rows[number]
+                try:
+                    whole = os.preadv(files[records[number].shard], [out], start) == out.nbytes
+                except OSError:
+                    whole = False
+                if not whole or crc32(out) != checksum:
+                    unfit.append(number)
 
     def _used(self, names: Iterable[str]) -> None:
         """Keep these shards longest."""
@@ -140,28 +180,28 @@ class FeatureReader:
                 if name in self._shards:
                     self._shards.move_to_end(name)
 
-    def _read_others(self, records: Sequence[ImageRecord], some: list[int], rows: np.ndarray) -> list[int]:
+    def _read_with_headers(
+        self, records: Sequence[ImageRecord], some: list[int], rows: np.ndarray
+    ) -> list[int]:
         """Read rows with their headers; return those that cannot be used.
 
         What the system has in memory is read at once; of all else the disk hears before the first row is
         waited for.
         """
         lost: list[int] = []
-        awaited: list[tuple[int, _Place]] = []
+        awaited: list[int] = []
         with _Files(self._folder) as files:
             for i in some:
                 record = records[i]
-                place = self._find(record.shard, record.row, rows[i].nbytes, files)
-                if isinstance(place, str):
-                    lost.append(i)
-                    continue
-                outcome = _read_row(place, record.image_id, rows[i], _NO_WAIT)
-                if outcome == _NOT_NOW:
-                    os.posix_fadvise(place.fd, place.key_at, place.length, os.POSIX_FADV_WILLNEED)
-                    awaited.append((i, place))
+                outcome = self._read_one(record.shard, record.row, record.image_id, rows[i], files, _NO_WAIT)
+                if outcome == NOT_NOW:
+                    awaited.append(i)
                 elif outcome is not None:
                     lost.append(i)
-            lost += [i for i, place in awaited if _read_row(place, records[i].image_id, rows[i]) is not None]
+            for i in awaited:
+                record = records[i]
+                if self._read_one(record.shard, record.row, record.image_id, rows[i], files) is not None:
+                    lost.append(i)
         return lost
 
     def read(self, shard: str, row: int, image_id: str, out: np.ndarray) -> str | None:
@@ -174,42 +214,49 @@ class FeatureReader:
             out: C-contiguous, `codec.row_bytes` long, written.
         """
         with _Files(self._folder) as files:
-            place = self._find(shard, row, out.nbytes, files)
-            return place if isinstance(place, str) else _read_row(place, image_id, out)
+            return self._read_one(shard, row, image_id, out, files)
 
-    def _find(self, name: str, row: int, size: int, files: _Files) -> _Place | str:
-        """Return where a row of `size` bytes lies, or why it cannot; what is opened is added to `files`."""
+    def _read_one(
+        self, name: str, row: int, image_id: str, out: np.ndarray, files: _Files, flags: int = 0
+    ) -> str | None:
+        """Read one row with its headers, or tell the disk of it where `flags` forbid to wait."""
         try:
-            shard = self._shard(name)
-            if not 0 <= row < shard.rows:
-                return f"the shard has {shard.rows} rows, not row {row}"
+            shard = self._shard(name, files)
+            if not 0 <= row < len(shard.positions):
+                return f"the shard has {len(shard.positions)} rows, not row {row}"
             key_at, value_at, value_end = shard.positions[row].tolist()
-            if value_end - value_at < size:
-                return f"the row has fewer than {size} bytes"
-            if (
-                not 0 <= key_at < value_at < value_end - size
-                or value_end - size - key_at > _MAX_HEADERS_BYTES
-            ):
-                return "the footer is damaged"
-            return _Place(files[name], key_at, value_at, value_end - key_at, shard, row)
+            found = read_row(files[name], (key_at, value_at, value_end), image_id, out, flags)
+            if found == NOT_NOW:
+                os.posix_fadvise(files[name], key_at, value_end - key_at, os.POSIX_FADV_WILLNEED)
         except FileNotFoundError:
             return "the shard is missing"
-        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             return f"the row cannot be read ({error})"
+        if isinstance(found, str):
+            return found
+        if row < shard.rows:
+            shard.table.remember(row, start=found.start, checksum=found.checksum, image_id=image_id)
+        return None
 
     def rows(self, shard: str) -> int:
         """Return how many rows a shard has; 0 where its footer cannot be read."""
-        try:
-            return self._shard(shard).rows
-        except (OSError, ValueError, OverflowError, pa.ArrowException):
-            return 0
+        with _Files(self._folder) as files:
+            found = self._open(shard, files)
+        return 0 if found is None else found.rows
 
-    def _shard(self, name: str) -> _Shard:
+    def _open(self, name: str, files: _Files) -> _Shard | None:
+        """Return what is known of a shard; None where it cannot be read."""
+        try:
+            return self._shard(name, files)
+        except _UNREADABLE:
+            return None
+
+    def _shard(self, name: str, files: _Files) -> _Shard:
         with self._lock:
             if name in self._shards:
                 self._shards.move_to_end(name)
                 return self._shards[name]
-        found = _Shard(shard_path(self._folder, name))
+        found = _Shard(shard_path(self._folder, name), files[name])
         with self._lock:
             self._shards[name] = found
             while len(self._shards) > self._known_shards:
@@ -217,43 +264,31 @@ class FeatureReader:
         return found
 
 
+class _Absent(NamedTuple):
+    """A record by number whose row is not in memory, where it begins in its shard, and its CRC-32."""
+
+    number: int
+    start: int
+    checksum: int
+
+
 class _Shard:
-    """Where the rows of a shard lie, and what is known of those that were read.
+    """A shard's table of rows, and where its pages lie.
 
     Attributes:
-        rows: How many.
-        positions: (rows, 3) int64: where each row's key and features begin, and where its features end.
-        starts: Where the features themselves begin, after their header.
-        checksums: CRC-32 of the features.
-        owners: Hash of the image's id. It and the two above are -1, which is no hash, until a row is read.
+        table: From its footer; a shard without it begins with a table that knows nothing.
+        rows: How many rows the table has.
     """
 
-    def __init__(self, path: Path) -> None:
-        footer = pq.read_metadata(path)
-        self.rows = int(footer.num_row_groups)
-        self.positions = np.empty((self.rows, 3), dtype=np.int64)
-        for row in range(self.rows):
-            group = footer.row_group(row)
-            key, value = group.column(0), group.column(1)
-            start = value.data_page_offset
-            self.positions[row] = key.data_page_offset, start, start + value.total_compressed_size
-        self.starts, self.checksums, self.owners = (array("q", [-1]) * self.rows for _ in range(3))
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
+        self.table = RowTable.read(fd) or RowTable(len(self.positions))
+        self.rows = len(self.table)
 
-    def remember(self, row: int, *, start: int, checksum: int, image_id: str) -> None:
-        """Keep what is known of a row, its owner last: other threads look at that first."""
-        self.starts[row], self.checksums[row] = start, checksum
-        self.owners[row] = hash(image_id)
-
-
-class _Place(NamedTuple):
-    """Where a row lies: its file, where its two pages begin, and how long both are together."""
-
-    fd: int
-    key_at: int
-    value_at: int
-    length: int
-    shard: _Shard
-    row: int
+    @functools.cached_property
+    def positions(self) -> np.ndarray:
+        """As `page_positions`."""
+        return page_positions(self._path)
 
 
 class _Files(dict[str, int]):
@@ -283,51 +318,3 @@ def _pool() -> ThreadPoolExecutor:
 
 # A forked process has none of its parent's threads.
 os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _read_row(place: _Place, image_id: str, out: np.ndarray, flags: int = 0) -> str | None:
-    """Read a row into `out`; return None or why it is unusable, `_NOT_NOW` where `flags` forbid to wait."""
-    target = memoryview(out.data).cast("B")
-    headers = bytearray(place.length - target.nbytes)
-    try:
-        if os.preadv(place.fd, [headers, target], place.key_at, flags) != place.length:
-            return _NOT_NOW if flags else "the shard is cut short"
-        before_value = place.value_at - place.key_at
-        size, key_crc = _page_header(headers)
-        key = headers[before_value - size : before_value]
-        value_size, value_crc = _page_header(headers[before_value:])
-    except (OSError, ValueError, OverflowError) as error:
-        return _NOT_NOW if flags and isinstance(error, OSError) else f"the row cannot be read ({error})"
-    if crc32(key) != key_crc or value_size != target.nbytes:
-        return "the page holding the key fails its checksum"
-    if key[4:] != image_id.encode():
-        return "the row belongs to another image"
-    if crc32(target) != value_crc:
-        return "the page fails its checksum"
-    start = place.key_at + len(headers)
-    place.shard.remember(place.row, start=start, checksum=value_crc, image_id=image_id)
-    return None
-
-
-def _page_header(data: bytearray) -> tuple[int, int]:
-    """Return size and CRC-32 from a page's Thrift header (Parquet's PageHeader, fields 1 to 4).
-
-    Raises:
-        ValueError: this is no such header.
-    """
-    values, at = [], 0
-    for _ in range(4):
-        if data[at : at + 1] != b"\x15":  # the next field, an i32
-            raise ValueError("no page header with a checksum")
-        at += 1
-        value = shift = 0
-        while True:
-            byte = data[at] if at < len(data) and shift < 35 else -1
-            if byte < 0:
-                raise ValueError("a page header is cut short")
-            value |= (byte & 0x7F) << shift
-            at, shift = at + 1, shift + 7
-            if byte < 0x80:
-                break
-        values.append((value >> 1) ^ -(value & 1))  # zigzag
-    return values[2], values[3] & 0xFFFFFFFF

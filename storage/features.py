@@ -15,17 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-from storage.card import Card
 from storage.durable import fault_point, flush, local_folder, name_full_disk
-from storage.encodings import open_codec
 from storage.errors import InvalidBatch
+from storage.row_table import ROW_TABLE_KEY, pack_row_table
 
 __all__ = [
     "FEATURES_FOLDER",
     "file_crc32",
     "shard_intact",
     "shard_path",
-    "write_encoded_shard",
     "write_shard",
 ]
 
@@ -55,46 +53,7 @@ def shard_intact(folder: Path, shard: str) -> bool:
         return False
 
 
-def write_shard(store_uri: str, image_ids: Sequence[str], features: np.ndarray) -> str:
-    """Encode the local features of a batch as the store's card says, and write them.
-
-    Args:
-        store_uri: Folder of the store. Without a card in it the features are kept as they are.
-        image_ids: B keys, in the order of `features`.
-        features: (B, H, W, C) float16.
-
-    Returns:
-        As `write_encoded_shard`.
-
-    Raises:
-        InvalidBatch: the arguments do not fit together or the card, or a feature is not finite.
-        OutOfSpace: the disk is full; nothing is left of the shard.
-        CorruptStore: the card or the projection that it names cannot be read.
-    """
-    if (
-        features.ndim != 4
-        or features.dtype != np.float16
-        or len(features) != len(image_ids)
-        or not len(features)
-    ):
-        raise InvalidBatch(
-            f"{len(image_ids)} image ids with features of shape {features.shape} and type {features.dtype}: "
-            "give one (H, W, C) float16 grid an image"
-        )
-    folder = local_folder(store_uri)
-    try:
-        card = Card.from_json((folder / "card.json").read_text(errors="replace"))
-    except FileNotFoundError:
-        card = None
-    if card is not None and card.feature_encoding != "float16":
-        return write_encoded_shard(store_uri, image_ids, open_codec(folder, card).encode(features))
-    if not np.isfinite(features).all():
-        raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
-    flat = np.ascontiguousarray(features).reshape(len(features), -1)
-    return write_encoded_shard(store_uri, image_ids, flat.view(np.uint8))
-
-
-def write_encoded_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> str:
+def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> str:
     """Write the encoded local features of a batch so that they survive a power cut.
 
     The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the
@@ -109,16 +68,19 @@ def write_encoded_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarr
         The shard's name; its rows are numbered in the order of `image_ids`.
 
     Raises:
-        InvalidBatch: another number of ids than of rows.
+        InvalidBatch: the rows are of another shape or type, or there are none.
         OutOfSpace: the disk is full; nothing is left of the shard.
     """
-    if len(rows) != len(image_ids) or not len(rows):
-        raise InvalidBatch(f"{len(image_ids)} image ids with {len(rows)} rows: give one row an image")
+    if rows.ndim != 2 or rows.dtype != np.uint8 or len(rows) != len(image_ids) or not rows.size:
+        raise InvalidBatch(
+            f"{len(image_ids)} image ids with rows of shape {rows.shape} and type {rows.dtype}: encode them "
+            "with the store's codec and give one row an image"
+        )
     folder = local_folder(store_uri) / FEATURES_FOLDER
     name = uuid.uuid4().hex
     temporary = folder / f".{name}.tmp"
-    flat = np.ascontiguousarray(rows).reshape(-1)
-    width = flat.size // len(rows)
+    rows = np.ascontiguousarray(rows)
+    flat, width = rows.reshape(-1), rows.shape[1]
     table = pa.table(
         {
             "image_id": pa.array(image_ids, pa.string()),
@@ -134,16 +96,7 @@ def write_encoded_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarr
     )
     try:
         with name_full_disk(shard_path(folder.parent, name), flat.size):
-            pq.write_table(
-                table,
-                temporary,
-                row_group_size=1,
-                compression="none",
-                use_dictionary=False,
-                write_statistics=False,
-                write_page_checksum=True,
-                store_schema=False,
-            )
+            _write_rows(temporary, table, rows)
             flush(temporary)
             name = f"{name}-{file_crc32(temporary)}"
             fault_point("before_shard")
@@ -153,3 +106,24 @@ def write_encoded_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarr
         temporary.unlink(missing_ok=True)
     fault_point("after_shard")
     return name
+
+
+def _write_rows(path: Path, table: pa.Table, rows: np.ndarray) -> None:
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pq.ParquetWriter(
+            file,
+            table.schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+            store_schema=False,
+        ) as writer,
+    ):
+        starts = []
+        for row in range(len(table)):
+            writer.write_table(table.slice(row, 1))
+            starts.append(file.tell() - rows.shape[1])  # the features are what is written last
+        entry = pack_row_table(table["image_id"].to_pylist(), starts, rows)
+        writer.add_key_value_metadata({ROW_TABLE_KEY.decode(): entry.decode()})

@@ -49,7 +49,7 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
     photos = [decode_image(data) for data in datas]
     descriptors, features = extractor.extract([photo.pixels for photo in photos])
     ids = listing["image_id"].to_pylist()
-    shard = write_shard(store.uri, ids, features.astype(np.float16))
+    shard = write_shard(store.uri, ids, store.codec.encode(features))
     schema = row_schema(store.card)
     flat = pa.array(descriptors.reshape(-1).astype(np.float16))
     made = {

@@ -54,7 +54,7 @@ def features_of(image_id: str, generation: int = 0) -> np.ndarray:
 def make_rows(store: Store, image_ids: Sequence[str], generation: int = 0) -> pa.Table:
     """Write a shard and return the rows to commit; everything follows from image_id and generation."""
     features = np.stack([features_of(image_id, generation) for image_id in image_ids])
-    shard = write_shard(store.uri, image_ids, features)
+    shard = write_shard(store.uri, image_ids, store.codec.encode(features))
     return rows_of(store.card, image_ids, generation, shard=shard)
 
 

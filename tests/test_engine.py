@@ -42,7 +42,7 @@ def fill(folder: str, extractor: Extractor, seeds: range) -> Store:
     images = [decode_image(photo(seed)).pixels for seed in seeds]
     descriptors, features = extractor.extract(images)
     ids = [f"p{seed:02d}" for seed in seeds]
-    shard = write_shard(store.uri, ids, features.astype(np.float16))
+    shard = write_shard(store.uri, ids, store.codec.encode(features))
     schema = row_schema(extractor.card)
     given = {
         "image_id": ids,

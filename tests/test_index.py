@@ -215,7 +215,8 @@ def test_index_large_maps_are_kept_small_by_default(tmp_path: Path, usable: bool
     for i in range(3):
         data = (GOLDEN / f"image_{i}.png").read_bytes()
         (photos / f"{i}.png").write_bytes(data if usable else data[:100])
-    report = index(photos, uri, model=str(weights))
+    trace = tmp_path / "trace.jsonl"
+    report = index(photos, uri, model=str(weights), trace=trace)
     card = Store.open(uri).card
     assert (card.grid_height, card.feature_dim) == (61, 128)
     if not usable:
@@ -225,6 +226,9 @@ def test_index_large_maps_are_kept_small_by_default(tmp_path: Path, usable: bool
         return
     assert (report.accepted, card.feature_encoding) == (3, "int4-pca64")
     assert Store.open(uri).codec.row_bytes == 119_076
+    (sent,) = [s["bytes"] for s in map(json.loads, trace.read_text().splitlines()) if s["stage"] == "extract"]
+    least = 3 * (119_076 + 2 * card.descriptor_dim)
+    assert least <= sent < least + 3000  # only what is stored travels
     engine = QueryEngine.open(uri, model=str(weights))
     for path in photos.iterdir():
         match = engine.answer(path.read_bytes()).matches[0]

@@ -19,6 +19,7 @@ from models.weights import load_extractor
 from pipelines.sources import LISTING_SCHEMA, list_source
 from pipelines.stages import Extract, decode, raise_failure, write
 from storage.card import Card
+from storage.errors import CorruptStore
 from storage.store import Store
 from tests.pictures import broken_files, photo, write_photos
 
@@ -129,6 +130,20 @@ def test_decode_utm_with_zone_gives_latitude(card: Card, tmp_path: Path) -> None
     assert row["rejected"] == "bad_value"
 
 
+def make_extract(card: Card, store: Path, **options: Any) -> Extract:
+    return Extract(model="efficientnet-lite0", store_uri=str(store), card=card.to_json(), **options)
+
+
+def test_extract_damaged_projection_is_said_in_every_row(card: Card, tmp_path: Path) -> None:
+    named = card.stored_as("int4-pca64", projection_sha256="0" * 64)
+    stage = make_extract(named, tmp_path)
+    (path,) = write_photos(tmp_path, 1)
+    table = stage(decode(work({"image_id": "a", "uri": str(path)}), card=named.to_json()))
+    assert table["features"].to_pylist() == [None]
+    with pytest.raises(CorruptStore, match="projection"):
+        raise_failure(table)
+
+
 def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, tmp_path: Path) -> None:
     paths = write_photos(tmp_path / "photos", 3)
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"x")
@@ -137,9 +152,7 @@ def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, t
         {"image_id": path.name, "uri": str(path)}
         for path in [*paths[:2], tmp_path / "photos/bad.jpg", paths[2]]
     ]
-    extracted = Extract(model="efficientnet-lite0", card=card.to_json())(
-        decode(work(*rows), card=card.to_json())
-    )
+    extracted = make_extract(card, tmp_path / "store")(decode(work(*rows), card=card.to_json()))
     assert extracted["descriptor"].null_count == 1
     written = write(extracted, store_uri=store.uri, card=card.to_json())
     assert "features" not in written.column_names
@@ -164,17 +177,17 @@ def test_extract_fault_in_one_image_rejects_that_one(card: Card, tmp_path: Path)
     from models.extractor import ModelFault
 
     paths = write_photos(tmp_path, 3)
-    stage = Extract(model="efficientnet-lite0", card=card.to_json())
-    real = stage.extractor.extract_prepared
+    stage = make_extract(card, tmp_path)
+    real = stage.extractor.extract_encoded
     batch = decode(work(*({"image_id": p.name, "uri": str(p)} for p in paths)), card=card.to_json())
     spoilt = np.frombuffer(batch["pixels"][1].as_py(), np.uint8)[:100]
 
-    def faulty(pixels: Any) -> Any:
+    def faulty(pixels: Any, encode: Any) -> Any:
         if any(np.array_equal(image.reshape(-1)[:100], spoilt) for image in pixels):
             raise ModelFault("not finite")
-        return real(pixels)
+        return real(pixels, encode)
 
-    stage.extractor.extract_prepared = faulty  # type: ignore[method-assign]
+    stage.extractor.extract_encoded = faulty  # type: ignore[method-assign]
     table = stage(batch)
     assert table["rejected"].to_pylist() == [None, "model_fault", None]
     assert [value is None for value in table["descriptor"].to_pylist()] == [False, True, False]
@@ -187,7 +200,7 @@ def test_extract_worker_that_cannot_compile_says_so_in_every_row(
         raise CannotCompile("install a C compiler")
 
     monkeypatch.setattr(Extractor, "warm_up", refused)
-    stage = Extract(model="efficientnet-lite0", card=card.to_json(), execution=Execution(compiled=True))
+    stage = make_extract(card, tmp_path, execution=Execution(compiled=True))
     (path,) = write_photos(tmp_path, 1)
     table = stage(decode(work({"image_id": "a", "uri": str(path)}), card=card.to_json()))
     assert table["descriptor"].to_pylist() == [None]
@@ -204,7 +217,7 @@ def test_extract_runs_in_the_precision_asked_for(
     found = {}
     for precision in ("fp32", "bf16"):
         execution = execution_of({"precision": precision})
-        stage = Extract(model="efficientnet-lite0", card=card.to_json(), execution=execution)
+        stage = make_extract(card, tmp_path, execution=execution)
         found[precision] = np.array(stage(batch)["descriptor"].to_pylist()[0])
     assert float(found["fp32"] @ found["bf16"]) > 0.995
     assert not np.array_equal(found["fp32"], found["bf16"])

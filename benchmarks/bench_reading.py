@@ -1,0 +1,218 @@
+"""Reading 100 random images out of shards of local features, beside copying the same bytes.
+
+    python -m benchmarks.bench_reading
+
+Warm against copying from a memory map, cold against plain pread, in alternation. "again": rows that the
+process read before. "first": rows it has not read, in shards it knows. "headers": the same without a table of
+rows, by the headers of their pages, as in shards written before there was one. "unopened": shards it does not
+know. Opening a shard is measured alone, too, beside what parsing Parquet's own metadata takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from isal.isal_zlib import crc32
+
+from benchmarks.bench_features import LARGE_CHANNELS, LARGE_GRID
+from benchmarks.bench_index import cpu_name
+from models.weights import load_extractor
+from storage.card import Card
+from storage.feature_reader import FeatureReader
+from storage.features import FEATURES_FOLDER, shard_path, write_shard
+from storage.records import ImageRecord
+from storage.row_pages import page_positions
+from storage.row_table import RowTable
+
+CANDIDATES = 100
+SHARD_ROWS = (40, 500, 1500)
+
+
+def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    (folder / FEATURES_FOLDER).mkdir()
+    reader = FeatureReader(folder, card)
+    width = reader.codec.row_bytes
+    records: list[ImageRecord] = []
+    for start in range(0, images, shard_rows):
+        ids = [f"image-{start + i}" for i in range(shard_rows)]
+        rows = generator.integers(0, 256, (shard_rows, width), dtype=np.uint8)
+        shard = write_shard(str(folder), ids, rows)
+        records += [ImageRecord(k, "", "", 1, 1, *[None] * 7, shard, i) for i, k in enumerate(ids)]
+    paths = {record.shard: shard_path(folder, record.shard) for record in records}
+    ends = {shard: page_positions(path)[:, 2] for shard, path in paths.items()}
+    assert reader.fetch_encoded(records)[1].all()
+    tables = {shard: reader._shards[shard].table for shard in paths}
+    unread = {shard: table_of(path).owners for shard, path in paths.items()}
+
+    def copied(some: list[ImageRecord]) -> None:
+        out = np.empty((len(some), width), np.uint8)
+        for into, record in zip(out, some, strict=True):
+            end = int(ends[record.shard][record.row])
+            into[:] = maps[record.shard][end - width : end]
+
+    def plain(some: list[ImageRecord]) -> None:
+        out = np.empty((len(some), width), np.uint8)
+        for into, record in zip(out, some, strict=True):
+            fd = os.open(paths[record.shard], os.O_RDONLY)
+            os.preadv(fd, [into], int(ends[record.shard][record.row]) - width)
+            os.close(fd)
+
+    def checked(some: list[ImageRecord]) -> None:
+        for row in whole[: len(some)]:
+            crc32(row)
+
+    def fetched(some: list[ImageRecord]) -> None:
+        assert reader.fetch_encoded(some)[1].all()
+
+    def fetched_first(some: list[ImageRecord]) -> None:
+        for shard, owners in unread.items():
+            tables[shard].owners = owners[:]
+        fetched(some)
+
+    def fetched_with_headers(some: list[ImageRecord]) -> None:
+        for table in tables.values():
+            table.owners = array("q", [-1]) * len(table)
+        fetched(some)
+
+    def fetched_unopened(some: list[ImageRecord]) -> None:
+        assert FeatureReader(folder, card).fetch_encoded(some)[1].all()
+
+    def forget() -> None:
+        for path in paths.values():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+    maps = {shard: np.memmap(path, np.uint8, "r") for shard, path in paths.items()}
+    whole = np.zeros((CANDIDATES, width), np.uint8)
+    warm = alternate(
+        {
+            "map": copied,
+            "checksums": checked,
+            "unopened": fetched_unopened,
+            "headers": fetched_with_headers,
+            "first": fetched_first,
+            "again": fetched,
+        },
+        records,
+        generator,
+        rounds=25,
+    )
+    maps.clear()  # mapped pages would not be forgotten
+    cold = alternate(
+        {"pread": plain, "first": fetched_first, "again": fetched},
+        records,
+        generator,
+        rounds=9,
+        before=forget,
+    )
+    return {"bytes_image": width, "warm_ms": warm, "cold_ms": cold}
+
+
+def alternate(
+    ways: dict[str, Callable[[list[ImageRecord]], None]],
+    records: list[ImageRecord],
+    generator: np.random.Generator,
+    *,
+    rounds: int,
+    before: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        some = [records[i] for i in generator.choice(len(records), CANDIDATES, replace=False)]
+        # Whoever comes later finds the rows in the processor's cache.
+        names = list(ways)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            way = ways[name]
+            before()
+            began = time.perf_counter()
+            way(some)
+            spent[name].append(1e3 * (time.perf_counter() - began))
+    median = {name: statistics.median(times) for name, times in spent.items()}
+    best = {name: min(times) for name, times in spent.items()}
+    basis = next(iter(spent))
+    return {
+        **{name: round(time_ms, 3) for name, time_ms in median.items()},
+        **{f"best_{name}": round(time_ms, 3) for name, time_ms in best.items()},
+        **{f"ratio_{name}": round(time_ms / median[basis], 2) for name, time_ms in median.items()},
+        **{f"ratio_of_best_{name}": round(time_ms / best[basis], 2) for name, time_ms in best.items()},
+    }
+
+
+def reading_all() -> dict[str, Any]:
+    small = load_extractor("efficientnet-lite0", device="cpu").card
+    large = dataclasses.replace(
+        small, grid_height=LARGE_GRID, grid_width=LARGE_GRID, feature_dim=LARGE_CHANNELS
+    )
+    found = {}
+    for name, card in (("default model", small), ("large grid", large)):
+        for encoding in ("float16", "int8", "int4", "int2"):
+            with tempfile.TemporaryDirectory() as folder:
+                stored = reading(Path(folder), card.stored_as(encoding))
+            found[f"{name}, {encoding}"] = stored
+            print(f"{name}, {encoding}: {stored}", flush=True)
+    return found
+
+
+def table_of(path: Path) -> RowTable:
+    with open(path, "rb") as file:
+        table = RowTable.read(file.fileno())
+    assert table is not None
+    return table
+
+
+def opening(folder: Path, rows: int) -> dict[str, Any]:
+    (folder / FEATURES_FOLDER).mkdir()
+    ids = [f"district-1/street-2/image-{i}.jpg" for i in range(rows)]
+    shard = write_shard(str(folder), ids, np.zeros((rows, 256), np.uint8))
+    path = shard_path(folder, shard)
+    spent: dict[str, list[float]] = {"metadata": [], "table": []}
+    for _ in range(50):
+        began = time.perf_counter()
+        page_positions(path)
+        ended = time.perf_counter()
+        table_of(path)
+        spent["metadata"].append(1e3 * (ended - began))
+        spent["table"].append(1e3 * (time.perf_counter() - ended))
+    median = {f"{name}_ms": round(statistics.median(times), 3) for name, times in spent.items()}
+    return {**median, "ratio": round(median["metadata_ms"] / median["table_ms"], 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "reading.json")
+    args = parser.parse_args()
+    opened = {}
+    for rows in SHARD_ROWS:
+        with tempfile.TemporaryDirectory() as folder:
+            opened[str(rows)] = opening(Path(folder), rows)
+        print(f"opening a shard of {rows} rows: {opened[str(rows)]}", flush=True)
+    found = {
+        "command": "python -m benchmarks.bench_reading",
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "load_average": os.getloadavg(),
+        "opening": opened,
+        "reading": reading_all(),
+    }
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Encoding local features on the device that made them, so that only what is stored leaves it.
+
+The same formats as `storage.encodings`, which decodes them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from storage.encodings import BEST_STEP, FeatureCodec
+
+__all__ = ["FeatureEncoder"]
+
+
+class FeatureEncoder:
+    """Encodes as a store's codec does, with torch."""
+
+    def __init__(self, codec: FeatureCodec, *, device: torch.device | str = "cpu") -> None:
+        """Encode on `device` what `codec` will decode."""
+        self.row_bytes = codec.row_bytes
+        self._kind = codec.encoding.partition("-")[0]
+        self._projection = None if codec.projection is None else torch.tensor(codec.projection, device=device)
+
+    @torch.inference_mode()
+    def __call__(self, features: Tensor) -> Tensor:
+        """Encode the features of images.
+
+        Args:
+            features: (B, H, W, C) float32, finite.
+
+        Returns:
+            (B, row_bytes) uint8 on the same device. Differs from `FeatureCodec.encode` by rounding alone.
+        """
+        if self._projection is not None:
+            features = features @ self._projection
+        if self._kind == "binary":
+            return _signs(features).reshape(len(features), -1)
+        values = features.reshape(len(features), -1)
+        if self._kind == "float16":
+            return values.half().view(torch.uint8)
+        if self._kind == "int8":
+            step = values.abs().amax(dim=1, keepdim=True) / 127
+            packed = (values / torch.where(step > 0, step, 1)).round().to(torch.int8).view(torch.uint8)
+        else:
+            step, packed = _packed_levels(values, bits=int(self._kind[3:]))
+        return torch.cat([step.view(torch.uint8), packed], dim=1)
+
+
+def _signs(features: Tensor) -> Tensor:
+    """Return (..., ceil(C / 8)) uint8, the first value in a byte's highest bit."""
+    bits = torch.nn.functional.pad(features > 0, (0, -features.shape[-1] % 8)).to(torch.uint8)
+    weights = 1 << torch.arange(7, -1, -1, dtype=torch.uint8, device=features.device)
+    return (bits.reshape(*bits.shape[:-1], -1, 8) * weights).sum(dim=-1, dtype=torch.uint8)
+
+
+def _packed_levels(values: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
+    """Return (B, 1) float32 steps and the packed levels of (B, N) float32, a byte's lowest bits first."""
+    half, count = 1 << (bits - 1), 8 // bits
+    squares = values.square().sum(dim=1, keepdim=True)
+    rms = (squares / values.shape[1]).sqrt()
+    wide = BEST_STEP[bits] * torch.where(rms > 0, rms, 1)
+    levels = (values / wide + half).clamp_(0, 2 * half - 1).floor_()
+    # Nothing but zeros has step 0 and decodes to zeros.
+    step = squares / (values * (levels + (0.5 - half))).sum(dim=1, keepdim=True)
+    step = torch.where(rms > 0, step, 0)
+    padded = torch.nn.functional.pad(levels, (0, -values.shape[1] % count), value=half).to(torch.uint8)
+    if bits == 4:
+        pairs = padded.view(torch.int16)
+        return step, ((pairs | (pairs >> 4)) & 0xFF).to(torch.uint8)
+    fours = padded.view(torch.int32)
+    fours = fours | (fours >> 6)
+    return step, ((fours | (fours >> 12)) & 0xFF).to(torch.uint8)

@@ -1,0 +1,108 @@
+"""Reading one row of a shard with the headers of its Parquet pages, which name the image and carry checksums.
+
+This needs no row table: for shards that have none, for rows that do not fit it, and to check every byte.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
+
+__all__ = ["MAX_HEADERS_BYTES", "NOT_NOW", "FoundRow", "page_positions", "read_row"]
+
+MAX_HEADERS_BYTES = 1 << 20
+NOT_NOW = "the row is not in memory"
+
+
+class FoundRow(NamedTuple):
+    """Where a row's features begin in the file, and their CRC-32."""
+
+    start: int
+    checksum: int
+
+
+def page_positions(path: Path) -> np.ndarray:
+    """Return (rows, 3) int64: where each row's key and features begin, and where its features end, in bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+        ArrowException: it is no Parquet file.
+    """
+    footer = pq.read_metadata(path)
+    positions = np.empty((footer.num_row_groups, 3), dtype=np.int64)
+    for row in range(len(positions)):
+        group = footer.row_group(row)
+        key, value = group.column(0), group.column(1)
+        start = value.data_page_offset
+        positions[row] = key.data_page_offset, start, start + value.total_compressed_size
+    return positions
+
+
+def read_row(
+    fd: int, position: tuple[int, int, int], image_id: str, out: np.ndarray, flags: int = 0
+) -> FoundRow | str:
+    """Read a row into `out`.
+
+    Args:
+        fd: The open shard.
+        position: The row's of `page_positions`.
+        image_id: Whose features they must be.
+        out: (row_bytes,) uint8, C-contiguous, written.
+        flags: Of preadv.
+
+    Returns:
+        What was found, or why the row is unusable: `NOT_NOW` where `flags` forbid to wait.
+    """
+    key_at, value_at, value_end = position
+    target = memoryview(out.data).cast("B")
+    if value_end - value_at < target.nbytes:
+        return f"the row has fewer than {target.nbytes} bytes"
+    length = value_end - key_at
+    if not 0 <= key_at < value_at < value_end - target.nbytes or length - target.nbytes > MAX_HEADERS_BYTES:
+        return "the footer is damaged"
+    headers = bytearray(length - target.nbytes)
+    try:
+        if os.preadv(fd, [headers, target], key_at, flags) != length:
+            return NOT_NOW if flags else "the shard is cut short"
+        before_value = value_at - key_at
+        size, key_crc = _page_header(headers)
+        key = headers[before_value - size : before_value]
+        value_size, value_crc = _page_header(headers[before_value:])
+    except (OSError, ValueError, OverflowError) as error:
+        return NOT_NOW if flags and isinstance(error, OSError) else f"the row cannot be read ({error})"
+    if crc32(key) != key_crc or value_size != target.nbytes:
+        return "the page holding the key fails its checksum"
+    if key[4:] != image_id.encode():
+        return "the row belongs to another image"
+    if crc32(target) != value_crc:
+        return "the page fails its checksum"
+    return FoundRow(key_at + len(headers), value_crc)
+
+
+def _page_header(data: bytearray) -> tuple[int, int]:
+    """Return size and CRC-32 from a page's Thrift header (Parquet's PageHeader, fields 1 to 4).
+
+    Raises:
+        ValueError: this is no such header.
+    """
+    values, at = [], 0
+    for _ in range(4):
+        if data[at : at + 1] != b"\x15":  # the next field, an i32
+            raise ValueError("no page header with a checksum")
+        at += 1
+        value = shift = 0
+        while True:
+            byte = data[at] if at < len(data) and shift < 35 else -1
+            if byte < 0:
+                raise ValueError("a page header is cut short")
+            value |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                break
+        values.append((value >> 1) ^ -(value & 1))  # zigzag
+    return values[2], values[3] & 0xFFFFFFFF
