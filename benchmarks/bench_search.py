@@ -15,7 +15,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bench_index import cpu_name
 from benchmarks.search_methods import METHODS
 
 WIDTH, QUERIES, K = 1024, 1000, 100
@@ -183,6 +183,9 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="keeps the generated descriptors for a later run")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--limit-s", type=float, help="a method that takes longer is stopped and recorded as unfinished"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -195,14 +198,18 @@ def main() -> None:
             make_city(args.rows, folder)
         for name in args.methods:
             if (METHODS[name].most_rows or args.rows) >= args.rows:
-                add(args.out, args.rows, name, apart(name, folder))
+                add(args.out, args.rows, name, apart(name, folder, args.limit_s))
     show(json.loads(args.out.read_text()))
 
 
-def apart(name: str, folder: Path) -> dict[str, Any]:
-    """Measure one method in a process of its own."""
+def apart(name: str, folder: Path, limit_s: float | None) -> dict[str, Any]:
+    """Measure one method in a process of its own, for `limit_s` seconds at most."""
     command = [sys.executable, "-m", "benchmarks.bench_search", "--child", name, "--folder", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        shutil.rmtree(folder / "scratch", ignore_errors=True)
+        return {"unfinished_after_s": limit_s, "settings": []}
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -210,7 +217,7 @@ def add(out: Path, rows: int, name: str, found: dict[str, Any]) -> None:
     """Put one method's figures into the file, which keeps all others."""
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     results["command"] = "python -m benchmarks.bench_search --rows ROWS"
-    results["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, no GPU"
+    found["machine"] = f"{cpu_name()}, {os.cpu_count()} cores, no GPU"
     results.setdefault("rows", {}).setdefault(str(rows), {})[name] = found
     out.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -222,6 +229,9 @@ def show(results: dict[str, Any]) -> None:
     for rows, methods in results["rows"].items():
         print(f"\n{int(rows):,} x {WIDTH}\n{titles}")
         for name, found in methods.items():
+            if "unfinished_after_s" in found:
+                print(f"{name:24} not finished after {found['unfinished_after_s']:.0f} s")
+                continue
             head = f"{name:24} {found['build_s']:8} {found['memory_mib']:6} {found['peak_mib']:6}"
             for row in found["settings"]:
                 times = f"{row['alone_ms']:8.2f} {row.get('batch_ms', float('nan')):8.2f}"
