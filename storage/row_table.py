@@ -65,12 +65,9 @@ class RowTable:
 
     def __init__(self, rows: int) -> None:
         """Know nothing yet of so many rows."""
-        self.starts, self.checksums, self.owners = array("q", [0]), array("I", [0]), array("q", [-1])
-        self.starts, self.checksums, self.owners = (
-            self.starts * rows,
-            self.checksums * rows,
-            self.owners * rows,
-        )
+        self.starts = array("q", [0]) * rows
+        self.checksums = array("I", [0]) * rows
+        self.owners = array("q", [-1]) * rows
 
     def __len__(self) -> int:
         """Return how many rows the shard has."""
