@@ -36,10 +36,12 @@ from benchmarks.bench_pipeline import PHOTO, make_photos
 from models.backbone import Architecture
 from models.execution import best_device, native_dtype
 from models.extractor import Extractor, make_card
+from models.feature_encoder import FeatureEncoder
 from models.image import decode_image
 from models.preprocess import prepare
 from models.selavpr import SelaVPR
 from models.weights import load_extractor
+from storage.encodings import FeatureCodec
 
 RESULTS = Path(__file__).parent / "results" / "extract.json"
 BATCH, SIDE = 8, 224
@@ -143,7 +145,7 @@ def cosines(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> dict[
 def on_accelerator(
     extractor: Extractor, device: torch.device, rounds: int, *, images: int = ACCELERATOR_IMAGES
 ) -> dict[str, Any]:
-    """Compare images/s with prepared photos, and with decoded ones, which are resized on the device."""
+    """Compare images/s with prepared photos, decoded ones resized on the device, and encoded features."""
     network, card, pre = extractor.network, extractor.card, extractor.card.preprocessing
     generator = np.random.default_rng(0)
     photos = [generator.integers(0, 256, (PHOTO[1], PHOTO[0], 3), dtype=np.uint8) for _ in range(images)]
@@ -151,12 +153,14 @@ def on_accelerator(
     plain = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.float32)
     half = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.bfloat16)
     fast = Extractor(half.network, card, device=device, dtype=torch.bfloat16, compile_network=True)
+    encode = FeatureEncoder(FeatureCodec(card.stored_as("int4")), device=device)
     times = alternate(
         {
             "plain float32": lambda: plain.extract_prepared(prepared),
             "bf16": lambda: half.extract_prepared(prepared),
             "bf16, compiled": lambda: fast.extract_prepared(prepared),
             "bf16, compiled, decoded photos": lambda: fast.extract(photos),
+            "bf16, compiled, features as int4": lambda: fast.extract_encoded(prepared, encode),
         },
         rounds,
     )
