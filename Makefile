@@ -43,6 +43,9 @@ bench-features: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_features recall $(DATASETS)
 	$(BIN)/python -m benchmarks.bench_features counts
 
+bench-reading: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_reading
+
 bench-extract: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_extract
 

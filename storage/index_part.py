@@ -25,7 +25,7 @@ from storage.view import View, newest_view
 __all__ = ["EXACT_ROWS", "MEMORY_BYTES", "Choice", "Found", "IndexPart", "VersionNotHeld", "merge"]
 
 MEMORY_BYTES = 4 << 30
-# Twice as many take 25 ms a query on two cores (benchmarks/README.md, Search).
+# Twice as many take 26 ms a query on two cores (benchmarks/README.md, Search).
 EXACT_ROWS = 50_000
 Choice = Literal["auto", "exact", "ivf", "lance"]
 
