@@ -18,7 +18,6 @@ class FeatureEncoder:
 
     def __init__(self, codec: FeatureCodec, *, device: torch.device | str = "cpu") -> None:
         """Encode on `device` what `codec` will decode."""
-        self.row_bytes = codec.row_bytes
         self._kind = codec.encoding.partition("-")[0]
         self._projection = None if codec.projection is None else torch.tensor(codec.projection, device=device)
 

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-__all__ = ["MAX_HEADERS_BYTES", "NOT_NOW", "FoundRow", "page_positions", "read_row"]
+__all__ = ["NOT_NOW", "FoundRow", "page_positions", "read_row"]
 
-MAX_HEADERS_BYTES = 1 << 20
+_MAX_HEADERS_BYTES = 1 << 20
 NOT_NOW = "the row is not in memory"
 
 
@@ -63,7 +63,7 @@ def read_row(
     if value_end - value_at < target.nbytes:
         return f"the row has fewer than {target.nbytes} bytes"
     length = value_end - key_at
-    if not 0 <= key_at < value_at < value_end - target.nbytes or length - target.nbytes > MAX_HEADERS_BYTES:
+    if not 0 <= key_at < value_at < value_end - target.nbytes or length - target.nbytes > _MAX_HEADERS_BYTES:
         return "the footer is damaged"
     headers = bytearray(length - target.nbytes)
     try:

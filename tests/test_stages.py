@@ -173,7 +173,9 @@ def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, t
     assert np.abs(stored[0].astype(np.float32) - features[0]).max() < 2e-3
 
 
-def test_extract_fault_in_one_image_rejects_that_one(card: Card, tmp_path: Path) -> None:
+def test_extract_fault_in_one_image_rejects_that_one(
+    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from models.extractor import ModelFault
 
     paths = write_photos(tmp_path, 3)
@@ -187,7 +189,7 @@ def test_extract_fault_in_one_image_rejects_that_one(card: Card, tmp_path: Path)
             raise ModelFault("not finite")
         return real(pixels, encode)
 
-    stage.extractor.extract_encoded = faulty  # type: ignore[method-assign]
+    monkeypatch.setattr(stage.extractor, "extract_encoded", faulty)
     table = stage(batch)
     assert table["rejected"].to_pylist() == [None, "model_fault", None]
     assert [value is None for value in table["descriptor"].to_pylist()] == [False, True, False]
