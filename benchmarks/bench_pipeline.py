@@ -85,6 +85,8 @@ class SleepingExtract(Extract):
     """Sleeps as long as an accelerator would take, which encodes too; `model` is its rate in images/s."""
 
     def __init__(self, *, model: str, store_uri: str, card: str, trace: str | None = None, **_: Any) -> None:
+        from models.feature_encoder import FeatureEncoder
+
         self.card = Card.from_json(card)
         self.trace, self.failure, self.rate = trace, None, float(model)
         generator = np.random.default_rng(0)
@@ -94,7 +96,7 @@ class SleepingExtract(Extract):
         cells = (DRAWN, size.grid_height, size.grid_width, size.feature_dim)
         features = generator.standard_normal(cells, dtype=np.float32)
         features /= np.linalg.norm(features, axis=-1, keepdims=True)
-        rows = open_codec(Path(store_uri), self.card).encode(features)
+        rows = FeatureEncoder(open_codec(Path(store_uri), self.card)).encode(features)
         self.drawn = [(d, row.tobytes(), None) for d, row in zip(drawn.astype(np.float16), rows, strict=True)]
 
     def _extract(self, pixels: np.ndarray) -> list[Any]:
@@ -199,8 +201,8 @@ def feed() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
         for shape, features, count in (
             ("default", "float16", 5000),
-            ("large", "float16", 1200),
-            ("large", "int4-pca64", 1200),
+            ("large", "float16", 3000),
+            ("large", "int4-pca64", 5000),
         ):
             photos = make_photos(Path(scratch) / shape / features, count, PHOTO)
             row: dict[str, Any] = {"free": apart(photos, shape, features, 1e6)}

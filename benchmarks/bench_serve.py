@@ -81,6 +81,7 @@ def generated(city: str, folder: Path, rows: int) -> str:
     """Make a store of clustered descriptors; its local features are those of the city's photos, in turn."""
     import pyarrow as pa
 
+    from models.feature_encoder import FeatureEncoder
     from storage.features import write_shard
     from storage.store import Store
     from storage.vectors import row_schema
@@ -90,6 +91,7 @@ def generated(city: str, folder: Path, rows: int) -> str:
     pool, ok = source.fetch(records)
     assert ok.all()
     store = Store.create(folder, source.card)
+    encoder = FeatureEncoder(store.codec)
     schema = row_schema(store.card)
     generator = np.random.default_rng(0)
     dim = store.card.descriptor_dim
@@ -101,7 +103,7 @@ def generated(city: str, folder: Path, rows: int) -> str:
             vectors = near + 0.5 * generator.standard_normal(near.shape, dtype=np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             ids = [f"generated-{number}" for number in numbers]
-            shard = write_shard(store.uri, ids, store.codec.encode(pool[numbers % len(pool)]))
+            shard = write_shard(store.uri, ids, encoder.encode(pool[numbers % len(pool)]))
             flat = pa.array(vectors.astype(store.card.descriptor_dtype).reshape(-1))
             columns: dict[str, Any] = {
                 "image_id": ids,

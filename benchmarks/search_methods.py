@@ -170,7 +170,7 @@ METHODS: dict[str, Method] = {
         lambda stored, _: _faiss_index("SQ8,Refine(SQfp16)", stored),
         lambda index: iter([("every row, 2k refined", _searching(index, _refined(index, 2, None)))]),
     ),
-    "HNSW float32": _hnsw("HNSW32,Flat", most_rows=100_000),
+    "HNSW float32": _hnsw("HNSW32,Flat"),
     "HNSW int8 + refine": _hnsw("HNSW32_SQ8,Refine(SQfp16)"),
     "IVF float32": _ivf("IVF{lists},Flat"),
     "IVF int8 + refine": _ivf("IVF{lists},SQ8,Refine(SQfp16)", (2,)),

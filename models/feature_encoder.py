@@ -1,24 +1,34 @@
 """Encoding local features on the device that made them, so that only what is stored leaves it.
 
-The same formats as `storage.encodings`, which decodes them.
+`storage.encodings` says what the bytes mean, and decodes them.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from storage.encodings import BEST_STEP, FeatureCodec
+from storage.encodings import FeatureCodec
+from storage.errors import InvalidBatch
 
 __all__ = ["FeatureEncoder"]
 
+# Best step of a uniform quantiser with 2**bits levels for a normal distribution of unit variance (Max,
+# "Quantizing for minimum distortion", 1960, table II).
+_BEST_STEP = {2: 0.9957, 4: 0.3352}
+
 
 class FeatureEncoder:
-    """Encodes as a store's codec does, with torch."""
+    """Encodes local features as a store keeps them, with torch."""
 
     def __init__(self, codec: FeatureCodec, *, device: torch.device | str = "cpu") -> None:
         """Encode on `device` what `codec` will decode."""
         self._kind = codec.encoding.partition("-")[0]
+        self._device = device
+        self._row_bytes = codec.row_bytes
+        self._shape = (*codec.grid, codec.feature_dim)
         self._projection = None if codec.projection is None else torch.tensor(codec.projection, device=device)
 
     @torch.inference_mode()
@@ -26,16 +36,16 @@ class FeatureEncoder:
         """Encode the features of images.
 
         Args:
-            features: (B, H, W, C) float32, finite.
+            features: (B, H, W, C) float32, finite, contiguous; one image at least.
 
         Returns:
-            (B, row_bytes) uint8 on the same device. Differs from `FeatureCodec.encode` by rounding alone.
+            (B, row_bytes) uint8 on the same device.
         """
         if self._projection is not None:
             features = features @ self._projection
         if self._kind == "binary":
-            return _signs(features).reshape(len(features), -1)
-        values = features.reshape(len(features), -1)
+            return _signs(features).flatten(1)
+        values = features.flatten(1)
         if self._kind == "float16":
             return values.half().view(torch.uint8)
         if self._kind == "int8":
@@ -45,12 +55,37 @@ class FeatureEncoder:
             step, packed = _packed_levels(values, bits=int(self._kind[3:]))
         return torch.cat([step.view(torch.uint8), packed], dim=1)
 
+    def encode(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Encode features that are in memory already.
+
+        Args:
+            features: (B, H, W, C) float16 or float32.
+
+        Returns:
+            (B, row_bytes) uint8.
+
+        Raises:
+            InvalidBatch: another shape than the card's, or a value is not finite.
+        """
+        shape = (len(features), *self._shape)
+        if features.shape != shape or features.dtype.kind != "f":
+            raise InvalidBatch(
+                f"features of shape {features.shape} and type {features.dtype} do not fit {shape} of the "
+                "store: extract them with the store's model"
+            )
+        if not len(features):
+            return np.empty((0, self._row_bytes), np.uint8)
+        given = torch.from_numpy(np.ascontiguousarray(features)).to(self._device).float()
+        if not bool(torch.isfinite(given).all()):
+            raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
+        return np.asarray(self(given).cpu())
+
 
 def _signs(features: Tensor) -> Tensor:
     """Return (..., ceil(C / 8)) uint8, the first value in a byte's highest bit."""
     bits = torch.nn.functional.pad(features > 0, (0, -features.shape[-1] % 8)).to(torch.uint8)
     weights = 1 << torch.arange(7, -1, -1, dtype=torch.uint8, device=features.device)
-    return (bits.reshape(*bits.shape[:-1], -1, 8) * weights).sum(dim=-1, dtype=torch.uint8)
+    return (bits.unflatten(-1, (-1, 8)) * weights).sum(dim=-1, dtype=torch.uint8)
 
 
 def _packed_levels(values: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +93,7 @@ def _packed_levels(values: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
     half, count = 1 << (bits - 1), 8 // bits
     squares = values.square().sum(dim=1, keepdim=True)
     rms = (squares / values.shape[1]).sqrt()
-    wide = BEST_STEP[bits] * torch.where(rms > 0, rms, 1)
+    wide = _BEST_STEP[bits] * torch.where(rms > 0, rms, 1)
     levels = (values / wide + half).clamp_(0, 2 * half - 1).floor_()
     # Nothing but zeros has step 0 and decodes to zeros.
     step = squares / (values * (levels + (0.5 - half))).sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How the local features of one image become bytes, and what matching gets back out of them.
+"""What the bytes of one image's local features mean, and what matching gets back out of them.
 
 | encoding | bytes for N cells of C channels | decoded as |
 |---|---|---|
@@ -19,7 +19,6 @@ what it was; else coarse levels would lower every similarity (Gao and Long, "RaB
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,10 @@ from storage.card import Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.projection import projection_sha256, read_projection
 
-__all__ = ["BEST_STEP", "FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
+__all__ = ["FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
 
 _SCALE_BYTES = 4
 _LARGE_CELLS, _LARGE_CHANNELS = 2048, 128  # measured at 61 x 61 cells of 128 channels
-# Best step of a uniform quantiser with 2**bits levels for a normal distribution of unit variance (Max,
-# "Quantizing for minimum distortion", 1960, table II).
-BEST_STEP = {2: 0.9957, 4: 0.3352}
 
 
 def default_encoding(card: Card) -> FeatureEncoding:
@@ -73,19 +69,20 @@ def open_codec(folder: Path, card: Card) -> FeatureCodec:
 
 
 class FeatureCodec:
-    """Encodes and decodes the local features of one store; safe to share between threads.
+    """Decodes the local features of one store; safe to share between threads.
 
     Attributes:
         encoding: As on the card.
         row_bytes: Bytes of one image.
         grid: H and W.
+        feature_dim: C, channels of a model's features.
         channels: C' of decoded features, or how many bits a cell has.
         binary: Whether what `decode` and `query` return are packed bits.
         projection: (C, C') float32 for encodings that project, else None.
     """
 
     def __init__(self, card: Card, *, projection: NDArray[np.float32] | None = None) -> None:
-        """Encode as `card` says.
+        """Read what was encoded as `card` says.
 
         Args:
             card: The store's.
@@ -106,7 +103,7 @@ class FeatureCodec:
         self.channels = channels or card.feature_dim
         self.binary = self.encoding == "binary"
         self._kind = self.encoding.partition("-")[0]
-        self._feature_dim = card.feature_dim
+        self.feature_dim = card.feature_dim
         self.projection = projection
         self._values = card.grid_height * card.grid_width * self.channels
         self.row_bytes = {
@@ -121,34 +118,6 @@ class FeatureCodec:
     def projection_sha256(self) -> str | None:
         """The digest that the card names the projection by."""
         return None if self.projection is None else projection_sha256(self.projection)
-
-    def encode(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Encode the features of images.
-
-        Args:
-            features: (B, H, W, C) float16 or float32, finite.
-
-        Returns:
-            (B, row_bytes) uint8.
-
-        Raises:
-            InvalidBatch: another shape than the card's, or a value is not finite.
-        """
-        shape = (len(features), *self.grid, self._feature_dim)
-        if features.shape != shape or features.dtype.kind != "f":
-            raise InvalidBatch(
-                f"features of shape {features.shape} and type {features.dtype} do not fit {shape} of the "
-                "store: extract them with the store's model"
-            )
-        if not _all_finite(features):
-            raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
-        if self._kind == "float16":
-            half = np.ascontiguousarray(features, dtype=np.float16)
-            return half.reshape(len(features), -1).view(np.uint8)
-        rows = np.empty((len(features), self.row_bytes), np.uint8)
-        for row, image in zip(rows, features, strict=True):
-            row[:] = self._encode_one(image.astype(np.float32))
-        return rows
 
     def decode(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
         """Decode images into what `models.matching` or `models.matching_binary` compares.
@@ -187,49 +156,6 @@ class FeatureCodec:
             return np.packbits(features > 0, axis=-1)
         return features if self.projection is None else features @ self.projection
 
-    def _encode_one(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Encode (H, W, C) float32 into (row_bytes,) uint8."""
-        if self.binary:
-            return self.query(image).reshape(-1).view(np.uint8)
-        values = self.query(image).reshape(-1)
-        if self._kind == "int8":
-            step = np.float32(np.abs(values).max() / 127)
-            levels = np.rint(values / (step or np.float32(1))).astype(np.int8).view(np.uint8)
-        else:
-            step, levels = _pack(values, bits=int(self._kind[3:]))
-        return np.concatenate([np.array([step], "<f4").view(np.uint8), levels])
-
-
-def _all_finite(features: NDArray[np.floating]) -> bool:
-    """Return whether no value is NaN or infinite."""
-    if features.dtype != np.float16:
-        return bool(np.isfinite(features).all())
-    # numpy widens half precision one by one; NaN and infinity have all bits of the exponent.
-    return bool(((features.view(np.uint16) & 0x7C00) != 0x7C00).all())
-
-
-def _pack(values: NDArray[np.float32], *, bits: int) -> tuple[np.float32, NDArray[np.uint8]]:
-    """Return the step and the packed levels of (N,) float32; the first value has a byte's lowest bits."""
-    half, count = 1 << (bits - 1), 8 // bits
-    squares = float(np.dot(values, values))
-    rms = math.sqrt(squares / len(values))
-    padded = np.full(-(-len(values) // count) * count, half, np.uint8)
-    levels = padded[: len(values)]
-    work = values * np.float32(1 / (BEST_STEP[bits] * (rms or 1)))
-    work += half
-    np.clip(work, 0, 2 * half - 1, out=work)
-    levels[:] = work  # rounds down
-    work[:] = levels
-    work += np.float32(0.5 - half)
-    # Nothing but zeros has step 0 and decodes to zeros.
-    step = squares / float(np.dot(values, work)) if rms else 0.0
-    if bits == 4:
-        pairs = padded.view("<u2")
-        return np.float32(step), (pairs | (pairs >> 4)).astype(np.uint8)
-    fours = padded.view("<u4")
-    fours = fours | (fours >> 6)
-    return np.float32(step), (fours | (fours >> 12)).astype(np.uint8)
-
 
 def _levels(bits: int) -> NDArray[np.float32]:
     """Return (256, 8 / bits) float32: the levels in each byte, the middle of their intervals, in steps."""
@@ -237,7 +163,7 @@ def _levels(bits: int) -> NDArray[np.float32]:
     return (byte & ((1 << bits) - 1)).astype(np.float32) - ((1 << bits) - 1) / np.float32(2)
 
 
-_LEVELS = {bits: _levels(bits) for bits in BEST_STEP}
+_LEVELS = {bits: _levels(bits) for bits in (2, 4)}
 
 
 def _unpack(row: NDArray[np.uint8], step: np.float32, out: NDArray[np.float32], *, bits: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.extractor import Extractor
+from models.feature_encoder import FeatureEncoder
 from models.image import decode_image
 from models.weights import load_extractor
 from pipelines.demo_city import draw_city
@@ -49,7 +50,7 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
     photos = [decode_image(data) for data in datas]
     descriptors, features = extractor.extract([photo.pixels for photo in photos])
     ids = listing["image_id"].to_pylist()
-    shard = write_shard(store.uri, ids, store.codec.encode(features))
+    shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
     schema = row_schema(store.card)
     flat = pa.array(descriptors.reshape(-1).astype(np.float16))
     made = {

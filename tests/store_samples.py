@@ -51,10 +51,19 @@ def features_of(image_id: str, generation: int = 0) -> np.ndarray:
     return seeded(image_id, generation + 1000).standard_normal(shape).astype(np.float16)
 
 
+def encoded(store: Store, features: np.ndarray) -> np.ndarray:
+    """Encode (B, H, W, C) float16; without torch where the bytes stay, for children that start often."""
+    if store.card.feature_encoding == "float16":
+        return features.reshape(len(features), -1).view(np.uint8)
+    from models.feature_encoder import FeatureEncoder
+
+    return FeatureEncoder(store.codec).encode(features)
+
+
 def make_rows(store: Store, image_ids: Sequence[str], generation: int = 0) -> pa.Table:
     """Write a shard and return the rows to commit; everything follows from image_id and generation."""
     features = np.stack([features_of(image_id, generation) for image_id in image_ids])
-    shard = write_shard(store.uri, image_ids, store.codec.encode(features))
+    shard = write_shard(store.uri, image_ids, encoded(store, features))
     return rows_of(store.card, image_ids, generation, shard=shard)
 
 

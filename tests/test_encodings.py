@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.feature_encoder import FeatureEncoder
 from models.matching import mutual_nn_count
 from serving.engine import count_matches, line_points
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
@@ -70,7 +71,7 @@ def test_codec_decoded_features_are_near_what_was_encoded(encoding: FeatureEncod
     for seed in range(5):
         features = images(3, channels=channels, seed=seed)
         _, codec = make_codec(encoding, features)
-        rows = codec.encode(features)
+        rows = FeatureEncoder(codec).encode(features)
         decoded = codec.decode(rows).astype(np.float64)
         exact = features.astype(np.float64)
         assert rows.shape == (3, codec.row_bytes), f"seed {seed}"
@@ -104,7 +105,7 @@ def test_codec_row_bytes_at_the_large_grid_are_as_documented(
 def test_codec_float16_bytes_are_the_features_themselves() -> None:
     features = images(2)
     _, codec = make_codec("float16", features)
-    rows = codec.encode(features)
+    rows = FeatureEncoder(codec).encode(features)
     assert rows.tobytes() == features.tobytes()
     assert np.shares_memory(codec.decode(rows), rows)
 
@@ -118,7 +119,7 @@ def test_codec_counts_of_matching_stay_near_the_exact_ones(encoding: FeatureEnco
         query = stored[0] + 0.05 * np.random.default_rng(seed).standard_normal(stored[0].shape)
         query = (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32)
         exact = mutual_nn_count(query, stored.astype(np.float32)).tolist()
-        decoded = codec.decode(codec.encode(stored))
+        decoded = codec.decode(FeatureEncoder(codec).encode(stored))
         counts = count_matches(query, decoded, np.array([True] * 5 + [False]), card, codec=codec)
         assert counts[5] is None, f"seed {seed}"
         found = [count for count in counts if count is not None]
@@ -133,7 +134,7 @@ def test_codec_counts_of_matching_stay_near_the_exact_ones(encoding: FeatureEnco
 def test_codec_zeros_encode_and_decode_to_finite_numbers(encoding: FeatureEncoding) -> None:
     card, codec = make_codec(encoding, images(2))
     zeros = np.zeros((1, 9, 9, 48), np.float16)
-    decoded = codec.decode(codec.encode(zeros))
+    decoded = codec.decode(FeatureEncoder(codec).encode(zeros))
     assert not decoded.any()
     unread = codec.decode(np.zeros((2, codec.row_bytes), np.uint8))
     assert not unread.any()
@@ -153,7 +154,7 @@ def test_codec_encode_bad_features_raise(encoding: FeatureEncoding, bad: str) ->
         "integers": features.astype(np.int8),
     }[bad]
     with pytest.raises(InvalidBatch):
-        codec.encode(broken)
+        FeatureEncoder(codec).encode(broken)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,9 @@ def test_store_of_each_encoding_answers_with_what_its_codec_decodes(
     store = make_encoded_store(tmp_path / "s", encoding, IDS)
     assert Store.open(tmp_path / "s").card == store.card
     features, ok = Store.open(tmp_path / "s").fetch(store.get(IDS))
-    expected = store.codec.decode(store.codec.encode(np.stack([features_of(name) for name in IDS])))
+    expected = store.codec.decode(
+        FeatureEncoder(store.codec).encode(np.stack([features_of(name) for name in IDS]))
+    )
     assert ok.all()
     np.testing.assert_array_equal(features, expected)
     assert store.verify().ok
@@ -246,7 +249,7 @@ def test_store_of_each_encoding_finds_and_repairs_damaged_features(
     [record] = store.get([IDS[5]])
     path = shard_path(tmp_path / "s", record.shard)
     data = bytearray(path.read_bytes())
-    [row] = store.codec.encode(features_of(IDS[5])[None])
+    [row] = FeatureEncoder(store.codec).encode(features_of(IDS[5])[None])
     at = bytes(data).index(row.tobytes())
     data[at + len(row) // 2] ^= 4
     path.write_bytes(data)

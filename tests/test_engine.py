@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from models.extractor import Extractor
+from models.feature_encoder import FeatureEncoder
 from models.image import ImageRejected, decode_image
 from models.matching import mutual_nn_count
 from models.weights import load_extractor
@@ -42,7 +43,7 @@ def fill(folder: str, extractor: Extractor, seeds: range) -> Store:
     images = [decode_image(photo(seed)).pixels for seed in seeds]
     descriptors, features = extractor.extract(images)
     ids = [f"p{seed:02d}" for seed in seeds]
-    shard = write_shard(store.uri, ids, store.codec.encode(features))
+    shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
     schema = row_schema(extractor.card)
     given = {
         "image_id": ids,
