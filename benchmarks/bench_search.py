@@ -197,8 +197,7 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             make_city(args.rows, folder)
         for name in args.methods:
-            if (METHODS[name].most_rows or args.rows) >= args.rows:
-                add(args.out, args.rows, name, apart(name, folder, args.limit_s))
+            add(args.out, args.rows, name, apart(name, folder, args.limit_s))
     show(json.loads(args.out.read_text()))
 
 

@@ -18,6 +18,7 @@ Search = Callable[[np.ndarray, int], np.ndarray]
 
 _BLOCK = 32_768
 _SAMPLES_A_LIST = 64
+_LANCE_SETTINGS = ((8, 200, 2), (64, 400, 2), (256, 400, 4), (64, 1000, 10), (256, 1000, 10))
 _WHOLE = ("Flat", "SQfp16")
 
 
@@ -28,12 +29,10 @@ class Method:
     Attributes:
         build: Takes (N, D) float16 rows and an empty folder, and returns the index.
         settings: What to search it with: a name and a search that returns (B, k) int64 row numbers.
-        most_rows: More than that is not tried; None: no limit.
     """
 
     build: Callable[[np.ndarray, Path], Any]
     settings: Callable[[Any], Iterator[tuple[str, Search]]]
-    most_rows: int | None = None
 
 
 def lists_for(rows: int) -> int:
@@ -82,7 +81,7 @@ def _flat(description: str) -> Method:
     )
 
 
-def _hnsw(description: str, *, most_rows: int | None = None) -> Method:
+def _hnsw(description: str) -> Method:
     def settings(index: Any) -> Iterator[tuple[str, Search]]:
         import faiss
 
@@ -90,7 +89,7 @@ def _hnsw(description: str, *, most_rows: int | None = None) -> Method:
             parameters = faiss.SearchParametersHNSW(efSearch=ef)
             yield f"ef {ef}", _searching(index, _refined(index, 2, parameters))
 
-    return Method(lambda stored, _: _faiss_index(description, stored), settings, most_rows)
+    return Method(lambda stored, _: _faiss_index(description, stored), settings)
 
 
 def _ivf(description: str, factors: tuple[int, ...] = (1,)) -> Method:
@@ -108,7 +107,7 @@ def _ivf(description: str, factors: tuple[int, ...] = (1,)) -> Method:
     return Method(lambda stored, _: _faiss_index(description, stored), settings)
 
 
-def _lance(kind: str, *, most_rows: int | None = None) -> Method:
+def _lance(kind: str, **options: int) -> Method:
     def build(stored: np.ndarray, folder: Path) -> Any:
         import lancedb
         import pyarrow as pa
@@ -126,12 +125,12 @@ def _lance(kind: str, *, most_rows: int | None = None) -> Method:
         table = lancedb.connect(str(folder)).create_table(
             "rows", pa.RecordBatchReader.from_batches(schema, batches()), schema=schema
         )
-        config = getattr(kinds, kind)(distance_type="cosine")
+        config = getattr(kinds, kind)(distance_type="cosine", **options)
         table.create_index("descriptor", config=config)
         return table
 
     def settings(table: Any) -> Iterator[tuple[str, Search]]:
-        for probes, ef, refine in ((8, 200, 2), (64, 400, 2), (64, 1000, 10), (256, 1000, 10)):
+        for probes, ef, refine in _LANCE_SETTINGS:
 
             def search(
                 queries: np.ndarray, k: int, probes: int = probes, ef: int = ef, refine: int = refine
@@ -151,7 +150,7 @@ def _lance(kind: str, *, most_rows: int | None = None) -> Method:
             beam = f", ef {ef}" if "Hnsw" in kind else ""
             yield f"{probes} lists{beam}, {refine}k refined", search
 
-    return Method(build, settings, most_rows)
+    return Method(build, settings)
 
 
 def _stores_own() -> Method:
@@ -179,4 +178,5 @@ METHODS: dict[str, Method] = {
     "LanceDB IVF_HNSW_SQ": _lance("HnswSq"),
     "LanceDB IVF_PQ": _lance("IvfPq"),
     "LanceDB IVF_RQ": _lance("IvfRq"),
+    "LanceDB IVF_RQ, 2 bits": _lance("IvfRq", num_bits=2),
 }

@@ -85,7 +85,7 @@ def _signs(features: Tensor) -> Tensor:
     """Return (..., ceil(C / 8)) uint8, the first value in a byte's highest bit."""
     bits = torch.nn.functional.pad(features > 0, (0, -features.shape[-1] % 8)).to(torch.uint8)
     weights = 1 << torch.arange(7, -1, -1, dtype=torch.uint8, device=features.device)
-    return (bits.unflatten(-1, (-1, 8)) * weights).sum(dim=-1, dtype=torch.uint8)
+    return (bits.reshape(*bits.shape[:-1], bits.shape[-1] // 8, 8) * weights).sum(dim=-1, dtype=torch.uint8)
 
 
 def _packed_levels(values: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:

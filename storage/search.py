@@ -221,7 +221,9 @@ class IndexSearcher:
         """
         answers = []
         for query in descriptors:
-            found = self._table.nearest(query, min(k + 8, max(1, self.count))).drop_columns(["_distance"])
+            found = self._table.nearest(query, min(k + 8, max(1, self.count)), rows=self.count).drop_columns(
+                ["_distance"]
+            )
             good = good_rows(found)
             self.degraded |= len(good) < len(found)
             vectors = descriptor_matrix(good).astype(np.float32)

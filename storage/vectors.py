@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.index import HnswSq
+from lancedb.index import HnswSq, IvfRq
 
 from storage.card import Card
 from storage.errors import CorruptStore
@@ -43,6 +43,7 @@ _TEXT = ("image_id", "uri", "sha256", "utm_zone", "shard")
 _NUMBERS = ("width", "height", "lat", "lon", "utm_e", "utm_n", "heading_deg", "captured_at", "row")
 _RECORD_COLUMNS = (*_TEXT, *_NUMBERS)
 _SCAN_ROWS = 8192
+_LIST_ROWS = 8192  # of LanceDB's index; its own default
 
 
 def row_schema(card: Card) -> pa.Schema:
@@ -262,19 +263,27 @@ class VectorTable:
         self._table = database.create_table("records", reader, schema=schema, mode="overwrite")
 
     def build_index(self) -> None:
-        """Build LanceDB's own index over the descriptors (IVF_HNSW_SQ, cosine)."""
-        self._table.create_index("descriptor", config=HnswSq(distance_type="cosine"), replace=True)
+        """Build LanceDB's own index over the descriptors (cosine): IVF_RQ, codes of two bits a dimension.
 
-    def nearest(self, descriptor: npt.NDArray[np.float32], k: int) -> pa.Table:
+        Where the dimensions are not whole bytes of bits, which it needs: IVF_HNSW_SQ.
+        """
+        config: HnswSq | IvfRq = HnswSq(distance_type="cosine")
+        if self.schema.field("descriptor").type.list_size % 8 == 0:
+            config = IvfRq(distance_type="cosine", num_bits=2, target_partition_size=_LIST_ROWS)
+        self._table.create_index("descriptor", config=config, replace=True)
+
+    def nearest(self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int) -> pa.Table:
         """Return about the k nearest rows by cosine, through the index where this version has one.
 
         Args:
             descriptor: (D,) float32, unit L2 norm.
             k: How many rows.
+            rows: How many the table has: of an index, every list is read up to two million rows, then half.
         """
         query = self._table.search(descriptor, vector_column_name="descriptor").distance_type("cosine")
+        query = query.nprobes(max(256, rows // (2 * _LIST_ROWS))).ef(max(64, 4 * k))
         with _readable(self.folder):
-            return query.nprobes(64).ef(max(64, 4 * k)).refine_factor(2).limit(k).to_arrow()
+            return query.refine_factor(4).limit(k).to_arrow()
 
     def optimize(self, *, older_than_s: float) -> None:
         """Merge small files, bring the index up to date, and drop versions older than `older_than_s`."""

@@ -6,9 +6,11 @@ import itertools
 import sys
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
+from lancedb.index import HnswSq
 
 from storage.errors import InvalidBatch
 from storage.search import RECALL, IndexSearcher, MemorySearcher, Method, read_good_rows
@@ -86,6 +88,32 @@ def test_search_approximate_reaches_its_stated_recall(
         newest = Store.open(shared.uri)
         assert VectorTable.open(Path(shared.uri), version=newest.version).has_index == indexed
         assert newest.count == ROWS
+
+
+@pytest.mark.parametrize(("dim", "former"), [(32, False), (12, False), (32, True)])
+def test_search_through_each_index_of_lancedb_reaches_the_recall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, former: bool
+) -> None:
+    """12 dimensions cannot have the usual index; `former` is what stores got before."""
+    monkeypatch.setattr("storage.view._LANCE_INDEX_ROWS", 0)
+    if former:
+        monkeypatch.setattr("storage.vectors.IvfRq", lambda **_: HnswSq(distance_type="cosine"))
+    store = make_store(tmp_path, ["owner"], dim=dim)
+    shard = store.get(["owner"])[0].shard
+    with store.lease():
+        store.commit(rows_of(store.card, IDS[:600], shard=shard))
+    queries, k = seeded_queries(5, 20, dim), 20
+    store.search(queries, k=k, method="lance")  # builds the index
+    newest = Store.open(tmp_path)
+    table = VectorTable.open(tmp_path, version=newest.version)
+    [index] = lancedb.connect(tmp_path).open_table("records").list_indices()
+    assert index.index_type.upper().replace("_", "") == ("IVFHNSWSQ" if former or dim % 8 else "IVFRQ")
+    rows = pa.concat_tables(table.scan())
+    hits = 0
+    answers = newest.search(queries, k=k, method="lance")
+    for found, expected in zip(answers, exact_search(rows, queries, k), strict=True):
+        hits += len({c.record.image_id for c in found} & {key for key, _ in expected})
+    assert hits / (len(queries) * k) >= RECALL["lance"]
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf", "lance"])
