@@ -16,7 +16,7 @@ from storage.errors import InvalidBatch
 from storage.search import RECALL, IndexSearcher, MemorySearcher, Method, read_good_rows
 from storage.store import Store
 from storage.vectors import VectorTable, add_checksums, descriptor_matrix, row_schema
-from tests.store_samples import descriptor_of, make_card, make_store, rows_of
+from tests.store_samples import descriptor_of, make_card, make_rows, make_store, rows_of
 
 ROWS, DIM = 1500, 32
 IDS = [f"id{i:05d}" for i in range(ROWS)]
@@ -98,22 +98,30 @@ def test_search_through_each_index_of_lancedb_reaches_the_recall(
     monkeypatch.setattr("storage.view._LANCE_INDEX_ROWS", 0)
     if former:
         monkeypatch.setattr("storage.vectors.IvfRq", lambda **_: HnswSq(distance_type="cosine"))
-    store = make_store(tmp_path, ["owner"], dim=dim)
-    shard = store.get(["owner"])[0].shard
-    with store.lease():
-        store.commit(rows_of(store.card, IDS[:600], shard=shard))
+    store = make_store(tmp_path, IDS[:600], batch=600, dim=dim)
     queries, k = seeded_queries(5, 20, dim), 20
     store.search(queries, k=k, method="lance")  # builds the index
-    newest = Store.open(tmp_path)
-    table = VectorTable.open(tmp_path, version=newest.version)
     [index] = lancedb.connect(tmp_path).open_table("records").list_indices()
     assert index.index_type.upper().replace("_", "") == ("IVFHNSWSQ" if former or dim % 8 else "IVFRQ")
-    rows = pa.concat_tables(table.scan())
-    hits = 0
-    answers = newest.search(queries, k=k, method="lance")
-    for found, expected in zip(answers, exact_search(rows, queries, k), strict=True):
-        hits += len({c.record.image_id for c in found} & {key for key, _ in expected})
-    assert hits / (len(queries) * k) >= RECALL["lance"]
+
+    def recall() -> float:
+        newest = Store.open(tmp_path)
+        table = VectorTable.open(tmp_path, version=newest.version)
+        assert table.has_index
+        exact = exact_search(pa.concat_tables(table.scan()), queries, k)
+        answers = newest.search(queries, k=k, method="lance")
+        found = [{c.record.image_id for c in answer} for answer in answers]
+        pairs = zip(found, exact, strict=True)
+        return sum(len(ids & {key for key, _ in best}) for ids, best in pairs) / (len(queries) * k)
+
+    assert recall() >= RECALL["lance"]
+    newest = Store.open(tmp_path)
+    with newest.lease():
+        newest.commit(make_rows(newest, IDS[600:900]))
+        newest.delete(IDS[:300:2])
+        assert recall() >= RECALL["lance"]
+        newest.compact(keep_versions_s=0.0)
+    assert recall() >= RECALL["lance"]
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf", "lance"])
