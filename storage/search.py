@@ -221,10 +221,8 @@ class IndexSearcher:
         """
         answers = []
         for query in descriptors:
-            found = self._table.nearest(query, min(k + 8, max(1, self.count)), rows=self.count).drop_columns(
-                ["_distance"]
-            )
-            good = good_rows(found)
+            found = self._table.nearest(query, min(k + 8, max(1, self.count)), rows=self.count)
+            good = good_rows(found.drop_columns(["_distance"]))
             self.degraded |= len(good) < len(found)
             vectors = descriptor_matrix(good).astype(np.float32)
             answers.append(_ranked(good, vectors, query, k))
