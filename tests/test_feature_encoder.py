@@ -52,9 +52,24 @@ def test_encoder_makes_what_the_format_says(encoding: FeatureEncoding, grid: int
         return
     # A level at the edge of its interval may fall to either side.
     assert np.mean(found[:, 4:] != expected[:, 4:]) < 0.01
+    steps, exact_steps = (np.ascontiguousarray(rows[:, :4]).view("<f4") for rows in (found, expected))
+    np.testing.assert_allclose(steps, exact_steps, rtol=1e-3)
     decoded, exact = codec.decode(found), codec.decode(expected)
     difference = np.linalg.norm((decoded - exact).astype(np.float64).reshape(3, -1), axis=1)
     assert (difference <= 0.01 * np.linalg.norm(exact.reshape(3, -1), axis=1)).all()
+
+
+@pytest.mark.parametrize("encoding", FEATURE_ENCODINGS)
+def test_encoder_an_image_of_zeros_leaves_its_neighbours_alone(encoding: FeatureEncoding) -> None:
+    features = images(3).astype(np.float32)
+    _, codec = make_codec(encoding, features)
+    encoder = FeatureEncoder(codec)
+    mixed = features.copy()
+    mixed[1] = 0
+    rows = encoder.encode(mixed)
+    assert not codec.decode(rows)[1].any()
+    assert np.array_equal(rows[::2], encoder.encode(features)[::2])
+    assert codec.decode(rows)[::2].any()
 
 
 @pytest.mark.parametrize("encoding", FEATURE_ENCODINGS)
