@@ -7,8 +7,9 @@ import errno
 import functools
 import os
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -22,7 +23,7 @@ from storage.encodings import open_codec
 from storage.features import shard_path
 from storage.records import ImageRecord
 from storage.row_pages import NOT_NOW, page_positions, read_row
-from storage.row_table import RowTable
+from storage.row_table import RowTable, row_checksum
 
 __all__ = ["FeatureReader"]
 
@@ -37,10 +38,10 @@ _UNREADABLE = (OSError, ValueError, OverflowError, pa.ArrowException)
 class FeatureReader:
     """Reads single images out of shards; safe to share between threads.
 
-    Remembers each shard's table of rows: where they lie, whose they are, and their checksums. With it the
-    bytes of a row go from the file straight into the caller's array and are checked there, each time. A row
-    that the table does not know, or that does not fit it, is read with its pages' headers, which say why it
-    cannot be used. Files are not memory-mapped: a map of a file cut short kills the process.
+    Remembers each shard's table of rows: where they lie, and checksums of them and their images' ids. With it
+    the bytes of a row go from the file straight into the caller's array and are checked there, each time. A
+    row that the table does not know, or that does not fit it, is read with its pages' headers, which say why
+    it cannot be used. Files are not memory-mapped: a map of a file cut short kills the process.
 
     Attributes:
         codec: Decodes what `read` and `fetch_encoded` return.
@@ -54,6 +55,8 @@ class FeatureReader:
         """
         self.codec = open_codec(folder, card)
         self._folder = folder
+        before, after = str(shard_path(folder, "?")).rsplit("?", 1)
+        self._around = before, after
         self._known_shards = known_shards
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._lock = threading.Lock()
@@ -129,37 +132,35 @@ class FeatureReader:
             unfit: Extended by those that no table knows or that do not fit it.
         """
         size, block = rows.shape[1], memoryview(rows.data).cast("B")
-        known, read, flags = self._shards.get, os.preadv, self._flags
-        with _Files(self._folder) as files:
+        read, flags = os.preadv, self._flags
+        with _Files(self._around) as files:
+            opened = _Opened(self, files)
             for i in some:
                 record = records[i]
-                name, row, image_id = record.shard, record.row, record.image_id
-                shard = known(name) or self._open(name, files)
-                if shard is None or not 0 <= row < shard.rows:
+                fd, starts, checksums = opened[record.shard]
+                row = record.row
+                start = starts[row] if 0 <= row < len(starts) else -1
+                if start < 0:
                     unfit.append(i)
                     continue
-                table = shard.table
-                if table.owners[row] != hash(image_id) and not table.knows(row, image_id):
-                    unfit.append(i)
-                    continue
-                out, start = block[i * size : (i + 1) * size], table.starts[row]
+                out = block[i * size : (i + 1) * size]
                 try:
-                    whole = read(files[name], (out,), start, flags) == size
+                    whole = read(fd, (out,), start, flags) == size
                 except OSError as error:
                     whole = False
                     if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
                         flags = self._flags = 0
                 if not whole:
-                    absent.append(_Absent(i, start, table.checksums[row]))
-                elif crc32(out) != table.checksums[row]:
+                    absent.append(_Absent(i, start, checksums[row]))
+                # `row_checksum`, in line
+                elif crc32(out, crc32(record.image_id.encode())) != checksums[row]:
                     unfit.append(i)
-            self._used(files)
 
     def _await_known(
         self, records: Sequence[ImageRecord], some: list[_Absent], rows: np.ndarray, unfit: list[int]
     ) -> None:
         """Read rows that a table knows from the disk, which hears of all before the first is waited for."""
-        with _Files(self._folder) as files:
+        with _Files(self._around) as files:
             for absent in some:
                 with contextlib.suppress(OSError):
                     fd, length = files[records[absent.number].shard], rows.shape[1]
@@ -170,15 +171,8 @@ class FeatureReader:
                     whole = os.preadv(files[records[number].shard], [out], start) == out.nbytes
                 except OSError:
                     whole = False
-                if not whole or crc32(out) != checksum:
+                if not whole or row_checksum(records[number].image_id, out) != checksum:
                     unfit.append(number)
-
-    def _used(self, names: Iterable[str]) -> None:
-        """Keep these shards longest."""
-        with self._lock:
-            for name in names:
-                if name in self._shards:
-                    self._shards.move_to_end(name)
 
     def _read_with_headers(
         self, records: Sequence[ImageRecord], some: list[int], rows: np.ndarray
@@ -190,7 +184,7 @@ class FeatureReader:
         """
         lost: list[int] = []
         awaited: list[int] = []
-        with _Files(self._folder) as files:
+        with _Files(self._around) as files:
             for i in some:
                 record = records[i]
                 outcome = self._read_one(record.shard, record.row, record.image_id, rows[i], files, _NO_WAIT)
@@ -213,7 +207,7 @@ class FeatureReader:
             image_id: Whose features they must be.
             out: C-contiguous, `codec.row_bytes` long, written.
         """
-        with _Files(self._folder) as files:
+        with _Files(self._around) as files:
             return self._read_one(shard, row, image_id, out, files)
 
     def _read_one(
@@ -234,24 +228,20 @@ class FeatureReader:
             return f"the row cannot be read ({error})"
         if isinstance(found, str):
             return found
-        if row < shard.rows:
-            shard.table.remember(row, start=found.start, checksum=found.checksum, image_id=image_id)
+        if row < len(shard.table):
+            shard.table.remember(row, start=found, checksum=row_checksum(image_id, out))
         return None
 
     def rows(self, shard: str) -> int:
         """Return how many rows a shard has; 0 where its footer cannot be read."""
-        with _Files(self._folder) as files:
-            found = self._open(shard, files)
-        return 0 if found is None else found.rows
-
-    def _open(self, name: str, files: _Files) -> _Shard | None:
-        """Return what is known of a shard; None where it cannot be read."""
-        try:
-            return self._shard(name, files)
-        except _UNREADABLE:
-            return None
+        with _Files(self._around) as files:
+            try:
+                return len(self._shard(shard, files).table)
+            except _UNREADABLE:
+                return 0
 
     def _shard(self, name: str, files: _Files) -> _Shard:
+        """Return what is known of a shard, which is then kept longest."""
         with self._lock:
             if name in self._shards:
                 self._shards.move_to_end(name)
@@ -277,13 +267,11 @@ class _Shard:
 
     Attributes:
         table: From its footer; a shard without it begins with a table that knows nothing.
-        rows: How many rows the table has.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
         self.table = RowTable.read(fd) or RowTable(len(self.positions))
-        self.rows = len(self.table)
 
     @functools.cached_property
     def positions(self) -> np.ndarray:
@@ -291,12 +279,32 @@ class _Shard:
         return page_positions(self._path)
 
 
+class _Opened(dict[str, tuple[int, "array[int]", "array[int]"]]):
+    """Shards by name as one call has them open: descriptor, and their table's starts and checksums.
+
+    Both are empty where the shard cannot be read.
+    """
+
+    def __init__(self, reader: FeatureReader, files: _Files) -> None:
+        super().__init__()
+        self._reader, self._files = reader, files
+
+    def __missing__(self, name: str) -> tuple[int, array[int], array[int]]:
+        try:
+            fd, table = self._files[name], self._reader._shard(name, self._files).table
+        except _UNREADABLE:
+            fd, table = -1, RowTable(0)
+        self[name] = found = fd, table.starts, table.checksums
+        return found
+
+
 class _Files(dict[str, int]):
     """Descriptors of a store's shards, each opened when it is first asked for and closed at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, around: tuple[str, str]) -> None:
+        """Open files whose paths are `around` a shard's name."""
         super().__init__()
-        self._before, self._after = str(shard_path(folder, "?")).rsplit("?", 1)
+        self._before, self._after = around
 
     def __missing__(self, shard: str) -> int:
         fd = os.open(f"{self._before}{shard}{self._after}", os.O_RDONLY | os.O_CLOEXEC)

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-__all__ = ["NOT_NOW", "FoundRow", "page_positions", "read_row"]
+__all__ = ["NOT_NOW", "page_positions", "read_row"]
 
 _MAX_HEADERS_BYTES = 1 << 20
 NOT_NOW = "the row is not in memory"
-
-
-class FoundRow(NamedTuple):
-    """Where a row's features begin in the file, and their CRC-32."""
-
-    start: int
-    checksum: int
 
 
 def page_positions(path: Path) -> np.ndarray:
@@ -45,7 +37,7 @@ def page_positions(path: Path) -> np.ndarray:
 
 def read_row(
     fd: int, position: tuple[int, int, int], image_id: str, out: np.ndarray, flags: int = 0
-) -> FoundRow | str:
+) -> int | str:
     """Read a row into `out`.
 
     Args:
@@ -56,7 +48,8 @@ def read_row(
         flags: Of preadv.
 
     Returns:
-        What was found, or why the row is unusable: `NOT_NOW` where `flags` forbid to wait.
+        Where its features begin in the file, or why the row is unusable: `NOT_NOW` where `flags` forbid to
+        wait.
     """
     key_at, value_at, value_end = position
     target = memoryview(out.data).cast("B")
@@ -81,7 +74,7 @@ def read_row(
         return "the row belongs to another image"
     if crc32(target) != value_crc:
         return "the page fails its checksum"
-    return FoundRow(key_at + len(headers), value_crc)
+    return key_at + len(headers)
 
 
 def _page_header(data: bytearray) -> tuple[int, int]:

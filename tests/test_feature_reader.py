@@ -172,7 +172,7 @@ def test_fetch_reads_no_headers_and_checks_each_time(tmp_path: Path, parts: list
         features, ok = reader.fetch([*records, replace(records[0], image_id="b")])
         assert ok.tolist() == [True, True, True, False]
         assert features[1].tobytes() == features_of("b").tobytes()
-        assert parts == [1, 1, 1, 2]  # last the one asked for by another's id
+        assert parts == [1, 1, 1, 1, 2]  # last the one asked for by another's id
         parts.clear()
     path = shard_path(tmp_path, records[0].shard)
     damaged = bytearray(path.read_bytes())
@@ -230,7 +230,7 @@ def table_of(ids: list[str], starts: list[int]) -> bytes:
         table_of(["a"], [40]),
         b"AAAAAA==",  # of no rows
         table_of(["a", "b", "c", "d"], [4, 5, 6, 7]),
-        b"placeray.rows\x18\x7f" * 9,
+        b"placeray.row_table\x18\x7f" * 9,
     ],
 )
 def test_fetch_table_that_lies_loses_no_row(tmp_path: Path, table: bytes) -> None:
