@@ -5,7 +5,7 @@
 
 The bare loop holds the decoded photos in memory and does nothing but `Extractor.extract` in batches, with as
 many torch threads as there are cores. The pipeline reads, hashes, decodes, extracts, writes and commits. Both
-see the same generated photos in the same run.
+see the same generated photos in the same run, and compute in the same precision.
 """
 
 from __future__ import annotations
@@ -35,16 +35,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--counts", type=int, nargs="+", default=[400, 4000])
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--photos", type=Path, help="keep the generated photos here for another run")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
         photos = args.photos or Path(scratch)
-        results = [run(count, photos, Path(scratch)) for count in args.counts]
+        results = [
+            run(count, precision, photos, Path(scratch))
+            for count in args.counts
+            for precision in args.precisions
+        ]
     report(results, args.out)
 
 
-def run(count: int, photos: Path, scratch: Path) -> dict[str, Any]:
+def run(count: int, precision: str, photos: Path, scratch: Path) -> dict[str, Any]:
     from pipelines.demo_city import draw_city
 
     city = photos / f"city{count}"
@@ -52,13 +57,14 @@ def run(count: int, photos: Path, scratch: Path) -> dict[str, Any]:
         draw_city(city, seed=1, database_images=count, query_images=8)
     images = sorted((city / "images/test/database").glob("*.jpg"))
     # Before and after: the machine's speed drifts within a run of minutes.
-    before = bare(images)
-    pipeline = whole(city, len(images), scratch)
-    after = bare(images)
+    before = bare(images, precision)
+    pipeline = whole(city, len(images), precision, scratch)
+    after = bare(images, precision)
     rates = [before["extract_images_per_s"], after["extract_images_per_s"]]
     loops = [before["loop_images_per_s"], after["loop_images_per_s"]]
     return {
         "images": len(images),
+        "precision": precision,
         "bare_extract_images_per_s": rates,
         "bare_decode_and_extract_images_per_s": loops,
         **pipeline,
@@ -68,24 +74,25 @@ def run(count: int, photos: Path, scratch: Path) -> dict[str, Any]:
     }
 
 
-def bare(images: list[Path]) -> dict[str, float]:
+def bare(images: list[Path], precision: str) -> dict[str, float]:
     """Run the bare loop in a process of its own on at most 400 photos."""
-    code = "import sys; from benchmarks.bench_index import bare_loop; bare_loop(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *map(str, images[:400])]
+    code = "import sys; from benchmarks.bench_index import bare_loop; bare_loop(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, precision, *map(str, images[:400])]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-def bare_loop(paths: list[str]) -> None:
+def bare_loop(precision: str, *paths: str) -> None:
     from models.threads import sleep_while_waiting
 
     sleep_while_waiting()
     import torch
 
+    from models.execution import Execution
     from models.image import decode_image
     from models.weights import load_extractor
 
     torch.set_num_threads(os.cpu_count() or 1)
-    extractor = load_extractor("efficientnet-lite0")
+    extractor = load_extractor("efficientnet-lite0", execution=Execution(precision=precision))
     data = [Path(path).read_bytes() for path in paths]
     pixels = [decode_image(one).pixels for one in data]
     extractor.extract(pixels[:BATCH])
@@ -101,12 +108,12 @@ def bare_loop(paths: list[str]) -> None:
     print(json.dumps(rates))
 
 
-def whole(city: Path, count: int, scratch: Path) -> dict[str, Any]:
+def whole(city: Path, count: int, precision: str, scratch: Path) -> dict[str, Any]:
     """Run `placeray index` as a user does and watch it from outside."""
-    trace, store = scratch / f"trace{count}.jsonl", scratch / f"store{count}"
+    trace, store = scratch / f"trace{count}{precision}", scratch / f"store{count}{precision}"
     command = [sys.executable, "-m", "pipelines.index", str(city), "--store", str(store), "--json", "--quiet"]
     command += ["--commit-every", str(max(10, count // COMMITS)), "--batch-size", str(BATCH)]
-    command += ["--trace", str(trace), "--extractors", str(os.cpu_count() or 1)]
+    command += ["--trace", str(trace), "--extractors", str(os.cpu_count() or 1), "--precision", precision]
     process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
     peaks: dict[str, int] = defaultdict(int)
     watcher = threading.Thread(target=watch, args=(process, peaks), daemon=True)
@@ -162,7 +169,7 @@ def watch(process: psutil.Popen, peaks: dict[str, int]) -> None:
 
 def report(results: list[dict[str, Any]], out: Path) -> None:
     for result in results:
-        print(f"\n{result['images']} images, efficientnet-lite0, batch {BATCH}")
+        print(f"\n{result['images']} images, efficientnet-lite0, {result['precision']}, batch {BATCH}")
         ratio = result["commit_last_ms"] / result["commit_first_ms"]
         rows = {
             "bare extract loop, images/s": " and ".join(
@@ -183,10 +190,11 @@ def report(results: list[dict[str, Any]], out: Path) -> None:
         }
         for name, value in rows.items():
             print(f"  {name:<54} {value}")
-    if len(results) > 1:
-        few, many = results[0]["peak_mb"], results[-1]["peak_mb"]
+    alike = [result for result in results if result["precision"] == results[0]["precision"]]
+    if len(alike) > 1:
+        few, many = alike[0]["peak_mb"], alike[-1]["peak_mb"]
         growth = {name: round(many[name] / few[name], 2) for name in few if name in many}
-        print(f"\npeak memory at {results[-1]['images']} over {results[0]['images']} images: {growth}")
+        print(f"\npeak memory at {alike[-1]['images']} over {alike[0]['images']} images: {growth}")
     out.parent.mkdir(parents=True, exist_ok=True)
     machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()}
     command = "python -m benchmarks.bench_index " + " ".join(sys.argv[1:])
