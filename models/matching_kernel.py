@@ -14,6 +14,31 @@ __all__ = ["nearest_both_ways"]
 
 
 @triton.jit
+def _tile(features, cell, in_cells, channel, channels, BLOCK_CHANNELS: tl.constexpr):  # noqa: N803
+    """Read (cells, BLOCK_CHANNELS) features from a channel on; zeros beyond the last."""
+    lane = channel + tl.arange(0, BLOCK_CHANNELS)
+    return tl.load(
+        features + cell[:, None] * channels + lane[None, :],
+        mask=in_cells[:, None] & (lane < channels)[None, :],
+        other=0.0,
+    )
+
+
+@triton.jit
+def _not_finite(features):
+    """Count them; neither NaN nor infinity is smaller than infinity."""
+    return tl.sum(tl.where(tl.abs(features) < float("inf"), 0, 1))
+
+
+@triton.jit
+def _add_products(here, there, tile, PRECISION: tl.constexpr):  # noqa: N803
+    if here.dtype != there.dtype:
+        here = here.to(tl.float32)
+        there = there.to(tl.float32)
+    return tl.dot(here, tl.trans(there), tile, input_precision=PRECISION)
+
+
+@triton.jit
 def nearest_both_ways(
     query,
     candidates,
@@ -29,6 +54,7 @@ def nearest_both_ways(
     BLOCK_ROWS: tl.constexpr,  # noqa: N803, as Triton's own constants are written
     BLOCK_COLUMNS: tl.constexpr,  # noqa: N803
     BLOCK_CHANNELS: tl.constexpr,  # noqa: N803
+    ALL_CHANNELS: tl.constexpr,  # noqa: N803
     PRECISION: tl.constexpr,  # noqa: N803
 ):
     """Compare one block of a query's cells with all cells of one candidate.
@@ -53,6 +79,8 @@ def nearest_both_ways(
         BLOCK_ROWS: Query cells in a tile.
         BLOCK_COLUMNS: Candidate cells in a tile.
         BLOCK_CHANNELS: Channels multiplied at once.
+        ALL_CHANNELS: Whether that is all of them. Then the query's tile is read once and the loop over
+            candidate cells is the innermost, which is the one whose reading Triton overlaps with products.
         PRECISION: How float32 is multiplied, see `tl.dot`; half precision ignores it.
     """
     block = tl.program_id(0)
@@ -61,35 +89,31 @@ def nearest_both_ways(
     candidates += pair * columns * channels
     row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     in_rows = row < rows
-    lane = tl.arange(0, BLOCK_CHANNELS)
     largest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
     chosen = tl.zeros((BLOCK_ROWS,), tl.int32)
     faults = 0
+    if ALL_CHANNELS:
+        here = _tile(query, row, in_rows, 0, channels, BLOCK_CHANNELS)
+        faults += _not_finite(here)
     for first in range(0, columns, BLOCK_COLUMNS):
         column = first + tl.arange(0, BLOCK_COLUMNS)
         in_columns = column < columns
         tile = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-        for channel in range(0, channels, BLOCK_CHANNELS):
-            in_channels = channel + lane < channels
-            here = tl.load(
-                query + row[:, None] * channels + channel + lane[None, :],
-                mask=in_rows[:, None] & in_channels[None, :],
-                other=0.0,
-            )
-            there = tl.load(
-                candidates + column[:, None] * channels + channel + lane[None, :],
-                mask=in_columns[:, None] & in_channels[None, :],
-                other=0.0,
-            )
-            # Some program looks at every feature; neither NaN nor infinity is smaller than infinity.
-            if first == 0:
-                faults += tl.sum(tl.where(tl.abs(here) < float("inf"), 0, 1))
+        # Some program looks at every feature.
+        if ALL_CHANNELS:
+            there = _tile(candidates, column, in_columns, 0, channels, BLOCK_CHANNELS)
             if block == 0:
-                faults += tl.sum(tl.where(tl.abs(there) < float("inf"), 0, 1))
-            if here.dtype != there.dtype:
-                here = here.to(tl.float32)
-                there = there.to(tl.float32)
-            tile = tl.dot(here, tl.trans(there), tile, input_precision=PRECISION)
+                faults += _not_finite(there)
+            tile = _add_products(here, there, tile, PRECISION)
+        else:
+            for channel in range(0, channels, BLOCK_CHANNELS):
+                part = _tile(query, row, in_rows, channel, channels, BLOCK_CHANNELS)
+                there = _tile(candidates, column, in_columns, channel, channels, BLOCK_CHANNELS)
+                if first == 0:
+                    faults += _not_finite(part)
+                if block == 0:
+                    faults += _not_finite(there)
+                tile = _add_products(part, there, tile, PRECISION)
         # What is no number equals nothing: the maxima below need not know of it.
         tile = tl.where(in_rows[:, None] & in_columns[None, :] & (tile == tile), tile, float("-inf"))
 

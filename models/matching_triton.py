@@ -20,11 +20,11 @@ from models.matching_cpu import NotFinite
 
 __all__ = ["Unavailable", "partners_of_queries", "partners_on_cuda"]
 
-_REFUSED: set[torch.device] = set()  # devices for which the kernel could not be compiled
+_REFUSED: set[torch.device] = set()  # devices that the kernel cannot be used on
 
 
 class Unavailable(RuntimeError):
-    """The kernel cannot be used here: triton is missing or cannot compile it for this device."""
+    """The kernel cannot be used here: triton is missing, cannot start, or cannot compile it."""
 
 
 def partners_on_cuda(
@@ -97,28 +97,24 @@ def _launch(
     here: Tensor, there: Tensor, best: Tensor, choice: Tensor, column_key: Tensor, broken: Tensor
 ) -> None:
     if here.device in _REFUSED:
-        raise Unavailable("the kernel could not be compiled for this device: see the first warning about it")
+        raise Unavailable("the kernel cannot be used on this device: see the first warning about it")
     kernel = _kernel()
     batch, count, columns, channels = there.shape
     rows = here.shape[1]
-    halves = here.dtype == there.dtype != torch.float32
-    # Compiled for an H100 no variant spills registers (benchmarks/README.md, Matching); not tuned on one yet.
-    block, warps = (128, 8) if rows > 256 else (64, 4)
-    channel_block = min(128 if halves else 32, max(16, 1 << (channels - 1).bit_length()))
-    sizes = {"BLOCK_ROWS": block, "BLOCK_COLUMNS": block, "BLOCK_CHANNELS": channel_block}
-    grid = (-(-rows // block), count, batch)
+    constants, options = _variant(rows, channels, halves=here.dtype == there.dtype != torch.float32)
+    grid = (-(-rows // constants["BLOCK_ROWS"]), count, batch)
     outputs, shape = (best, choice, column_key, broken), (count, rows, columns, channels)
     from triton.compiler.errors import CompilationError
     from triton.runtime.errors import OutOfResources, PTXASError
 
     with torch.cuda.device(here.device if here.device.type == "cuda" else -1):
-        for stages in (3, 2):  # two need 64 KiB of shared memory, which every device has that Triton supports
+        reason = _obstacle(here.device)
+        for stages in () if reason else (3, 2):  # two need less shared memory
             try:
                 kernel.nearest_both_ways[grid](
                     *(here, there, *outputs, *shape, rows * channels),
-                    **sizes,
-                    PRECISION="tf32x3",
-                    num_warps=warps,
+                    **constants,
+                    **options,
                     num_stages=stages,
                 )
                 return
@@ -131,6 +127,42 @@ def _launch(
         stacklevel=2,
     )
     raise Unavailable(reason)
+
+
+def _variant(rows: int, channels: int, *, halves: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the kernel's constants and compiler options for a size; `halves`: both of one half precision.
+
+    Compiled for an H100 no variant spills registers, and two blocks of half precision fit on one of its
+    multiprocessors (benchmarks/README.md, Matching). Not tuned on one yet.
+    """
+    block, warps = (128, 8) if rows > 256 else (64, 4)
+    channel_block = min(128 if halves else 32, max(16, 1 << (channels - 1).bit_length()))
+    constants = {
+        "BLOCK_ROWS": block,
+        "BLOCK_COLUMNS": 64,
+        "BLOCK_CHANNELS": channel_block,
+        "ALL_CHANNELS": channels <= channel_block,
+        "PRECISION": "tf32x3",
+    }
+    # The fusion is Triton's default; 3.9 warns where it is left to that, since it will change.
+    return constants, {"num_warps": warps, "enable_fp_fusion": True}
+
+
+def _obstacle(device: torch.device) -> str:
+    """Return why Triton cannot work with a CUDA device at all, "" where it can.
+
+    At its first use it builds a module, for which it wants a C compiler, Python's headers and the driver's
+    library, and says in as many ways what it lacks. What a launch raises later is not to be mistaken for it.
+    """
+    if device.type != "cuda":
+        return ""
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 @functools.cache

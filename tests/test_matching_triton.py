@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def check(queries, candidates, case):
 
 def random():
     shapes = [(1, 1, 1, 1, 3), (2, 2, 70, 5, 20), (1, 1, 64, 65, 128), (1, 2, 1, 130, 40)]
-    shapes.append((1, 1, 260, 129, 150))
+    shapes += [(1, 1, 260, 129, 150), (1, 1, 270, 190, 40)]
     single, half = torch.float32, torch.float16
     for seed, (batch, count, rows, columns, width) in enumerate(shapes):
         rng = np.random.default_rng(seed)
@@ -162,6 +163,67 @@ def test_triton_cannot_compile_warns_once_then_unavailable(monkeypatch: pytest.M
     with pytest.raises(matching_triton.Unavailable, match="first warning"):
         matching_triton.partners_on_cuda(query, candidates)
     assert Broken.calls == 2  # with three stages and with two, and never again
+
+
+@needs_triton
+def test_triton_that_cannot_start_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime import driver
+
+    class NoCompiler:
+        def get_current_target(self) -> None:
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(driver, "_active", NoCompiler())
+    assert matching_triton._obstacle(torch.device("cpu")) == ""
+    said = matching_triton._obstacle(torch.device("cuda"))
+    assert "C compiler" in said
+    monkeypatch.setattr(matching_triton, "_obstacle", lambda device: said)
+    monkeypatch.setattr(matching_triton, "_REFUSED", set())
+    with (
+        pytest.warns(RuntimeWarning, match="without its Triton kernel.*C compiler"),
+        pytest.raises(matching_triton.Unavailable, match="C compiler"),
+    ):
+        matching_triton.partners_on_cuda(torch.ones(2, 3), torch.ones(1, 2, 3))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("rows", "kinds", "channels", "blocks_a_multiprocessor"),
+    [
+        (3721, ("bf16", "bf16"), 128, 2),
+        (196, ("fp16", "fp16"), 112, 4),
+        (3721, ("fp32", "fp16"), 128, 2),
+        (3721, ("bf16", "bf16"), 200, 2),
+    ],
+)
+def test_kernel_compiles_for_an_h100(
+    rows: int,
+    kinds: tuple[str, str],
+    channels: int,
+    blocks_a_multiprocessor: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from models.matching_kernel import nearest_both_ways
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    constants, options = matching_triton._variant(rows, channels, halves=kinds[0] == kinds[1])
+    pointers = [*kinds, "fp32", "i32", "i64", "i32"]
+    types = [*(f"*{kind}" for kind in pointers), *["i32"] * 5, *["constexpr"] * len(constants)]
+    names = nearest_both_ways.arg_names
+    source = ASTSource(
+        fn=nearest_both_ways,
+        signature=dict(zip(names, types, strict=True)),
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in range(len(pointers))},
+    )
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**options, "num_stages": 3})
+    assert "wgmma.mma_async" in made.asm["ptx"]  # the tensor cores, by Hopper's own instructions
+    assert made.metadata.shared * blocks_a_multiprocessor <= 227 << 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
