@@ -91,3 +91,14 @@ def best_device() -> torch.device:
     import torch
 
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def multiply_exactly(device: torch.device, dtype: torch.dtype) -> None:
+    """Keep a CUDA device from rounding the factors of float32 convolutions to TF32, in the whole process.
+
+    torch lets cuDNN do that unless told otherwise. Nothing is changed for other devices and types.
+    """
+    import torch
+
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False

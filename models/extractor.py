@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.allocator import keep_freed_memory
 from models.compiled import compiled, filled_size
-from models.execution import best_device
+from models.execution import best_device, multiply_exactly
 from models.faults import ModelFault
 from models.half_weights import with_half_linears
 from models.preprocess import prepare
@@ -119,6 +119,7 @@ class Extractor:
             keep_freed_memory()
         self._max_batch = _CPU_BATCH if on_cpu else _ACCELERATOR_BATCH
         self._dtype = dtype or (torch.float32 if on_cpu else torch.bfloat16)
+        multiply_exactly(self.device, self._dtype)
         exact = on_cpu or self._dtype == torch.float32
         self._device_resize = not exact if device_resize is None else device_resize
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
@@ -242,18 +243,24 @@ class Extractor:
             for at in range(0, len(images), step):
                 yield self._start(images[at : at + step], load, encode)
 
-        parts = []
-        for descriptors, features, usable in one_ahead(started()):
+        # Filled batch by batch: what came through pinned memory gives that back at once.
+        found: list[NDArray[Any]] = []
+        filled = 0
+        for *tensors, usable in one_ahead(started()):
             if not bool(usable):
                 raise ModelFault(
                     f"{card.model} gave descriptors or features that are not finite: load other weights, "
                     "or extract in float32"
                 )
-            parts.append((descriptors.numpy(), features.numpy()))
-        if not parts:
+            parts = [tensor.numpy() for tensor in tensors]
+            found = found or [np.empty((len(images), *part.shape[1:]), part.dtype) for part in parts]
+            for whole, part in zip(found, parts, strict=True):
+                whole[filled : filled + len(part)] = part
+            filled += len(parts[0])
+        if not found:
             shape = (0, card.grid_height, card.grid_width, card.feature_dim)
             return np.zeros((0, card.descriptor_dim), np.float32), np.zeros(shape, np.float32)
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        return found[0], found[1]
 
     @torch.inference_mode()
     def _start(

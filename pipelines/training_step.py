@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.execution import multiply_exactly
 from models.losses import mnn_local_loss, triplet_loss
 from models.trainable import trainable_parameters
 from pipelines.training_faults import TrainingDiverged
@@ -48,6 +49,7 @@ class TrainingStep:
         self._scale = torch.tensor(preprocessing.std, device=group.device).mul(255).view(1, 3, 1, 1)
         on_accelerator = group.device.type != "cpu"
         self._mixed = settings.precision == "bf16" or (settings.precision == "auto" and on_accelerator)
+        multiply_exactly(group.device, torch.bfloat16 if self._mixed else torch.float32)
 
     def describe(self, photos: Photos) -> Tensor:
         """Return descriptors (n, D) float32 of prepared photos (n, h, w, 3), without local features."""

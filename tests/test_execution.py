@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models import execution
-from models.execution import BadExecution, Execution, execution_of, native_dtype
+from models.execution import BadExecution, Execution, execution_of, multiply_exactly, native_dtype
 from pipelines.cli import main
 from pipelines.evaluate import evaluate
 from pipelines.index import index
@@ -51,6 +51,18 @@ def test_execution_of_takes_its_own_names_only() -> None:
     assert execution_of({"store": "s"}) == Execution()
     with pytest.raises(BadExecution, match="choose one of auto, fp32, bf16"):
         execution_of({"precision": "fp8"})
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "rounded"),
+    [(GPU, torch.float32, False), (GPU, torch.bfloat16, True), (CPU, torch.float32, True)],
+)
+def test_multiply_exactly_forbids_tf32_where_float32_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device, dtype: torch.dtype, rounded: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    multiply_exactly(device, dtype)
+    assert torch.backends.cudnn.allow_tf32 is rounded
 
 
 ASKED = Execution(precision="bf16", compiled=True)

@@ -145,6 +145,14 @@ def test_extractor_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) 
     assert kept == [True]
 
 
+def test_extractor_says_what_it_multiplies_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(extractor_module, "multiply_exactly", lambda *given: said.append(given))
+    for dtype in (torch.float32, torch.bfloat16):
+        small_extractor("pil_bilinear", dtype)
+    assert said == [(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.bfloat16)]
+
+
 def test_extractor_in_bfloat16_on_a_cpu_leaves_its_network_as_it_is() -> None:
     exact = small_extractor("pil_bilinear")
     mixed = Extractor(exact.network, exact.card, device="cpu", dtype=torch.bfloat16)
