@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -43,7 +45,7 @@ class Part(NamedTuple):
 WHOLE = Part(0, 1)
 
 _TIE_WIDTH = 1e-6
-_GPU_MAX_K = 2048
+_GPU_MAX_K = 2048  # more neighbours FAISS's kernels do not select
 _BLOCK = 32_768
 
 
@@ -165,30 +167,39 @@ class MemorySearcher:
 
 
 class _FlatIndex:
-    """Every row compared in float32, on all GPUs where FAISS knows any."""
+    """Every row compared in float32; on all GPUs where FAISS knows any, beside a copy in memory."""
 
     recall = 1.0
 
     def __init__(self, stored: npt.NDArray[Any]) -> None:
         rows, dimensions = stored.shape
         self._count = rows
-        index = import_faiss().IndexFlatIP(dimensions)
+        self._index = import_faiss().IndexFlatIP(dimensions)
         for start in range(0, rows, _BLOCK):
             vectors = stored[start : start + _BLOCK].astype(np.float32)
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-            index.add(vectors)
-        self._index, self._on_gpu = _to_gpu(index)
+            self._index.add(vectors)
+        self._on_gpu = _copy_on_gpu(self._index)
+        self._gpu_lock = threading.Lock()  # FAISS's indexes on GPUs take one search at a time
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
         """Return (B, k or more) int64: rows by falling similarity, and all that tie with the last."""
         # A few more than asked show whether equal scores go on beyond the last.
         found = min(k + 8, self._count)
         while True:
-            scores, ids = self._index.search(queries, found)
+            scores, ids = self._nearest(queries, found)
             tied = scores[:, k - 1] - scores[:, -1] <= _TIE_WIDTH
-            if found == self._count or not tied.any() or (self._on_gpu and found >= _GPU_MAX_K):
+            if found == self._count or not tied.any():
                 return np.asarray(ids)
             found = min(4 * found, self._count)
+
+    def _nearest(self, queries: npt.NDArray[np.float32], k: int) -> tuple[Any, Any]:
+        if self._on_gpu is None or k > _GPU_MAX_K:
+            scores, ids = self._index.search(queries, k)
+        else:
+            with self._gpu_lock:
+                scores, ids = self._on_gpu.search(queries, k)
+        return scores, ids
 
     def reconstruct(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return (len(ids), D) float32: rows brought to unit norm."""
@@ -240,8 +251,14 @@ def _ranked(rows: pa.Table, vectors: np.ndarray, query: npt.NDArray[np.float32],
     return [Candidate(record, float(scores[i])) for record, i in zip(records, best, strict=True)]
 
 
-def _to_gpu(index: Any) -> tuple[Any, bool]:
+def _copy_on_gpu(index: Any) -> Any | None:
+    """Return a copy of an index on all GPUs; None where FAISS knows none or it does not fit."""
     faiss = import_faiss()
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        return index, False
-    return faiss.index_cpu_to_all_gpus(index), True
+        return None
+    try:
+        return faiss.index_cpu_to_all_gpus(index)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        warnings.warn(f"search stays on the CPU: {reason}", RuntimeWarning, stacklevel=2)
+        return None

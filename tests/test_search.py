@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
+import faiss
 import lancedb
 import numpy as np
 import pyarrow as pa
@@ -61,6 +63,60 @@ def test_search_exact_agrees_with_numpy(big: tuple[Store, pa.Table], seed: int, 
     for found, expected in zip(answers, exact_search(rows, queries, k), strict=True):
         assert [c.record.image_id for c in found] == [key for key, _ in expected], f"seed {seed}"
         assert np.abs([c.similarity - s for c, (_, s) in zip(found, expected, strict=True)]).max() < 1e-5
+
+
+class WithGpu:
+    """FAISS as built for GPUs, with a GPU that is the CPU: its limits are the real one's."""
+
+    StandardGpuResources = object
+
+    def __init__(self, error: str | None = None) -> None:
+        self.IndexFlatIP, self.asked, self.error = faiss.IndexFlatIP, [], error
+
+    def get_num_gpus(self) -> int:
+        return 1
+
+    def index_cpu_to_all_gpus(self, index: Any) -> WithGpu:
+        if self.error:
+            raise RuntimeError(self.error)
+        self.index = index
+        return self
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        self.asked.append(k)
+        if k > 2048:
+            raise RuntimeError("GPU index only supports min/max-K selection up to 2048")
+        scores, ids = self.index.search(queries, k)
+        return scores, ids
+
+
+def test_search_exact_on_a_gpu_answers_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = np.repeat(seeded_queries(1, 3), [2500, 30, 1], axis=0)
+    keys = [f"id{i:05d}" for i in range(len(alike))]
+    rows = rows_of(make_card(dim=DIM), keys)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(alike.astype(np.float16).reshape(-1)), DIM)
+    rows = rows.set_column(rows.schema.get_field_index("descriptor"), "descriptor", flat)
+    queries = seeded_queries(1, 2)
+    expected = {k: MemorySearcher(rows).search(queries, k=k) for k in (1, 20, 2400)}
+    gpu = WithGpu()
+    monkeypatch.setattr("storage.search.import_faiss", lambda: gpu)
+    searcher = MemorySearcher(rows)
+    for k, answers in expected.items():
+        assert searcher.search(queries, k=k) == answers
+    # Wider as long as scores are equal, by the GPU as far as that goes.
+    assert gpu.asked == [9, 36, 144, 576, 28, 112, 448, 1792]
+    assert [c.record.image_id for c in expected[20][0]] == keys[:20]
+
+
+def test_search_exact_goes_on_without_a_gpu_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(make_card(dim=DIM), IDS[:50])
+    queries = seeded_queries(2, 3)
+    expected = MemorySearcher(rows).search(queries, k=5)
+    small = WithGpu("Error in cudaMalloc\nFaiss assertion 'out of memory' failed")
+    monkeypatch.setattr("storage.search.import_faiss", lambda: small)
+    with pytest.warns(RuntimeWarning, match=r"stays on the CPU.*out of memory"):
+        searcher = MemorySearcher(rows)
+    assert searcher.search(queries, k=5) == expected
 
 
 @pytest.mark.parametrize("indexed", [False, True])
