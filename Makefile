@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search prove-finetune clean
+.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -61,6 +61,12 @@ bench-search: $(STAMP)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_train
+
+# Where there is a GPU.
+bench-accelerator: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_accelerator extract
+	$(BIN)/python -m benchmarks.bench_accelerator matching
+	$(BIN)/python -m benchmarks.bench_accelerator train
 
 # Real photos for the rest of the proof: python -m benchmarks.prove_finetune --help
 prove-finetune: $(STAMP)

@@ -6,8 +6,7 @@
 Plain is what a first version would do: Pillow decodes and resizes the photo, and the module runs as it was
 trained, in torch's default memory layout. Both take turns in one process on the same photos, in batches of
 eight, with as many threads; where the processor has bfloat16, so does placeray with `--precision bf16`. ViT
-shapes have random weights: their speed does not depend on them. Where there is an accelerator, it is measured
-too: plain float32 against bfloat16, uncompiled and compiled, in batches of 64.
+shapes have random weights: their speed does not depend on them. `bench_accelerator` measures what a GPU does.
 """
 
 from __future__ import annotations
@@ -32,20 +31,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_index import cpu_name
-from benchmarks.bench_pipeline import PHOTO, make_photos
+from benchmarks.drawn_photos import PHOTO, make_photos
 from models.backbone import Architecture
-from models.execution import best_device, native_dtype
+from models.execution import native_dtype
 from models.extractor import Extractor, make_card
-from models.feature_encoder import FeatureEncoder
 from models.image import decode_image
 from models.preprocess import prepare
 from models.selavpr import SelaVPR
 from models.weights import load_extractor
-from storage.encodings import FeatureCodec
 
 RESULTS = Path(__file__).parent / "results" / "extract.json"
 BATCH, SIDE = 8, 224
-ACCELERATOR_IMAGES = 256
 ROUNDS = {"conv": 12, "vits": 5, "vitl": 3}
 
 
@@ -127,8 +123,6 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             row[f"{way}_product_gflops"] = round(rate, 1)
             row[f"{way}_floor_ms"] = round(1e3 * found["gflop_image"] / rate, 2)
         found[f"{threads} threads"] = row
-    if best_device().type != "cpu":
-        found["accelerator"] = on_accelerator(extractor, best_device(), rounds)
     return found
 
 
@@ -139,46 +133,6 @@ def cosines(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> dict[
         "descriptor_least": float(descriptors.min()),
         "feature_least": float(features.min()),
         "feature_mean": float(features.mean()),
-    }
-
-
-def on_accelerator(
-    extractor: Extractor, device: torch.device, rounds: int, *, images: int = ACCELERATOR_IMAGES
-) -> dict[str, Any]:
-    """Compare images/s with prepared photos, decoded ones resized on the device, and encoded features."""
-    network, card, pre = extractor.network, extractor.card, extractor.card.preprocessing
-    generator = np.random.default_rng(0)
-    photos = [generator.integers(0, 256, (PHOTO[1], PHOTO[0], 3), dtype=np.uint8) for _ in range(images)]
-    prepared = [prepare(photo, pre) for photo in photos]
-    plain = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.float32)
-    half = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.bfloat16)
-    fast = Extractor(half.network, card, device=device, dtype=torch.bfloat16, compile_network=True)
-    encode = FeatureEncoder(FeatureCodec(card.stored_as("int4")), device=device)
-    times = alternate(
-        {
-            "plain float32": lambda: plain.extract_prepared(prepared),
-            "bf16": lambda: half.extract_prepared(prepared),
-            "bf16, compiled": lambda: fast.extract_prepared(prepared),
-            "bf16, compiled, decoded photos": lambda: fast.extract(photos),
-            "bf16, compiled, features as int4": lambda: fast.extract_encoded(prepared, encode),
-        },
-        rounds,
-    )
-    peak = product_rate(torch.bfloat16, device, side=8192 if device.type != "cpu" else 1024)
-    with FlopCounterMode(display=False) as counter:
-        plain.extract_prepared(prepared[:BATCH])
-    gflop = counter.get_total_flops() / BATCH / 1e9
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
-        "bf16_product_gflops": round(peak),
-        **{
-            way: {
-                "images_per_s": round(images / seconds, 1),
-                "times_faster": round(times["plain float32"] / seconds, 2),
-                "share_of_peak": round(gflop * images / seconds / peak, 3),
-            }
-            for way, seconds in times.items()
-        },
     }
 
 
@@ -222,8 +176,7 @@ def main() -> None:
         command += ["--rounds", str(args.rounds or ROUNDS[name])]
         quiet = os.environ | {"OMP_WAIT_POLICY": "passive"}  # as placeray's own processes
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=quiet).stdout
-        before = results["models"].get(name, {}).get("accelerator", "not measured yet")
-        results["models"][name] = {"accelerator": before} | json.loads(out.splitlines()[-1])
+        results["models"][name] = json.loads(out.splitlines()[-1])
         print(name, json.dumps(results["models"][name], indent=1), flush=True)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -3,7 +3,7 @@
 The plain formulation is one matmul to (K, N, N), two argmaxes and a loop over the candidates. It and what is
 compared with it take turns; medians are given. Photos come from data sets in the standard layout (a folder
 with database/ and queries/, file names `@easting@northing@...`), given as arguments or found below
-PLACERAY_PHOTO_SETS.
+PLACERAY_PHOTO_SETS. `bench_accelerator` measures what a GPU does.
 """
 
 # ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
@@ -150,7 +150,7 @@ class Photos:
     """Features of a data set, and which database images show the place of each query (25 m)."""
 
     def __init__(self, root: Path, candidates: int) -> None:
-        extractor = load_extractor("efficientnet-lite0")
+        extractor = load_extractor("efficientnet-lite0", device="cpu")
         self.name = root.name if root.name != "test" else root.parents[1].name
         self.floor = extractor.card.min_similarity
         database, self.features, there = self._read(extractor, root / "database")
@@ -235,7 +235,6 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
         "int8": matching_cpu.int8_available(),
-        "cuda": "not measured yet" if not torch.cuda.is_available() else _on_cuda(args.candidates),
         "floors": floors(),
         "speed": [compare(args.candidates, *size, args.rounds) for size in ((3721, 128), (196, 112))],
     }
@@ -257,39 +256,6 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 def _named_by_place(folder: Path) -> bool:
     return (folder.parent / "database").is_dir() and all("@" in path.name for path in folder.iterdir())
-
-
-def _on_cuda(count: int) -> dict[str, Any]:
-    """Time the kernel, the blocks that take its place without Triton, and the plain formulation."""
-    from models.matching import _partners_by_blocks
-
-    query, candidates = (features.cuda() for features in drawn(count, 3721, 128))
-    left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    brain = query.bfloat16(), candidates.bfloat16()
-    ways: dict[str, Callable[[], object]] = {
-        "plain_ms": lambda: plain(query, candidates),
-        "product_ms": lambda: torch.mm(left, right),
-        "bf16_ms": lambda: mutual_nn_count(*brain),
-        "exact_ms": lambda: mutual_nn_count(query, candidates),
-        "fast_ms": lambda: mutual_nn_count(query, candidates, precision="fast"),
-        "half_ms": lambda: mutual_nn_count(query.half(), candidates),
-        "blocks_ms": lambda: _partners_by_blocks(query, candidates),
-    }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(13):
-        for name, run in ways.items():
-            torch.cuda.synchronize()
-            times[name].append(seconds(lambda run=run: (run(), torch.cuda.synchronize())) * 1e3)
-    medians = {name: statistics.median(values[3:]) for name, values in times.items()}
-    peak = 2 * 8192**3 / medians["product_ms"] / 1e9
-    operations = 2 * count * 3721**2 * 128 / 1e9
-    return {
-        "device": torch.cuda.get_device_name(),
-        **medians,
-        "bf16_peak_tflop_s": peak,
-        "bf16_share_of_peak": operations / medians["bf16_ms"] / peak,
-        "bf16_times_faster": medians["plain_ms"] / medians["bf16_ms"],
-    }
 
 
 if __name__ == "__main__":

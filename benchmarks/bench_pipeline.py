@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
-from PIL import Image
 
 from benchmarks.bench_index import cpu_name, watch
+from benchmarks.drawn_photos import DRAWN, PHOTO, make_photos
 from benchmarks.timeline import busy_seconds, draw_timeline
 from pipelines.index_flow import Tally, commit_all, make_plan, written_rows
 from pipelines.ray_session import ray_session
@@ -48,8 +48,7 @@ from storage.vectors import row_schema
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.json"
 TIMELINE = Path(__file__).parent / "results" / "pipeline_timeline.svg"
-BATCH, DRAWN = 32, 64
-PHOTO = (640, 480)  # as in the field's data sets
+BATCH = 32
 # (descriptor, grid, channels): the default model's, and SelaVPR's with ViT-L/14.
 SHAPES = {"default": (1280, 14, 112), "large": (1024, 61, 128)}
 OBJECT_STORE_BYTES = {"default": 512 << 20, "large": 2 << 30}
@@ -102,23 +101,6 @@ class SleepingExtract(Extract):
     def _extract(self, pixels: np.ndarray) -> list[Any]:
         time.sleep(len(pixels) / self.rate)
         return [self.drawn[at % DRAWN] for at in range(len(pixels))]
-
-
-def make_photos(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Draw 64 photos, smooth with some detail, and give each many names: `count` files in all."""
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for at in range(count):
-        path = folder / f"{at:06d}.jpg"
-        if at >= DRAWN:
-            os.link(folder / f"{at % DRAWN:06d}.jpg", path)
-            continue
-        noise = generator.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-        smooth = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
-        grain = generator.normal(0, 6, (size[1], size[0], 3))
-        pixels = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(path, quality=90)
-    return folder
 
 
 def simulate(photos: Path, folder: Path, shape: str, features: str, rate: float) -> dict[str, Any]:

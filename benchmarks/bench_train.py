@@ -6,7 +6,7 @@
 A step is 4 queries with a positive and two negatives each, 16 photos of 224 x 224: forwards, both losses,
 backwards, Adam. Formulations take turns in one process; each one's memory is taken in a process of its own.
 What is plain is told in `benchmarks/train_formulations.py`. With one thread, seconds are the process's own
-CPU seconds, so that other processes disturb less.
+CPU seconds, so that other processes disturb less. `bench_accelerator` measures what a GPU does.
 """
 
 # ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
@@ -61,8 +61,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": args.threads, **floors_of_machine()}
     results = {name: run(name, args.rounds, args.threads) for name in args.models}
-    gpu = {name: run_cuda(name, args.rounds) for name in args.models} if torch.cuda.is_available() else None
-    report(machine, results, gpu, args.out)
+    report(machine, results, args.out)
 
 
 def run(name: str, rounds: int, threads: int) -> dict[str, Any]:
@@ -203,29 +202,7 @@ def floors_of_machine() -> dict[str, float]:
     }
 
 
-def run_cuda(name: str, rounds: int) -> dict[str, Any]:
-    """Measure bf16 and fp32, and the plain formulations in fp32, on the accelerator."""
-    cases = {f"{which}, {p}": (which, p) for which in (OURS, RECOMPUTED) for p in ("bf16", "fp32")}
-    cases |= {which: (which, "fp32") for which in (INPUT, WEIGHTS)}
-    rows = {}
-    steps = {label: make_step(name, which, device="cuda", precision=p) for label, (which, p) in cases.items()}
-    seconds = alternate({label: (lambda step=step: synced(step)) for label, step in steps.items()}, rounds, 0)
-    for label, step in steps.items():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        synced(step)
-        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-        rows[label] = {"images_per_s": IMAGES / median(seconds[label]), "peak_mib": peak}
-    return rows
-
-
-def synced(step: Callable[[], Any]) -> None:
-    step()
-    torch.cuda.synchronize()
-
-
-def report(machine: dict[str, Any], results: dict[str, Any], gpu: dict[str, Any] | None, out: Path) -> None:
+def report(machine: dict[str, Any], results: dict[str, Any], out: Path) -> None:
     print(
         f"{machine['cpu']}, {machine['threads']} thread(s): {machine['gflop_per_s']:.0f} GFLOP/s in a matrix "
         f"product, {machine['copy_gb_per_s']:.1f} GB/s read and written in a copy"
@@ -254,12 +231,6 @@ def report(machine: dict[str, Any], results: dict[str, Any], gpu: dict[str, Any]
         print(f"  gradients differ by at most {max(apart.values()):.1e} of their norm")
         rates = result["mining"]
         print("  mining, images/s: " + ", ".join(f"{rate:.1f} {which}" for which, rate in rates.items()))
-    for name, rows in (gpu or {}).items():
-        print(f"\n{name} on {torch.cuda.get_device_name()}")
-        for label, row in rows.items():
-            print(f"  {label:<32}{row['images_per_s']:>9.1f} images/s{row['peak_mib']:>9.0f} MiB at the peak")
-    if gpu is None:
-        print("\naccelerator: not measured yet")
     out.parent.mkdir(parents=True, exist_ok=True)
     command = "python -m benchmarks.bench_train " + " ".join(sys.argv[1:])
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -267,7 +238,6 @@ def report(machine: dict[str, Any], results: dict[str, Any], gpu: dict[str, Any]
         "command": command.strip(),
         "machine": machine | versions,
         "results": results,
-        "accelerator": gpu or "not measured yet",
     }
     out.write_text(json.dumps(told, indent=2) + "\n")
     print(f"written to {out}")

@@ -1,0 +1,253 @@
+"""What a GPU does: extraction, matching and the training step, each against its plain formulation there.
+
+    python -m benchmarks.bench_accelerator extract --models vitl
+    python -m benchmarks.bench_accelerator matching
+    python -m benchmarks.bench_accelerator train --models vit
+
+Ways take turns in one process and medians are given; all wait for the device before the clock is read. Every
+figure is written as soon as it is known. `--device cpu` tries the measuring itself, with few images.
+
+`extract`: images/s with prepared photos, with decoded ones that the device resizes, and with features encoded
+there; and of the network alone, whose input lies on the device and whose output stays there. Its operations
+over the time are its share of the peak, which is the rate of a large bfloat16 product in the same process.
+Plain is the float32 module as trained, in torch's default memory layout, with copies there and back in turn.
+`matching`: the kernel, the blocks that take its place without Triton, and plainly one product, two argmaxes
+and a loop over the candidates. `train`: as `bench_train`, which says what is plain.
+"""
+
+# ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from models.threads import sleep_while_waiting
+
+sleep_while_waiting()
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import bench_train
+from benchmarks.bench_extract import ROUNDS, alternate, make_extractor, product_rate
+from benchmarks.bench_matching import drawn, plain
+from benchmarks.drawn_photos import PHOTO
+from benchmarks.train_formulations import FORMULATIONS, IMAGES, INPUT, OURS, RECOMPUTED, WEIGHTS, make_step
+from models import matching_triton
+from models.compiled import CannotCompile
+from models.execution import best_device
+from models.extractor import Extractor
+from models.feature_encoder import FeatureEncoder
+from models.matching import _partners_by_blocks, mutual_nn_count
+from models.preprocess import prepare
+from storage.encodings import FeatureCodec
+
+RESULTS = Path(__file__).parent / "results" / "accelerator.json"
+PLAIN, BATCH = "plain float32", 64
+Ways = dict[str, Callable[[], object]]
+
+
+def extract(name: str, device: torch.device, rounds: int, images: int) -> dict[str, Any]:
+    """Compare the images/s of one model."""
+    extractor = make_extractor(name)
+    network, card, pre = extractor.network, extractor.card, extractor.card.preprocessing
+    generator = np.random.default_rng(0)
+    photos = [generator.integers(0, 256, (PHOTO[1], PHOTO[0], 3), dtype=np.uint8) for _ in range(images)]
+    prepared = [prepare(photo, pre) for photo in photos]
+    exact = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.float32)
+    half = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.bfloat16)
+    fast = Extractor(half.network, card, device=device, dtype=torch.bfloat16, compile_network=True)
+    encode = FeatureEncoder(FeatureCodec(card.stored_as("int4")), device=device)
+    ways: Ways = {
+        PLAIN: plain_extraction(network, prepared, exact),
+        "float32": lambda: exact.extract_prepared(prepared),
+        "bf16": lambda: half.extract_prepared(prepared),
+        "bf16, network alone": network_alone(half, images),
+    }
+    found: dict[str, Any] = {"images": images, "rounds": rounds}
+    try:
+        fast.warm_up(images)
+        ways |= {
+            "bf16, compiled": lambda: fast.extract_prepared(prepared),
+            "bf16, compiled, decoded photos": lambda: fast.extract(photos),
+            "bf16, compiled, features as int4": lambda: fast.extract_encoded(prepared, encode),
+            "bf16, compiled, network alone": network_alone(fast, images),
+        }
+    except CannotCompile as error:
+        found["compiled"] = str(error)
+    times = alternate(ways, rounds)
+    peak = product_rate(torch.bfloat16, device, side=1024 if device.type == "cpu" else 8192)
+    with FlopCounterMode(display=False) as counter:
+        exact.extract_prepared(prepared[:8])
+    gflop = counter.get_total_flops() / len(prepared[:8]) / 1e9
+    return found | {
+        "gflop_image": gflop,
+        "bf16_product_gflops": round(peak),
+        "ways": {
+            way: {
+                "images_per_s": round(images / seconds, 1),
+                "times_faster": round(times[PLAIN] / seconds, 2),
+                "share_of_peak": round(gflop * images / seconds / peak, 3),
+            }
+            for way, seconds in times.items()
+        },
+    }
+
+
+def plain_extraction(network: Any, prepared: list[Any], exact: Extractor) -> Callable[[], object]:
+    module = copy.deepcopy(network).to(exact.device).to(memory_format=torch.contiguous_format)
+    for weights in module.parameters():
+        weights.requires_grad_(False)
+
+    def run() -> None:
+        for at in range(0, len(prepared), BATCH):
+            pixels = torch.from_numpy(np.stack(prepared[at : at + BATCH])).to(exact.device)
+            inputs = (pixels.permute(0, 3, 1, 2).float() - exact._mean) / exact._scale
+            for output in module(inputs.contiguous()):
+                output.cpu()
+
+    return run
+
+
+def network_alone(extractor: Extractor, images: int) -> Callable[[], object]:
+    pre = extractor.card.preprocessing
+    step = min(images, BATCH)
+    inputs = torch.randn(step, 3, pre.height, pre.width, device=extractor.device)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run() -> None:
+        with torch.autocast(extractor.device.type, dtype=torch.bfloat16):
+            for at in range(0, images, step):
+                extractor._forward(inputs[: images - at])
+        wait_for(extractor.device)
+
+    return run
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def matching(cells: int, channels: int, device: torch.device, rounds: int, count: int) -> dict[str, Any]:
+    """Compare the milliseconds that `count` candidates of one query take, and of eight queries together."""
+    query, candidates = (features.to(device) for features in drawn(count, cells, channels))
+    brain, others = (query.bfloat16(), candidates.bfloat16()), candidates.float()
+    several = brain[0].expand(8, -1, -1).contiguous(), brain[1].expand(8, -1, -1, -1).contiguous()
+    ways: Ways = {
+        "plain": lambda: plain(query, others),
+        "bf16": lambda: mutual_nn_count(*brain),
+        "float16": lambda: mutual_nn_count(query.half(), candidates),
+        "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
+        "exact": lambda: mutual_nn_count(query, candidates),
+        "exact, in blocks": lambda: _partners_by_blocks(query, candidates),
+    }
+    kernel = device.type == "cuda"
+    if kernel:
+        ways["bf16, 8 queries"] = lambda: matching_triton.partners_of_queries(*several)
+    # Equal but for what is nearly a tie.
+    few = mutual_nn_count(query, candidates[:4]).tolist()
+    assert max(abs(a - b) for a, b in zip(few, plain(query, others[:4]), strict=True)) <= 1
+    times = alternate({way: waited(run, device) for way, run in ways.items()}, rounds)
+    assert not matching_triton._REFUSED, "the kernel could not be used: no figure is the kernel's"
+    peak = product_rate(torch.bfloat16, device, side=8192 if kernel else 1024)
+    gflop = 2 * count * cells**2 * channels / 1e9
+    found: dict[str, Any] = {"candidates": count, "cells": cells, "channels": channels, "rounds": rounds}
+    found |= {"kernel": kernel, "bf16_product_gflops": round(peak), "ways": {}}
+    for way, seconds in times.items():
+        queries = 8 if way.endswith("queries") else 1
+        found["ways"][way] = {
+            "ms_a_query": round(1e3 * seconds / queries, 3),
+            "times_faster": round(queries * times["plain"] / seconds, 2),
+            "share_of_peak": round(queries * gflop / seconds / peak, 3),
+        }
+        if kernel:
+            found["ways"][way]["extra_mib"] = round(peak_mib(ways[way]), 1)
+    return found
+
+
+def waited(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    def whole() -> None:
+        run()
+        wait_for(device)
+
+    return whole
+
+
+def peak_mib(run: Callable[[], object]) -> float:
+    """Return what something takes of a CUDA device's memory at most, above what is held before."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def train(name: str, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Compare a step in bf16 and fp32 with the plain formulations in fp32."""
+    cases = {f"{which}, {p}": (which, p) for which in (OURS, RECOMPUTED) for p in ("bf16", "fp32")}
+    cases |= {which: (which, "fp32") for which in (INPUT, WEIGHTS)}
+    assert {which for which, _ in cases.values()} == set(FORMULATIONS)
+    steps = {
+        label: make_step(name, which, device=str(device), precision=p) for label, (which, p) in cases.items()
+    }
+    seconds = bench_train.alternate({label: waited(step, device) for label, step in steps.items()}, rounds, 0)
+    rows: dict[str, Any] = {}
+    for label, step in steps.items():
+        rows[label] = {"images_per_s": round(IMAGES / median(seconds[label]), 1)}
+        if device.type == "cuda":
+            rows[label]["peak_mib"] = round(peak_mib(step))
+    return {"images_a_step": IMAGES, "rounds": rounds, "ways": rows}
+
+
+def main() -> None:
+    """Measure one part and put it into the results, model by model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("extract", "matching", "train"))
+    parser.add_argument("--models", nargs="+", choices=("conv", "vit", *ROUNDS), metavar="MODEL")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=256, help="for extract")
+    parser.add_argument("--candidates", type=int, default=100, help="for matching")
+    parser.add_argument("--device", type=torch.device, help="default: the accelerator")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    device = args.device or best_device()
+    if device.type == "cpu" and args.device is None:
+        parser.error("there is no accelerator here; --device cpu tries the measuring")
+    sizes = {"SelaVPR's": (3721, 128), "default model's": (196, 112)}
+    if args.part == "extract":
+        work: Any = {
+            name: (extract, name, device, args.rounds, args.images) for name in args.models or list(ROUNDS)
+        }
+    elif args.part == "train":
+        work = {name: (train, name, device, args.rounds) for name in args.models or ["conv", "vit"]}
+    else:
+        work = {name: (matching, *size, device, args.rounds, args.candidates) for name, size in sizes.items()}
+    for name, (measure, *given) in work.items():
+        row = measure(*given) | {
+            "command": " ".join(["python -m benchmarks.bench_accelerator", *sys.argv[1:]]),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            "torch": torch.__version__,
+        }
+        results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+        if not isinstance(results.get(args.part), dict):
+            results[args.part] = {}
+        results[args.part][name] = row
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        print(name, json.dumps(row, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
