@@ -5,8 +5,8 @@
 
 Each service is started by `placeray serve` and asked over HTTP by clients in a process of their own, each of
 which sends its next photo when the answer to the last one has come. Beside it the same photos go through
-QueryEngine in one process. Two stores: the demo city, and generated descriptors in clusters, each row with
-the local features of one of the city's photos.
+QueryEngine in one process. Two stores: the demo city, and descriptors with the structure of a city, generated
+as for `bench_search`, each row with the local features of one of the demo city's photos.
 """
 
 from __future__ import annotations
@@ -78,9 +78,10 @@ def demo_city(scratch: Path) -> tuple[str, list[Path]]:
 
 
 def generated(city: str, folder: Path, rows: int) -> str:
-    """Make a store of clustered descriptors; its local features are those of the city's photos, in turn."""
+    """Make a store of generated descriptors; its local features are those of the city's photos, in turn."""
     import pyarrow as pa
 
+    from benchmarks.bench_search import make_city
     from models.feature_encoder import FeatureEncoder
     from storage.features import write_shard
     from storage.store import Store
@@ -93,14 +94,17 @@ def generated(city: str, folder: Path, rows: int) -> str:
     store = Store.create(folder, source.card)
     encoder = FeatureEncoder(store.codec)
     schema = row_schema(store.card)
-    generator = np.random.default_rng(0)
     dim = store.card.descriptor_dim
-    centres = generator.standard_normal((rows // 50 + 1, dim)).astype(np.float32)
+    drawn = folder.with_name("drawn")
+    drawn.mkdir()
+    make_city(rows, drawn)
+    descriptors = np.load(drawn / "rows.npy", mmap_mode="r")
+    # Turned into the model's more dimensions, which changes no angle.
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, descriptors.shape[1])))[0].T
     with store.lease():
         for start in range(0, rows, 1000):
             numbers = np.arange(start, min(rows, start + 1000))
-            near = centres[numbers % len(centres)]
-            vectors = near + 0.5 * generator.standard_normal(near.shape, dtype=np.float32)
+            vectors = descriptors[numbers].astype(np.float32) @ turn.astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             ids = [f"generated-{number}" for number in numbers]
             shard = write_shard(store.uri, ids, encoder.encode(pool[numbers % len(pool)]))

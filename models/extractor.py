@@ -135,7 +135,7 @@ class Extractor:
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
 
     def warm_up(self, largest: int) -> None:
-        """Where the network is compiled, do that now for all batch sizes.
+        """Do now what the first batches would wait for: compiling for all sizes, an accelerator's start.
 
         Args:
             largest: Most images that will go through the network at once.
@@ -143,11 +143,12 @@ class Extractor:
         Raises:
             CannotCompile: compiling is not possible here.
         """
-        if self._forward is self._runs:
-            return
-        pre = self.card.preprocessing
-        counts, most = range(1, min(largest, self._max_batch) + 1), self._max_batch
-        for size in sorted({filled_size(count, max_batch=most) for count in counts}):
+        pre, most = self.card.preprocessing, self._max_batch
+        if self._forward is not self._runs:
+            sizes = {filled_size(count, max_batch=most) for count in range(1, min(largest, most) + 1)}
+        else:
+            sizes = set() if self.device.type == "cpu" else {1}
+        for size in sorted(sizes):
             shape = (size, pre.height, pre.width, 3)
             blank: Prepared = np.zeros(shape, np.uint8)
             if pre.resize != "pil_bilinear":

@@ -71,6 +71,15 @@ class RerankWorker:
             self._work, max_batch=max_batch, max_queue=max_queue, name="rerank"
         )
 
+    def warm_up(self) -> None:
+        """Count once on an accelerator, whose first use takes seconds."""
+        if self._device.type == "cpu":
+            return
+        card = self._card
+        blank = np.zeros((card.grid_height, card.grid_width, card.feature_dim), np.float32)
+        stored = self._codec.decode(np.zeros((1, self._codec.row_bytes), np.uint8))
+        self._count(_Query(blank, []), stored, np.ones(1, bool))
+
     async def count(
         self,
         features: NDArray[np.float32],
@@ -190,7 +199,7 @@ _Outcome = Counted | list[list[float]]
 
 def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
     """Open the features; count on the accelerator if this process has one."""
-    return RerankWorker(
+    worker = RerankWorker(
         settings.store,
         Store.open(settings.store).card,
         device=torch.accelerator.current_accelerator(check_available=True) or "cpu",
@@ -198,3 +207,5 @@ def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
         max_queue=settings.max_queue,
         matching=matching_of(settings.model_dump()),
     )
+    worker.warm_up()
+    return worker

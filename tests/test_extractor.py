@@ -187,6 +187,17 @@ def test_warm_up_compiles_every_size_that_will_come(monkeypatch: pytest.MonkeyPa
     assert sizes == [1, 8, 16]
 
 
+def test_warm_up_of_an_accelerator_sees_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, seen = small_extractor("tensor_bilinear"), []
+    extractor.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    extractor.warm_up(8)
+    assert seen == []
+    monkeypatch.setattr(extractor, "extract_prepared", lambda batch: seen.append(batch.shape))
+    monkeypatch.setattr(extractor, "device", torch.device("cuda"))
+    extractor.warm_up(8)
+    assert seen == [(1, 56, 70, 3)]
+
+
 def test_load_extractor_runs_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.execution.native_dtype", lambda _: torch.bfloat16)
     pictures, name = photos(2), "efficientnet-lite0"

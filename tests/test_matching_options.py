@@ -6,23 +6,27 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models import matching_cpu
 from models.image import decode_image
 from serving.answer import answer_json
-from serving.engine import QueryEngine
+from serving.engine import QueryEngine, count_matches
 from serving.matching import ALL_EXACTLY, BadMatching, Matching, match_in_turn, matching_of
 from serving.replies import Counted
 from serving.rerank_worker import RerankWorker, open_rerank_worker
 from serving.settings import read_settings
+from storage.card import FeatureEncoding
 from storage.records import ImageRecord
 from tests.asked import ask
 from tests.city_store import CityStore
 from tests.service_server import running_service
+from tests.test_encodings import make_encoded_store
 
 ROWS = 48
 OPTIONS = [
@@ -229,3 +233,19 @@ def test_service_with_options_tells_how_many_were_matched(engine: QueryEngine, c
         said = ask(f"{service.url}/openapi.json").json()["components"]["schemas"]["QueryAnswer"]
     assert "reranked" in said["properties"]
     assert "reranked" not in said["required"]
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int4", "int4-pca64", "binary"])
+def test_worker_on_an_accelerator_counts_once_before_it_is_asked(
+    encoding: FeatureEncoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, counted = make_encoded_store(tmp_path / "s", encoding), []
+
+    def count(*given: Any, device: torch.device, **options: Any) -> list[int | None]:
+        counted.append(device.type)
+        return count_matches(*given, device="cpu", **options)
+
+    monkeypatch.setattr("serving.rerank_worker.count_matches", count)
+    for device in ("cpu", "cuda"):
+        RerankWorker(store.uri, store.card, device=device).warm_up()
+    assert counted == ["cuda"]
