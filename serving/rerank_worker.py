@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.allocator import keep_freed_memory
+from models.execution import best_device
 from serving.batcher import MicroBatcher
 from serving.engine import count_matches, line_points
 from serving.matching import ALL_EXACTLY, Matching, match_in_turn, matching_of
@@ -198,11 +200,17 @@ _Outcome = Counted | list[list[float]]
 
 
 def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
-    """Open the features; count on the accelerator if this process has one."""
+    """Open the features; count on the accelerator if this process has one.
+
+    On a CPU the whole process keeps freed memory from then on: see `models.allocator`.
+    """
+    device = best_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     worker = RerankWorker(
         settings.store,
         Store.open(settings.store).card,
-        device=torch.accelerator.current_accelerator(check_available=True) or "cpu",
+        device=device,
         cache_bytes=settings.cache_mib << 20,
         max_queue=settings.max_queue,
         matching=matching_of(settings.model_dump()),

@@ -249,3 +249,13 @@ def test_worker_on_an_accelerator_counts_once_before_it_is_asked(
     for device in ("cpu", "cuda"):
         RerankWorker(store.uri, store.card, device=device).warm_up()
     assert counted == ["cuda"]
+
+
+def test_worker_on_a_cpu_keeps_freed_memory(city_store: CityStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr("serving.rerank_worker.keep_freed_memory", lambda: kept.append(True))
+    for device, calls in (("cuda", 0), ("cpu", 1)):
+        monkeypatch.setattr("serving.rerank_worker.best_device", lambda device=device: torch.device(device))
+        monkeypatch.setattr(RerankWorker, "warm_up", lambda _: None)
+        open_rerank_worker(read_settings({"store": city_store.uri}))
+        assert len(kept) == calls
