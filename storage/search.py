@@ -145,7 +145,8 @@ class MemorySearcher:
         self.degraded = degraded
         self.count = len(rows)
         stored = descriptor_matrix(rows)
-        self._rows = rows.drop_columns(["descriptor"])
+        # In one piece: taking a hundred rows out of a hundred pieces took 5 ms instead of one.
+        self._rows = rows.drop_columns(["descriptor"]).combine_chunks()
         self._index: _FlatIndex | ApproximateIndex
         self._index = ApproximateIndex(stored) if approximate else _FlatIndex(stored)
         self.recall = self._index.recall

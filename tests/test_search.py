@@ -65,6 +65,16 @@ def test_search_exact_agrees_with_numpy(big: tuple[Store, pa.Table], seed: int, 
         assert np.abs([c.similarity - s for c, (_, s) in zip(found, expected, strict=True)]).max() < 1e-5
 
 
+@pytest.mark.parametrize("approximate", [False, True])
+def test_search_in_memory_does_not_depend_on_how_many_commits_there_were(approximate: bool) -> None:
+    rows = rows_of(make_card(dim=DIM), IDS[:600])
+    pieces = pa.concat_tables([rows.slice(start, 25) for start in range(0, 600, 25)])
+    queries = seeded_queries(3, 4)
+    whole, many = (MemorySearcher(part, approximate=approximate) for part in (rows, pieces))
+    assert many.search(queries, k=9) == whole.search(queries, k=9)
+    assert {column.num_chunks for column in many._rows.columns} == {1}  # many would slow each answer down
+
+
 class WithGpu:
     """FAISS as built for GPUs, with a GPU that is the CPU: its limits are the real one's."""
 
