@@ -4,8 +4,8 @@
     python -m benchmarks.bench_accelerator matching
     python -m benchmarks.bench_accelerator train --models vit
 
-Ways take turns in one process and medians are given; all wait for the device before the clock is read. Every
-figure is written as soon as it is known. `--device cpu` tries the measuring itself, with few images.
+Ways take turns in one process and medians are given; all wait for the device before the clock is read. Each
+model's figures are written before the next one begins. `--device cpu` tries the measuring, with few images.
 
 `extract`: images/s with prepared photos, with decoded ones that the device resizes, and with features encoded
 there; and of the network alone, whose input lies on the device and whose output stays there. Its operations
@@ -25,7 +25,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from models.threads import sleep_while_waiting
@@ -36,7 +35,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_train
 from benchmarks.bench_extract import ROUNDS, alternate, make_extractor, product_rate
 from benchmarks.bench_matching import drawn, plain
 from benchmarks.drawn_photos import PHOTO
@@ -201,10 +199,10 @@ def train(name: str, device: torch.device, rounds: int) -> dict[str, Any]:
     steps = {
         label: make_step(name, which, device=str(device), precision=p) for label, (which, p) in cases.items()
     }
-    seconds = bench_train.alternate({label: waited(step, device) for label, step in steps.items()}, rounds, 0)
+    times = alternate({label: waited(step, device) for label, step in steps.items()}, rounds)
     rows: dict[str, Any] = {}
     for label, step in steps.items():
-        rows[label] = {"images_per_s": round(IMAGES / median(seconds[label]), 1)}
+        rows[label] = {"images_per_s": round(IMAGES / times[label], 1)}
         if device.type == "cuda":
             rows[label]["peak_mib"] = round(peak_mib(step))
     return {"images_a_step": IMAGES, "rounds": rounds, "ways": rows}
@@ -216,7 +214,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=("extract", "matching", "train"))
-    parser.add_argument("--models", nargs="+", choices=("conv", "vit", *ROUNDS), metavar="MODEL")
+    parser.add_argument("--models", nargs="+", help="conv, vits and vitl for extract, conv and vit for train")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=256, help="for extract")
     parser.add_argument("--candidates", type=int, default=100, help="for matching")
@@ -226,13 +224,14 @@ def main() -> None:
     device = args.device or best_device()
     if device.type == "cpu" and args.device is None:
         parser.error("there is no accelerator here; --device cpu tries the measuring")
+    known = {"extract": list(ROUNDS), "train": ["conv", "vit"], "matching": []}[args.part]
+    if unknown := set(args.models or ()) - set(known):
+        parser.error(f"{args.part} knows no {', '.join(sorted(unknown))}, only {', '.join(known) or 'none'}")
     sizes = {"SelaVPR's": (3721, 128), "default model's": (196, 112)}
     if args.part == "extract":
-        work: Any = {
-            name: (extract, name, device, args.rounds, args.images) for name in args.models or list(ROUNDS)
-        }
+        work: Any = {name: (extract, name, device, args.rounds, args.images) for name in args.models or known}
     elif args.part == "train":
-        work = {name: (train, name, device, args.rounds) for name in args.models or ["conv", "vit"]}
+        work = {name: (train, name, device, args.rounds) for name in args.models or known}
     else:
         work = {name: (matching, *size, device, args.rounds, args.candidates) for name, size in sizes.items()}
     for name, (measure, *given) in work.items():

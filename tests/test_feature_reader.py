@@ -182,7 +182,7 @@ def test_fetch_reads_no_headers_and_checks_each_time(tmp_path: Path, parts: list
     assert parts == [1, 1, 1, 2]
 
 
-def without_table(path: Path, *, table: bytes | None = None) -> None:
+def without_table(path: Path, *, table: bytes | None = None, key: bytes = ROW_TABLE_KEY) -> None:
     """Write a shard anew with another table of rows, or none, as shards were written before there was one."""
     stored = pq.read_table(path)
     with pq.ParquetWriter(
@@ -196,7 +196,7 @@ def without_table(path: Path, *, table: bytes | None = None) -> None:
     ) as writer:
         writer.write_table(stored, row_group_size=1)
         if table is not None:
-            writer.add_key_value_metadata({ROW_TABLE_KEY.decode(): table.decode("latin-1")})
+            writer.add_key_value_metadata({key.decode(): table.decode("latin-1")})
 
 
 def test_fetch_shard_without_a_table_is_read_with_headers_once(tmp_path: Path, parts: list[int]) -> None:
@@ -241,6 +241,16 @@ def test_fetch_table_that_lies_loses_no_row(tmp_path: Path, table: bytes) -> Non
         features, ok = reader.fetch([*records, replace(records[0], image_id="b")])
         assert ok.tolist() == [True, True, False]
         assert features[:2].tobytes() == np.stack([features_of(i) for i in "ab"]).tobytes()
+
+
+def test_fetch_shard_with_the_former_table_is_read_with_headers(tmp_path: Path, parts: list[int]) -> None:
+    records = written(tmp_path, ["a", "b"])
+    former = table_of(["a", "b"], [40, 120])
+    without_table(shard_path(tmp_path, records[0].shard), table=former, key=b"placeray.rows")
+    features, ok = FeatureReader(tmp_path, make_card()).fetch([*records, replace(records[0], image_id="b")])
+    assert ok.tolist() == [True, True, False]
+    assert features[:2].tobytes() == np.stack([features_of(i) for i in "ab"]).tobytes()
+    assert parts == [2, 2, 2]
 
 
 def test_fetch_table_longer_than_the_first_look_is_found(tmp_path: Path, parts: list[int]) -> None:
