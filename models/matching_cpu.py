@@ -1,8 +1,8 @@
 """Mutual nearest neighbours on a CPU: tiles that stay in a core's cache, threads over candidates.
 
-A tile is a product (BLAS in float32, or oneDNN in 8-bit integers) and two vectorised passes over it: the
-largest of each column and the first largest of each row. A row whose largest value is also that of its column
-claims the column; only claimed columns are looked at once more, for an earlier row with the same value.
+A tile is a product (BLAS or oneDNN in float32, or oneDNN in 8-bit integers) and two vectorised passes over
+it: the largest of each column and the first largest of each row. A row whose largest value is also that of
+its column claims the column; claimed columns are looked at once more, for an earlier row with the same value.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ __all__ = ["NotFinite", "int8_available", "partners_on_cpu", "rounds_to_int8"]
 # enough to keep the product at its speed (benchmarks/README.md, Matching).
 _TILE = 1 << 19
 
+# One value of a column takes as long to look at as so many values of a tile that lie side by side.
+_MANY_CLAIMS = 12
+
 # Candidate cells have 8 bits, query cells 7: without VNNI instructions pairs of products are added in 16
 # bits, which 255 * 63 * 2 cannot overflow. The same widths everywhere give the same counts on every CPU.
 _CANDIDATE_LEVELS, _QUERY_LEVELS, _ZERO_POINT = 127, 63, 128
 
-# Similarities of one candidate from which on rounding its cells costs less than it saves.
-_INT8_FROM = 1 << 18
+# Similarities of one candidate from which on rounding its cells, or laying out the query's for oneDNN, costs
+# less than it saves.
+_INT8_FROM = _ONEDNN_FROM = 1 << 18
 
 
 class NotFinite(ValueError):
@@ -70,7 +74,7 @@ def partners_on_cpu(
     rows = min(size, max(1, _TILE // len(query)))
     group = max(1, min(_TILE // len(query) // size, -(-count // max(threads, 1))))
     rounded = fast and rounds_to_int8(len(query), size)
-    product = _Int8Product(query, rows * group) if rounded else _Float32Product(query)
+    product = _Int8Product(query, rows * group) if rounded else _Float32Product(query, rows, size)
 
     def match(start: int) -> None:
         at = slice(start, start + group)
@@ -117,28 +121,30 @@ def _fold(
         best: (G, N) float32, largest similarity so far.
         limit: (G, 1) float32, similarities that count; None for all.
     """
+    groups, size, columns = tile.shape
     top = np.maximum.reduce(tile, axis=1)
-    choice = tile.argmax(axis=2)
-    row_max = np.take_along_axis(tile, choice[:, :, None], axis=2)[:, :, 0]
+    rows = tile.reshape(-1, columns)
+    choice = rows.argmax(axis=1)
+    row_max = rows[np.arange(len(rows)), choice]
     # A value that is not finite makes its whole row or its whole column so.
     if not (np.isfinite(row_max).all() and np.isfinite(top).all()):
         raise NotFinite
     better = top > best  # strictly: of equal candidate cells the one of an earlier tile stays
-    partner[better] = -1
+    np.putmask(partner, better, -1)
     np.maximum(best, top, out=best)
-    claims = (row_max == np.take_along_axis(top, choice, axis=1)) & np.take_along_axis(better, choice, axis=1)
+    chosen = choice + np.repeat(np.arange(0, groups * columns, columns), size)  # of all columns
+    claims = (row_max == top.ravel()[chosen]) & better.ravel()[chosen]
     if limit is not None:
-        claims &= row_max >= limit
-    candidate, row = (index[::-1] for index in claims.nonzero())
-    claimant = np.full(top.shape, -1, dtype=np.int64)
-    claimant[candidate, choice[candidate, row]] = (
-        row  # of several rows the first one stays: it is written last
-    )
-    candidate, column = (claimant >= 0).nonzero()
-    row = claimant[candidate, column]
+        claims &= row_max >= np.repeat(limit[:, 0], size)
+    row = claims.nonzero()[0][::-1]
+    claimant = np.empty(top.size, dtype=np.int64)
+    claimant[chosen[row]] = row  # of several rows the first one stays: it is written last
+    row = row[claimant[chosen[row]] == row]
     # A row before the claimant may reach the same value and yet prefer another column: then nobody is mutual.
-    wins = tile[candidate, :, column].argmax(axis=1) == row
-    partner[candidate[wins], column[wins]] = row[wins] + first
+    # Of many claimed columns a pass over the tile tells sooner that no column holds its largest value twice.
+    if len(row) * _MANY_CLAIMS < top.size or np.count_nonzero(tile == top[:, None]) > top.size:
+        row = row[tile[row // size, :, choice[row]].argmax(axis=1) == row % size]
+    partner[row // size, choice[row]] = row % size + first
 
 
 def _as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
@@ -148,14 +154,23 @@ def _as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
 
 
 class _Float32Product:
-    def __init__(self, query: Tensor) -> None:
+    """Inner products in float32, of large maps with the query's cells laid out for oneDNN once.
+
+    BLAS lays them out again for each tile, and the BLAS that torch brings is slower on some CPUs.
+    """
+
+    def __init__(self, query: Tensor, rows: int, size: int) -> None:
         self._transposed = query.T
+        packs = len(query) * size >= _ONEDNN_FROM and float32_packs()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(query.contiguous(), rows) if packs else None
 
     def pack(self, others: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
         return others, np.ones((len(others), 1), dtype=np.float32)
 
     def of(self, rows: Tensor, room: Tensor) -> Tensor:
-        return torch.mm(rows, self._transposed, out=room[: len(rows)])
+        if self._packed is None:
+            return torch.mm(rows, self._transposed, out=room[: len(rows)])
+        return _linear(rows, self._packed)  # the operator brings its own room
 
 
 class _Int8Product:
@@ -193,6 +208,23 @@ def _qlinear(rows: Tensor, packed: Tensor, ones: Tensor, zeros: Tensor) -> Tenso
         rows, 1.0, _ZERO_POINT, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return found
+
+
+def _linear(rows: Tensor, packed: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "")
+    return found
+
+
+@functools.cache
+def float32_packs() -> bool:
+    """Tell whether this torch multiplies by a matrix laid out for oneDNN, as exactly as by any other."""
+    draw = torch.Generator().manual_seed(0)
+    rows, query = torch.randn(40, 128, generator=draw), torch.randn(24, 128, generator=draw)
+    try:
+        found = _linear(rows, torch.ops.mkldnn._reorder_linear_weight(query, 40))
+    except (AttributeError, RuntimeError, TypeError):  # built without oneDNN, or with another signature
+        return False
+    return torch.allclose(found, rows @ query.T, rtol=0, atol=1e-4)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,20 +65,76 @@ def test_count_random_features_equals_plain(seed: int, rows: int, columns: int, 
     width=st.integers(1, 3),
     levels=st.integers(1, 3),
     block=st.sampled_from([1, 7, 64, 1000, 1 << 20]),
+    many_claims=st.sampled_from([0, 12, 1 << 20]),
+    onednn_from=st.sampled_from([0, 1 << 20]),
 )
 def test_pairs_many_ties_first_index_wins(
-    seed: int, rows: int, columns: int, width: int, levels: int, block: int
+    seed: int,
+    rows: int,
+    columns: int,
+    width: int,
+    levels: int,
+    block: int,
+    many_claims: int,
+    onednn_from: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     query = rng.integers(-levels, levels + 1, (rows, width)).astype(np.float32)
     candidates = rng.integers(-levels, levels + 1, (3, columns, width)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matching_cpu, "_TILE", block)
+        patch.setattr(matching_cpu, "_MANY_CLAIMS", many_claims)
+        patch.setattr(matching_cpu, "_ONEDNN_FROM", onednn_from)
         counts = mutual_nn_count(query, candidates).tolist()
         pairs = [matched_pairs(query, candidate)[0].tolist() for candidate in candidates]
     expected = [[list(pair) for pair in plain_pairs(query, candidate)] for candidate in candidates]
     assert pairs == expected, f"seed {seed}"
     assert counts == [len(found) for found in expected], f"seed {seed}"
+
+
+@pytest.mark.parametrize("many_claims", [0, 1 << 20])
+def test_pairs_earlier_cell_with_the_same_value_leaves_nobody_mutual(
+    many_claims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To the second query cell both candidate cells are equally near, but the earlier one prefers the first.
+    monkeypatch.setattr(matching_cpu, "_MANY_CLAIMS", many_claims)
+    query = np.array([[1, 0], [0, 1]], np.float32)
+    candidate = np.array([[2, 1], [0, 1]], np.float32)
+    assert matched_pairs(query, candidate)[0].tolist() == [[0, 0]]
+    assert matched_pairs(query, candidate - [[0, 0.1], [0, 0]])[0].tolist() == [[0, 0], [1, 1]]
+
+
+def test_products_laid_out_for_onednn_equal_those_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not matching_cpu.float32_packs():
+        pytest.skip("this torch lays nothing out for oneDNN")
+    rng = np.random.default_rng(0)
+    query, candidates = torch.from_numpy(unit(rng, 700, 128)), unit(rng, 3, 650, 128)
+    product = Mock(wraps=matching_cpu._linear)
+    monkeypatch.setattr(matching_cpu, "_linear", product)
+    partner, best = partners_on_cpu(query, candidates)
+    assert product.called
+    monkeypatch.setattr(matching_cpu, "float32_packs", lambda: False)
+    product.reset_mock()
+    plain_partner, plain_best = partners_on_cpu(query, candidates)
+    assert not product.called
+    assert torch.equal(partner, plain_partner)
+    torch.testing.assert_close(best, plain_best, rtol=0, atol=1e-6)
+
+
+def test_products_laid_out_that_are_wrong_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not matching_cpu.float32_packs():
+        pytest.skip("this torch lays nothing out for oneDNN")
+    original = matching_cpu._linear
+    monkeypatch.setattr(matching_cpu, "_linear", lambda *given: original(*given) * 1.001)
+    assert not matching_cpu.float32_packs.__wrapped__()
+
+
+def test_products_laid_out_missing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*given: object) -> None:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(matching_cpu, "_linear", missing)
+    assert not matching_cpu.float32_packs.__wrapped__()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -145,10 +202,12 @@ def test_count_no_candidates_returns_empty() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["query", "candidates"])
 @pytest.mark.parametrize("block", [64, 1 << 20])
+@pytest.mark.parametrize("onednn_from", [0, 1 << 20])
 def test_count_value_not_finite_refused(
-    value: float, where: str, block: int, monkeypatch: pytest.MonkeyPatch
+    value: float, where: str, block: int, onednn_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matching_cpu, "_TILE", block)
+    monkeypatch.setattr(matching_cpu, "_ONEDNN_FROM", onednn_from)
     rng = np.random.default_rng(2)
     arrays = {"query": unit(rng, 20, 8), "candidates": unit(rng, 3, 20, 8)}
     arrays[where].flat[37] = value
