@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench_extract import ROUNDS, alternate, make_extractor, product_rate
+from benchmarks.bench_extract import ROUNDS, alternate, make_network, product_rate
 from benchmarks.bench_matching import drawn, plain
 from benchmarks.drawn_photos import PHOTO
 from benchmarks.train_formulations import FORMULATIONS, IMAGES, INPUT, OURS, RECOMPUTED, WEIGHTS, make_step
@@ -55,14 +55,14 @@ Ways = dict[str, Callable[[], object]]
 
 def extract(name: str, device: torch.device, rounds: int, images: int) -> dict[str, Any]:
     """Compare the images/s of one model."""
-    extractor = make_extractor(name)
-    network, card, pre = extractor.network, extractor.card, extractor.card.preprocessing
+    network, card = make_network(name)
+    pre = card.preprocessing
     generator = np.random.default_rng(0)
     photos = [generator.integers(0, 256, (PHOTO[1], PHOTO[0], 3), dtype=np.uint8) for _ in range(images)]
     prepared = [prepare(photo, pre) for photo in photos]
     exact = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.float32)
     half = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.bfloat16)
-    fast = Extractor(half.network, card, device=device, dtype=torch.bfloat16, compile_network=True)
+    fast = Extractor(copy.deepcopy(network), card, device=device, dtype=torch.bfloat16, compile_network=True)
     encode = FeatureEncoder(FeatureCodec(card.stored_as("int4")), device=device)
     ways: Ways = {
         PLAIN: plain_extraction(network, prepared, exact),

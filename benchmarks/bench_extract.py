@@ -38,19 +38,20 @@ from models.extractor import Extractor, make_card
 from models.image import decode_image
 from models.preprocess import prepare
 from models.selavpr import SelaVPR
-from models.weights import load_extractor
+from models.weights import load_network
+from storage.card import Card
 
 RESULTS = Path(__file__).parent / "results" / "extract.json"
 BATCH, SIDE = 8, 224
 ROUNDS = {"conv": 12, "vits": 5, "vitl": 3}
 
 
-def make_extractor(name: str) -> Extractor:
+def make_network(name: str) -> tuple[Any, Card]:
     if name == "conv":
-        return load_extractor("efficientnet-lite0", device="cpu")
+        return load_network("efficientnet-lite0")
     torch.manual_seed(0)
-    network = SelaVPR(Architecture.of_size(name[-1]), local_head=True)
-    return Extractor(network, make_card(network, weights_sha256="0" * 64), device="cpu")
+    network = SelaVPR(Architecture.of_size(name[-1]), local_head=True).eval()
+    return network, make_card(network, weights_sha256="0" * 64)
 
 
 def alternate(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -67,9 +68,10 @@ def alternate(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
     """Compare one model, with one thread and with all, in this process."""
-    extractor = make_extractor(name)
-    plain = copy.deepcopy(extractor.network).to(memory_format=torch.contiguous_format)
-    pre = extractor.card.preprocessing
+    plain, card = make_network(name)
+    extractor = Extractor(copy.deepcopy(plain), card, device="cpu")
+    plain.to(memory_format=torch.contiguous_format)
+    pre = card.preprocessing
     with tempfile.TemporaryDirectory() as scratch:
         files = [
             path.read_bytes()
@@ -110,7 +112,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     }
     types = {"placeray": torch.float32}
     if native_dtype("cpu") == torch.bfloat16:
-        half = Extractor(extractor.network, extractor.card, device="cpu", dtype=torch.bfloat16)
+        half = Extractor(copy.deepcopy(plain), card, device="cpu", dtype=torch.bfloat16)
         ways["bf16"], types["bf16"] = (lambda: half.extract_prepared(prepared)), torch.bfloat16
         found["bf16_cosines"] = cosines(ours, half.extract_prepared(prepared))
     for threads in (1, os.cpu_count() or 1):

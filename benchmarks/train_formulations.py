@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from models.backbone import Architecture
 from models.losses import MARGIN
 from models.selavpr import SelaVPR
-from models.weights import load_extractor
+from models.weights import load_network
 from pipelines.training_group import WorkerGroup
 from pipelines.training_settings import TrainingSettings
 from pipelines.training_step import TrainingStep
@@ -39,7 +39,7 @@ def make_model(name: str) -> Any:
     """Return the adapted model `conv` or `vit` with a local head, the same every time."""
     torch.manual_seed(0)
     if name == "conv":
-        model: Any = load_extractor("efficientnet-lite0", device="cpu").network
+        model: Any = load_network("efficientnet-lite0")[0]
         model.add_adapters()
         model.add_local_head()
     else:

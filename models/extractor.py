@@ -15,7 +15,7 @@ from models.allocator import keep_freed_memory
 from models.compiled import compiled, filled_size
 from models.execution import best_device, multiply_exactly
 from models.faults import ModelFault
-from models.half_weights import with_half_linears
+from models.inference_linears import keep_for_inference
 from models.preprocess import prepare
 from models.preprocess_device import prepare_on_device
 from models.transfers import Transfers, one_ahead
@@ -82,7 +82,7 @@ class Extractor:
 
     Attributes:
         card: What made the vectors.
-        network: The network, in evaluation mode.
+        network: The network, in evaluation mode and for inference alone.
         device: Where it runs.
     """
 
@@ -96,21 +96,25 @@ class Extractor:
         compile_network: bool = False,
         device_resize: bool | None = None,
     ) -> None:
-        """Put the network on its device.
+        """Take the network over and put it on its device.
 
         On a CPU the whole process keeps freed memory from then on: see `models.allocator`.
 
         Args:
-            network: Maps (B, 3, h, w) normalised float images to descriptors and features.
+            network: Maps (B, 3, h, w) normalised float images to descriptors and features. It is nobody
+                else's any more: its linear layers are changed for inference, see `models.inference_linears`.
             card: What the network makes.
             device: Default: the accelerator if there is one, else the CPU.
-            dtype: Precision of the network's arithmetic; its weights stay float32, what runs on a CPU may be
-                a copy. Default: bfloat16 on an accelerator, float32 on a CPU; see `models.execution`.
+            dtype: Precision of the network's arithmetic. Default: bfloat16 on an accelerator, float32 on a
+                CPU; see `models.execution`.
             compile_network: Compile the network with torch.compile: faster on an accelerator once it is done,
                 which takes up to minutes for each of a few batch sizes and needs a C compiler.
             device_resize: Resize the photos that `extract` is given on the device instead of as `prepare`
                 does, from which that differs by rounding. Default: on an accelerator, unless dtype is
                 float32.
+
+        Raises:
+            ValueError: another extractor has this network.
         """
         self.card = card
         self.device = torch.device(device) if device is not None else best_device()
@@ -123,12 +127,10 @@ class Extractor:
         exact = on_cpu or self._dtype == torch.float32
         self._device_resize = not exact if device_resize is None else device_resize
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._runs = self.network
-        if on_cpu and self._dtype != torch.float32:
-            self._runs = with_half_linears(self.network, self._dtype)
-        self._forward: Callable[[Tensor], Any] = self._runs
+        keep_for_inference(self.network, self._dtype, laid_out=on_cpu and not compile_network)
+        self._forward: Callable[[Tensor], Any] = self.network
         if compile_network:
-            self._forward = compiled(self._runs, max_batch=self._max_batch)
+            self._forward = compiled(self.network, max_batch=self._max_batch)
         self._transfers = Transfers(self.device)
         pre = card.preprocessing
         self._mean = torch.tensor(pre.mean, device=self.device).mul(255).view(1, 3, 1, 1)
@@ -144,7 +146,7 @@ class Extractor:
             CannotCompile: compiling is not possible here.
         """
         pre, most = self.card.preprocessing, self._max_batch
-        if self._forward is not self._runs:
+        if self._forward is not self.network:
             sizes = {filled_size(count, max_batch=most) for count in range(1, min(largest, most) + 1)}
         else:
             sizes = set() if self.device.type == "cpu" else {1}

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.onednn import lay_out, lays_out, product
+
 __all__ = ["NotFinite", "int8_available", "partners_on_cpu", "rounds_to_int8"]
 
 # Similarities in a tile: 2 MiB, small enough to be still in the cache when the two passes read it, large
@@ -74,17 +76,17 @@ def partners_on_cpu(
     rows = min(size, max(1, _TILE // len(query)))
     group = max(1, min(_TILE // len(query) // size, -(-count // max(threads, 1))))
     rounded = fast and rounds_to_int8(len(query), size)
-    product = _Int8Product(query, rows * group) if rounded else _Float32Product(query, rows, size)
+    tiles = _Int8Product(query, rows * group) if rounded else _Float32Product(query, rows, size)
 
     def match(start: int) -> None:
         at = slice(start, start + group)
         others = _as_float32(candidates[at])
-        packed, scale = product.pack(others)
+        packed, scale = tiles.pack(others)
         limit = None if floor is None else np.float32(floor) / scale
         room = torch.empty(rows * len(others), len(query))
         for first in range(0, size, rows):
             some = packed[:, first : first + rows]
-            tile = product.of(some.reshape(-1, some.shape[-1]), room).numpy()
+            tile = tiles.of(some.reshape(-1, some.shape[-1]), room).numpy()
             _fold(tile.reshape(len(others), -1, len(query)), first, partner[at], best[at], limit)
         best[at] *= scale
 
@@ -154,23 +156,20 @@ def _as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
 
 
 class _Float32Product:
-    """Inner products in float32, of large maps with the query's cells laid out for oneDNN once.
-
-    BLAS lays them out again for each tile, and the BLAS that torch brings is slower on some CPUs.
-    """
+    """Inner products in float32, of large maps with the query's cells laid out for oneDNN once."""
 
     def __init__(self, query: Tensor, rows: int, size: int) -> None:
         self._transposed = query.T
-        packs = len(query) * size >= _ONEDNN_FROM and float32_packs()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(query.contiguous(), rows) if packs else None
+        worth = len(query) * size >= _ONEDNN_FROM and lays_out(torch.float32)
+        self._laid_out = lay_out(query, rows=rows) if worth else None
 
     def pack(self, others: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
         return others, np.ones((len(others), 1), dtype=np.float32)
 
     def of(self, rows: Tensor, room: Tensor) -> Tensor:
-        if self._packed is None:
+        if self._laid_out is None:
             return torch.mm(rows, self._transposed, out=room[: len(rows)])
-        return _linear(rows, self._packed)  # the operator brings its own room
+        return product(rows, self._laid_out)  # the operator brings its own room
 
 
 class _Int8Product:
@@ -208,23 +207,6 @@ def _qlinear(rows: Tensor, packed: Tensor, ones: Tensor, zeros: Tensor) -> Tenso
         rows, 1.0, _ZERO_POINT, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return found
-
-
-def _linear(rows: Tensor, packed: Tensor) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "")
-    return found
-
-
-@functools.cache
-def float32_packs() -> bool:
-    """Tell whether this torch multiplies by a matrix laid out for oneDNN, as exactly as by any other."""
-    draw = torch.Generator().manual_seed(0)
-    rows, query = torch.randn(40, 128, generator=draw), torch.randn(24, 128, generator=draw)
-    try:
-        found = _linear(rows, torch.ops.mkldnn._reorder_linear_weight(query, 40))
-    except (AttributeError, RuntimeError, TypeError):  # built without oneDNN, or with another signature
-        return False
-    return torch.allclose(found, rows @ query.T, rtol=0, atol=1e-4)
 
 
 @functools.cache

@@ -48,6 +48,7 @@ __all__ = [
     "WeightsUnavailable",
     "import_checkpoint",
     "load_extractor",
+    "load_network",
     "save_weights",
     "weights_digest",
 ]
@@ -88,7 +89,7 @@ def load_extractor(
     image_size: tuple[int, int] | None = None,
     execution: Execution = AS_USUAL,
 ) -> Extractor:
-    """Load a model by name, or from a safetensors file that placeray wrote.
+    """Load a model by name, or from a safetensors file that placeray wrote, to run it.
 
     Args:
         name_or_path: One of `MODEL_NAMES`, or a path.
@@ -96,6 +97,28 @@ def load_extractor(
         dtype: See `Extractor`; by default what `execution` says.
         image_size: Height and width of the network's input in pixels. Default: as the model was made.
         execution: How to run it.
+
+    Raises:
+        UnknownModel, WeightsUnavailable, WeightsRejected, BadImageSize: as `load_network`.
+    """
+    network, card = load_network(name_or_path, image_size=image_size)
+    device = best_device() if device is None else torch.device(device)
+    dtype = execution.dtype(device) if dtype is None else dtype
+    return Extractor(network, card, device=device, dtype=dtype, compile_network=execution.compiled)
+
+
+def load_network(
+    name_or_path: str, *, image_size: tuple[int, int] | None = None
+) -> tuple[SelaVPR | EfficientNetLite0, Card]:
+    """Load a model's network and its card, to train it or to look at it.
+
+    Args:
+        name_or_path: One of `MODEL_NAMES`, or the path of a safetensors file that placeray wrote.
+        image_size: As of `load_extractor`; the card says it.
+
+    Returns:
+        network: On the CPU, in float32 and channels last, in evaluation mode.
+        card: What the network makes.
 
     Raises:
         UnknownModel: neither a known name nor a file.
@@ -115,9 +138,7 @@ def load_extractor(
         )
     if image_size is not None:
         card = _resized(network, card, image_size)
-    device = best_device() if device is None else torch.device(device)
-    dtype = execution.dtype(device) if dtype is None else dtype
-    return Extractor(network, card, device=device, dtype=dtype, compile_network=execution.compiled)
+    return network.eval().to(memory_format=torch.channels_last), card
 
 
 def _resized(network: Model, card: Card, image_size: tuple[int, int]) -> Card:

@@ -163,20 +163,20 @@ def _card_of(
 
     It must fit the model and the wanted encoding. A new one does not name its projection yet.
     """
-    from models.weights import BadImageSize, load_extractor
+    from models.weights import BadImageSize, load_network
 
     try:
         stored = Store.open(store_uri).card
     except StoreNotFound:
-        card = load_extractor(model, device="cpu", image_size=image_size).card
+        _, card = load_network(model, image_size=image_size)
         return card.stored_as(features or default_encoding(card))
     size = (stored.preprocessing.height, stored.preprocessing.width)
     try:
-        card = load_extractor(model, device="cpu", image_size=image_size or size).card
+        _, card = load_network(model, image_size=image_size or size)
     except BadImageSize:
         if image_size is not None:
             raise
-        card = load_extractor(model, device="cpu").card  # another model: the store's card will say so
+        _, card = load_network(model)  # another model: the store's card will say so
     stored.require_model(card)
     if features is not None:
         stored.require_same(stored.stored_as(features, projection_sha256=stored.projection_sha256))

@@ -14,7 +14,7 @@ import torch
 from models.checkpoint import read_trained
 from models.efficientnet import EfficientNetLite0
 from models.tensors import WeightsRejected
-from models.weights import load_extractor
+from models.weights import load_network
 from pipelines.training_data import TrainingSet, open_training_set
 from pipelines.training_faults import BadSettings, DataRejected, MiningRejected, TrainingDiverged
 from pipelines.training_group import WorkerGroup
@@ -56,8 +56,7 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
 
     The card is that of the model as it was loaded.
     """
-    extractor = load_extractor(settings.model, device="cpu", image_size=settings.image_size)
-    model: Any = extractor.network
+    model, card = load_network(settings.model, image_size=settings.image_size)
     if isinstance(model, EfficientNetLite0):
         try:
             model.add_adapters(settings.adapter_stages)
@@ -65,7 +64,7 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
             raise BadSettings(str(error)) from error
     if settings.local_head or not isinstance(model, EfficientNetLite0):
         model.add_local_head()
-    return model, extractor.card
+    return model, card
 
 
 class Board:

@@ -16,10 +16,12 @@ from models.backbone import Architecture
 from models.compiled import CannotCompile
 from models.execution import Execution
 from models.extractor import Extractor, ModelFault, make_card
+from models.inference_linears import LaidOutLinear
+from models.onednn import lays_out
 from models.preprocess import prepare
 from models.selavpr import SelaVPR
 from models.weights import load_extractor
-from storage.card import Preprocessing, ResizeMode
+from storage.card import Card, Preprocessing, ResizeMode
 
 
 def photos(count: int) -> list[NDArray[np.uint8]]:
@@ -32,14 +34,17 @@ def photos(count: int) -> list[NDArray[np.uint8]]:
     return pictures
 
 
-def small_extractor(resize: ResizeMode, dtype: torch.dtype | None = None, **options: bool) -> Extractor:
+def small_network(resize: ResizeMode) -> tuple[SelaVPR, Card]:
     torch.manual_seed(0)
     network = SelaVPR(Architecture(width=64, depth=2, num_heads=2, mlp_width=128), local_head=True)
     for weights in network.backbone.vit.parameters():
         weights.data.add_(0.05 * torch.randn_like(weights))
     preprocessing = Preprocessing(resize, 56, 70, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    card = make_card(network, weights_sha256="0" * 64, preprocessing=preprocessing)
-    return Extractor(network, card, device="cpu", dtype=dtype, **options)
+    return network, make_card(network, weights_sha256="0" * 64, preprocessing=preprocessing)
+
+
+def small_extractor(resize: ResizeMode, dtype: torch.dtype | None = None, **options: bool) -> Extractor:
+    return Extractor(*small_network(resize), device="cpu", dtype=dtype, **options)
 
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
@@ -153,15 +158,29 @@ def test_extractor_says_what_it_multiplies_and_where(monkeypatch: pytest.MonkeyP
     assert said == [(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.bfloat16)]
 
 
-def test_extractor_in_bfloat16_on_a_cpu_leaves_its_network_as_it_is() -> None:
-    exact = small_extractor("pil_bilinear")
-    mixed = Extractor(exact.network, exact.card, device="cpu", dtype=torch.bfloat16)
-    assert mixed.network is exact.network
-    assert {weights.dtype for weights in mixed.network.parameters()} == {torch.float32}
+def test_extractor_in_bfloat16_on_a_cpu_nearly_equals_the_exact_one() -> None:
     pictures = photos(2)
-    before = exact.extract(pictures)
-    assert not np.array_equal(mixed.extract(pictures)[0], before[0])
-    assert np.array_equal(exact.extract(pictures)[0], before[0])
+    exact = small_extractor("pil_bilinear").extract(pictures)
+    mixed = small_extractor("pil_bilinear", torch.bfloat16).extract(pictures)
+    assert not np.array_equal(mixed[0], exact[0])
+    assert float((mixed[0] * exact[0]).sum(axis=1).min()) > 0.999
+    assert float((mixed[1] * exact[1]).sum(axis=-1).mean()) > 0.999
+
+
+def test_extractor_lays_out_for_a_cpu_what_is_not_compiled() -> None:
+    def kinds(extractor: Extractor) -> set[type[nn.Module]]:
+        found = {type(module) for module in extractor.network.modules()}
+        return found & {nn.Linear, LaidOutLinear}
+
+    laid_out = LaidOutLinear if lays_out(torch.float32) else nn.Linear
+    assert kinds(small_extractor("pil_bilinear")) == {laid_out}
+    assert kinds(small_extractor("pil_bilinear", compile_network=True)) == {nn.Linear}
+
+
+def test_extractor_refuses_a_network_that_another_one_has() -> None:
+    first = small_extractor("pil_bilinear", torch.bfloat16)
+    with pytest.raises(ValueError, match="load another one"):
+        Extractor(first.network, first.card, device="cpu")
 
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
@@ -216,7 +235,7 @@ def test_extract_on_cuda_equals_the_cpu(resize: ResizeMode) -> None:
     pictures, exact = photos(150), small_extractor(resize)
     on_cpu = exact.extract(pictures)
     for dtype, least in ((torch.float32, 0.99999), (torch.bfloat16, 0.999)):
-        there = Extractor(small_extractor(resize).network, exact.card, device="cuda", dtype=dtype)
+        there = Extractor(*small_network(resize), device="cuda", dtype=dtype)
         descriptors, features = there.extract(pictures)
         assert float((on_cpu[0] * descriptors).sum(axis=1).min()) > least
         assert float((on_cpu[1] * features).sum(axis=-1).mean()) > least
@@ -275,8 +294,7 @@ def test_extract_output_that_cannot_be_compared_is_a_fault(fault: str) -> None:
 
 
 def test_make_card_size_the_network_refuses_raises() -> None:
-    network = small_extractor("pil_bilinear").network
-    assert isinstance(network, SelaVPR)
+    network, _ = small_network("pil_bilinear")
     preprocessing = Preprocessing("pil_bilinear", 225, 224, (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ValueError, match="use 224 or 238"):
         make_card(network, weights_sha256="0", preprocessing=preprocessing)

@@ -15,7 +15,7 @@ from models.losses import mnn_local_loss, triplet_loss
 from models.preprocess import prepare
 from models.published import translate
 from models.selavpr import SelaVPR
-from models.weights import import_checkpoint, load_extractor
+from models.weights import import_checkpoint, load_network
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,10 +30,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Both losses of the golden triplets (0,1,2) and (0,1,3), and each gradient's norm by its name here."""
     path = tmp_path_factory.mktemp("golden") / "small.safetensors"
     import_checkpoint(GOLDEN / "selavpr_small.pth", path, num_heads=3)
-    extractor = load_extractor(str(path), device="cpu")
-    network = extractor.network
+    network, card = load_network(str(path))
     assert isinstance(network, SelaVPR)
-    pre = extractor.card.preprocessing
+    pre = card.preprocessing
     mean, std = torch.tensor(pre.mean).view(3, 1, 1), torch.tensor(pre.std).view(3, 1, 1)
     photos = [prepare(decode_image((GOLDEN / f"image_{i}.png").read_bytes()).pixels, pre) for i in range(4)]
     batch = [(torch.from_numpy(photo).permute(2, 0, 1).float() / 255 - mean) / std for photo in photos]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from models import matching, matching_cpu
 from models.matching import matched_pairs, mutual_nn_count, mutual_nn_mean_similarity
 from models.matching_cpu import partners_on_cpu
+from models.onednn import lays_out
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "mnn.npz")
 
@@ -105,36 +106,20 @@ def test_pairs_earlier_cell_with_the_same_value_leaves_nobody_mutual(
 
 
 def test_products_laid_out_for_onednn_equal_those_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not matching_cpu.float32_packs():
+    if not lays_out(torch.float32):
         pytest.skip("this torch lays nothing out for oneDNN")
     rng = np.random.default_rng(0)
     query, candidates = torch.from_numpy(unit(rng, 700, 128)), unit(rng, 3, 650, 128)
-    product = Mock(wraps=matching_cpu._linear)
-    monkeypatch.setattr(matching_cpu, "_linear", product)
+    product = Mock(wraps=matching_cpu.product)
+    monkeypatch.setattr(matching_cpu, "product", product)
     partner, best = partners_on_cpu(query, candidates)
     assert product.called
-    monkeypatch.setattr(matching_cpu, "float32_packs", lambda: False)
+    monkeypatch.setattr(matching_cpu, "lays_out", lambda _: False)
     product.reset_mock()
     plain_partner, plain_best = partners_on_cpu(query, candidates)
     assert not product.called
     assert torch.equal(partner, plain_partner)
     torch.testing.assert_close(best, plain_best, rtol=0, atol=1e-6)
-
-
-def test_products_laid_out_that_are_wrong_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not matching_cpu.float32_packs():
-        pytest.skip("this torch lays nothing out for oneDNN")
-    original = matching_cpu._linear
-    monkeypatch.setattr(matching_cpu, "_linear", lambda *given: original(*given) * 1.001)
-    assert not matching_cpu.float32_packs.__wrapped__()
-
-
-def test_products_laid_out_missing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*given: object) -> None:
-        raise AttributeError("no such operator")
-
-    monkeypatch.setattr(matching_cpu, "_linear", missing)
-    assert not matching_cpu.float32_packs.__wrapped__()
 
 
 @pytest.mark.parametrize("seed", range(20))

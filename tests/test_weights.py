@@ -34,6 +34,7 @@ from models.weights import (
     WeightsUnavailable,
     import_checkpoint,
     load_extractor,
+    load_network,
     save_weights,
     weights_digest,
 )
@@ -379,7 +380,8 @@ def test_save_then_load_keeps_outputs_card_and_trainable_parts(tmp_path: Path) -
     assert extractor.card == card
     assert (card.grid_height, card.grid_width) == (5, 9)
     names = {name for name, weights in model.named_parameters() if weights.requires_grad}
-    assert {name for name, weights in extractor.network.named_parameters() if weights.requires_grad} == names
+    network, _ = load_network(str(tmp_path / "model.safetensors"))
+    assert {name for name, weights in network.named_parameters() if weights.requires_grad} == names
     images = torch.randn(1, 3, 28, 42)
     with torch.inference_mode():
         torch.testing.assert_close(extractor.network(images), model.eval()(images))
@@ -482,8 +484,9 @@ def test_load_selavpr_name_matches_on_tokens_same_card_every_time(
     ]
     card = extractor.card
     assert (card.grid_height, card.grid_width, card.feature_dim) == (16, 16, 384)
-    assert isinstance(extractor.network, SelaVPR)
-    reference = extractor.network.backbone.vit.state_dict()
+    network, _ = load_network(name)
+    assert isinstance(network, SelaVPR)
+    reference = network.backbone.vit.state_dict()
     expected = timm.create_model(asked[0], pretrained=True, num_classes=0).state_dict()
     assert all(torch.equal(reference[key], expected[key]) for key in expected)
     assert load_extractor(name, device="cpu").card == card
