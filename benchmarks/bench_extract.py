@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_index import cpu_name
 from benchmarks.drawn_photos import PHOTO, make_photos
+from models import onednn
 from models.backbone import Architecture
 from models.execution import native_dtype
 from models.extractor import Extractor, make_card
@@ -139,15 +140,20 @@ def cosines(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> dict[
 
 
 def product_rate(dtype: torch.dtype, device: torch.device | str = "cpu", *, side: int = 1024) -> float:
-    """Return GFLOP/s of a square matrix product, best of ten."""
+    """Return GFLOP/s of a square matrix product, best of ten; on a CPU also of one laid out for oneDNN."""
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    on_cpu = left.device.type == "cpu"
 
-    def product() -> None:
+    def blas() -> None:
         torch.mm(left, right)
-        if left.device.type != "cpu":
+        if not on_cpu:
             torch.accelerator.synchronize()
 
-    best = min(alternate({"": product}, 1)[""] for _ in range(10))
+    ways: dict[str, Callable[[], object]] = {"blas": blas}
+    if on_cpu and onednn.lays_out(dtype):
+        laid_out = onednn.lay_out(right)
+        ways["onednn"] = lambda: onednn.product(left, laid_out)
+    best = min(min(alternate(ways, 1).values()) for _ in range(10))
     return 2 * side**3 / best / 1e9
 
 
