@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.matching_cpu import NotFinite, partners_on_cpu, rounds_to_int8
+from models.matching_cpu import NotFinite, as_float32, partners_on_cpu, rounds_to_int8
 from models.matching_triton import Unavailable, partners_on_cuda
 
 __all__ = ["matched_pairs", "mutual_nn_count", "mutual_nn_mean_similarity"]
@@ -150,7 +150,7 @@ def _query_cells(features: Features, *, name: str = "query") -> Tensor:
         raise ValueError(f"{name} has shape {tuple(features.shape)}: pass (N, C) or (H, W, C)")
     cells = features.reshape(-1, features.shape[-1])
     _require_float_cells(cells, name)
-    return cells if isinstance(cells, Tensor) else torch.from_numpy(np.array(cells, dtype=np.float32))
+    return cells if isinstance(cells, Tensor) else as_float32(cells)
 
 
 def _candidate_cells(features: Features) -> Features:
@@ -174,7 +174,7 @@ def _as_float32(features: Features, like: Tensor) -> Tensor:
     """Move features to the device of `like` as float32; NumPy arrays are copied, they may be read-only."""
     if isinstance(features, Tensor):
         return features.to(device=like.device, dtype=torch.float32)
-    return torch.from_numpy(np.array(features, dtype=np.float32)).to(like.device)
+    return as_float32(features).to(like.device)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.onednn import lay_out, lays_out, product
 
-__all__ = ["NotFinite", "int8_available", "partners_on_cpu", "rounds_to_int8"]
+__all__ = ["NotFinite", "as_float32", "int8_available", "partners_on_cpu", "rounds_to_int8"]
 
 # Similarities in a tile: 2 MiB, small enough to be still in the cache when the two passes read it, large
 # enough to keep the product at its speed (benchmarks/README.md, Matching).
@@ -80,7 +80,7 @@ def partners_on_cpu(
 
     def match(start: int) -> None:
         at = slice(start, start + group)
-        others = _as_float32(candidates[at])
+        others = as_float32(candidates[at])
         packed, scale = tiles.pack(others)
         limit = None if floor is None else np.float32(floor) / scale
         room = torch.empty(rows * len(others), len(query))
@@ -149,10 +149,13 @@ def _fold(
     partner[row // size, choice[row]] = row % size + first
 
 
-def _as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
+def as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
+    """Return features as float32 on the CPU; arrays are copied."""
     if isinstance(features, Tensor):
         return features.detach().to(device="cpu", dtype=torch.float32)
-    return torch.from_numpy(np.array(features, dtype=np.float32))  # a copy: the array may be read-only
+    # A copy, since the array may be read-only. NumPy takes twenty times as long as torch to widen halves.
+    kept = np.float16 if features.dtype == np.float16 else np.float32
+    return torch.from_numpy(np.array(features, dtype=kept)).to(torch.float32)
 
 
 class _Float32Product:
