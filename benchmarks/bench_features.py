@@ -34,7 +34,7 @@ from models.feature_encoder import FeatureEncoder
 from models.image import decode_image
 from models.photo_file import read_bytes
 from models.weights import load_extractor
-from pipelines.sources import list_source, open_dataset
+from pipelines.sources import Dataset, list_source, open_dataset
 from serving.engine import count_matches
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
 from storage.encodings import FeatureCodec, projected_channels
@@ -69,21 +69,19 @@ def extract(folder: Path, extractor: Extractor) -> Photos:
     return Photos(np.concatenate([d for d, _ in found]), np.concatenate([f for _, f in found]), points)
 
 
-def recall(dataset: str, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
+def recall(layout: Dataset, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
     """Ask one side about the other and the other way round: of both, one query is a smaller share."""
-    layout = open_dataset(dataset, split="test")
     extractor = load_extractor("efficientnet-lite0", device="cpu")
     sides = extract(layout.queries, extractor), extract(layout.database, extractor)
     return both_ways(layout.name, *sides, extractor.card, encodings, candidates=CANDIDATES)
 
 
-def dense(dataset: str, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
+def dense(layout: Dataset, encodings: Sequence[FeatureEncoding]) -> dict[str, Any]:
     """Do the same with maps of the large model's shape out of the default model, from enlarged photos.
 
     Their 112 channels are turned into 128 by a fixed matrix that changes no inner product. Every mutual
     neighbour counts, as with SelaVPR.
     """
-    layout = open_dataset(dataset, split="test")
     extractor = load_extractor("efficientnet-lite0", device="cpu")
     large = load_extractor("efficientnet-lite0", device="cpu", image_size=(DENSE_PX, DENSE_PX))
     width = extractor.card.feature_dim
@@ -271,8 +269,11 @@ def main() -> None:
     found = json.loads(args.out.read_text()) if args.out.exists() else {}
     if args.part in ("recall", "dense"):
         measured = recall if args.part == "recall" else dense
-        for name in args.dataset:
-            found.setdefault(args.part, {})[Path(name).name] = measured(name, args.encodings)
+        layouts = [open_dataset(path, split="test") for path in args.dataset]
+        if len({layout.name for layout in layouts}) < len(layouts):
+            parser.error("two data sets have one name, by which the results are kept: measure one at a time")
+        for layout in layouts:
+            found.setdefault(args.part, {})[layout.name] = measured(layout, args.encodings)
     else:
         found[args.part] = counts()
     found.setdefault("machines", {})[args.part] = {

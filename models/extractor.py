@@ -114,7 +114,7 @@ class Extractor:
                 float32.
 
         Raises:
-            ValueError: another extractor has this network.
+            ValueError: another extractor has changed this network.
         """
         self.card = card
         self.device = torch.device(device) if device is not None else best_device()

@@ -150,7 +150,7 @@ def _fold(
 
 
 def as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
-    """Return features as float32 on the CPU; arrays are copied."""
+    """Return features of any shape and float dtype as a float32 tensor on the CPU; arrays are copied."""
     if isinstance(features, Tensor):
         return features.detach().to(device="cpu", dtype=torch.float32)
     # A copy, since the array may be read-only. NumPy takes twenty times as long as torch to widen halves.
