@@ -13,6 +13,17 @@ needs_float32 = pytest.mark.skipif(
 )
 
 
+def test_lays_out_float32_where_the_operators_multiply_right() -> None:
+    rows, matrix = torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([[7.0, -8, 9], [0, 1, -2]])
+    try:
+        laid_out = torch.ops.mkldnn._reorder_linear_weight(matrix, 2)
+        found = torch.ops.mkldnn._linear_pointwise(rows, laid_out, None, "none", [], "")
+    except (AttributeError, RuntimeError):
+        pytest.skip("this torch has no such operators")
+    assert found.tolist() == (rows @ matrix.T).tolist()
+    assert onednn.lays_out(torch.float32)
+
+
 @needs_float32
 @pytest.mark.parametrize("shape", [(1, 40), (300, 40), (2, 17, 40)])
 @pytest.mark.parametrize("rows", [None, 8])
