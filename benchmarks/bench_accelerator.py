@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.threads import sleep_while_waiting
+from models.runtime.threads import sleep_while_waiting
 
 sleep_while_waiting()
 
@@ -39,14 +39,14 @@ from benchmarks.bench_extract import ROUNDS, alternate, make_network, product_ra
 from benchmarks.bench_matching import drawn, plain
 from benchmarks.drawn_photos import PHOTO
 from benchmarks.train_formulations import FORMULATIONS, IMAGES, INPUT, OURS, RECOMPUTED, WEIGHTS, make_step
-from models import matching_triton
-from models.compiled import CannotCompile
-from models.execution import best_device
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
-from models.matching import _partners_by_blocks, mutual_nn_count
-from models.preprocess import prepare
-from storage.encodings import FeatureCodec
+from models.images.preprocess import prepare
+from models.matching import triton_gpu as matching_triton
+from models.matching.mutual import _partners_by_blocks, mutual_nn_count
+from models.runtime.compiled import CannotCompile
+from models.runtime.execution import best_device
+from storage.features.encodings import FeatureCodec
 
 RESULTS = Path(__file__).parent / "results" / "accelerator.json"
 PLAIN, BATCH = "plain float32", 64

@@ -32,13 +32,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_index import cpu_name
 from benchmarks.drawn_photos import PHOTO, make_photos
-from models import onednn
-from models.backbone import Architecture
-from models.execution import native_dtype
 from models.extractor import Extractor, make_card
-from models.image import decode_image
-from models.preprocess import prepare
-from models.selavpr import SelaVPR
+from models.images.decoder import decode_image
+from models.images.preprocess import prepare
+from models.networks.backbone import Architecture
+from models.networks.selavpr import SelaVPR
+from models.runtime import onednn
+from models.runtime.execution import native_dtype
 from models.weights import load_network
 from storage.card import Card
 

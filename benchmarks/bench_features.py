@@ -31,14 +31,14 @@ import torch
 from benchmarks.bench_index import cpu_name
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
-from models.image import decode_image
-from models.photo_file import read_bytes
+from models.images.decoder import decode_image
+from models.images.photo_file import read_bytes
 from models.weights import load_extractor
 from pipelines.sources import Dataset, list_source, open_dataset
 from serving.engine import count_matches
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
-from storage.encodings import FeatureCodec, projected_channels
-from storage.projection import fit_projection
+from storage.features.encodings import FeatureCodec, projected_channels
+from storage.features.projection import fit_projection
 
 CANDIDATES = 100
 THRESHOLD_M = 25.0

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def run(count: int, precision: str, photos: Path, scratch: Path) -> dict[str, Any]:
-    from pipelines.demo_city import draw_city
+    from pipelines.demo.dataset import draw_city
 
     city = photos / f"city{count}"
     if not city.is_dir():
@@ -82,13 +82,13 @@ def bare(images: list[Path], precision: str) -> dict[str, float]:
 
 
 def bare_loop(precision: str, *paths: str) -> None:
-    from models.threads import sleep_while_waiting
+    from models.runtime.threads import sleep_while_waiting
 
     sleep_while_waiting()
     import torch
 
-    from models.execution import Execution
-    from models.image import decode_image
+    from models.images.decoder import decode_image
+    from models.runtime.execution import Execution
     from models.weights import load_extractor
 
     torch.set_num_threads(os.cpu_count() or 1)

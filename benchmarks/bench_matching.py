@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.threads import sleep_while_waiting
+from models.runtime.threads import sleep_while_waiting
 
 sleep_while_waiting()
 
@@ -30,11 +30,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.bench_index import cpu_name
-from models import matching_cpu
-from models.allocator import keep_freed_memory
-from models.image import decode_image
-from models.matching import mutual_nn_count
-from models.matching_adaptive import StopRule, rank_adaptively
+from models.images.decoder import decode_image
+from models.matching import cpu as matching_cpu
+from models.matching.adaptive import StopRule, rank_adaptively
+from models.matching.mutual import mutual_nn_count
+from models.runtime.allocator import keep_freed_memory
 from models.weights import load_extractor
 
 RULES = {

@@ -35,16 +35,16 @@ import pyarrow as pa
 from benchmarks.bench_index import cpu_name, watch
 from benchmarks.drawn_photos import DRAWN, PHOTO, make_photos
 from benchmarks.timeline import busy_seconds, draw_timeline
-from pipelines.index_flow import Tally, commit_all, make_plan, written_rows
+from pipelines.indexing.flow import Tally, commit_all, make_plan, written_rows
+from pipelines.indexing.stages import Extract
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
-from pipelines.stages import Extract
 from storage.card import Card, Preprocessing
-from storage.encodings import open_codec, projected_channels
-from storage.features import write_shard
-from storage.projection import fit_projection, projection_sha256
+from storage.features.encodings import open_codec, projected_channels
+from storage.features.projection import fit_projection, projection_sha256
+from storage.features.shards import write_shard
 from storage.store import Store
-from storage.vectors import row_schema
+from storage.table.vectors import row_schema
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.json"
 TIMELINE = Path(__file__).parent / "results" / "pipeline_timeline.svg"
@@ -104,7 +104,7 @@ class SleepingExtract(Extract):
 
 
 def simulate(photos: Path, folder: Path, shape: str, features: str, rate: float) -> dict[str, Any]:
-    """Index `photos` with the simulated accelerator, in this process, as `pipelines.index` does."""
+    """Index `photos` with the simulated accelerator, in this process, as `pipelines.indexing.job` does."""
     store = make_store(folder / "store", card_of(shape, features))
     listing = list_source(photos)
     work = listing

@@ -32,11 +32,11 @@ from benchmarks.bench_features import LARGE_CHANNELS, LARGE_GRID
 from benchmarks.bench_index import cpu_name
 from models.weights import load_extractor
 from storage.card import Card
-from storage.feature_reader import FeatureReader
-from storage.features import FEATURES_FOLDER, shard_path, write_shard
+from storage.features.reader import FeatureReader
+from storage.features.row_pages import page_positions
+from storage.features.row_table import RowTable
+from storage.features.shards import FEATURES_FOLDER, shard_path, write_shard
 from storage.records import ImageRecord
-from storage.row_pages import page_positions
-from storage.row_table import RowTable
 
 CANDIDATES = 100
 SHARD_ROWS = (40, 500, 1500)

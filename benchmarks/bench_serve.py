@@ -83,9 +83,9 @@ def generated(city: str, folder: Path, rows: int) -> str:
 
     from benchmarks.bench_search import make_city
     from models.feature_encoder import FeatureEncoder
-    from storage.features import write_shard
+    from storage.features.shards import write_shard
     from storage.store import Store
-    from storage.vectors import row_schema
+    from storage.table.vectors import row_schema
 
     source = Store.open(city)
     records = source.get(source.known()["image_id"].to_pylist())
@@ -236,7 +236,7 @@ def in_one_process(store: str, photos: list[Path]) -> dict[str, Any]:
 
 
 def engine(store: str, *paths: str) -> None:
-    from models.threads import sleep_while_waiting
+    from models.runtime.threads import sleep_while_waiting
 
     sleep_while_waiting()
     from serving.engine import QueryEngine
@@ -266,13 +266,13 @@ def bare_extractor(photos: list[Path]) -> dict[str, dict[str, float]]:
 
 
 def extract(threads: str, *paths: str) -> None:
-    from models.threads import sleep_while_waiting
+    from models.runtime.threads import sleep_while_waiting
 
     sleep_while_waiting()
     import torch
 
-    from models.image import decode_image
-    from models.preprocess import prepare
+    from models.images.decoder import decode_image
+    from models.images.preprocess import prepare
     from models.weights import load_extractor
 
     torch.set_num_threads(int(threads))

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from models.threads import sleep_while_waiting
+from models.runtime.threads import sleep_while_waiting
 
 sleep_while_waiting()
 

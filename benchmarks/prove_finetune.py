@@ -24,14 +24,14 @@ from typing import Any
 
 import torch
 
-from models.backbone import Architecture
-from models.selavpr import SelaVPR
+from models.networks.backbone import Architecture
+from models.networks.selavpr import SelaVPR
 from models.weights import save_weights
-from pipelines.demo_city import draw_city
-from pipelines.evaluate import evaluate
-from pipelines.finetune import finetune
+from pipelines.demo.dataset import draw_city
+from pipelines.evaluation.job import evaluate
 from pipelines.sources import list_source, open_dataset
-from pipelines.training_settings import TrainingSettings
+from pipelines.training.job import finetune
+from pipelines.training.settings import TrainingSettings
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
 TRAIN_SEED, VAL_SEED, TEST_SEED = 1, 2, 0

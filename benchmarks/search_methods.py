@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.approximate import ApproximateIndex
+from storage.search.approximate import ApproximateIndex
 
 __all__ = ["METHODS", "Method"]
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbone import Architecture
-from models.losses import MARGIN
-from models.selavpr import SelaVPR
+from models.networks.backbone import Architecture
+from models.networks.selavpr import SelaVPR
+from models.training.losses import MARGIN
 from models.weights import load_network
-from pipelines.training_group import WorkerGroup
-from pipelines.training_settings import TrainingSettings
-from pipelines.training_step import TrainingStep
+from pipelines.training.settings import TrainingSettings
+from pipelines.training.step import TrainingStep
+from pipelines.training.worker_group import WorkerGroup
 
 Step = Callable[[], tuple[float, float]]
 

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.allocator import keep_freed_memory
-from models.compiled import compiled, filled_size
-from models.execution import best_device, multiply_exactly
-from models.faults import ModelFault
-from models.inference_linears import keep_for_inference
-from models.preprocess import prepare
-from models.preprocess_device import prepare_on_device
-from models.transfers import Transfers, one_ahead
+from models.errors import ModelFault
+from models.images.preprocess import prepare
+from models.images.preprocess_device import prepare_on_device
+from models.networks.inference_linears import keep_for_inference
+from models.runtime.allocator import keep_freed_memory
+from models.runtime.compiled import compiled, filled_size
+from models.runtime.execution import best_device, multiply_exactly
+from models.runtime.transfers import Transfers, one_ahead
 from storage.card import Card, Preprocessing
 
 __all__ = ["Extractor", "ModelFault", "Network", "make_card"]
@@ -98,15 +98,16 @@ class Extractor:
     ) -> None:
         """Take the network over and put it on its device.
 
-        On a CPU the whole process keeps freed memory from then on: see `models.allocator`.
+        On a CPU the whole process keeps freed memory from then on: see `models.runtime.allocator`.
 
         Args:
-            network: Maps (B, 3, h, w) normalised float images to descriptors and features. It is nobody
-                else's any more: its linear layers are changed for inference, see `models.inference_linears`.
+            network: Maps (B, 3, h, w) normalised float images to descriptors and features. The extractor owns
+                it from then on: its linear layers are changed for inference, see
+                `models.networks.inference_linears`.
             card: What the network makes.
             device: Default: the accelerator if there is one, else the CPU.
             dtype: Precision of the network's arithmetic. Default: bfloat16 on an accelerator, float32 on a
-                CPU; see `models.execution`.
+                CPU; see `models.runtime.execution`.
             compile_network: Compile the network with torch.compile: faster on an accelerator once it is done,
                 which takes up to minutes for each of a few batch sizes and needs a C compiler.
             device_resize: Resize the photos that `extract` is given on the device instead of as `prepare`
@@ -179,7 +180,7 @@ class Extractor:
         self,
         batch: Sequence[Prepared] | Prepared,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute descriptors and local features of images that `models.preprocess.prepare` has resized.
+        """Compute descriptors and local features of images that `preprocess.prepare` has resized.
 
         Args:
             batch: (B, h, w, 3), or a sequence of (h, w, 3), uint8 or float32 in 0..255 as `prepare` returns.
@@ -223,7 +224,8 @@ class Extractor:
             if image.shape != (pre.height, pre.width, 3) or image.dtype != dtype:
                 raise ValueError(
                     f"prepared image has shape {image.shape} and dtype {image.dtype}, the card asks for "
-                    f"{(pre.height, pre.width, 3)} {np.dtype(dtype)}: use models.preprocess.prepare with it"
+                    f"{(pre.height, pre.width, 3)} {np.dtype(dtype)}: use "
+                    "models.images.preprocess.prepare with it"
                 )
 
     def _prepared(self, photos: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -1,6 +1,6 @@
 """Encoding local features on the device that made them, so that only what is stored leaves it.
 
-`storage.encodings` says what the bytes mean, and decodes them.
+`storage.features.encodings` says what the bytes mean, and decodes them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from storage.encodings import FeatureCodec
 from storage.errors import InvalidBatch
+from storage.features.encodings import FeatureCodec
 
 __all__ = ["FeatureEncoder"]
 

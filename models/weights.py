@@ -20,22 +20,21 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Architecture
-from models.efficientnet import EfficientNetLite0
-from models.execution import AS_USUAL, Execution, best_device
-from models.extractor import Extractor, make_card
-from models.pretrained import (
-    DEFAULT_MODEL,
-    MODEL_NAMES,
+from models.checkpoints.pretrained import (
     WeightsUnavailable,
     empty_model,
     load_named,
     require_installed,
     untrained_parts,
 )
-from models.published import UnknownLayout, read_architecture, translate
-from models.selavpr import SelaVPR
-from models.tensors import WeightsRejected, fill, require_finite, weights_digest
+from models.checkpoints.published import UnknownLayout, read_architecture, translate
+from models.checkpoints.tensors import WeightsRejected, fill, require_finite, weights_digest
+from models.extractor import Extractor, make_card
+from models.names import DEFAULT_MODEL, MODEL_NAMES
+from models.networks.backbone import Architecture
+from models.networks.efficientnet import EfficientNetLite0
+from models.networks.selavpr import SelaVPR
+from models.runtime.execution import AS_USUAL, Execution, best_device
 from storage.card import Card, Preprocessing
 from storage.durable import replace_file
 from storage.errors import CardMismatch, CorruptStore

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.execution import AS_USUAL, Execution
-from models.image import ImageRejected, decode_image
-from models.photo_file import read_bytes
+from models.images.decoder import ImageRejected, decode_image
+from models.images.photo_file import read_bytes
+from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor
 
 __all__ = ["embed"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models.image import ImageRejected
-from models.photo_file import read_bytes
+from models.images.decoder import ImageRejected
+from models.images.photo_file import read_bytes
 from serving.client import PhotoRefused, PlaceClient
 
 __all__ = ["Ask", "ask_service", "ask_store", "query"]

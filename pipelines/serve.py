@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.ray_session import quiet_stderr, ray_session
+from serving.http.tokens import require_token_beyond_loopback, tokens_from_environment
 from serving.settings import ServeSettings, read_settings
-from serving.tokens import require_token_beyond_loopback, tokens_from_environment
 
 __all__ = ["NoPort", "serve_store", "settings_of"]
 
@@ -64,7 +64,7 @@ def serve_store(
         stop: Ends the service.
 
     Raises:
-        InsecureBinding, InvalidTokens: see `serving.tokens`.
+        InsecureBinding, InvalidTokens: see `serving.http.tokens`.
         NoPort: another process listens there, or the address is not this machine's.
         StoreError: the store cannot be opened, or another model made it.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
@@ -77,7 +77,7 @@ def serve_store(
     # Ray Serve has settings of its own in the environment, read when it is first imported.
     from ray import serve
 
-    from models.compiled import CannotCompile  # loads torch
+    from models.runtime.compiled import CannotCompile  # loads torch
     from serving.app import bind, checked, cores, listening
 
     settings = checked(settings)

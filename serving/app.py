@@ -19,16 +19,16 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from models.weights import load_extractor
+from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
-from serving.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from storage.store import Store
 
 __all__ = ["bind", "build", "checked", "cores", "listening"]
 
 # Bodies that are still coming hold a slot of Serve's too, beside the queries under way.
 RECEIVING_SLOTS = 160
-# The threads of OpenMP sleep while they wait, see models.threads; set before a replica's process starts.
+# The threads of OpenMP sleep while they wait, see models.runtime.threads; set before a replica starts.
 ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
 
 

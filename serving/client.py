@@ -19,7 +19,7 @@ import requests
 import urllib3
 from pydantic import ValidationError
 
-from serving.schema import QueryAnswer
+from serving.http.schema import QueryAnswer
 
 __all__ = ["BadAnswer", "PhotoRefused", "PlaceClient", "ServiceRefused", "ServiceUnavailable"]
 

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.execution import AS_USUAL, Execution
 from models.extractor import Extractor
-from models.image import decode_image
-from models.matching import matched_pairs, mutual_nn_count
-from models.matching_binary import matched_hamming_pairs, mutual_hamming_count
+from models.images.decoder import decode_image
+from models.matching.binary import matched_hamming_pairs, mutual_hamming_count
+from models.matching.mutual import matched_pairs, mutual_nn_count
+from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor
 from serving.answer import Answer, rank
-from serving.matching import ALL_EXACTLY, Matching, Precision, match_in_turn
+from serving.reranking import ALL_EXACTLY, Matching, Precision, match_in_turn
 from storage.card import Card
-from storage.encodings import FeatureCodec
+from storage.features.encodings import FeatureCodec
 from storage.records import ImageRecord
-from storage.search import Method
+from storage.search.searchers import Method
 from storage.store import Store
 
 __all__ = ["QueryEngine", "cell_centres", "count_matches", "line_points"]
@@ -37,8 +37,8 @@ class QueryEngine:
     Args:
         store: An open store; `store.refresh()` between queries makes newer commits visible.
         extractor: The model; its card must equal the store's.
-        method: How the nearest descriptors are found, see `storage.search`.
-        matching: How the candidates are matched, see `serving.matching`.
+        method: How the nearest descriptors are found, see `storage.search.searchers`.
+        matching: How the candidates are matched, see `serving.reranking`.
 
     Raises:
         CardMismatch: the store was made by another model.

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from models.image import ImageRejected, encode_thumbnail
-from models.photo_file import read_bytes
-from serving.refusal import QueryRefused, Refusal, refusal_of
+from models.images.decoder import ImageRejected, encode_thumbnail
+from models.images.photo_file import read_bytes
+from serving.stages.refusal import QueryRefused, Refusal, refusal_of
 from storage.errors import StoreError
 from storage.records import ImageRecord
 from storage.store import Store

@@ -16,20 +16,20 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serving.gallery import Gallery
-from serving.guard import Guard
+from serving.http.guard import Guard
+from serving.http.routes import build_guarded
+from serving.http.tokens import TokenTable
 from serving.logs import log_json
 from serving.metrics import Metrics
-from serving.refusal import Refusal, refusal_of
-from serving.remote_stages import RemoteStages
-from serving.replies import Counted, Extracted, IndexStatus, Searched
-from serving.routes import build_guarded
-from serving.search_worker import open_search_worker
 from serving.service import Service
 from serving.settings import ServeSettings
-from serving.stages import LocalStages, Stages
-from serving.tokens import TokenTable
+from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
+from serving.stages.protocol import LocalStages, Stages
+from serving.stages.refusal import Refusal, refusal_of
+from serving.stages.remote import RemoteStages
+from serving.stages.search import open_search_worker
 from storage.records import ImageRecord
-from storage.search import WHOLE, Part
+from storage.search.searchers import WHOLE, Part
 from storage.store import Store
 
 __all__ = [
@@ -46,7 +46,7 @@ class ExtractorReplica:
     """Runs the model."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        from serving.extract_worker import open_extract_worker
+        from serving.stages.extract import open_extract_worker
 
         _start_replica(settings)
         self._worker = open_extract_worker(settings)
@@ -78,7 +78,7 @@ class RerankerReplica:
     """Counts mutual nearest neighbours."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        from serving.rerank_worker import open_rerank_worker
+        from serving.stages.rerank import open_rerank_worker
 
         _start_replica(settings)
         self._worker = open_rerank_worker(settings)
@@ -124,8 +124,8 @@ class IngressReplica:
 
 
 def _local_stages(settings: ServeSettings) -> LocalStages:
-    from serving.extract_worker import open_extract_worker
-    from serving.rerank_worker import open_rerank_worker
+    from serving.stages.extract import open_extract_worker
+    from serving.stages.rerank import open_rerank_worker
 
     extract = open_extract_worker(settings)
     return LocalStages(extract, open_search_worker(settings, WHOLE), open_rerank_worker(settings))

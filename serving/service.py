@@ -7,12 +7,12 @@ import time
 
 from serving.answer import Answer, rank
 from serving.gallery import Gallery
-from serving.matching import matching_of
 from serving.metrics import Metrics
-from serving.refusal import QueryRefused, Refusal, refusal_of
-from serving.replies import Extracted, IndexStatus
+from serving.reranking import matching_of
 from serving.settings import ServeSettings
-from serving.stages import Stages
+from serving.stages.messages import Extracted, IndexStatus
+from serving.stages.protocol import Stages
+from serving.stages.refusal import QueryRefused, Refusal, refusal_of
 
 __all__ = ["Service"]
 

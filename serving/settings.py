@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.execution import Precision
-from serving.matching import Precision as MatchingPrecision
-from storage.index_part import Choice
+from models.runtime.execution import Precision
+from serving.reranking import Precision as MatchingPrecision
+from storage.search.index_part import Choice
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
 
@@ -51,13 +51,13 @@ class ServeSettings(BaseModel):
     Attributes:
         store: The store's folder.
         model: Name or weights file; None takes the name on the store's card.
-        precision: Of the model's arithmetic, see `models.execution`.
-        compile: Compile the model before the first query, see `models.compiled`.
+        precision: Of the model's arithmetic, see `models.runtime.execution`.
+        compile: Compile the model before the first query, see `models.runtime.compiled`.
         model_name: Name on the store's card; filled in when the service is built.
         topology: `compact` runs every stage in the serving replica, `split` each in deployments of its own.
         shards: Parts of the index, each in a deployment of its own; topology `split`.
-        method: How the nearest descriptors are found, see `storage.index_part`.
-        matching: `exact`, or `fast` for approximate counts of large maps, see `serving.matching`.
+        method: How the nearest descriptors are found, see `storage.search.index_part`.
+        matching: `exact`, or `fast` for approximate counts of large maps, see `serving.reranking`.
         stop_early: Whether candidates are left out once one stands far above the others.
         rerank_budget_ms: Time of fetching and matching after which candidates are left out; None: no limit.
         memory_gib: Budget of one part's descriptors in memory; beyond it LanceDB's index on disk is used.

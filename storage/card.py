@@ -57,8 +57,8 @@ class Card:
         metric: How descriptors compare; both sides have unit L2 norm.
         min_similarity: Only mutual neighbours of at least this cosine similarity count; None counts all.
         format_version: Version of the store format that this card belongs to.
-        feature_encoding: How a store keeps local features, see `storage.encodings`. A model's own card says
-            `float16`: what the model makes does not depend on it.
+        feature_encoding: How a store keeps local features, see `storage.features.encodings`. A model's own
+            card says `float16`: what the model makes does not depend on it.
         projection_sha256: Digest of the store's learned projection; None where the encoding has none.
     """
 

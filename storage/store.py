@@ -14,22 +14,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from storage.card import Card
-from storage.compaction import CompactReport, compact_store
+from storage.care.compaction import CompactReport, compact_store
+from storage.care.repair import RepairReport, repair_store
+from storage.care.verify import VerifyReport, verify_store
+from storage.commit.lease import Lease
+from storage.commit.ledger import acknowledge, manifests, read_committed
+from storage.commit.writer import Writer
 from storage.durable import local_folder, replace_file
-from storage.encodings import FeatureCodec
 from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
-from storage.feature_reader import FeatureReader
-from storage.features import FEATURES_FOLDER
-from storage.lease import Lease
-from storage.ledger import acknowledge, manifests, read_committed
-from storage.projection import write_projection
+from storage.features.encodings import FeatureCodec
+from storage.features.projection import write_projection
+from storage.features.reader import FeatureReader
+from storage.features.shards import FEATURES_FOLDER
 from storage.records import Candidate, ImageRecord
-from storage.repair import RepairReport, repair_store
-from storage.search import Method, Searcher
-from storage.vectors import VectorTable, good_rows, to_records
-from storage.verify import VerifyReport, verify_store
-from storage.view import View, newest_view
-from storage.writer import Writer
+from storage.search.searchers import Method, Searcher
+from storage.search.view import View, newest_view
+from storage.table.vectors import VectorTable, good_rows, to_records
 
 __all__ = ["Store"]
 
@@ -69,7 +69,8 @@ class Store:
         Args:
             uri: A folder; it and the folders above are made.
             card: What makes its vectors, and how it keeps local features.
-            projection: (C, C') float32 of `storage.projection`, where the card names one: kept beside it.
+            projection: (C, C') float32 of `storage.features.projection`, where the card names one: kept
+                beside it.
 
         Raises:
             CardMismatch: there is a store of another card.
@@ -169,7 +170,7 @@ class Store:
         """Upsert rows and return the new version; under the lease.
 
         Args:
-            rows: The columns of `storage.vectors.row_schema(card)`; their shards are written.
+            rows: The columns of `storage.table.vectors.row_schema(card)`; their shards are written.
 
         Raises:
             InvalidBatch: the rows may not enter; nothing is written.
@@ -310,7 +311,9 @@ class Store:
 def _make(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) -> None:
     """Make the card and the empty table, or finish making them after a crash."""
     if FeatureCodec(card, projection=projection).projection_sha256 != card.projection_sha256:
-        raise InvalidBatch("the card names another projection: make it with storage.projection first")
+        raise InvalidBatch(
+            "the card names another projection: make it with storage.features.projection first"
+        )
     path = folder / "card.json"
     if path.exists():
         stored = Card.from_json(path.read_text(errors="replace"))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from models.threads import sleep_while_waiting
+from models.runtime.threads import sleep_while_waiting
 
 sleep_while_waiting()
 
 if TYPE_CHECKING:
-    from tests.city_store import CityStore
-    from tests.service_server import Running
+    from tests.support.city_store import CityStore
+    from tests.support.service_server import Running
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def city_store(tmp_path_factory: pytest.TempPathFactory) -> CityStore:
     """A drawn city of 48 photos and 16 queries, indexed; for reading only."""
-    from tests.city_store import make_city_store
+    from tests.support.city_store import make_city_store
 
     return make_city_store(tmp_path_factory.mktemp("city"))
 
@@ -42,7 +42,7 @@ def city_store(tmp_path_factory: pytest.TempPathFactory) -> CityStore:
 @pytest.fixture(scope="session")
 def running(city_store: CityStore) -> Iterator[Running]:
     """The service over `city_store`, behind a real HTTP server, without tokens and without tiles."""
-    from tests.service_server import running_service
+    from tests.support.service_server import running_service
 
     with running_service(city_store.uri) as service:
         yield service

@@ -9,64 +9,135 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 PACKAGES = ("storage", "models", "serving", "pipelines")  # each may import those before it
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 ONLY_IN = {
-    "ray": {
-        *("pipelines/ray_session.py", "pipelines/index.py", "pipelines/serve.py"),
-        *("pipelines/finetune.py", "pipelines/training_run.py", "pipelines/training_worker.py"),
-        *("serving/app.py", "serving/replicas.py", "serving/remote_stages.py"),
-    },
-    "lancedb": {"storage/vectors.py"},
-    "faiss": {"storage/search.py", "storage/approximate.py"},
+    "ray": (
+        *("pipelines/ray_session.py", "pipelines/indexing/job.py", "pipelines/serve.py"),
+        *("pipelines/training/job.py", "pipelines/training/launcher.py", "pipelines/training/worker.py"),
+        *("serving/app.py", "serving/replicas.py", "serving/stages/remote.py"),
+    ),
+    "lancedb": ("storage/table/",),
+    "faiss": ("storage/search/",),
     # The decoder, and the renderer of the demo city.
-    "PIL": {"models/image.py", "models/exif.py"}
-    | {f"pipelines/{path.name}" for path in (ROOT / "pipelines").glob("*city*.py")},
-    "safetensors": {"models/weights.py", "models/checkpoint.py"},
-    "fastapi": {"serving/routes.py"},
+    "PIL": ("models/images/", "pipelines/demo/"),
+    "safetensors": ("models/weights.py", "models/training/checkpoint.py"),
+    "fastapi": ("serving/http/routes.py",),
 }
 
 
 def imports(path: Path) -> set[str]:
+    """Return the dotted names of the modules that a file imports, wherever in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.split(".")[0])
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return found
 
 
-def test_files_are_found() -> None:
-    assert len(FILES) > 15
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downwards_only(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    above = set(PACKAGES[PACKAGES.index(package) + 1 :])
-    assert not imports(path) & above
-    name = str(path.relative_to(ROOT))
-    for library, places in ONLY_IN.items():
-        assert library not in imports(path) or name in places, f"{library} belongs in {places}"
-    if package == "storage":
-        assert not imports(path) & {"torch", "ray", "PIL", "fastapi"}
+MODULES = {module_of(path): path for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_unsafe_deserialising(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        options = {keyword.arg: keyword.value for keyword in node.keywords}
-        assert called.split(".")[0] not in {"pickle", "eval", "exec", "marshal"}
-        if called == "torch.load":
-            assert str(path.relative_to(ROOT)) in ("models/weights.py", "models/pretrained.py")
-            assert ast.unparse(options["weights_only"]) == "True"
-        if called == "np.load":
-            assert "allow_pickle" not in options
+def edges_of(path: Path) -> set[str]:
+    """Return the modules that a file imports; `from a import b` names b where that is a module, else a."""
+    names = imports(path) & MODULES.keys() - {module_of(path)}
+    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+
+
+EDGES = {name: edges_of(path) for name, path in MODULES.items()}
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return the paths that lead back to where they began."""
+    found, done = [], set()
+
+    def visit(name: str, trail: list[str]) -> None:
+        if name in trail:
+            found.append([*trail[trail.index(name) :], name])
+        elif name not in done:
+            for other in sorted(edges.get(name, ())):
+                visit(other, [*trail, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, [])
+    return found
+
+
+def room_of(module: str) -> str:
+    """Return the sub-package a module lies in; one that lies in none is a room of its own."""
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+def test_imports_run_downwards_and_never_in_a_circle() -> None:
+    assert len(MODULES) > 100
+    for name, others in EDGES.items():
+        package = name.split(".")[0]
+        above = PACKAGES[PACKAGES.index(package) + 1 :]
+        assert not [other for other in others if other.split(".")[0] in above], name
+    assert circles(EDGES) == []
+    rooms: dict[str, set[str]] = {}
+    for name, others in EDGES.items():
+        rooms.setdefault(room_of(name), set()).update(
+            room_of(other) for other in others if "." in other and room_of(other) != room_of(name)
+        )
+    assert circles(rooms) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_known_in_one_place(library: str) -> None:
+    places = ONLY_IN[library]
+    users = [
+        name
+        for path in FILES
+        for name in [str(path.relative_to(ROOT))]
+        if library in {module.split(".")[0] for module in imports(path)}
+    ]
+    assert users
+    assert [name for name in users if not name.startswith(places)] == []
+
+
+def test_storage_knows_neither_torch_nor_ray_nor_http() -> None:
+    for path in FILES:
+        if path.is_relative_to(ROOT / "storage"):
+            known = {module.split(".")[0] for module in imports(path)}
+            assert not known & {"torch", "ray", "PIL", "fastapi"}, path
+
+
+def test_nothing_is_deserialised_unsafely() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            options = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert called.split(".")[0] not in {"pickle", "eval", "exec", "marshal"}, path
+            if called == "torch.load":
+                assert str(path.relative_to(ROOT)) in (
+                    "models/weights.py",
+                    "models/checkpoints/pretrained.py",
+                )
+                assert ast.unparse(options["weights_only"]) == "True"
+            if called == "np.load":
+                assert "allow_pickle" not in options, path
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -77,18 +148,12 @@ def test_help_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'ray', 'lancedb', 'pyarrow', 'PIL', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run(code)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
 
 
-def test_decode_workers_need_no_torch() -> None:
-    code = "import sys, pipelines.stages; sys.exit('torch loaded' if 'torch' in sys.modules else 0)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_searchers_and_a_split_ingress_need_no_torch() -> None:
-    code = "import sys, serving.replicas; sys.exit('torch loaded' if 'torch' in sys.modules else 0)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("module", ["pipelines.indexing.stages", "serving.replicas"])
+def test_decode_workers_searchers_and_a_split_ingress_need_no_torch(module: str) -> None:
+    done = run(f"import sys, {module}; sys.exit('torch loaded' if 'torch' in sys.modules else 0)")
     assert done.returncode == 0, done.stderr

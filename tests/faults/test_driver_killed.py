@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store
-from tests.pictures import write_photos
+from tests.support.paths import ROOT
+from tests.support.pictures import write_photos
 
 pytestmark = pytest.mark.fault
 
-ROOT = Path(__file__).parents[2]
 IMAGES = 160
 SEEDS = range(20)
 

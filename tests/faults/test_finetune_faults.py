@@ -20,12 +20,12 @@ import psutil
 import pytest
 
 from models.weights import load_extractor
-from pipelines.training_log import read_rows
-from tests.training_city import SIDE, write_city, write_tiny_vit
+from pipelines.training.log import read_rows
+from tests.support.paths import ROOT
+from tests.support.training_city import SIDE, write_city, write_tiny_vit
 
 pytestmark = pytest.mark.fault
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 12
 
 

@@ -19,8 +19,9 @@ import pytest
 import requests
 
 from storage.store import Store
-from tests.city_store import CityStore
-from tests.serve_client import deployed, query, serve_started, wait_for
+from tests.support.city_store import CityStore
+from tests.support.paths import ROOT
+from tests.support.serve_client import deployed, query, serve_started, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
@@ -234,18 +235,17 @@ def test_photos_indexed_by_another_process_appear_without_a_failed_request(
 ) -> None:
     store = str(tmp_path / "store")
     placeray = [sys.executable, "-m", "pipelines.cli", "index"]
-    root = Path(__file__).parents[2]
     whole = str(city_store.database[0].parent)
     options = ["--store", store, "--quiet", "--json", "--commit-every", "8", "--root", whole]
     first = [*placeray, str(_listing(tmp_path / "half.csv", city_store.database[::2])), *options]
-    subprocess.run(first, cwd=root, check=True, capture_output=True)
+    subprocess.run(first, cwd=ROOT, check=True, capture_output=True)
     count = Store.open(store).count
     assert count == len(city_store.database[::2])
     with deployed(store, topology="split", shards=2, refresh_s=1.0):
         with Load(serve_url, photos_of(city_store), 2) as load:
             load.wait_for_more(10)
             second = [*placeray, str(_listing(tmp_path / "all.csv", city_store.database)), *options]
-            subprocess.run(second, cwd=root, check=True, capture_output=True)
+            subprocess.run(second, cwd=ROOT, check=True, capture_output=True)
             committed = time.monotonic()
 
             def rows() -> int:

@@ -1,0 +1,1 @@
+"""From encoded photos to the pixels that a network reads."""

@@ -1,0 +1,31 @@
+"""Bytes of photos on local file systems."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from models.images.decoder import MAX_BYTES, ImageRejected
+
+__all__ = ["read_bytes"]
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a local file without being held up by what is no regular file.
+
+    Raises:
+        ImageRejected: missing, unreadable, no regular file, or over the decoder's byte cap.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageRejected("unreadable", "not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise ImageRejected("too_large", f"{status.st_size} bytes; at most {MAX_BYTES} are read")
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ImageRejected("missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageRejected("unreadable", str(error)) from error

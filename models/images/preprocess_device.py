@@ -1,0 +1,67 @@
+"""Photos resized where the network runs, for accelerators. `models.images.preprocess` is the exact way.
+
+Both modes are torch's own resizing. `tensor_bilinear` is defined by it; `pil_bilinear` is Pillow's filter,
+which rounds to whole levels after each of its two directions and so does this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.images.preprocess import prepare
+from storage.card import Preprocessing
+
+__all__ = ["prepare_on_device"]
+
+# Torch's antialiasing keeps a filter's weights in a block's shared memory, which holds them up to about here.
+_MOST_REDUCTION = 64
+# The first directions of larger photos take more memory than they are worth: 12 bytes a pixel.
+_MOST_PIXELS = 16_000_000
+
+
+def prepare_on_device(
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    *,
+    upload: Callable[[Sequence[NDArray[np.generic]]], Tensor],
+) -> Tensor:
+    """Resize an image on the device as `models.images.preprocess.prepare` does on the host.
+
+    Args:
+        pixels: (H, W, 3) uint8 upright RGB.
+        preprocessing: How to resize, and to what size.
+        upload: Stacks arrays on the device. Photos too large for it are resized before.
+
+    Returns:
+        (1, h, w, 3) float32 in 0..255. For `pil_bilinear` whole levels, `prepare`'s or one beside it (where
+        the sum lies about half-way between them); for `tensor_bilinear` the same within rounding.
+
+    Raises:
+        ValueError: the pixels are not (H, W, 3) uint8, or the resize mode is unknown.
+    """
+    size = (preprocessing.height, preprocessing.width)
+    known = preprocessing.resize in ("pil_bilinear", "tensor_bilinear")
+    plain = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and 0 not in pixels.shape
+    if not (plain and known and _fits(pixels.shape, size)):
+        return upload([prepare(pixels, preprocessing)]).float()
+    planes = upload([pixels]).permute(0, 3, 1, 2).float()
+    if preprocessing.resize == "tensor_bilinear":
+        resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+    else:
+        for step in ((pixels.shape[0], size[1]), size):
+            planes = F.interpolate(planes, size=step, mode="bilinear", align_corners=False, antialias=True)
+            planes = planes.add_(0.5).floor_().clamp_(0, 255)
+        resized = planes
+    return resized.permute(0, 2, 3, 1)
+
+
+def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether a photo's resizing stays within what is done on the device."""
+    height, width = shape[:2]
+    reduction = max(height / size[0], width / size[1])
+    return height * width <= _MOST_PIXELS and reduction <= _MOST_REDUCTION

@@ -1,0 +1,100 @@
+"""Mutual nearest neighbours between local features that are kept as packed signs, by Hamming distance.
+
+The inner product of two vectors of C signs is C - 2 h for h differing bits, a whole number that float32 holds
+exactly. So the least distance is the largest inner product, and `models.matching.mutual` finds the same
+pairs as counting bits would, ties included, as fast as it multiplies matrices.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.matching.mutual import matched_pairs, mutual_nn_count
+
+__all__ = ["matched_hamming_pairs", "mutual_hamming_count"]
+
+_UNPACKED_VALUES = 1 << 22  # signs held at once, as float32
+
+
+def mutual_hamming_count(
+    query: Tensor, candidates: Tensor, *, bits: int, min_similarity: float | None = None
+) -> Tensor:
+    """Count the mutual nearest neighbours by Hamming distance between a query and each candidate.
+
+    Args:
+        query: (N, P) or (H, W, P) uint8, P = ceil(bits / 8) bytes a cell, the first bit the highest.
+        candidates: (K, N', P) or (K, H', W', P) uint8.
+        bits: How many bits of a cell count; those after them are padding.
+        min_similarity: Only pairs whose estimated cosine similarity cos(pi h / bits) is at least this count
+            (Charikar, "Similarity estimation techniques from rounding algorithms", 2002, section 3); None
+            counts all.
+
+    Returns:
+        (K,) int64 counts, on the query's device.
+
+    Raises:
+        ValueError: shapes or `bits` do not fit, or a dtype is not uint8.
+    """
+    cells = _signs(query, bits, name="query")
+    floor = _least_product(bits, min_similarity)
+    if not len(candidates):
+        return torch.zeros(0, dtype=torch.int64, device=query.device)
+    group = max(1, _UNPACKED_VALUES // max(1, candidates[0].numel() * 8))
+    counts = [
+        mutual_nn_count(
+            cells, _signs(candidates[at : at + group], bits, name="candidates"), min_similarity=floor
+        )
+        for at in range(0, len(candidates), group)
+    ]
+    return torch.cat(counts)
+
+
+def matched_hamming_pairs(
+    query: Tensor, candidate: Tensor, *, bits: int, min_similarity: float | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """List the mutual nearest neighbours by Hamming distance between two images, as for drawing them.
+
+    Args:
+        query: (N, P) or (H, W, P) uint8.
+        candidate: (N', P) or (H', W', P) uint8.
+        bits: As of `mutual_hamming_count`.
+        min_similarity: As of `mutual_hamming_count`.
+
+    Returns:
+        indices: (M, 2) int64, query cell and candidate cell in row-major order, sorted by query cell.
+        similarity: (M,) float32, the estimated cosine similarity of each pair.
+
+    Raises:
+        ValueError: shapes or `bits` do not fit, or a dtype is not uint8.
+    """
+    indices, product = matched_pairs(
+        _signs(query, bits, name="query"),
+        _signs(candidate, bits, name="candidate"),
+        min_similarity=_least_product(bits, min_similarity),
+    )
+    return indices, np.cos(np.pi * (bits - product) / (2 * bits)).astype(np.float32)
+
+
+def _signs(packed: Tensor, bits: int, *, name: str) -> Tensor:
+    """Unpack (..., P) uint8 into (..., bits) float32 of -1 and 1."""
+    if packed.dtype != torch.uint8 or packed.shape[-1] != -(-bits // 8) or bits < 1:
+        raise ValueError(
+            f"{name} of shape {tuple(packed.shape)} and type {packed.dtype} are no cells of {bits} bits: "
+            "pass what the store's codec returns"
+        )
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    ones = (packed[..., None] >> shifts) & 1
+    return ones.flatten(-2)[..., :bits].float().mul_(2).sub_(1)
+
+
+def _least_product(bits: int, min_similarity: float | None) -> float | None:
+    """Return the least inner product of signs whose estimated cosine is `min_similarity`."""
+    if min_similarity is None:
+        return None
+    angle = math.acos(max(-1.0, min(1.0, min_similarity)))
+    return bits - 2 * math.floor(bits * angle / math.pi + 1e-9)

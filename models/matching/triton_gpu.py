@@ -1,0 +1,174 @@
+"""Mutual nearest neighbours on a CUDA device by one kernel launch: no similarity leaves the chip.
+
+Triton is imported at the first use only: it comes with torch for CUDA on Linux, and nothing else needs it.
+"""
+
+# mypy: disable-error-code="import-untyped,import-not-found"
+
+from __future__ import annotations
+
+import functools
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.matching.cpu import NotFinite
+
+__all__ = ["Unavailable", "partners_of_queries", "partners_on_cuda"]
+
+_REFUSED: set[torch.device] = set()  # devices that the kernel cannot be used on
+
+
+class Unavailable(RuntimeError):
+    """The kernel cannot be used here: triton is missing, cannot start, or cannot compile it."""
+
+
+def partners_on_cuda(
+    query: Tensor, candidates: Tensor | NDArray[Any], *, fast: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Find for each query cell its mutual candidate cell.
+
+    Args:
+        query: (N, C) any float dtype, on the device to work on.
+        candidates: (K, M, C) any float dtype, anywhere.
+        fast: Multiply in float16; else what is not of one half precision is multiplied as float32, on tensor
+            cores in three products of TF32 that together keep its precision.
+
+    Returns:
+        partner: (K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
+        best: (K, N) float32, each query cell's largest inner product.
+
+    Raises:
+        NotFinite: a value is NaN or infinite, or a product is.
+        Unavailable: there is no usable triton.
+    """
+    others = candidates if isinstance(candidates, Tensor) else torch.tensor(candidates)
+    partner, best = partners_of_queries(query[None], others.detach()[None], fast=fast)
+    return partner[0], best[0]
+
+
+@torch.no_grad()
+def partners_of_queries(queries: Tensor, candidates: Tensor, *, fast: bool = False) -> tuple[Tensor, Tensor]:
+    """Find the mutual cells of several queries, each with candidates of its own, in one launch.
+
+    Args:
+        queries: (B, N, C) any float dtype, on the device to work on.
+        candidates: (B, K, M, C) any float dtype, anywhere.
+        fast: As of `partners_on_cuda`.
+
+    Returns:
+        partner: (B, K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
+        best: (B, K, N) float32, each query cell's largest inner product.
+
+    Raises:
+        NotFinite: a value is NaN or infinite, or a product is.
+        Unavailable: there is no usable triton.
+    """
+    (batch, rows, _), (count, columns) = queries.shape, candidates.shape[1:3]
+    device = queries.device
+    best = torch.empty((batch, count, rows), dtype=torch.float32, device=device)
+    if best.numel() == 0:
+        return best.to(torch.int64), best
+    choice = torch.empty((batch, count, rows), dtype=torch.int32, device=device)
+    smallest = torch.iinfo(torch.int64).min
+    column_key = torch.full((batch, count, columns), smallest, dtype=torch.int64, device=device)
+    broken = torch.zeros(1, dtype=torch.int32, device=device)
+    here, there = (_ready(features, device, fast=fast) for features in (queries, candidates))
+    _launch(here, there, best, choice, column_key, broken)
+    choice = choice.long()
+    row = 0x7FFFFFFF - (column_key.gather(2, choice) & 0x7FFFFFFF)
+    partner = torch.where(row == torch.arange(rows, device=device), choice, -1)
+    if bool(broken.any() | ~torch.isfinite(best).all()):
+        raise NotFinite
+    return partner, best
+
+
+def _ready(features: Tensor, device: torch.device, *, fast: bool) -> Tensor:
+    half = features.dtype in (torch.float16, torch.bfloat16)
+    dtype = torch.float16 if fast else features.dtype if half else torch.float32
+    return features.to(device=device, dtype=dtype).contiguous()
+
+
+def _launch(
+    here: Tensor, there: Tensor, best: Tensor, choice: Tensor, column_key: Tensor, broken: Tensor
+) -> None:
+    if here.device in _REFUSED:
+        raise Unavailable("the kernel cannot be used on this device: see the first warning about it")
+    kernel = _kernel()
+    batch, count, columns, channels = there.shape
+    rows = here.shape[1]
+    constants, options = _variant(rows, channels, halves=here.dtype == there.dtype != torch.float32)
+    grid = (-(-rows // constants["BLOCK_ROWS"]), count, batch)
+    outputs, shape = (best, choice, column_key, broken), (count, rows, columns, channels)
+    from triton.compiler.errors import CompilationError
+    from triton.runtime.errors import OutOfResources, PTXASError
+
+    with torch.cuda.device(here.device if here.device.type == "cuda" else -1):
+        reason = _obstacle(here.device)
+        for stages in () if reason else (3, 2):  # two need less shared memory
+            try:
+                kernel.nearest_both_ways[grid](
+                    *(here, there, *outputs, *shape, rows * channels),
+                    **constants,
+                    **options,
+                    num_stages=stages,
+                )
+                return
+            except (CompilationError, OutOfResources, PTXASError) as error:
+                reason = str(error)
+    _REFUSED.add(here.device)
+    warnings.warn(
+        f"matching goes on without its Triton kernel, more slowly ({reason}): update triton and the driver",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    raise Unavailable(reason)
+
+
+def _variant(rows: int, channels: int, *, halves: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the kernel's constants and compiler options for a size; `halves`: both of one half precision.
+
+    Compiled for an H100 no variant spills registers, and two blocks of half precision fit on one of its
+    multiprocessors (benchmarks/README.md, Matching). Not tuned on one yet.
+    """
+    block, warps = (128, 8) if rows > 256 else (64, 4)
+    channel_block = min(128 if halves else 32, max(16, 1 << (channels - 1).bit_length()))
+    constants = {
+        "BLOCK_ROWS": block,
+        "BLOCK_COLUMNS": 64,
+        "BLOCK_CHANNELS": channel_block,
+        "ALL_CHANNELS": channels <= channel_block,
+        "PRECISION": "tf32x3",
+    }
+    # The fusion is Triton's default; 3.9 warns where it is left to that, since it will change.
+    return constants, {"num_warps": warps, "enable_fp_fusion": True}
+
+
+def _obstacle(device: torch.device) -> str:
+    """Return why Triton cannot work with a CUDA device at all, "" where it can.
+
+    At its first use it builds a module, for which it wants a C compiler, Python's headers and the driver's
+    library, and says in as many ways what it lacks. What a launch raises later is not to be mistaken for it.
+    """
+    if device.type != "cuda":
+        return ""
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@functools.cache
+def _kernel() -> ModuleType:
+    try:
+        from models.matching import triton_kernel
+    except ImportError as error:
+        raise Unavailable(f"triton cannot be imported ({error}): install it beside torch") from error
+    return triton_kernel

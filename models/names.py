@@ -1,0 +1,19 @@
+"""The models that can be asked for by name. Imports nothing: the help of the command line reads it."""
+
+__all__ = ["DEFAULT_MODEL", "MODEL_NAMES", "SELAVPR_MODELS"]
+
+DEFAULT_MODEL = "efficientnet-lite0"
+
+_SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
+# Name -> size letter, number of registers, timm's name of the backbone.
+SELAVPR_MODELS = {
+    f"selavpr-vit{size}14{'-reg4' * bool(registers)}": (
+        size,
+        registers,
+        f"vit_{word}_patch14{'_reg4' * bool(registers)}_dinov2.lvd142m",
+    )
+    for registers in (0, 4)
+    for size, word in _SIZES.items()
+}
+
+MODEL_NAMES = (DEFAULT_MODEL, *SELAVPR_MODELS)

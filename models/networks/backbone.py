@@ -1,0 +1,222 @@
+"""DINOv2 vision transformers with SelaVPR's adapters: normalised images to grids of patch tokens.
+
+The transformer itself is timm's; only its weights are used as they are. Position embeddings are resampled
+by DINOv2's own rule, which timm does not follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers.mlp import Mlp, SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from models.networks.attention import attend
+from models.networks.lean_block import PARALLEL_SCALE, lean_block
+
+__all__ = ["PATCH_PX", "AdaptedViT", "Adapter", "Architecture", "token_grid", "untrained_adapters"]
+
+PATCH_PX = 14
+# DINOv2 resamples its position embeddings by the factor (n + 0.1) / 37 instead of to the size n.
+_POSITION_OFFSET = 0.1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a DINOv2 vision transformer.
+
+    Attributes:
+        width: C, channels of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads of a block.
+        mlp_width: Rows of the first MLP layer; for a gated MLP both halves together.
+        registers: Number of register tokens.
+        gated_mlp: SwiGLU instead of GELU, as in ViT-g.
+        position_grid: Side of the stored square grid of position embeddings.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    mlp_width: int
+    registers: int = 0
+    gated_mlp: bool = False
+    position_grid: int = 37
+
+    @classmethod
+    def of_size(cls, size: str, *, registers: int = 0) -> Architecture:
+        """Return a published shape: `s`, `b`, `l` or `g`."""
+        width, depth, num_heads, mlp_width = {
+            "s": (384, 12, 6, 1536),
+            "b": (768, 12, 12, 3072),
+            "l": (1024, 24, 16, 4096),
+            "g": (1536, 40, 24, 8192),
+        }[size]
+        return cls(width, depth, num_heads, mlp_width, registers=registers, gated_mlp=size == "g")
+
+
+def token_grid(height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of patch tokens of an input.
+
+    Raises:
+        ValueError: a side is not a positive multiple of the patch size.
+    """
+    for name, side in (("height", height), ("width", width)):
+        if side <= 0 or side % PATCH_PX:
+            below = max(PATCH_PX, side // PATCH_PX * PATCH_PX)
+            above = max(PATCH_PX, below + PATCH_PX if side > 0 else PATCH_PX)
+            choice = f"{below} or {above}" if below != above else f"{below} or more"
+            raise ValueError(f"input {name} {side} is not a multiple of {PATCH_PX}: use {choice}")
+    return height // PATCH_PX, width // PATCH_PX
+
+
+class Adapter(nn.Module):
+    """A bottleneck of half the width; untrained it returns zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, width // 2)
+        self.up = nn.Linear(width // 2, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        return self.up(F.relu(self.down(tokens)))  # type: ignore[no-any-return]
+
+
+class BlockAdapters(nn.Module):
+    """The two adapters of one transformer block: after the attention and beside the MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.serial = Adapter(width)
+        self.parallel = Adapter(width)
+
+    def forward(self, block: Any, tokens: Tensor) -> Tensor:
+        """Run a timm block with these adapters in it (Lu et al., ICLR 2024, section 3.2, equations 5 and 6).
+
+        Args:
+            block: The frozen timm block.
+            tokens: (B, N, C) float.
+
+        Returns:
+            (B, N, C) float.
+        """
+        attended = attend(block.attn, block.norm1(tokens))
+        tokens = tokens + block.ls1(attended + self.serial(attended))
+        normed = block.norm2(tokens)
+        return tokens + block.ls2(block.mlp(normed) + PARALLEL_SCALE * self.parallel(normed))  # type: ignore[no-any-return]
+
+
+def untrained_adapters(architecture: Architecture) -> nn.ModuleList:
+    """Return new adapters, which change nothing and are the same every time.
+
+    Untrained models must have equal weights in every process, or their vectors would not mix.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return nn.ModuleList(BlockAdapters(architecture.width) for _ in range(architecture.depth))
+
+
+class AdaptedViT(nn.Module):
+    """A frozen DINOv2 vision transformer with trainable adapters in each block.
+
+    Attributes:
+        activation_checkpointing: Compute blocks again in the backward pass instead of keeping their inside.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.vit = _build_vit(architecture).requires_grad_(False)
+        self.adapters = untrained_adapters(architecture)
+        self.activation_checkpointing = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the patch tokens after the last norm.
+
+        Args:
+            images: (B, 3, h, w) float, normalised, h and w multiples of 14.
+
+        Returns:
+            (B, h / 14, w / 14, C) float.
+
+        Raises:
+            ValueError: a side of the input is no multiple of 14.
+        """
+        height, width = token_grid(images.shape[2], images.shape[3])
+        patches = self.vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        tokens = self._with_positions(patches, height, width)
+        leanly = self._can_train_leanly(tokens)
+        for adapters, block in zip(self.adapters, self.vit.blocks, strict=True):
+            # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(adapters, block, tokens, use_reentrant=False, preserve_rng_state=False)
+            elif leanly:
+                tokens = lean_block(adapters.serial, adapters.parallel, block, tokens)
+            else:
+                tokens = adapters(block, tokens)
+        tokens = self.vit.norm(tokens)[:, 1 + self.architecture.registers :]
+        return tokens.reshape(len(images), height, width, -1)  # type: ignore[no-any-return]
+
+    def _can_train_leanly(self, tokens: Tensor) -> bool:
+        """Whether blocks may keep little: float32 training of adapters alone, the MLP without gates."""
+        return (
+            torch.is_grad_enabled()
+            and tokens.dtype == torch.float32
+            and not torch.is_autocast_enabled(tokens.device.type)
+            and not self.architecture.gated_mlp
+            and not any(weights.requires_grad for weights in self.vit.parameters())
+        )
+
+    def _with_positions(self, patches: Tensor, height: int, width: int) -> Tensor:
+        """Add position embeddings to (B, N, C) patches and put class and register tokens before them."""
+        prefix, grid = self.vit.cls_token, self.vit.pos_embed
+        if not self.vit.no_embed_class:
+            prefix, grid = prefix + grid[:, :1], grid[:, 1:]
+        if self.vit.reg_token is not None:
+            prefix = torch.cat((prefix, self.vit.reg_token), dim=1)
+        patches = patches + self._positions(grid, height, width).to(patches.dtype)
+        return torch.cat((prefix.to(patches.dtype).expand(len(patches), -1, -1), patches), dim=1)
+
+    def _positions(self, grid: Tensor, height: int, width: int) -> Tensor:
+        """Resample (1, S * S, C) position embeddings to (1, height * width, C) as DINOv2 does."""
+        side = self.architecture.position_grid
+        if (height, width) == (side, side):
+            return grid
+        resampled = F.interpolate(
+            grid.float().reshape(1, side, side, -1).permute(0, 3, 1, 2),
+            scale_factor=((height + _POSITION_OFFSET) / side, (width + _POSITION_OFFSET) / side),
+            mode="bicubic",
+            antialias=False,
+        )
+        assert resampled.shape[2:] == (height, width)
+        return resampled.flatten(2).transpose(1, 2)
+
+
+def _build_vit(architecture: Architecture) -> Any:
+    mlp_layer: Any = SwiGLUPacked if architecture.gated_mlp else Mlp
+    # timm keeps the class token's own position only in models without registers.
+    return VisionTransformer(
+        img_size=architecture.position_grid * PATCH_PX,
+        patch_size=PATCH_PX,
+        num_classes=0,
+        global_pool="",
+        embed_dim=architecture.width,
+        depth=architecture.depth,
+        num_heads=architecture.num_heads,
+        mlp_ratio=(architecture.mlp_width + 0.5) / architecture.width,
+        mlp_layer=mlp_layer,
+        act_layer=nn.SiLU if architecture.gated_mlp else nn.GELU,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        init_values=1e-5,
+        reg_tokens=architecture.registers,
+        no_embed_class=architecture.registers > 0,
+    )

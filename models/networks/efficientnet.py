@@ -1,0 +1,198 @@
+"""The embedded default: frozen ImageNet EfficientNet-Lite0 features; adapters and a local head on request.
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; Lite0
+leaves out squeeze-and-excitation and swish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from models.names import DEFAULT_MODEL
+from models.networks.adapters import conv_adapters, up_head
+from models.networks.folding import fold_batch_norm
+from models.networks.selavpr import generalized_mean
+from storage.card import Preprocessing
+
+__all__ = ["ADAPTER_STAGES", "EfficientNetLite0"]
+
+_LOCAL_STRIDE = 16
+# The last of the blocks whose output has a sixteenth of the input's side.
+_LOCAL_STAGE = 4
+_STAGE_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
+_GEM_P = 3.0
+# From an eighth of the input's side on: the stages before are most of the cost of a backward pass, and what
+# they see, edges and colours, is the same everywhere.
+ADAPTER_STAGES = (2, 3, 4, 5, 6)
+
+
+class EfficientNetLite0(nn.Module):
+    """Global and local features of timm's `tf_efficientnet_lite0` without its classifier.
+
+    As made, nothing in it is trained. `add_adapters` and `add_local_head` put trainable parts on it that
+    change nothing by themselves; the network under them stays frozen, its batch statistics included.
+
+    Attributes:
+        adapters: Residual bottlenecks by stage, or None.
+        gem_p: (1,) float, the learnt exponent of the generalized mean; None: 3.
+        local_head: The up-convolution head, or None.
+        min_similarity: The similarity from which mutual neighbours count. Part of what is saved.
+        activation_checkpointing: Compute maps again in the backward pass instead of keeping them.
+    """
+
+    descriptor_dim = 1280
+    feature_dim = _STAGE_CHANNELS[_LOCAL_STAGE]
+
+    backbone: Any
+    adapters: nn.ModuleDict | None
+    local_head: nn.Module | None
+
+    def __init__(self, *, adapter_stages: Sequence[int] = (), local_head: bool = False) -> None:
+        super().__init__()
+        self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+        self.requires_grad_(False)
+        self._folded: list[Any] = []  # a list, lest torch takes it for weights
+        self.backbone.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
+        self.adapters, self.local_head = None, None
+        self.gem_p: nn.Parameter | None = None
+        # With 196 coarse features a plain count is noisy: similar cells alone tell places apart.
+        self.min_similarity: float | None = 0.6
+        self.activation_checkpointing = False
+        if adapter_stages:
+            self.add_adapters(adapter_stages)
+        if local_head:
+            self.add_local_head()
+
+    @property
+    def name(self) -> str:
+        """Architecture name for the card."""
+        trained = self.adapters is not None or self.local_head is not None
+        return DEFAULT_MODEL + "-adapted" * trained
+
+    @property
+    def adapter_stages(self) -> tuple[int, ...]:
+        """Return the stages that have an adapter behind them, in order."""
+        return tuple(int(stage) for stage in self.adapters) if self.adapters is not None else ()
+
+    def add_adapters(self, stages: Sequence[int] = ADAPTER_STAGES) -> None:
+        """Put untrained adapters and a trainable pooling exponent on a model that has none.
+
+        Args:
+            stages: After which of the stages 0..6; untrained adapters change nothing.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if not stages or not set(stages) <= set(range(len(_STAGE_CHANNELS))):
+            raise ValueError(f"stages {list(stages)} are not some of 0 to {len(_STAGE_CHANNELS) - 1}")
+        if self.adapters is None:
+            device = self.backbone.conv_stem.weight.device
+            self.adapters = conv_adapters({i: _STAGE_CHANNELS[i] for i in sorted(set(stages))}).to(device)
+            self.gem_p = nn.Parameter(torch.full((1,), _GEM_P, device=device))
+
+    def add_local_head(self) -> None:
+        """Put an untrained local head on a model that has none, to train it.
+
+        The head starts as interpolation, and the training loss knows no floor: with a head every mutual
+        neighbour counts, until `min_similarity` is set to what a validation split chooses.
+        """
+        if self.local_head is None:
+            self.local_head = up_head(self.feature_dim).to(self.backbone.conv_stem.weight.device)
+            self.min_similarity = None
+
+    def train(self, mode: bool = True) -> EfficientNetLite0:
+        """Switch the trained parts; batch normalisation of the frozen network never learns."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._folded.clear()  # the network moves to another device or layout
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _network(self) -> Any:
+        """Return the frozen network; without gradients one whose convolutions normalise, for speed."""
+        if torch.is_grad_enabled():
+            return self.backbone
+        if not self._folded:
+            self._folded.append(fold_batch_norm(self.backbone))
+        return self._folded[0]
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of local features for an input size.
+
+        Raises:
+            ValueError: a side is no positive multiple of 32.
+        """
+        for name, side in (("height", height), ("width", width)):
+            if side <= 0 or side % 32:
+                below = max(32, side // 32 * 32)
+                raise ValueError(f"input {name} {side} is not a multiple of 32: use {below} or {below + 32}")
+        rows, columns = height // _LOCAL_STRIDE, width // _LOCAL_STRIDE
+        return (2 * rows - 1, 2 * columns - 1) if self.local_head is not None else (rows, columns)
+
+    def default_preprocessing(self) -> Preprocessing:
+        """Return 224 x 224, antialiased, scaled to -1..1."""
+        return Preprocessing("pil_bilinear", 224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return descriptors and local features.
+
+        Args:
+            images: (B, 3, h, w) float, normalised.
+
+        Returns:
+            descriptors: (B, 1280) float32, unit L2 norm.
+            features: (B, H, W, 112) float32, unit L2 norm per cell; H, W as `grid` says.
+        """
+        local, last = self._maps(images)
+        return self._pooled(last), self._features(local)
+
+    def describe(self, images: Tensor) -> Tensor:
+        """Return the descriptors alone, as `forward` does, for mining: local features are not computed."""
+        return self._pooled(self._maps(images)[1])
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the map local features come from (B, 112, h/16, w/16) and the last (B, 1280, h/32, w/32)."""
+        # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
+        net = self._network()
+        maps = net.bn1(net.conv_stem(images))
+        local = maps
+        for index in range(len(net.blocks)):
+            maps = self._recomputed(partial(self._stage, net), index, maps)
+            if index == _LOCAL_STAGE:
+                local = maps
+        return local, self._recomputed(partial(self._last, net), 0, maps)
+
+    def _recomputed(self, part: Callable[[int, Tensor], Tensor], index: int, maps: Tensor) -> Tensor:
+        if not (self.activation_checkpointing and maps.requires_grad and torch.is_grad_enabled()):
+            return part(index, maps)
+        # Nothing in it is random.
+        again: Tensor = checkpoint(part, index, maps, use_reentrant=False, preserve_rng_state=False)
+        return again
+
+    def _stage(self, net: Any, index: int, maps: Tensor) -> Tensor:
+        maps = net.blocks[index](maps)
+        if self.adapters is not None and str(index) in self.adapters:
+            maps = self.adapters[str(index)](maps)
+        return maps
+
+    @staticmethod
+    def _last(net: Any, _: int, maps: Tensor) -> Tensor:
+        return net.bn2(net.conv_head(maps))  # type: ignore[no-any-return]
+
+    def _pooled(self, last: Tensor) -> Tensor:
+        cells = last.float().flatten(2).transpose(1, 2)
+        return F.normalize(generalized_mean(cells, _GEM_P if self.gem_p is None else self.gem_p), dim=-1)
+
+    def _features(self, local: Tensor) -> Tensor:
+        cells = local if self.local_head is None else self.local_head(local)
+        return F.normalize(cells.permute(0, 2, 3, 1).float(), dim=-1).contiguous()

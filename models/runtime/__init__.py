@@ -1,0 +1,1 @@
+"""How a network runs: device and precision, compilation, threads, memory, transfers."""

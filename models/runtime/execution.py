@@ -1,0 +1,104 @@
+"""On what device and in which precision a network runs. Imports torch only when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "AS_USUAL",
+    "BadExecution",
+    "Execution",
+    "Precision",
+    "best_device",
+    "execution_of",
+    "native_dtype",
+]
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class BadExecution(ValueError):
+    """There is no such precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How an extractor is to run its network.
+
+    Attributes:
+        precision: `fp32` is exact. `bf16` computes in bfloat16, on a CPU without units for it in float32:
+            faster, with descriptors that are nearly the same (benchmarks/README.md, Extraction). `auto` is
+            `bf16` on an accelerator and `fp32` on a CPU.
+        compiled: Compile the network, see `models.runtime.compiled`.
+
+    Raises:
+        BadExecution: there is no such precision.
+    """
+
+    precision: Precision = "auto"
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise BadExecution(
+                f"no precision {self.precision!r}: choose one of {', '.join(get_args(Precision))}"
+            )
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """Return the type that the network computes in on a device."""
+        import torch
+
+        if self.precision == "auto":
+            return torch.float32 if device.type == "cpu" else torch.bfloat16
+        return native_dtype(device) if self.precision == "bf16" else torch.float32
+
+
+AS_USUAL = Execution()
+# What flags and settings call its attributes.
+_OPTIONS = {"precision": "precision", "compile": "compiled"}
+
+
+def execution_of(options: Mapping[str, Any]) -> Execution:
+    """Make it of the names that flags and settings have; those not among the options keep their defaults.
+
+    Raises:
+        BadExecution: a value is unknown.
+    """
+    return Execution(**{name: options[option] for option, name in _OPTIONS.items() if option in options})
+
+
+def native_dtype(device: torch.device | str) -> torch.dtype:
+    """Return the type a device multiplies fastest in: bfloat16, or float32 where it has no units for that.
+
+    On a CPU that is bfloat16 with AMX or AVX-512's bf16 instructions; elsewhere torch would only imitate it,
+    several times slower than float32.
+    """
+    import torch
+
+    if torch.device(device).type != "cpu":
+        return torch.bfloat16
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def best_device() -> torch.device:
+    """Return the accelerator if there is one, else the CPU."""
+    import torch
+
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def multiply_exactly(device: torch.device, dtype: torch.dtype) -> None:
+    """Keep a CUDA device from rounding the factors of float32 convolutions to TF32, in the whole process.
+
+    torch lets cuDNN do that unless told otherwise. Nothing is changed for other devices and types.
+    """
+    import torch
+
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False

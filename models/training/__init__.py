@@ -1,0 +1,1 @@
+"""What fine-tuning adds to a network: losses, augmentations, trainable tensors, checkpoints."""

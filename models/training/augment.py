@@ -1,0 +1,179 @@
+"""Augmentations of training triplets, by torchvision's v2 transforms; all off unless asked for.
+
+Each photo is changed by itself, but a horizontal flip takes the whole triplet: a mirrored street is another
+place. Which of them help whom: Berton et al., "Deep Visual Geo-localization Benchmark", CVPR 2022.
+
+What is drawn comes from NumPy generators of this call alone: torchvision's own draws come from torch's random
+state, which belongs to the whole process, and photos are read in a thread beside the training step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+__all__ = ["Augmentation", "augment"]
+
+Photos = NDArray[np.uint8] | NDArray[np.float32]
+
+# Of the shape of what is cut out, relative to the photo's own.
+_MOST_STRETCHED = 4 / 3
+_BILINEAR = InterpolationMode.BILINEAR
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly photos are changed; 0 leaves them as they are.
+
+    Attributes:
+        jitter: Brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter, hue is turned by
+            up to a tenth of jitter of the circle; 0..1.
+        perspective: Each corner moves inwards by up to this share of half the side, both ways; 0..1.
+        crop: A rectangle of 1 - crop to all of the area is cut out and scaled to the whole; 0 to below 1.
+        rotation_deg: Turned by up to so many degrees either way; 0..180.
+        flip: Chance that a triplet is mirrored; 0..1.
+    """
+
+    jitter: float = 0.0
+    perspective: float = 0.0
+    crop: float = 0.0
+    rotation_deg: float = 0.0
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, limit = getattr(self, field.name), 180.0 if field.name == "rotation_deg" else 1.0
+            # Written so that NaN is refused too.
+            if not (0.0 <= value <= limit) or (field.name == "crop" and value == limit):
+                below = "below " * (field.name == "crop")
+                raise ValueError(
+                    f"{field.name} {value:g} is not within 0 to {below}{limit:g}: give such a value"
+                )
+
+    @property
+    def is_off(self) -> bool:
+        """Whether photos stay as they are."""
+        return self == Augmentation()
+
+
+def augment(images: Photos, augmentation: Augmentation, *, seed: tuple[int, ...]) -> Photos:
+    """Change the photos of one triplet.
+
+    Args:
+        images: (1 + 1 + N, h, w, 3) uint8, or float32 in 0..255: query, positive, negatives.
+        augmentation: How strongly.
+        seed: Of every draw, each at least 0; the same gives the same photos in any process, thread and order,
+            with any number of torch threads. What one option draws does not depend on the others.
+
+    Returns:
+        Photos of the same shape and dtype, float32 still in 0..255; the very input when all is off.
+
+    Raises:
+        ValueError: the images are not of that shape and dtype, or a number of the seed is negative.
+    """
+    if (
+        images.ndim != 4
+        or images.shape[3] != 3
+        or images.dtype not in (np.uint8, np.float32)
+        or not images.size
+    ):
+        raise ValueError(
+            f"images {images.shape} {images.dtype} must be (1 + 1 + N, h, w, 3) uint8 or float32: "
+            "pass one triplet at a time, as models.images.preprocess.prepare makes its photos"
+        )
+    if augmentation.is_off:
+        return images
+    changed: NDArray[Any] = images
+    if augmentation != Augmentation(flip=augmentation.flip):
+        photos = [_changed(photo, augmentation, (*seed, row)) for row, photo in enumerate(images)]
+        changed = np.stack(photos).astype(images.dtype, copy=False)
+    if _generator(seed, "flip").random() < augmentation.flip:
+        changed = changed[:, :, ::-1]
+    return changed.copy() if np.shares_memory(changed, images) else np.ascontiguousarray(changed)
+
+
+def _changed(photo: Photos, augmentation: Augmentation, seed: tuple[int, ...]) -> Photos:
+    """Change one photo (h, w, 3), uint8 or float32 in 0..255; the values come back rounded for uint8 only."""
+    pixels = torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32, order="C"))
+    if augmentation.crop:
+        pixels = _cropped(pixels, augmentation.crop, _generator(seed, "crop"))
+    # What turning and tilting uncover shows the photo's mean colour: black corners would be a landmark of
+    # their own, and reflections would put things into the picture that match their originals. Zero stands for
+    # the mean meanwhile, since torchvision's own filling leaves a dark seam.
+    mean = torch.from_numpy(photo.mean(axis=(0, 1), dtype=np.float64).astype(np.float32))[:, None, None]
+    pixels = pixels - mean
+    if augmentation.perspective:
+        pixels = _tilted(pixels, augmentation.perspective, _generator(seed, "perspective"))
+    if augmentation.rotation_deg:
+        angle = _generator(seed, "rotation_deg").uniform(-1, 1) * augmentation.rotation_deg
+        pixels = F.rotate(pixels, angle, interpolation=_BILINEAR)
+    pixels = (pixels + mean).clamp(0, 255)
+    if augmentation.jitter:
+        pixels = _coloured(pixels, augmentation.jitter, _generator(seed, "jitter"))
+    changed: NDArray[np.float32] = pixels.clamp(0, 255).numpy().transpose(1, 2, 0)
+    return np.rint(changed) if photo.dtype == np.uint8 else changed
+
+
+def _generator(seed: tuple[int, ...], option: str) -> np.random.Generator:
+    """Return the generator of one option, of a photo or of the triplet."""
+    which = [field.name for field in fields(Augmentation)].index(option)
+    # The length tells (1, 2) from (1, 2, 0), which SeedSequence does not.
+    return np.random.default_rng(np.random.SeedSequence((len(seed), *seed), spawn_key=(which,)))
+
+
+def _cropped(pixels: Tensor, most: float, rng: np.random.Generator) -> Tensor:
+    """Cut 1 - most to all of the area out of (3, h, w) and scale it to the whole."""
+    height, width = pixels.shape[1:]
+    area = rng.uniform(1 - most, 1)
+    # Only shapes that fit into the photo.
+    widest = math.log(min(_MOST_STRETCHED, 1 / area))
+    stretch = math.exp(rng.uniform(-widest, widest))
+    rows = max(1, round(height * math.sqrt(area / stretch)))
+    columns = max(1, round(width * math.sqrt(area * stretch)))
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    cut = (int(top), int(left), rows, columns)
+    return F.resized_crop(pixels, *cut, [height, width], antialias=True)  # type: ignore[no-any-return]
+
+
+def _tilted(pixels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Look at (3, h, w) from aside: each corner moves inwards."""
+    height, width = pixels.shape[1:]
+    corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+    inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    moved = corners + inwards * rng.uniform(0, share, (4, 2)) * [width / 2, height / 2]
+    inner = moved.tolist()
+    return F.perspective(pixels, corners.tolist(), inner, interpolation=_BILINEAR)  # type: ignore[no-any-return]
+
+
+def _coloured(pixels: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Change the colours of (3, h, w), in an order that is drawn too."""
+    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+    turn = rng.uniform(-strength, strength) / 10
+    steps: list[Callable[[Tensor], Tensor]] = [
+        lambda photo: F.adjust_brightness(photo, brightness),
+        lambda photo: _contrasted(photo, contrast),
+        lambda photo: F.adjust_saturation(photo, saturation),
+        lambda photo: F.adjust_hue(photo, turn),
+    ]
+    photo = pixels / 255
+    for step in rng.permutation(len(steps)):
+        photo = steps[step](photo)
+    return photo * 255
+
+
+def _contrasted(photo: Tensor, factor: float) -> Tensor:
+    """Blend (3, h, w) in 0..1 with its mean grey.
+
+    torchvision's own sums that mean on all torch threads, and its last bits would depend on their number.
+    """
+    grey = float(F.rgb_to_grayscale(photo).numpy().mean(dtype=np.float64))
+    return (photo * factor + (1 - factor) * grey).clamp(0, 1)

@@ -1,0 +1,126 @@
+"""Where training stands, in one safetensors file: trained tensors, optimiser, random state, plain values.
+
+Nothing in it is executed when it is read. The frozen part of a model is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from models.checkpoints.tensors import WeightsRejected, require_finite
+from models.training.trainable import restore_trainable, trainable_parameters, trainable_state
+
+__all__ = ["load_checkpoint", "read_trained", "save_checkpoint"]
+
+_TRAINED, _OPTIMISER, _RANDOM = "trained.", "optimiser.", "random_state"
+_FORMAT = "placeray-training-1"
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+
+
+def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, values: dict[str, Any]) -> None:
+    """Write the trained tensors, the optimiser's state, torch's random state on the CPU, and plain values.
+
+    Args:
+        path: A new file; where it is written is not yet where anybody looks for it.
+        model: Its `trainable_parameters` are what the optimiser holds, in that order.
+        optimiser: Adam or AdamW.
+        values: What JSON can hold.
+
+    Raises:
+        OSError: the file cannot be written, for instance because the disk is full.
+    """
+    names = list(trainable_parameters(model))
+    tensors = {_TRAINED + name: tensor.contiguous() for name, tensor in trainable_state(model).items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        for key, tensor in state.items():
+            tensors[f"{_OPTIMISER}{key}.{names[index]}"] = tensor.detach().cpu().contiguous()
+    tensors[_RANDOM] = torch.get_rng_state()
+    content = safetensors.torch.save(tensors, metadata={"format": _FORMAT, "values": json.dumps(values)})
+    Path(path).write_bytes(content)
+
+
+def load_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
+    """Put everything back as `save_checkpoint` found it and return the plain values.
+
+    Raises:
+        WeightsRejected: the file is damaged, or of another model.
+    """
+    tensors, values = _read(Path(path))
+    state = _optimiser_state(Path(path), trainable_parameters(model), _below(_OPTIMISER, tensors))
+    restore_trainable(model, _below(_TRAINED, tensors))
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    torch.set_rng_state(tensors[_RANDOM])
+    return values
+
+
+def read_trained(path: str | Path, model: nn.Module) -> dict[str, Any]:
+    """Put the trained tensors of a checkpoint into a model, leave the rest, and return the plain values.
+
+    Raises:
+        WeightsRejected: the file is damaged, or of another model.
+    """
+    tensors, values = _read(Path(path))
+    restore_trainable(model, _below(_TRAINED, tensors))
+    return values
+
+
+def _optimiser_state(
+    path: Path, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """Return what Adam remembers of each parameter by its number; nothing before the first step."""
+    require_finite(tensors)
+    names = list(parameters)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        key, _, parameter = name.partition(".")
+        if parameter not in parameters:
+            raise WeightsRejected(
+                "unknown_tensors", f"{path} is of another model ({parameter}): resume with its own model"
+            )
+        if tensor.shape != (() if key == "step" else parameters[parameter].shape):
+            raise WeightsRejected(
+                "wrong_shapes", f"{path} is of another model (shapes of {name}): resume with its own model"
+            )
+        state.setdefault(names.index(parameter), {})[key] = tensor
+    if state and (len(state) != len(names) or any(set(one) != _OF_ADAM for one in state.values())):
+        raise WeightsRejected("missing_tensors", f"{path} lacks state of Adam: resume from another one")
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise WeightsRejected(
+                    "wrong_layout",
+                    f"{path} is no checkpoint of training: resume from another",
+                )
+            values = json.loads(metadata["values"])
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise WeightsRejected(
+            "unreadable", f"{path} is no whole checkpoint of training: resume from another one"
+        ) from error
+    try:
+        torch.Generator().set_state(tensors[_RANDOM])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise WeightsRejected(
+            "wrong_layout", f"{path} lacks its random state: resume from another one"
+        ) from error
+    if not isinstance(values, dict):
+        raise WeightsRejected("wrong_layout", f"{path} lacks its values: resume from another one")
+    return tensors, values
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

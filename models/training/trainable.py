@@ -1,0 +1,44 @@
+"""The trained part of a model: what the optimiser gets, and what a checkpoint of training holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from models.checkpoints.tensors import require_finite, require_fitting
+
+__all__ = ["restore_trainable", "trainable_parameters", "trainable_state"]
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the adapters, the pooling exponent and the local head of a model, by name.
+
+    Args:
+        model: A `SelaVPR`, or an `EfficientNetLite0` with adapters or a local head.
+
+    Raises:
+        ValueError: the model has nothing to train.
+    """
+    found = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has nothing to train: call its add_adapters() first")
+    return found
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the trained tensors on the CPU, for a checkpoint; training on does not change them."""
+    return {name: weights.detach().cpu().clone() for name, weights in trainable_parameters(model).items()}
+
+
+def restore_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put a `trainable_state` back into the same kind of model, in place, so that an optimiser stays valid.
+
+    Raises:
+        WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
+    """
+    wanted = trainable_parameters(model)
+    require_fitting(wanted, tensors)
+    require_finite(tensors)
+    for name, weights in wanted.items():
+        weights.data.copy_(tensors[name])

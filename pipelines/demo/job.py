@@ -1,0 +1,55 @@
+"""The whole main job on a generated city: draw, index, query, evaluate, report."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from models.images.photo_file import read_bytes
+from models.names import DEFAULT_MODEL
+from pipelines.demo.dataset import draw_city
+from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.report import write_report
+from pipelines.indexing.job import index
+from pipelines.progress import ProgressLine
+from serving.answer import answer_json
+from serving.engine import QueryEngine
+
+__all__ = ["run_demo"]
+
+
+def run_demo(
+    out: str | Path,
+    *,
+    seed: int = 0,
+    database_images: int = 240,
+    query_images: int = 80,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Draw a city, index its database, locate its queries, write the report page.
+
+    What is already there is kept: a second run draws and indexes nothing.
+
+    Returns:
+        Paths (`city`, `store`, `report`), `index` and `evaluation` summaries, and `first_query`.
+    """
+    base = Path(out, f"seed{seed}-{database_images}x{query_images}")
+    city, store_folder, page = base / "city", base / "store", base / "report.html"
+    with ProgressLine("draw", quiet=quiet):
+        draw_city(city, seed=seed, database_images=database_images, query_images=query_images)
+    with ProgressLine("index", quiet=quiet) as line:
+        indexed = index(city, str(store_folder), model=DEFAULT_MODEL, progress=line.update)
+    engine = QueryEngine.open(str(store_folder))
+    with ProgressLine("evaluate", quiet=quiet) as line:
+        evaluation = measure_recall(city, engine, progress=lambda done, total: line.update(done, 0, total))
+    write_report(page, evaluation, engine)
+    first = evaluation.outcomes[0].uri
+    return {
+        "city": str(city),
+        "store": str(store_folder),
+        "report": str(page),
+        "index": dataclasses.asdict(indexed),
+        "evaluation": evaluation.summary(),
+        "first_query": {"image": first, **answer_json(engine.answer(read_bytes(first)))},
+    }

@@ -1,0 +1,223 @@
+"""Light and weather of the procedural city: from surfaces to the picture a camera would take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from pipelines.demo.facade import GLOWING, noise_tile
+
+__all__ = ["CONDITIONS", "Condition", "Surfaces", "light_surfaces"]
+
+Rgb = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A time of day and weather.
+
+    Attributes:
+        texture: Which look of the textures: `day`, `night` or `snow`.
+        ambient: Light from everywhere, for each colour.
+        sun: Light from the sun, for each colour.
+        lamp: Strength of the street lamps.
+        sky: Colours at the zenith and at the horizon, 0..1.
+        clouds: How much clouds show, 0..1.
+        colourfulness: 1 keeps the colours, 0 is grey.
+        haze_m: Distance over which things fade into the horizon's colour.
+        noise: Deviation of the sensor noise, 0..255.
+        blur_px: Radius of the blur, at 320 pixels of width.
+    """
+
+    texture: str
+    ambient: Rgb
+    sun: Rgb
+    lamp: float
+    sky: tuple[Rgb, Rgb]
+    clouds: float
+    colourfulness: float
+    haze_m: float
+    noise: float
+    blur_px: float
+
+
+CONDITIONS = {
+    "day": Condition(
+        *("day", (0.80, 0.84, 0.92), (0.50, 0.45, 0.36), 0.0, ((0.42, 0.58, 0.82), (0.78, 0.85, 0.92))),
+        *(0.4, 1.0, 500.0, 1.5, 0.0),
+    ),
+    "overcast": Condition(
+        *("day", (0.92, 0.95, 0.99), (0.0, 0.0, 0.0), 0.0, ((0.62, 0.66, 0.70), (0.80, 0.82, 0.84))),
+        *(0.25, 0.75, 300.0, 2.5, 0.35),
+    ),
+    "night": Condition(
+        *("night", (0.32, 0.33, 0.40), (0.0, 0.0, 0.0), 1.2, ((0.03, 0.04, 0.10), (0.15, 0.14, 0.19))),
+        *(0.15, 0.90, 900.0, 3.0, 0.3),
+    ),
+    "snow": Condition(
+        *("snow", (0.92, 0.96, 1.02), (0.0, 0.0, 0.0), 0.0, ((0.74, 0.78, 0.83), (0.86, 0.88, 0.91))),
+        *(0.12, 0.80, 180.0, 2.5, 0.3),
+    ),
+}
+# Towards the sun: south-west, 40 degrees up.
+SUN = np.array([-0.5, -0.58, 0.64])
+
+
+@dataclass
+class Surfaces:
+    """What every pixel shows, before light.
+
+    Attributes:
+        albedo: (H, W, 4) uint8; the fourth is 255 for what only reflects, less for what shines by itself.
+        nearness: (H, W) float32, 1/depth in 1/metres; 0 is sky.
+        facing: (H, W) uint16, index into `normals`; 0 is sky.
+        is_road: (H, W) bool.
+        normals: Unit vectors; a zero vector takes light from everywhere alike.
+    """
+
+    albedo: NDArray[np.uint8]
+    nearness: NDArray[np.float32]
+    facing: NDArray[np.uint16]
+    is_road: NDArray[np.bool_]
+    normals: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros(3)])
+
+    @classmethod
+    def empty(cls, height: int, width: int) -> Surfaces:
+        """Return nothing but sky."""
+        shape = (height, width)
+        albedo = np.zeros((*shape, 4), np.uint8)
+        return cls(albedo, np.zeros(shape, np.float32), np.zeros(shape, np.uint16), np.zeros(shape, bool))
+
+    def add_normal(self, normal: NDArray[np.float64]) -> int:
+        """Return the index under which a surface's direction is kept."""
+        self.normals.append(normal)
+        return len(self.normals) - 1
+
+
+def light_surfaces(
+    surfaces: Surfaces,
+    centre: NDArray[np.float64],
+    rays: NDArray[np.float32],
+    lamps: list[NDArray[np.float64]],
+    *,
+    condition: str,
+    moment: int,
+) -> NDArray[np.uint8]:
+    """Light the surfaces, add sky, weather and the camera's faults.
+
+    Args:
+        surfaces: What every pixel shows.
+        centre: (3,) float64, the camera's position in metres.
+        rays: (H, W, 3) float32, directions of depth 1.
+        lamps: (3,) float64 each, positions of street lamps in metres.
+        condition: One of `CONDITIONS`.
+        moment: Seeds clouds, flakes and noise.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    look = CONDITIONS[condition]
+    rng = np.random.default_rng([len(condition), ord(condition[0]), moment])
+    solid = surfaces.nearness > 0
+    albedo = surfaces.albedo[..., :3] * np.float32(1 / 255)
+    if look.texture == "snow":
+        _settle_snow(albedo, surfaces)
+    light = _daylight(surfaces.normals, look)[surfaces.facing]
+    if look.lamp:
+        light += _lamplight(surfaces, centre, rays, lamps, look)
+    lit = albedo * light
+    if look.lamp:
+        glow = (255 - surfaces.albedo[..., 3:]) * np.float32(1 / (255 - GLOWING))
+        lit += glow * (1.15 * albedo - lit)
+    clear = np.exp(-1.0 / (look.haze_m * np.maximum(surfaces.nearness, 1e-3)))[..., None]
+    horizon = np.array(look.sky[1], np.float32)
+    lit = horizon + clear * (lit - horizon)
+    lit[~solid] = _sky(rays[~solid], look, rng)
+    if look.texture == "snow":
+        lit = _falling_snow(lit, rng)
+    return _expose(lit, look, rng, is_plain=condition == "day")
+
+
+def _sky(rays: NDArray[np.float32], look: Condition, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the colours of the sky in these directions, (N, 3)."""
+    up = np.clip(rays[:, 2] / np.sqrt((rays * rays).sum(-1)), 0.02, 1.0)
+    zenith, horizon = (np.array(colour, np.float32) for colour in look.sky)
+    sky = horizon + (zenith - horizon) * np.sqrt(up)[:, None]
+    # Clouds hang on a flat ceiling, so they shrink towards the horizon.
+    ceiling = rays[:, :2] * (45.0 / np.maximum(rays[:, 2:], 0.05))
+    at = ceiling.astype(np.int64) + rng.integers(0, 512, 2)
+    noise = noise_tile(is_smooth=True)[at[:, 1] % 512, at[:, 0] % 512]
+    cover = np.float32(look.clouds) * np.clip(noise, 0.0, 1.2) * np.clip(up * 4.0, 0.0, 1.0)
+    bright = np.float32(min(1.0, 1.15 * max(look.sky[1])))
+    clouded: NDArray[np.float32] = sky + cover[:, None] * (bright - sky)
+    return clouded
+
+
+def _daylight(normals: list[NDArray[np.float64]], look: Condition) -> NDArray[np.float32]:
+    directions = np.array(normals)
+    facing = np.clip(directions @ SUN, 0.0, None)
+    # Things without direction, such as trees, take half of the sun.
+    facing = np.where(np.abs(directions).sum(1) == 0, 0.5, facing)
+    above = 0.88 + 0.12 * directions[:, 2:]
+    light: NDArray[np.float32] = np.array(look.ambient) * above + np.array(look.sun) * facing[:, None]
+    return light.astype(np.float32)
+
+
+def _lamplight(
+    surfaces: Surfaces,
+    centre: NDArray[np.float64],
+    rays: NDArray[np.float32],
+    lamps: list[NDArray[np.float64]],
+    look: Condition,
+) -> NDArray[np.float32]:
+    points = rays / np.maximum(surfaces.nearness, 1e-2)[..., None]
+    total = np.zeros(surfaces.nearness.shape, np.float32)
+    square = np.einsum("hwc,hwc->hw", points, points)
+    for lamp in lamps:
+        offset = (lamp - centre).astype(np.float32)
+        away = square - points @ (2.0 * offset) + (offset @ offset + np.float32(9.0))
+        # Shades throw the light down: what is above the lamp gets a third of it.
+        total += np.where(points[..., 2] > offset[2], np.float32(4.2), np.float32(12.0)) / away
+    warm = np.array((1.0, 0.74, 0.42), np.float32)
+    light: NDArray[np.float32] = np.minimum(np.float32(look.lamp) * total, np.float32(1.6))[..., None] * warm
+    return light
+
+
+def _settle_snow(albedo: NDArray[np.float32], surfaces: Surfaces) -> None:
+    upward = np.array([normal[2] > 0.9 for normal in surfaces.normals])[surfaces.facing]
+    share = np.where(surfaces.is_road, 0.55, 0.85)[upward].astype(np.float32)[:, None]
+    albedo[upward] += share * (np.array((0.95, 0.97, 1.0), np.float32) - albedo[upward])
+
+
+def _falling_snow(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    height, width = picture.shape[:2]
+    flakes = np.zeros((height, width), np.float32)
+    for count, radius in ((width * height // 600, 0), (width * height // 5000, 1)):
+        y, x = rng.integers(radius, height - radius, count), rng.integers(radius, width - radius, count)
+        for dy in range(-radius, radius + 1):
+            for dx in range(-radius, radius + 1):
+                flakes[y + dy, x + dx] = 0.75 if dx * dy == 0 else 0.4
+    whitened: NDArray[np.float32] = picture + flakes[..., None] * (np.float32(0.96) - picture)
+    return whitened
+
+
+def _expose(
+    picture: NDArray[np.float32], look: Condition, rng: np.random.Generator, *, is_plain: bool
+) -> NDArray[np.uint8]:
+    """Apply colourfulness, exposure, vignette, blur and sensor noise."""
+    height, width = picture.shape[:2]
+    grey = (picture @ np.array((0.299, 0.587, 0.114), np.float32))[..., None]
+    gain = rng.uniform(0.96, 1.04) if is_plain else rng.uniform(0.85, 1.15)
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
+    vignette = np.float32(255 * gain) * (1 - np.float32(0.10) * (x * x + y * y))
+    picture = (grey + np.float32(look.colourfulness) * (picture - grey)) * vignette
+    if look.blur_px:
+        image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        radius = look.blur_px * width / 320 * rng.uniform(0.3, 1.0)
+        picture = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
+    noise = rng.standard_normal((height, width), np.float32)[..., None]
+    return np.clip(picture + np.float32(look.noise) * noise, 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Evaluating a data set: ground truth, Recall@K, the report."""

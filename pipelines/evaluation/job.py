@@ -1,0 +1,92 @@
+"""Evaluate a data set: index its database where needed, ask every query, score, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.names import DEFAULT_MODEL
+from models.runtime.execution import AS_USUAL, Execution
+from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.report import write_report
+from pipelines.indexing.job import index
+from pipelines.sources import open_dataset
+from serving.engine import QueryEngine
+from serving.reranking import ALL_EXACTLY, Matching
+from storage.errors import StoreNotFound
+from storage.store import Store
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    dataset: str | Path,
+    *,
+    store_uri: str | None = None,
+    model: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    split: str = "test",
+    candidates: int = 100,
+    matching: Matching = ALL_EXACTLY,
+    execution: Execution = AS_USUAL,
+    threshold_m: float = 25.0,
+    report: str | Path | None = None,
+    progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
+) -> dict[str, Any]:
+    """Index the database of a data set where that is not done yet, evaluate, and write a report if wanted.
+
+    Args:
+        dataset: Data set in the standard layout.
+        store_uri: Index to evaluate as it is; made from the database when missing. None uses a temporary one.
+        model: Name or weights file; by default the store's, or the default model for a new store.
+        image_size: Height and width of the network's input for a new store.
+        split: Which of train, val, test.
+        candidates: How many hits are re-ranked.
+        matching: How they are matched.
+        execution: How the model is run, while indexing too.
+        threshold_m: Distance up to which an answer is right, in metres.
+        report: Folder for index.html and evaluation.json.
+        progress: Called with (done, rejected, total) while indexing and while evaluating.
+
+    Returns:
+        The evaluation's summary with `database_rejected`, the count of unusable database images (None when
+        the store was there already).
+
+    Raises:
+        SourceError, StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
+    """
+    layout = open_dataset(dataset, split=split)
+    rejected = None
+    with contextlib.ExitStack() as stack:
+        uri = store_uri or stack.enter_context(tempfile.TemporaryDirectory(prefix="placeray-"))
+        try:
+            Store.open(uri)
+        except StoreNotFound:
+            name = model or DEFAULT_MODEL
+            made = index(
+                layout.database,
+                uri,
+                model=name,
+                image_size=image_size,
+                execution=execution,
+                progress=progress,
+            )
+            rejected = made.rejected
+        engine = QueryEngine.open(uri, model=model, matching=matching, execution=execution)
+        evaluation = measure_recall(
+            dataset,
+            engine,
+            split=split,
+            candidates=candidates,
+            threshold_m=threshold_m,
+            progress=lambda done, total: progress(done, 0, total),
+        )
+        summary = evaluation.summary() | {"database_rejected": rejected}
+        if report is not None:
+            write_report(Path(report, "index.html"), evaluation, engine)
+            Path(report, "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary

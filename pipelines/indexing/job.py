@@ -1,0 +1,225 @@
+"""Index images on Ray Data: decode, extract, write shards on workers; commit from the driver.
+
+Stages overlap as separate operators. Full photos never travel: a decoder sends the network's input
+(0.15 MB for the default model), an extractor sends local features to a writer as they will be stored, and
+only descriptors and metadata reach the driver, which commits every `commit_every` images. There is no ledger
+beside the store: running the same command again does what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.names import DEFAULT_MODEL
+from models.runtime.execution import AS_USUAL, Execution
+from pipelines.indexing.flow import Progress, Tally, commit_all, make_plan, written_rows
+from pipelines.indexing.stages import METADATA
+from pipelines.ray_session import ray_session
+from pipelines.sources import list_source
+from storage.card import Card, FeatureEncoding
+from storage.errors import InvalidBatch, StoreNotFound
+from storage.features.encodings import default_encoding, projected_channels
+from storage.features.projection import projection_sha256
+from storage.store import Store
+
+__all__ = ["IndexReport", "index"]
+
+OBJECT_STORE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What an index run did.
+
+    Attributes:
+        input: Images listed.
+        accepted: Images of the input that the store now holds, `unchanged` ones included.
+        rejected: Images of the input that could not be used; accepted + rejected = input.
+        unchanged: Accepted images that the store already held with the same content.
+        seconds: Whole run.
+        images_per_s: Images newly extracted over the seconds from the first stage's start to the last commit.
+        store_version: Version after the last commit.
+        rejected_by_reason: Count for each reason.
+        rejected_file: Where the rejected are listed, or None when there are none.
+    """
+
+    input: int
+    accepted: int
+    rejected: int
+    unchanged: int
+    seconds: float
+    images_per_s: float
+    store_version: int
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    rejected_file: str | None = None
+
+
+def index(
+    source: str | Path,
+    store_uri: str,
+    *,
+    model: str = DEFAULT_MODEL,
+    image_size: tuple[int, int] | None = None,
+    features: FeatureEncoding | None = None,
+    root: str | Path | None = None,
+    id_prefix: str = "",
+    batch_size: int = 32,
+    extractors: int | None = None,
+    gpus_per_extractor: float | None = None,
+    commit_every: int = 1024,
+    rejected_file: str | Path | None = None,
+    trace: str | Path | None = None,
+    scaled_decode: bool = False,
+    execution: Execution = AS_USUAL,
+    progress: Progress = lambda done, rejected, total: None,
+) -> IndexReport:
+    """Index the images of a source into a store; only what is missing or changed is extracted.
+
+    Args:
+        source: A folder, a CSV or Parquet listing, or a data set in the standard layout (its database).
+        store_uri: The store; made when there is none.
+        model: Name or weights file.
+        image_size: Height and width of the network's input; by default the store's, else the model's own.
+        features: How a new store keeps local features, see `storage.features.encodings`; by default
+            as `default_encoding` says. A store that is there must keep them so.
+        root: Folder that a listing's URIs must stay inside.
+        id_prefix: Put before every image id.
+        batch_size: Images in one forward pass.
+        extractors: Actors that run the model; by default one a GPU; without GPUs one a core, up to 8,
+            or one alone for few images.
+        gpus_per_extractor: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
+        commit_every: Images between two commits: what a crash can cost.
+        rejected_file: Where to list rejected images; `<store>/rejected.csv` by default.
+        trace: File that gets one JSON line for each batch of each stage, with its times.
+        scaled_decode: Let JPEGs much larger than the network's input be decoded to a half, a quarter or an
+            eighth of their size. Descriptors come out nearly the same, not exactly.
+        execution: How the extractors run the network; other than exactly, descriptors are nearly the same.
+        progress: Called with (done, rejected, total) after each written batch.
+
+    Raises:
+        SourceError: the source cannot be used.
+        CardMismatch: the store was made by another model or keeps features in another way; nothing was read
+            or written.
+        InvalidBatch: there is no such encoding, or too few images to learn its projection from.
+        StoreLocked: another writer is at work.
+        OutOfSpace: the disk is full; everything committed stays.
+        WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
+        BadImageSize: the model does not take this input size.
+        CannotCompile: compiling was asked for and is not possible on a worker.
+    """
+    if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
+        raise ValueError("batch_size, commit_every and extractors must be at least 1")
+    started = time.perf_counter()
+    card = _card_of(model, image_size, store_uri, features)
+    listing = list_source(source, root=root, id_prefix=id_prefix)
+    store = _open_or_create(store_uri, card, model, listing, execution, asked=features is not None)
+    rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
+    tally = Tally(total=listing.num_rows, progress=progress)
+    import ray.data  # before the session, which then quietens its log
+
+    with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
+        work = _mark_known(listing, store.known())
+        plan = make_plan(
+            ray,
+            images=work.num_rows,
+            row_bytes=store.codec.row_bytes,
+            extractors=extractors,
+            gpus_per_extractor=gpus_per_extractor,
+            batch_size=batch_size,
+            commit_every=commit_every,
+            trace=trace,
+            scaled_decode=scaled_decode,
+            execution=execution,
+        )
+        rows = written_rows(ray, work, store, model, plan)
+        begun = time.perf_counter()
+        commit_all(store, rows, tally, plan)
+        spent = time.perf_counter() - begun
+        tally.write_rejections(rejections)
+    return IndexReport(
+        input=listing.num_rows,
+        accepted=listing.num_rows - tally.rejected,
+        rejected=tally.rejected,
+        unchanged=tally.unchanged,
+        seconds=round(time.perf_counter() - started, 3),
+        images_per_s=round(tally.extracted / spent, 2),
+        store_version=store.version,
+        rejected_by_reason=dict(tally.reasons),
+        rejected_file=str(rejections) if tally.rejected else None,
+    )
+
+
+def _card_of(
+    model: str, image_size: tuple[int, int] | None, store_uri: str, features: FeatureEncoding | None
+) -> Card:
+    """Return the store's card, or that of a new one, at the store's input size unless another is asked for.
+
+    It must fit the model and the wanted encoding. A new one does not name its projection yet.
+    """
+    from models.weights import BadImageSize, load_network
+
+    try:
+        stored = Store.open(store_uri).card
+    except StoreNotFound:
+        _, card = load_network(model, image_size=image_size)
+        return card.stored_as(features or default_encoding(card))
+    size = (stored.preprocessing.height, stored.preprocessing.width)
+    try:
+        _, card = load_network(model, image_size=image_size or size)
+    except BadImageSize:
+        if image_size is not None:
+            raise
+        _, card = load_network(model)  # another model: the store's card will say so
+    stored.require_model(card)
+    if features is not None:
+        stored.require_same(stored.stored_as(features, projection_sha256=stored.projection_sha256))
+    return stored
+
+
+def _open_or_create(
+    store_uri: str, card: Card, model: str, listing: pa.Table, execution: Execution, *, asked: bool
+) -> Store:
+    """Open the store, or make it, with a projection learned from the listed images where it needs one.
+
+    Where they cannot teach one, as when none can be used, only who asked for it hears of that.
+    """
+    channels = projected_channels(card.feature_encoding, card.feature_dim)
+    if channels is None or card.projection_sha256 is not None:
+        return Store.create(store_uri, card)
+    from models.weights import load_extractor
+    from pipelines.indexing.projection import learn_projection
+
+    size = (card.preprocessing.height, card.preprocessing.width)
+    uncompiled = dataclasses.replace(execution, compiled=False)  # for a sample that is not worth it
+    extractor = load_extractor(model, image_size=size, execution=uncompiled)
+    try:
+        projection = learn_projection(listing, extractor, channels=channels)
+    except InvalidBatch:
+        if asked:
+            raise
+        return Store.create(store_uri, card.stored_as("int4"))  # the same bits a value, nothing to learn
+    named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
+    return Store.create(store_uri, named, projection=projection)
+
+
+def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:
+    """Add what the store holds of each image: stored_sha256, stored_uri; and amend where metadata differ."""
+    stored = known.select(["image_id", "sha256", *METADATA])
+    stored = stored.rename_columns(["image_id"] + [f"stored_{name}" for name in stored.column_names[1:]])
+    work = listing.join(stored, "image_id", join_type="left outer").combine_chunks()
+    amend = pa.array(np.zeros(work.num_rows, bool))
+    for name in METADATA:
+        # A null in the listing says nothing; what is stored then came from the photo itself.
+        listed, kept = work[name], work[f"stored_{name}"]
+        differs = pc.fill_null(pc.not_equal(listed, kept), False)
+        amend = pc.or_(amend, pc.or_(differs, pc.and_(pc.is_valid(listed), pc.is_null(kept))))
+    amend = pc.and_(amend, pc.is_valid(work["stored_sha256"]))
+    work = work.append_column("amend", amend).sort_by("uri")
+    return work.select([*listing.column_names, "stored_sha256", "stored_uri", "amend"])

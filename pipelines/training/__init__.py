@@ -1,0 +1,1 @@
+"""Fine-tuning on Ray Train: mining, steps, validation, the report."""

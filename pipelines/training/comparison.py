@@ -1,0 +1,121 @@
+"""What training changed in the answers to the same queries: recall, gained and lost, or mere chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.evaluation.recall import Evaluation, QueryOutcome
+from storage.records import Match
+
+__all__ = ["STAGES", "chance_of", "describe_change"]
+
+STAGES = ("global", "reranked")
+
+
+def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """Compare two evaluations of the same queries.
+
+    Returns:
+        Plain values for JSON: recall before, after and the gain in points; for each stage how many first
+        answers were gained and lost, and how likely so one-sided a change is by chance; and these queries.
+
+    Raises:
+        ValueError: the queries are not the same.
+    """
+    if [one.uri for one in before.outcomes] != [one.uri for one in after.outcomes]:
+        raise ValueError("before and after were asked different queries: evaluate both on the same ones")
+    gain = {
+        stage: {k: round(after.recall[stage][k] - value, 2) for k, value in before.recall[stage].items()}
+        for stage in STAGES
+    }
+    changed = {stage: _changed_queries(before.outcomes, after.outcomes, stage) for stage in STAGES}
+    return {
+        "dataset": after.dataset,
+        "protocol": after.protocol,
+        "queries": after.queries,
+        "database": after.database,
+        "model_before": before.model,
+        "model_after": after.model,
+        "recall": {"before": before.recall, "after": after.recall, "gain": gain},
+        "changed": {
+            stage: {
+                "gained": len(gained),
+                "lost": len(lost),
+                "p_value": chance_of(len(gained), len(lost)),
+            }
+            for stage, (gained, lost) in changed.items()
+        },
+        # What the user sees, the re-ranked answer, first.
+        "gained": [_example(*pair, stage) for stage in STAGES[::-1] for pair in changed[stage][0]],
+        "lost": [_example(*pair, stage) for stage in STAGES[::-1] for pair in changed[stage][1]],
+    }
+
+
+Pairs = list[tuple[QueryOutcome, QueryOutcome]]
+
+
+def _changed_queries(
+    before: Sequence[QueryOutcome], after: Sequence[QueryOutcome], stage: str
+) -> tuple[Pairs, Pairs]:
+    """Return the queries whose first answer went from wrong to right, and those from right to wrong."""
+    gained: Pairs = []
+    lost: Pairs = []
+    for one, other in zip(before, after, strict=True):
+        was, now = _first_hit(one, stage) == 1, _first_hit(other, stage) == 1
+        if was != now:
+            (gained if now else lost).append((one, other))
+    return gained, lost
+
+
+def chance_of(gained: int, lost: int) -> float:
+    """Return how likely a split at least so uneven is if either way is equally likely, two-sided.
+
+    McNemar's test in its exact binomial form (McNemar, "Note on the sampling error of the difference between
+    correlated proportions or percentages", Psychometrika 1947).
+    """
+    total, fewer = gained + lost, min(gained, lost)
+    tail = sum(math.comb(total, i) for i in range(fewer + 1))
+    return min(1.0, float(2 * tail / 2**total))
+
+
+def _first_hit(outcome: QueryOutcome, stage: str) -> int | None:
+    return outcome.first_hit_global if stage == "global" else outcome.first_hit_reranked
+
+
+def _first_answer(outcome: QueryOutcome, stage: str) -> Match | None:
+    """Return the first answer by global descriptor or after re-ranking."""
+    if not outcome.matches:
+        return None
+    if stage == "reranked":
+        return outcome.matches[0]
+    return min(outcome.matches, key=lambda match: (-match.similarity, match.record.image_id))
+
+
+def _example(before: QueryOutcome, after: QueryOutcome, stage: str) -> dict[str, Any]:
+    return {
+        "query": before.uri,
+        "stage": stage,
+        "before": _answer(before, stage),
+        "after": _answer(after, stage),
+    }
+
+
+def _answer(outcome: QueryOutcome, stage: str) -> dict[str, Any]:
+    match = _first_answer(outcome, stage)
+    if match is None:
+        return {"uri": None, "reason": outcome.rejected or "no answer"}
+    record = match.record
+    distance = None
+    if record.utm_e is not None and record.utm_n is not None:
+        distance = round(float(np.hypot(record.utm_e - outcome.utm_e, record.utm_n - outcome.utm_n)), 2)
+    return {
+        "uri": record.uri,
+        "distance_m": distance,
+        "similarity": round(match.similarity, 5),
+        "mutual_matches": match.mutual_matches,
+        "rank_of_first_right": _first_hit(outcome, stage),
+    }

@@ -1,0 +1,223 @@
+"""Fine-tune the adapters of a model on one's own city with Ray Train, and measure what that gained."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.training.checkpoint import read_trained
+from models.training.trainable import trainable_parameters
+from models.weights import save_weights
+from pipelines.evaluation.recall import Evaluation, measure_recall
+from pipelines.indexing.job import index
+from pipelines.progress import ProgressLine
+from pipelines.ray_session import ray_session
+from pipelines.training.data import TrainingSet, open_training_set
+from pipelines.training.errors import BadSettings
+from pipelines.training.launcher import Scale, run_workers, scale_for
+from pipelines.training.log import read_rows
+from pipelines.training.plan import check_data
+from pipelines.training.preflight import begin_run, check_photos, list_rejected, require_space
+from pipelines.training.report import write_training_report
+from pipelines.training.settings import TrainingSettings
+from pipelines.training.worker import STATE, DataFolders, disk_full, trainable_model
+from serving.engine import QueryEngine
+from storage.card import Card, Preprocessing
+from storage.commit.lease import Lease
+from storage.durable import flush, replace_file
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    dataset: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainingSettings | None = None,
+    split: str = "train",
+    val: str | Path | None = None,
+    val_split: str = "val",
+    workers: tuple[int, int] = (1, 1),
+    gpus_per_worker: float | None = None,
+    run: str | Path | None = None,
+    storage: str | None = None,
+    max_rejected: float = 0.1,
+    max_failures: int = 3,
+    choose_floor: bool = True,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train, choose the best epoch, write its weights, and report recall before and after.
+
+    The same call again goes on where it was stopped, whether by an error, a signal or a power cut.
+
+    Args:
+        dataset: Data set in the standard layout to train on.
+        out: The safetensors file to write; never an existing one.
+        settings: The recipe.
+        split: Which split to train on.
+        val: Data set to validate with; by default the same.
+        val_split: Which split of it.
+        workers: Least and most workers; different ones let training go on with fewer after a loss.
+        gpus_per_worker: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
+        run: Folder for the log, the report and the checkpoints; by default beside `out`, named after it.
+        storage: Where checkpoints go instead, such as s3://bucket/path; every worker must reach it.
+        max_rejected: Largest share of photos that may be unreadable.
+        max_failures: How often workers may fail before training gives up.
+        choose_floor: Choose the similarity from which mutual neighbours count on the validation split, for a
+            model that has one.
+        quiet: Show no progress.
+
+    Returns:
+        The report, as report.json in the run folder holds it, with `out` and `run`.
+
+    Raises:
+        BadSettings, SourceError, MiningRejected, DataRejected, WeightsRejected, WeightsUnavailable,
+        UnknownModel, BadImageSize: before any work, when something does not fit.
+        StoreLocked: another process trains in the same run folder.
+        TrainingDiverged, OutOfSpace, TrainingFailed: while training; what was reached stays.
+    """
+    settings = _with_whole_path(settings or TrainingSettings())
+    out = _new_file(out)
+    _require_workers(workers, settings)
+    folder = Path(run).expanduser().resolve() if run else out.with_suffix(".run")
+    data = DataFolders(_whole(dataset), split, _whole(val or dataset), val_split)
+    model, start = trainable_model(settings)
+    settings = settings.with_rate_for(model)
+    training, validation = data.open()
+    check_data(training, validation, settings)
+    begin_run(folder, settings, data, start)
+    require_space(folder, model, start.preprocessing, validation)
+    import ray.data  # before the session, which then quietens its log
+
+    with Lease(folder), ray_session() as ray:
+        rejected = check_photos(ray, training, validation, quiet)
+        list_rejected(folder / "rejected.csv", rejected, training, validation, max_rejected)
+        data = dataclasses.replace(data, without=tuple(sorted(uri for uri, _, _ in rejected)))
+        training, validation = data.open()
+        plan = check_data(training, validation, settings)
+        config = {
+            "settings": settings.to_dict(),
+            "data": dataclasses.asdict(data),
+            "digest": training.digest + validation.digest,
+            "choose_floor": choose_floor,
+        }
+        scale = scale_for(ray, workers, gpus_per_worker)
+        checkpoint, found = run_workers(ray, config, scale, folder, storage, max_failures, quiet)
+        trained = folder / "trained.safetensors"
+        card = _write_weights(trained, checkpoint, model, start.preprocessing, found["floor"])
+        asked = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
+        before, after = (
+            _evaluate(data, name, settings, asked, quiet=quiet) for name in (settings.model, str(trained))
+        )
+        told = settings.to_dict() | {name: value for name, value in vars(data).items() if name != "without"}
+        facts = found | _facts(scale, card, model, training, validation, len(rejected))
+        rows = read_rows(folder / "log.csv")
+        report = write_training_report(
+            folder, before=before, after=after, rows=rows, settings=told, facts=facts
+        )
+        _publish(trained, out)
+    return report | {"out": str(out), "run": str(folder)}
+
+
+def _require_workers(workers: tuple[int, int], settings: TrainingSettings) -> None:
+    least, most = workers
+    if not 1 <= least <= most <= settings.batch:
+        raise BadSettings(
+            f"{least} to {most} workers cannot share {settings.batch} queries a step: give 1 to "
+            f"{settings.batch} workers, or a larger --batch"
+        )
+
+
+def _with_whole_path(settings: TrainingSettings) -> TrainingSettings:
+    """Workers have other working folders: make the path of a weights file absolute."""
+    path = Path(settings.model).expanduser()
+    return dataclasses.replace(settings, model=str(path.resolve())) if path.is_file() else settings
+
+
+def _whole(path: str | Path) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _new_file(out: str | Path) -> Path:
+    path = Path(out).expanduser().resolve()
+    if path.suffix != ".safetensors":
+        raise BadSettings(f"{out} does not end with .safetensors: give such a name")
+    if path.exists():
+        raise BadSettings(f"{out} exists and is not overwritten: give another name or remove it")
+    if not path.parent.is_dir():
+        raise BadSettings(f"there is no folder {path.parent}: make it first")
+    return path
+
+
+def _publish(trained: Path, out: Path) -> None:
+    """Put the weights where they were asked for, whole; a link, unlike a rename, replaces no other file."""
+    try:
+        os.link(trained, out)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or out.exists():
+            raise BadSettings(
+                f"{out} came into being meanwhile and is not overwritten: the weights are in {trained}"
+            ) from None
+        replace_file(out, trained.read_bytes())  # another file system, or one without links
+    flush(out.parent)
+    trained.unlink()
+
+
+def _write_weights(
+    path: Path, checkpoint: Any, model: Any, preprocessing: Preprocessing, floor: float | None
+) -> Card:
+    with checkpoint.as_directory() as folder:
+        read_trained(Path(folder, STATE), model)
+    model.min_similarity = floor
+    with disk_full("the weights file"):
+        return save_weights(path, model, preprocessing=preprocessing)
+
+
+def _evaluate(
+    data: DataFolders, model: str, settings: TrainingSettings, asked: frozenset[str], *, quiet: bool
+) -> Evaluation:
+    """Index the validation database with a model and ask the query engine, as a user would."""
+    name = "before" if model == settings.model else "after"
+    with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
+        database = open_training_set(data.val, split=data.val_split).folder / "database"
+        with ProgressLine(f"{name}: index", quiet=quiet) as line:
+            index(database, store, model=model, image_size=settings.image_size, progress=line.update)
+        engine = QueryEngine.open(store, model=model)
+        with ProgressLine(f"{name}: evaluate", quiet=quiet) as line:
+            return measure_recall(
+                data.val,
+                engine,
+                split=data.val_split,
+                candidates=settings.val_candidates,
+                threshold_m=settings.threshold_m,
+                only=asked,
+                progress=lambda done, total: line.update(done, 0, total),
+            )
+
+
+def _facts(
+    scale: Scale,
+    card: Card,
+    model: nn.Module,
+    training: TrainingSet,
+    validation: TrainingSet,
+    rejected: int,
+) -> dict[str, Any]:
+    return {
+        "trained_parameters": sum(tensor.numel() for tensor in trainable_parameters(model).values()),
+        "weights_sha256": card.weights_sha256,
+        "cpus_per_worker": scale.cpus,
+        "gpus_per_worker": scale.gpus,
+        "training_queries": len(training.queries),
+        "training_database": len(training.database),
+        "validation_queries": len(validation.queries),
+        "validation_database": len(validation.database),
+        "photos_left_out": rejected,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

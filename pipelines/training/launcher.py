@@ -1,0 +1,132 @@
+"""Ray Train around the workers of a training run: how many, what they get, what they say meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.progress import ProgressLine
+from pipelines.training.errors import BadSettings, TrainingFailed
+from pipelines.training.log import TrainingLog
+from pipelines.training.worker import Board, work
+
+__all__ = ["Scale", "run_workers", "scale_for"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many workers, and what each is given."""
+
+    workers: Any  # as Ray Train takes them: a number, or the least and the most
+    cpus: int
+    gpus: float
+
+
+def scale_for(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None) -> Scale:
+    """Share the cluster's cores, and its GPUs where there are any, among the workers.
+
+    Raises:
+        BadSettings: the workers need more than this machine has, and there is no cluster that could grow.
+    """
+    least, most = workers
+    cluster = ray.cluster_resources()
+    gpus = min(1.0, cluster.get("GPU", 0.0)) if gpus_per_worker is None else gpus_per_worker
+    cpus = max(1, int(cluster.get("CPU", 1)) // most) if not gpus else 1
+    for what, needed, there in (
+        ("cores", least * cpus, cluster.get("CPU", 0.0)),
+        ("GPUs", least * gpus, cluster.get("GPU", 0.0)),
+    ):
+        if needed > there and "RAY_ADDRESS" not in os.environ:
+            raise BadSettings(
+                f"{least} workers need {needed:g} {what} and {there:g} are there: give fewer --workers or "
+                "a smaller --gpus-per-worker, or train on a cluster (RAY_ADDRESS)"
+            )
+    return Scale(most if least == most else workers, cpus, gpus)
+
+
+def run_workers(
+    ray: Any,
+    config: dict[str, Any],
+    scale: Scale,
+    folder: Path,
+    storage: str | None,
+    max_failures: int,
+    quiet: bool,
+) -> tuple[Any, dict[str, Any]]:
+    """Run Ray Train to its end and return the best checkpoint and what the workers found.
+
+    Raises:
+        TrainingDiverged, DataRejected, OutOfSpace, and what else no retry mends: as the workers named it.
+        TrainingFailed: workers failed more often than was allowed.
+    """
+    board = ray.remote(num_cpus=0)(Board).remote()
+    trainer = _trainer(config | {"board": board, "threads": scale.cpus}, scale, folder, storage, max_failures)
+    outcome: dict[str, Any] = {}
+
+    def fit() -> None:
+        try:
+            outcome["result"] = trainer.fit()
+        except BaseException as error:
+            outcome["error"] = error
+
+    # Beside this thread, which shows progress and must notice Ctrl-C itself.
+    fitting = threading.Thread(target=fit, name="ray-train", daemon=True)
+    with ProgressLine("finetune", quiet=quiet) as line:
+        log = TrainingLog(folder, line)
+        fitting.start()
+        while fitting.is_alive():
+            fitting.join(1.0)
+            _write_down(ray.get(board.take.remote()), log)
+        log.close()
+    refused, found = ray.get([board.refused.remote(), board.found.remote()])
+    if "error" in outcome:
+        if refused is not None:
+            raise refused
+        raise TrainingFailed(
+            f"training gave up: {_first_line(outcome['error'])}; mend that and run the same command again to "
+            f"go on from the last checkpoint in {folder}"
+        ) from outcome["error"]
+    return outcome["result"].get_best_checkpoint("score", "max"), found
+
+
+def _trainer(
+    config: dict[str, Any], scale: Scale, folder: Path, storage: str | None, max_failures: int
+) -> Any:
+    import ray.train
+    import ray.train.torch
+
+    resources = {"CPU": float(scale.cpus)} | ({"GPU": scale.gpus} if scale.gpus else {})
+    return ray.train.torch.TorchTrainer(
+        work,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scale.workers,
+            use_gpu=bool(scale.gpus),
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name="checkpoints" if storage is None else folder.name,
+            storage_path=str(folder) if storage is None else storage,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            # The best by score; Ray keeps the last beside it.
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),
+        ),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
+
+
+def _write_down(events: list[dict[str, Any]], log: TrainingLog) -> None:
+    for event in events:
+        if event.pop("event") == "start":
+            log.start(**event)
+        else:
+            log.write(event)

@@ -1,0 +1,145 @@
+"""Everything a training run says about itself: a CSV, TensorBoard events, a progress line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.progress import ProgressLine, clock
+from pipelines.training.errors import BadSettings
+from storage.durable import name_full_disk, replace_file
+
+__all__ = ["COLUMNS", "TrainingLog", "read_rows"]
+
+COLUMNS = (
+    *("kind", "epoch", "round", "step", "loss", "triplet_loss", "local_loss", "images_per_s", "mining_s"),
+    *("learning_rate", "gem_p", "recall_global_1", "recall_global_5", "recall_reranked_1"),
+    *("recall_reranked_5", "validation_s", "seconds"),
+)
+_TAGS = {
+    "loss": "loss/total",
+    "triplet_loss": "loss/triplet",
+    "local_loss": "loss/local",
+    "images_per_s": "speed/images_per_s",
+    "mining_s": "speed/mining_s",
+    "gem_p": "model/gem_p",
+    "recall_global_1": "recall_global/1",
+    "recall_global_5": "recall_global/5",
+    "recall_reranked_1": "recall_reranked/1",
+    "recall_reranked_5": "recall_reranked/5",
+}
+
+Row = Mapping[str, float | str]
+
+_ROW_BYTES = 300
+
+
+class TrainingLog:
+    """Writes rows where they belong as they come.
+
+    Args:
+        folder: Gets log.csv and tensorboard/.
+        line: Shows where training stands.
+    """
+
+    def __init__(self, folder: Path, line: ProgressLine) -> None:
+        self._csv = folder / "log.csv"
+        self._events = folder / "tensorboard"
+        self._line = line
+        self._writer: Any = None
+        self._last: dict[str, float | str] = {}
+        self._best = 0.0
+        self._total_steps = 0
+        self._begun: tuple[int, float] = (0, 0.0)
+
+    def start(self, step: int, total_steps: int, *, resumed: bool) -> None:
+        """Training starts, or goes on after this step: what was logged beyond it is taken back.
+
+        Raises:
+            BadSettings: as `read_rows`.
+            OutOfSpace: the disk is full.
+        """
+        from tensorboardX import SummaryWriter
+
+        self._total_steps, self._last = total_steps, {}
+        # A run that is resumed before its first step has validated already.
+        kept = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if resumed else []
+        scores = [float(row["recall_reranked_5"]) for row in kept if row["kind"] == "validation"]
+        self._best = max(scores, default=0.0)
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        replace_file(self._csv, content.getvalue().encode())
+        self.close()
+        self._writer = SummaryWriter(str(self._events), purge_step=step + 1)
+
+    def write(self, row: Row) -> None:
+        """Write one row of `COLUMNS`; those that do not apply are left out.
+
+        Raises:
+            OutOfSpace: the disk is full.
+        """
+        with name_full_disk(self._csv, _ROW_BYTES), open(self._csv, "a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(dict(row))
+        step = int(row["step"])
+        for name, tag in _TAGS.items():
+            if name in row:
+                self._writer.add_scalar(tag, float(row[name]), step)
+        self._writer.flush()
+        self._show(row)
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _show(self, row: Row) -> None:
+        if not self._last:
+            self._begun = int(row["step"]), float(row["seconds"])
+        self._last |= row
+        now = self._last
+        step = int(now["step"])
+        parts = [f"epoch {int(now['epoch'])}, step {step}/{self._total_steps} at most"]
+        if "loss" in now:
+            parts.append(
+                f"loss {now['loss']:.4f} (triplet {now['triplet_loss']:.4f}, local {now['local_loss']:.4f})"
+            )
+            parts.append(f"{now['images_per_s']:.1f} images/s")
+        if "recall_reranked_5" in now:
+            self._best = max(self._best, float(now["recall_reranked_5"]))
+            parts.append(f"validation R@5 {now['recall_reranked_5']:.1f}, best {self._best:.1f}")
+        done = step - self._begun[0]
+        if done:
+            rate = (float(now["seconds"]) - self._begun[1]) / done
+            parts.append(f"{clock(rate * max(0, self._total_steps - step))} left at most")
+        self._line.show(", ".join(parts))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a log back; a last line that was cut off by a crash is left out.
+
+    Raises:
+        BadSettings: the file is no log, for instance after it was saved by another program.
+    """
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
+                raise ValueError("it has other columns")
+            whole = [row for row in reader if None not in row and None not in row.values()]
+        rows = [row for row in whole if row["step"].isdigit()]
+        for row in rows:
+            for name in COLUMNS[1:]:
+                float(row[name] or 0)
+    except (csv.Error, ValueError) as error:
+        raise BadSettings(
+            f"{path} is no log of training any more ({error}): put it back as it was, or give another --run"
+        ) from error
+    return rows

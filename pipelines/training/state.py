@@ -1,0 +1,65 @@
+"""Where training stands at the end of a round, as plain values that a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from models.checkpoints.tensors import WeightsRejected
+from pipelines.training.mining import MiningState
+
+__all__ = ["Progress"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, at the end of a round.
+
+    Attributes:
+        epoch: Epochs finished.
+        round: Rounds of the current epoch finished.
+        step: Steps taken.
+        mining: Where mining stands.
+        best: Best validation score so far, and of which epoch.
+        misses: Epochs since then.
+        seconds: Worked so far.
+        validated: Whether the untrained model has been validated.
+    """
+
+    mining: MiningState
+    epoch: int = 0
+    round: int = 0
+    step: int = 0
+    best: tuple[float, ...] = ()
+    best_epoch: int = 0
+    misses: int = 0
+    seconds: float = 0.0
+    validated: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**vars(self), "mining": self.mining.to_dict(), "best": list(self.best)}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Progress:
+        """Read `to_dict` back, also after JSON.
+
+        Raises:
+            WeightsRejected: the values are not of this form.
+            MiningRejected: those of mining are not.
+        """
+        try:
+            counts = {name: int(values[name]) for name in ("epoch", "round", "step", "best_epoch", "misses")}
+            numbers = [float(values["seconds"]), *map(float, values["best"])]
+            if min(counts.values()) < 0 or not all(map(math.isfinite, numbers)):
+                raise ValueError("numbers are 0 or more and finite")
+            seconds, *best = numbers
+            mining, validated = values["mining"], bool(values["validated"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise WeightsRejected(
+                "wrong_layout",
+                f"the checkpoint does not say where training stands ({error!r}): resume from another one",
+            ) from error
+        mining = MiningState.from_dict(mining)
+        return cls(mining, **counts, best=tuple(best), seconds=seconds, validated=validated)

@@ -1,0 +1,1 @@
+"""HTTP around the service: the guard, tokens, routes, schemas, the page's files."""

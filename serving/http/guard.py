@@ -1,0 +1,302 @@
+"""Stands before the service: tokens, sizes, deadlines, request ids and uniform error answers.
+
+Pure ASGI, standard library only. The guard reads a body to its end before the service behind it hears of the
+request, so that a slow or broken client never occupies the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from serving.http.exchange import (
+    Answer,
+    Headers,
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    discard,
+    header_values,
+    receive_or_leave,
+    replay,
+    route_path,
+)
+from serving.http.tokens import (
+    InsecureBinding,
+    InvalidTokens,
+    TokenTable,
+    require_token_beyond_loopback,
+    tokens_from_environment,
+)
+
+__all__ = [
+    "ASGIApp",
+    "Guard",
+    "InsecureBinding",
+    "InvalidTokens",
+    "require_token_beyond_loopback",
+    "tokens_from_environment",
+]
+
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOG = logging.getLogger(__name__)
+REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# After a refusal this much more is read and thrown away, so that closing the connection does not reset it
+# before the client has seen the answer.
+LINGER_BYTES = 512 << 10
+LINGER_S = 1.0
+
+
+class Guard:
+    """ASGI middleware that lets only whole, small enough, authorised requests through.
+
+    The service behind finds `request_id` and `role` in `scope["state"]` and never sees the token. Every
+    answer carries `x-request-id`. A 500 from within, with or without an exception, is replaced by the
+    error body of reason `internal`; other answers of the service pass unchanged.
+
+    Args:
+        app: The service behind.
+        max_body_bytes: Larger bodies get 413.
+        receive_timeout_s: The whole body must have come by then, or 408.
+        max_receiving: Bodies received at once; beyond it 503 with Retry-After. Requests without a body do
+            not count.
+        max_receiving_bytes: Bytes held by all bodies being received; beyond it 503 with Retry-After.
+        retry_after_s: What Retry-After says.
+        tokens: Role of each bearer token; none: everyone may ask, with the role `admin`.
+        open_paths: Paths that GET and HEAD reach without a token, compared exactly.
+        server_echoes_request_id: The server puts the request's own `x-request-id` on the answer, as Ray Serve
+            does; the guard then only adds the ids that it makes itself.
+        on_request: Called after each request with its path, status (None: the client left first), reason of
+            the error (None: no error, or none that was named) and seconds, for counting; must not raise.
+
+    Raises:
+        ValueError: a limit is not positive.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int = 16 << 20,
+        receive_timeout_s: float = 5.0,
+        max_receiving: int = 128,
+        max_receiving_bytes: int = 256 << 20,
+        retry_after_s: int = 1,
+        tokens: Mapping[str, str] | TokenTable | None = None,
+        open_paths: Iterable[str] = ("/healthz", "/readyz"),
+        server_echoes_request_id: bool = False,
+        on_request: Callable[[str, int | None, str | None, float], None] | None = None,
+    ) -> None:
+        limits = (max_body_bytes, receive_timeout_s, max_receiving, max_receiving_bytes, retry_after_s)
+        if min(limits) <= 0:
+            raise ValueError(f"The guard's limits {limits} must all be above 0; raise the ones that are not.")
+        self.app = app
+        self._max_body_bytes = max_body_bytes
+        self._receive_timeout_s = receive_timeout_s
+        self._max_receiving = max_receiving
+        self._max_receiving_bytes = max_receiving_bytes
+        self._retry_after = str(retry_after_s).encode()
+        if tokens is not None and not isinstance(tokens, TokenTable):
+            tokens = TokenTable(tokens) if tokens else None
+        self._tokens = tokens
+        self._open_paths = frozenset(open_paths)
+        self._server_echoes_request_id = server_echoes_request_id
+        self._on_request = on_request
+        self._receiving = 0
+        self._receiving_bytes = 0
+
+    @property
+    def receiving(self) -> int:
+        """Bodies being received now."""
+        return self._receiving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, see the ASGI specification."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":  # the service has none, so none passes unchecked
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http":
+            await self._exchange(scope, receive, send)
+        else:
+            raise ValueError(f"The guard knows no scope of type {scope['type']!r}; use an HTTP server.")
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        given = _given_request_id(scope["headers"])
+        answer = Answer(
+            send,
+            given or uuid.uuid4().hex,
+            id_in_header=not (given and self._server_echoes_request_id),
+        )
+        # The service behind may leave `reason` and `log` here.
+        state: dict[str, Any] = {**scope.get("state", {}), "request_id": answer.request_id}
+        log_leave = partial(_log_leave, answer.request_id)
+        try:
+            await self._pass({**scope, "state": state}, receive_or_leave(receive, log_leave), answer)
+            if answer.owed:
+                await self._refuse(answer, _internal(answer.request_id))
+        except Exception:
+            await self._fail(answer, traceback.format_exc())
+        finally:
+            seconds = time.perf_counter() - started
+            reason = answer.reason or state.get("reason")
+            if self._on_request is not None:
+                self._on_request(scope["path"], answer.status, reason, seconds)
+            _log(
+                logging.INFO,
+                event="request",
+                request_id=answer.request_id,
+                method=scope["method"],
+                path=scope["path"],
+                status=answer.status,
+                reason=reason,
+                duration_ms=round(1000 * seconds, 2),
+                **state.get("log", {}),
+            )
+
+    async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
+        headers: Headers = list(scope["headers"])
+        has_body = _has_body(headers)
+        try:
+            role = self._role(scope, headers)
+            self._check_headers(headers)
+            body = await self._receive_body(receive, has_body=has_body)
+        except _ClientGone:
+            answer.gone = True
+            return
+        except Refused as refused:
+            # Of a body that could have been taken all is read on, of one too large or too late little.
+            max_bytes = LINGER_BYTES if refused.status in (408, 413) else self._max_body_bytes
+            timeout_s = 0 if refused.status == 408 else LINGER_S
+            linger = partial(discard, receive, max_bytes=max_bytes, timeout_s=timeout_s)
+            await self._refuse(answer, refused, linger if has_body else None)
+            return
+        if self._tokens is not None:
+            headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
+        scope["state"]["role"] = role
+        inner_receive = replay(body, receive, answer)
+        del body  # the service behind decides how long it is kept
+        await self.app({**scope, "headers": headers}, inner_receive, answer.send)
+
+    def _role(self, scope: Scope, headers: Headers) -> str:
+        if self._tokens is None:
+            return "admin"
+        # Compared exactly with the open paths and never normalised: `//healthz`, `/healthz/` or
+        # `/healthz%2f..` are simply other paths, and those need a token.
+        if scope["method"] in ("GET", "HEAD") and route_path(scope) in self._open_paths:
+            return "open"
+        given = header_values(headers, b"authorization")
+        role = self._tokens.role(given[0]) if len(given) == 1 else None
+        if role is None:
+            challenge = b'Bearer realm="placeray"' + (b', error="invalid_token"' if given else b"")
+            message = "This service wants a token; send the header 'Authorization: Bearer <token>'."
+            raise Refused(401, "unauthorized", message, [(b"www-authenticate", challenge)])
+        return role
+
+    def _check_headers(self, headers: Headers) -> None:
+        encodings = header_values(headers, b"content-encoding")
+        transfers = header_values(headers, b"transfer-encoding")
+        lengths = header_values(headers, b"content-length")
+        if any(value.strip().lower() not in (b"", b"identity") for value in encodings):
+            raise Refused(415, "unsupported_encoding", "Send the body without a Content-Encoding.")
+        if any(value.strip().lower() != b"chunked" for value in transfers):
+            raise Refused(
+                415, "unsupported_encoding", "Send the body whole or chunked, not otherwise encoded."
+            )
+        if len(lengths) > 1 or (lengths and (transfers or not lengths[0].isdigit())):
+            raise Refused(400, "bad_request", "Say the body's length once: Content-Length or chunked.")
+        # Compared by the number of digits first: int() of thousands of digits is slow or refused.
+        digits = lengths[0].lstrip(b"0") if lengths else b""
+        if len(digits) > 18 or int(digits or b"0") > self._max_body_bytes:
+            raise self._too_large()
+
+    async def _receive_body(self, receive: Receive, *, has_body: bool) -> bytes:
+        if has_body and self._receiving >= self._max_receiving:
+            raise self._overloaded()
+        body = bytearray()
+        self._receiving += has_body
+        try:
+            async with asyncio.timeout(self._receive_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _ClientGone
+                    chunk: bytes = message.get("body", b"")
+                    if len(body) + len(chunk) > self._max_body_bytes:
+                        raise self._too_large()
+                    if self._receiving_bytes + len(chunk) > self._max_receiving_bytes:
+                        raise self._overloaded()
+                    body += chunk
+                    self._receiving_bytes += len(chunk)
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            said = f"The body did not come within {self._receive_timeout_s:g} s; send a smaller image."
+            raise Refused(408, "receive_timeout", said) from None
+        finally:
+            self._receiving -= has_body
+            self._receiving_bytes -= len(body)
+
+    def _too_large(self) -> Refused:
+        limit = self._max_body_bytes
+        return Refused(413, "body_too_large", f"The body is larger than {limit} bytes; send a smaller image.")
+
+    def _overloaded(self) -> Refused:
+        message = "Too many uploads at once; try again after the seconds in Retry-After."
+        return Refused(503, "overloaded", message, [(b"retry-after", self._retry_after)])
+
+    async def _refuse(
+        self, answer: Answer, refused: Refused, linger: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        await answer.refuse(refused, linger)
+
+    async def _fail(self, answer: Answer, trace: str) -> None:
+        # When the client has left, a failure is most likely its consequence: logged, but no alarm.
+        level = logging.INFO if answer.gone else logging.ERROR
+        _log(level, event="failure", request_id=answer.request_id, client_gone=answer.gone, traceback=trace)
+        # With half an answer out nothing can be said any more: returning makes the server cut the connection.
+        if answer.owed:
+            with suppress(OSError):  # the client left just now
+                await self._refuse(answer, _internal(answer.request_id))
+
+
+class _ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+def _internal(request_id: str) -> Refused:
+    return Refused(500, "internal", f"The service failed; give its operator the request id {request_id}.")
+
+
+def _has_body(headers: Headers) -> bool:
+    lengths = header_values(headers, b"content-length")
+    return any(value.strip(b" 0") for value in lengths) or bool(header_values(headers, b"transfer-encoding"))
+
+
+def _given_request_id(headers: Headers) -> str | None:
+    given = header_values(headers, b"x-request-id")
+    if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
+        return given[0].decode("ascii")
+    return None
+
+
+def _log_leave(request_id: str, error: Exception) -> None:
+    _log(logging.INFO, event="client_gone", request_id=request_id, error=repr(error))
+
+
+def _log(level: int, **fields: object) -> None:
+    if LOG.isEnabledFor(level):
+        LOG.log(level, "%s", json.dumps(fields))

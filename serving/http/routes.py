@@ -1,0 +1,263 @@
+"""The service's routes: requests in, JSON out, every error in one shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from serving.answer import answer_json
+from serving.gallery import MAX_PLACES
+from serving.http.exchange import error_body
+from serving.http.guard import Guard
+from serving.http.page_files import LEAFLET, WEB, PageFiles, page_headers, static_paths
+from serving.http.photo_body import read_photo
+from serving.http.schema import (
+    IMAGE_BODY,
+    InfoAnswer,
+    LinesAnswer,
+    PlacesAnswer,
+    QueryAnswer,
+    Status,
+    errors,
+    with_security,
+)
+from serving.http.tokens import TokenTable
+from serving.service import Service
+from serving.stages.refusal import QueryRefused, Refusal
+
+__all__ = ["build_guarded", "build_routes"]
+
+STORED_IMAGE = {"cache-control": "private, max-age=300", "x-content-type-options": "nosniff"}
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
+
+
+def build_guarded(
+    service: Service, *, tokens: Mapping[str, str] | TokenTable | None, behind_serve: bool
+) -> Guard:
+    """The whole HTTP side: routes behind the guard.
+
+    Args:
+        service: What answers.
+        tokens: Role of each bearer token; none: everyone may ask.
+        behind_serve: Whether Ray Serve is the server, which echoes the request's own id.
+    """
+    settings = service.settings
+
+    def count(path: str, status: int | None, reason: str | None, seconds: float) -> None:
+        service.metrics.request(path, status or 499, seconds)  # 499: the client left first
+        if reason is not None:
+            service.metrics.error(reason)
+
+    return Guard(
+        build_routes(service, closed=bool(tokens)),
+        max_body_bytes=settings.max_body_bytes,
+        receive_timeout_s=settings.receive_timeout_s,
+        tokens=tokens or None,
+        open_paths=(*OPEN_PATHS, *static_paths()),
+        server_echoes_request_id=behind_serve,
+        on_request=count,
+    )
+
+
+def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
+    """The routes of one service.
+
+    Args:
+        service: What answers.
+        closed: Whether the guard in front wants tokens; the routes only say so in their description.
+    """
+    app = FastAPI(
+        title="placeray",
+        version="1",
+        description="Where was this photo taken? Every error, also of a path or method that is not named "
+        "here, has the shape of `ErrorAnswer`; every answer has an `x-request-id`.",
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,  # the redirect would name whatever host the request named
+    )
+    if closed:
+        describe = app.openapi
+        app.openapi = lambda: with_security(describe(), open_paths=OPEN_PATHS)  # type: ignore[method-assign]
+    _add_errors(app)
+    _add_queries(app, service)
+    _add_stored_images(app, service)
+    _add_states(app, service)
+    _add_page(app, service)
+    return app
+
+
+def _add_queries(app: FastAPI, service: Service) -> None:
+    settings = service.settings
+    # Errors of a route that takes a photo, and who can raise them.
+    photo_errors = (400, 401, 408, 413, 415, 422, 500, 503)
+
+    # Made here and not in annotations, which are resolved where the settings are unknown.
+    top_k = Query(5, ge=1, le=settings.max_top_k, description="places wanted")
+    candidates = Query(100, ge=1, le=settings.max_candidates, description="hits that are re-ranked")
+    rerank = Query(True, description="re-rank by mutual nearest neighbours")
+
+    @app.post(
+        "/v1/query",
+        response_model=QueryAnswer,
+        responses=errors(*photo_errors),
+        openapi_extra=IMAGE_BODY,
+        summary="Rank the places where a photo may have been taken",
+    )
+    async def query(
+        request: Request, top_k: int = top_k, candidates: int = candidates, rerank: bool = rerank
+    ) -> Response:
+        image = await read_photo(request)
+        result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
+        answer = answer_json(result)
+        _note(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
+        return _json({"request_id": request.state.request_id, **answer})
+
+    @app.post(
+        "/v1/matches",
+        response_model=LinesAnswer,
+        responses=errors(*photo_errors, 404),
+        openapi_extra=IMAGE_BODY,
+        summary="List the matched points of a photo and one stored image",
+    )
+    async def matches(
+        request: Request, image_id: Annotated[str, Query(min_length=1, max_length=1024)]
+    ) -> Response:
+        version, pairs = await service.lines(await read_photo(request), image_id)
+        head = {"request_id": request.state.request_id, "store_version": version, "image_id": image_id}
+        return _json({**head, "pairs": pairs})
+
+
+def _add_stored_images(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/v1/image",
+        response_class=Response,
+        responses={
+            200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+            **errors(401, 404, 422, 500, 503),
+        },
+        summary="A stored image, upright, as JPEG",
+    )
+    async def image(
+        image_id: Annotated[str, Query(min_length=1, max_length=1024)],
+        max_side_px: Annotated[int, Query(ge=16, le=2048, description="of the longer side")] = 640,
+    ) -> Response:
+        jpeg = await service.gallery.thumbnail(image_id, max_side_px)
+        return Response(jpeg, media_type="image/jpeg", headers=STORED_IMAGE)
+
+    @app.get(
+        "/v1/places",
+        response_model=PlacesAnswer,
+        responses=errors(401, 422, 500, 503),
+        summary="An even sample of the stored images with their positions",
+    )
+    async def places(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PLACES)] = 1000) -> Response:
+        version, total, sample = await service.gallery.places(limit)
+        head = {"request_id": request.state.request_id, "store_version": version, "total": total}
+        return _json({**head, "places": sample})
+
+
+def _add_states(app: FastAPI, service: Service) -> None:
+    settings = service.settings
+
+    @app.get("/healthz", response_model=Status, responses=errors(500), summary="Alive")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/readyz", response_model=Status, responses=errors(500, 503), summary="Ready for queries")
+    async def readyz() -> Response:
+        status = await service.status()
+        if status.trouble is not None:
+            raise QueryRefused(_trouble(status.trouble))
+        return _json({"status": "ready"})
+
+    @app.get("/v1/info", response_model=InfoAnswer, responses=errors(401, 500, 503), summary="What this is")
+    async def info(request: Request) -> Response:
+        status = await service.status()
+        tiles = {"url": settings.tiles, "attribution": settings.tiles_attribution}
+        answer = {
+            "request_id": request.state.request_id,
+            "model": settings.model_name,
+            "store_version": status.version,
+            "rows": status.rows,
+            "tiles": tiles if settings.tiles else None,
+        }
+        shown = ("topology", "shards", "method", "max_body_bytes", "max_candidates", "max_top_k")
+        answer |= {name: getattr(settings, name) for name in (*shown, "request_timeout_s")}
+        return _json(answer)
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 500)},
+        summary="Prometheus metrics of the replica that answers",
+    )
+    async def metrics() -> Response:
+        await service.status()
+        body, media_type = service.metrics.render()
+        return Response(body, headers={"content-type": media_type})
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    headers = page_headers(service.settings.tiles)
+
+    @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
+    async def page() -> Response:
+        return Response((WEB / "index.html").read_bytes(), media_type="text/html", headers=headers)
+
+    app.mount("/web/leaflet", PageFiles(LEAFLET, headers))
+    app.mount("/web", PageFiles(WEB, headers))
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(QueryRefused)
+    async def refused(request: Request, error: QueryRefused) -> Response:
+        return _refusal(request, error.refusal)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        said = f"Parameter {where!r}: {first['msg']}; see /openapi.json."
+        return _refusal(request, Refusal(422, "bad_parameter", said))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        reasons = {404: "not_found", 405: "method_not_allowed"}
+        said = {404: "There is nothing here; see /openapi.json.", 405: "This path takes another method."}
+        message = said.get(error.status_code, "The request cannot be served; see /openapi.json.")
+        refusal = Refusal(error.status_code, reasons.get(error.status_code, "bad_request"), message)
+        return _refusal(request, refusal, dict(error.headers or {}))
+
+
+def _refusal(request: Request, refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    request.scope.setdefault("state", {})["reason"] = refusal.reason
+    headers = dict(headers or {})
+    if refusal.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, refusal.retry_after_s))
+    body = error_body(refusal.reason, refusal.message)
+    return Response(body, refusal.status, headers, media_type="application/json")
+
+
+def _trouble(trouble: str) -> Refusal:
+    if trouble == "another_model":
+        said = "Another model's store lies where this one was; restart the service with that model."
+        return Refusal(503, "store_mismatch", said, 30)
+    if trouble in ("unreadable", "store_unavailable"):
+        return Refusal(503, "store_unavailable", "The store cannot be read at the moment; come again.", 5)
+    return Refusal(503, "not_ready", "A part of the service does not answer yet; come again.", 2)
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+
+
+def _note(request: Request, **fields: object) -> None:
+    """Add fields to the request's line in the log."""
+    request.scope["state"].setdefault("log", {}).update(fields)

@@ -1,0 +1,147 @@
+"""From encoded photos to descriptors and local features, in batches that form themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.errors import ModelFault
+from models.extractor import Extractor, Prepared
+from models.images.decoder import decode_image
+from models.images.preprocess import prepare
+from models.runtime.execution import execution_of
+from models.weights import load_extractor
+from serving.settings import ServeSettings
+from serving.stages.batcher import MicroBatcher, QueueFull
+from serving.stages.messages import Extracted
+from storage.store import Store
+
+__all__ = ["ExtractWorker", "open_extract_worker"]
+
+UNIT_TOLERANCE = 1e-3
+
+
+class ExtractWorker:
+    """Decodes in a few threads and runs the model in one, on whatever waits when it gets free.
+
+    Args:
+        extractor: The model.
+        max_batch: Most photos that go through the model at once.
+        max_queue: Photos that may wait, decoded or not.
+        decode_threads: How many photos are decoded at once.
+    """
+
+    def __init__(
+        self, extractor: Extractor, *, max_batch: int = 8, max_queue: int = 64, decode_threads: int = 2
+    ) -> None:
+        self.card = extractor.card
+        self._extractor = extractor
+        self._max_queue = max_queue
+        self._decoding = 0
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._batcher: MicroBatcher[Prepared, _Item] = MicroBatcher(
+            self._work, max_batch=max_batch, max_queue=max_queue, name="extract"
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Photos that wait."""
+        return self._decoding + self._batcher.waiting
+
+    async def extract(self, image: bytes, *, timeout_s: float | None = None) -> Extracted:
+        """Decode a photo and run the model on it.
+
+        Args:
+            image: An encoded JPEG, PNG or WebP.
+            timeout_s: Longest time in the queue and in the model.
+
+        Raises:
+            ImageRejected: the photo cannot be used.
+            QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
+            ModelFault: the model's output cannot be compared.
+        """
+        if self.waiting >= self._max_queue:
+            raise QueueFull(self.waiting, self._batcher.retry_after_s)
+        self._decoding += 1
+        try:
+            decode = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
+            prepared, decode_ms = await decode
+        finally:
+            self._decoding -= 1
+        done = await self._batcher.submit(prepared, timeout_s=timeout_s)
+        if isinstance(done, ModelFault):
+            raise done
+        descriptor, features, extract_ms, batch = done
+        return Extracted(descriptor, features, decode_ms, extract_ms, batch, self.waiting)
+
+    async def close(self) -> None:
+        """Finish what waits and end the threads."""
+        await self._batcher.close()
+        await asyncio.to_thread(self._decoders.shutdown)
+
+    def _decode(self, image: bytes) -> tuple[Prepared, float]:
+        started = time.perf_counter()
+        prepared = prepare(decode_image(image).pixels, self.card.preprocessing)
+        return prepared, (time.perf_counter() - started) * 1e3
+
+    def _work(self, batch: list[Prepared]) -> list[_Item]:
+        started = time.perf_counter()
+        try:
+            descriptors, features = self._extractor.extract_prepared(batch)
+        except ModelFault as fault:
+            # One photo's fault is not the others'.
+            return [fault] if len(batch) == 1 else [self._work([image])[0] for image in batch]
+        extract_ms = (time.perf_counter() - started) * 1e3
+        return [
+            (descriptors[i], features[i], extract_ms, len(batch))
+            if len(descriptors) == len(features) == len(batch)
+            and self._comparable(descriptors[i], features[i])
+            else ModelFault("the model's output does not fit its card or is not finite: load other weights")
+            for i in range(len(batch))
+        ]
+
+    def _comparable(self, descriptor: NDArray[np.float32], features: NDArray[np.float32]) -> bool:
+        """Whether a photo's output fits the card: what is stored was checked likewise when it came in."""
+        card = self.card
+        return (
+            descriptor.shape == (card.descriptor_dim,)
+            and features.shape == (card.grid_height, card.grid_width, card.feature_dim)
+            and abs(float(np.linalg.norm(descriptor)) - 1) < UNIT_TOLERANCE  # False where it is not finite
+            and bool(np.isfinite(features).all())
+        )
+
+
+_Item = tuple[NDArray[np.float32], NDArray[np.float32], float, int] | ModelFault
+
+
+def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
+    """Load the model; it must be the one that made the store.
+
+    Raises:
+        CardMismatch: it is another one.
+        CannotCompile: compiling was asked for and is not possible here.
+    """
+    extractor = _load(settings)
+    if extractor.device.type == "cpu":
+        replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
+        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
+    extractor.warm_up(settings.max_batch)  # with the threads that it will have
+    return ExtractWorker(extractor, max_batch=settings.max_batch, max_queue=settings.max_queue)
+
+
+def _load(settings: ServeSettings) -> Extractor:
+    card = Store.open(settings.store).card
+    size = card.preprocessing
+    extractor = load_extractor(
+        settings.model or card.model,
+        image_size=(size.height, size.width),
+        execution=execution_of(settings.model_dump()),
+    )
+    card.require_model(extractor.card)
+    return extractor

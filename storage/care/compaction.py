@@ -1,0 +1,157 @@
+"""Housekeeping: merge small files, drop versions nobody reads, free the space of dead features."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage.card import Card
+from storage.commit.ledger import manifests, table_files, write_sums
+from storage.commit.writer import Writer
+from storage.features.reader import FeatureReader
+from storage.features.shards import FEATURES_FOLDER, shard_path, write_shard
+from storage.table.vectors import VectorTable, good_rows, row_schema, to_records
+
+__all__ = ["CompactReport", "compact_store", "leftovers", "references"]
+
+_GRACE_S = 3600.0  # a younger file may belong to a batch that is not committed yet
+_REWRITE_ROWS = 64
+_NEVER_S = 1e9
+_MARGIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """What a compaction did.
+
+    Attributes:
+        version: The version after it.
+        versions_removed: How many old versions were dropped.
+        shards_rewritten: Shards that were more than half dead.
+        files_removed: Names of feature files no longer needed.
+        bytes_freed: Size of these.
+    """
+
+    version: int
+    versions_removed: int
+    shards_rewritten: int
+    files_removed: tuple[str, ...]
+    bytes_freed: int
+
+
+def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: float) -> CompactReport:
+    """Compact the store at `folder` through its leased writer.
+
+    Args:
+        folder: The store's folder.
+        writer: The writer at the head.
+        card: The store's card.
+        keep_versions_s: Versions that were the newest within this time stay readable.
+    """
+    rewritten = _rewrite_half_dead(folder, writer, card)
+    before = manifests(folder)
+    writer.change(lambda: writer.table.optimize(older_than_s=_NEVER_S))
+    # A second pass, with nothing left to merge: how long the first takes must not shift the age of versions.
+    older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
+    committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
+    write_sums(folder, table_files(folder))
+    dropped = len(set(before) - set(manifests(folder)))
+    removed, freed = _remove_leftovers(folder, writer.table, min_age_s=keep_versions_s + _GRACE_S)
+    return CompactReport(committed.version, dropped, rewritten, removed, freed)
+
+
+def references(table: VectorTable) -> dict[str, dict[int, str]]:
+    """Return for each shard which of its rows belong to which image in this version."""
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for piece in table.scan(["image_id", "shard", "row"]):
+        for image_id, shard, row in zip(
+            *(piece[name].to_pylist() for name in piece.column_names), strict=True
+        ):
+            found[shard][row] = image_id
+    return dict(found)
+
+
+def leftovers(folder: Path, live: set[str]) -> tuple[list[str], list[str]]:
+    """Return the shards that are not `live`, and temporary files, by name in the features folder."""
+    files = sorted(path.name for path in (folder / FEATURES_FOLDER).iterdir() if path.is_file())
+    shards = [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
+    temporary = [name for name in files if name.endswith(".tmp")]
+    return [shard for shard in shards if shard not in live], temporary
+
+
+def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
+    """Return the age above which LanceDB may drop versions.
+
+    LanceDB counts from when a version was made; a reader may be pinned to it until it was superseded.
+    """
+    now = datetime.now(UTC)
+    oldest_needed = versions[-1][1]
+    for (_, made), (_, superseded) in itertools.pairwise(versions):
+        if (now - superseded).total_seconds() < keep_s:
+            oldest_needed = made
+            break
+    return (now - oldest_needed).total_seconds() + min(keep_s, _MARGIN_S)
+
+
+def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
+    """Move the live rows of shards that are more than half dead into new shards; return how many shards."""
+    reader = FeatureReader(folder, card)
+    sparse = [
+        shard
+        for shard, rows in references(writer.table).items()
+        if shard_path(folder, shard).is_file() and 2 * len(rows) < reader.rows(shard)
+    ]
+    for start in range(0, len(sparse), 1000):
+        stored = good_rows(writer.table.find("shard", sparse[start : start + 1000]))
+        for at in range(0, len(stored), _REWRITE_ROWS):
+            _move_rows(folder, writer, card, reader, stored.slice(at, _REWRITE_ROWS))
+    return len(sparse)
+
+
+def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, stored: pa.Table) -> None:
+    # Encoded as they are: decoding and encoding again would lose a little each time.
+    encoded = np.empty((len(stored), reader.codec.row_bytes), np.uint8)
+    # A row that cannot be read stays where it is, for verify to report.
+    usable = np.array(
+        [
+            reader.read(record.shard, record.row, record.image_id, encoded[i]) is None
+            for i, record in enumerate(to_records(stored))
+        ]
+    )
+    if not usable.any():
+        return
+    rows = stored.filter(pa.array(usable)).select(row_schema(card).names)
+    shard = write_shard(str(folder), rows["image_id"].to_pylist(), encoded[usable])
+    numbers = pa.array(range(len(rows)), pa.int32())
+    rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
+    writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))
+
+
+def _remove_leftovers(folder: Path, table: VectorTable, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
+    """Remove shards that no version references, and temporary files, older than `min_age_s`."""
+    shards, temporary = leftovers(folder, set(references(table)))
+    candidates = {shard: shard_path(folder, shard) for shard in shards}
+    limit = time.time() - min_age_s
+    candidates = {shard: path for shard, path in candidates.items() if path.stat().st_mtime < limit}
+    for version in reversed(manifests(folder)):
+        if not candidates:
+            break
+        old = VectorTable.open(folder, version=version)
+        for start in range(0, len(candidates), 1000):
+            some = sorted(candidates)[start : start + 1000]
+            for shard in set(old.find("shard", some, ["shard"])["shard"].to_pylist()):
+                candidates.pop(shard, None)
+    paths = list(candidates.values())
+    files = [folder / FEATURES_FOLDER / name for name in temporary]
+    paths += [path for path in files if path.stat().st_mtime < limit]
+    freed = sum(path.stat().st_size for path in paths)
+    for path in paths:
+        path.unlink()
+    return tuple(path.name for path in paths), freed

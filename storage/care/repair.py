@@ -1,0 +1,158 @@
+"""Taking damage out of a store, so that running the index command again heals it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from storage.card import Card
+from storage.care.verify import VerifyReport, read_card, verify_store
+from storage.commit.lease import Lease
+from storage.commit.ledger import (
+    Committed,
+    acknowledge,
+    file_sha256,
+    foreign_manifests,
+    manifests,
+    read_committed,
+    read_sums,
+    write_sums,
+)
+from storage.durable import local_folder
+from storage.errors import CorruptStore
+from storage.features.shards import shard_path
+from storage.search.searchers import readable_pieces
+from storage.table.vectors import TABLE_FOLDER, VectorTable, good_rows, manifest_name, table_schema
+
+__all__ = ["RepairReport", "repair_store"]
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What a repair did.
+
+    Attributes:
+        version: The acknowledged version after it.
+        actions: Each step taken, in words.
+        removed: Keys of the rows taken out: index their images again.
+        removed_unnamed: How many more were taken out whose key could not be read.
+        quarantined: Files moved to `<store>/quarantine/`.
+    """
+
+    version: int
+    actions: list[str]
+    removed: list[str]
+    removed_unnamed: int
+    quarantined: list[str]
+
+
+def repair_store(uri: str | Path) -> RepairReport:
+    """Take out what is damaged; running the index command again restores it.
+
+    Raises:
+        StoreNotFound: there is no store.
+        StoreLocked: a writer is at work.
+        CorruptStore: no version can be read, or the card cannot.
+    """
+    folder = local_folder(uri)
+    card = read_card(folder)
+    with Lease(folder):
+        actions: list[str] = []
+        quarantined: list[str] = []
+        committed = _restore_head(folder, actions, quarantined)
+        report = verify_store(folder)
+        bad = report.bad_rows
+        if bad or report.damaged_files or report.problems:
+            committed = _rewrite_table(folder, card, report, actions, quarantined)
+        for shard in report.corrupt_shards:
+            _quarantine(folder, shard_path(folder, shard), quarantined)
+        named = sorted({row.image_id for row in bad if row.image_id is not None})
+        unnamed = sum(row.image_id is None for row in bad)
+        return RepairReport(committed.version, actions, named, unnamed, quarantined)
+
+
+def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> Committed:
+    """Move manifests aside until an acknowledged version opens; acknowledge it where that is another."""
+    versions = folder / TABLE_FOLDER / "_versions"
+    for name in foreign_manifests(folder):
+        _quarantine(folder, versions / name, quarantined)
+        actions.append(f"moved the foreign file {name} aside")
+    try:
+        committed = read_committed(folder)
+    except CorruptStore:
+        committed = None
+        _quarantine(folder, folder / "COMMITTED", quarantined)
+        actions.append("COMMITTED could not be read: took the newest version that can be")
+    sums = read_sums(folder)
+    for version in reversed(manifests(folder)):
+        path = versions / manifest_name(version)
+        newer = committed is not None and version > committed.version
+        if newer or not _opens(folder, version, sums):
+            _quarantine(folder, path, quarantined)
+            why = "was never acknowledged" if newer else "cannot be read"
+            actions.append(f"version {version} {why}: moved its manifest aside")
+            continue
+        if committed is not None and version == committed.version:
+            return committed
+        actions.append(
+            f"went back to version {version}"
+            + (f" from {committed.version}: rows committed since are gone, index again" if committed else "")
+        )
+        table = VectorTable.open(folder, version=version)
+        return acknowledge(folder, version, table.count(), known=set(sums))
+    raise CorruptStore(f"{folder}: no version can be read: restore a backup, or index into a new store")
+
+
+def _opens(folder: Path, version: int, sums: dict[str, str]) -> bool:
+    name = f"{TABLE_FOLDER}/_versions/{manifest_name(version)}"
+    if name in sums and file_sha256(folder / name) != sums[name]:
+        return False
+    try:
+        return VectorTable.open(folder, version=version).version == version
+    except CorruptStore:
+        return False
+
+
+def _rewrite_table(
+    folder: Path, card: Card, report: VerifyReport, actions: list[str], quarantined: list[str]
+) -> Committed:
+    """Write a version of only the sound rows into new files."""
+    bad = {row.image_id for row in report.bad_rows}
+    table = VectorTable.open(folder)
+    keep = _sound_rows(table, bad)
+    schema = table_schema(card)
+    table.replace_all(iter(keep.cast(schema).to_batches(8192)), schema)
+    for name in report.damaged_files:
+        if "/_versions/" in name and (folder / name).is_file():
+            _quarantine(folder, folder / name, quarantined)
+    write_sums(folder)
+    committed = acknowledge(folder, table.version, table.count(), known=set(read_sums(folder)))
+    actions.append(f"wrote version {committed.version} of the {committed.rows} sound rows")
+    return committed
+
+
+def _sound_rows(table: VectorTable, bad: set[str | None]) -> pa.Table:
+    """Return the rows whose checksum holds and whose key is not in `bad`; of equal keys the latest."""
+    pieces = []
+    for piece, _ in readable_pieces(table):
+        piece = good_rows(piece)
+        keys = piece["image_id"].to_pylist()
+        pieces.append(piece.filter(pa.array([key not in bad for key in keys], pa.bool_())))
+    rows = pa.concat_tables(pieces)
+    latest: dict[str, int] = {}
+    stored_at = rows["indexed_at"].to_pylist()
+    for i, key in enumerate(rows["image_id"].to_pylist()):
+        if key not in latest or stored_at[i] >= stored_at[latest[key]]:
+            latest[key] = i
+    return rows.take(pa.array(sorted(latest.values()), pa.int64()))
+
+
+def _quarantine(folder: Path, path: Path, quarantined: list[str]) -> None:
+    target = folder / "quarantine" / f"{time.time_ns()}-{path.name}"
+    target.parent.mkdir(exist_ok=True)
+    shutil.move(path, target)
+    quarantined.append(f"quarantine/{target.name}")

@@ -1,0 +1,1 @@
+"""Writing: the lease, commits, and the record of what was acknowledged."""

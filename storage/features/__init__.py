@@ -1,0 +1,1 @@
+"""Local features: Parquet shards, encodings, reading single rows."""

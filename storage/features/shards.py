@@ -1,0 +1,129 @@
+"""Shards of local features: one Parquet file a batch, one row group an image, every page checksummed.
+
+Written here, read by `storage.features.reader`.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
+
+from storage.durable import fault_point, flush, local_folder, name_full_disk
+from storage.errors import InvalidBatch
+from storage.features.row_table import ROW_TABLE_KEY, pack_row_table
+
+__all__ = [
+    "FEATURES_FOLDER",
+    "file_crc32",
+    "shard_intact",
+    "shard_path",
+    "write_shard",
+]
+
+FEATURES_FOLDER = "features"
+_CHUNK_BYTES = 1 << 22
+
+
+def shard_path(folder: Path, shard: str) -> Path:
+    """Return where a shard lies in the store at `folder`."""
+    return folder / FEATURES_FOLDER / f"{shard}.parquet"
+
+
+def file_crc32(path: Path) -> str:
+    """Return the CRC-32 of a whole file as eight hex digits."""
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            crc = crc32(chunk, crc)
+    return f"{crc:08x}"
+
+
+def shard_intact(folder: Path, shard: str) -> bool:
+    """Return whether every byte of a shard is as it was written."""
+    try:
+        return shard.endswith(f"-{file_crc32(shard_path(folder, shard))}")
+    except OSError:
+        return False
+
+
+def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> str:
+    """Write the encoded local features of a batch so that they survive a power cut.
+
+    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the
+    file, so that damage to any byte of it can be found, also outside the checksummed pages.
+
+    Args:
+        store_uri: Folder of the store.
+        image_ids: B keys, in the order of `rows`.
+        rows: (B, row_bytes) uint8, as the store's codec makes them.
+
+    Returns:
+        The shard's name; its rows are numbered in the order of `image_ids`.
+
+    Raises:
+        InvalidBatch: the rows are of another shape or type, or there are none.
+        OutOfSpace: the disk is full; nothing is left of the shard.
+    """
+    if rows.ndim != 2 or rows.dtype != np.uint8 or len(rows) != len(image_ids) or not rows.size:
+        raise InvalidBatch(
+            f"{len(image_ids)} image ids with rows of shape {rows.shape} and type {rows.dtype}: encode them "
+            "with the store's codec and give one row an image"
+        )
+    folder = local_folder(store_uri) / FEATURES_FOLDER
+    name = uuid.uuid4().hex
+    temporary = folder / f".{name}.tmp"
+    rows = np.ascontiguousarray(rows)
+    flat, width = rows.reshape(-1), rows.shape[1]
+    table = pa.table(
+        {
+            "image_id": pa.array(image_ids, pa.string()),
+            "features": pa.Array.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(flat)]),
+        },
+        # Without missing values a page is nothing but the values, which `storage.features.reader` relies on.
+        schema=pa.schema(
+            [
+                pa.field("image_id", pa.string(), nullable=False),
+                pa.field("features", pa.binary(width), nullable=False),
+            ]
+        ),
+    )
+    try:
+        with name_full_disk(shard_path(folder.parent, name), flat.size):
+            _write_rows(temporary, table, rows)
+            flush(temporary)
+            name = f"{name}-{file_crc32(temporary)}"
+            fault_point("before_shard")
+            os.rename(temporary, shard_path(folder.parent, name))
+            flush(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fault_point("after_shard")
+    return name
+
+
+def _write_rows(path: Path, table: pa.Table, rows: np.ndarray) -> None:
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pq.ParquetWriter(
+            file,
+            table.schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+            store_schema=False,
+        ) as writer,
+    ):
+        starts = []
+        for row in range(len(table)):
+            writer.write_table(table.slice(row, 1))
+            starts.append(file.tell() - rows.shape[1])  # the features are what is written last
+        entry = pack_row_table(table["image_id"].to_pylist(), starts, rows)
+        writer.add_key_value_metadata({ROW_TABLE_KEY.decode(): entry.decode()})

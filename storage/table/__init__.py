@@ -1,0 +1,1 @@
+"""Records and descriptors: the LanceDB table, and the checks of what enters it."""

@@ -1,0 +1,122 @@
+"""What may enter the store and what may be asked of it: checks before anything is written or searched."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.card import Card
+from storage.errors import InvalidBatch
+from storage.table.vectors import descriptor_matrix, row_schema
+
+__all__ = ["AMENDABLE", "check_amendments", "check_query", "check_rows"]
+
+AMENDABLE = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
+_REQUIRED = ("image_id", "uri", "sha256", "width", "height", "descriptor", "shard", "row")
+# Rounding each of D values to 11 significant bits moves the norm by at most 2**-11, relative.
+_NORM_TOLERANCE = {"float16": 2e-3, "float32": 1e-4}
+_LIMITS = {"lat": 90.0, "lon": 180.0}
+
+
+def check_rows(rows: pa.Table, card: Card) -> pa.Table:
+    """Return `rows` with the columns and types of `row_schema(card)`.
+
+    Raises:
+        InvalidBatch: a column is missing or unknown or has another type, a needed value is missing, a key
+            comes twice, or a descriptor has another width, a value that is not finite, or no unit norm.
+    """
+    rows = _as_schema(rows, row_schema(card))
+    for name in _REQUIRED:
+        if rows[name].null_count:
+            raise InvalidBatch(f"column {name} has missing values: give one for each row")
+    _check_keys(rows)
+    _check_coordinates(rows)
+    if pc.any(pc.less(rows["row"], 0)).as_py() or pc.any(pc.equal(rows["shard"], "")).as_py():
+        raise InvalidBatch(
+            "shard or row names no place: use the name from write_shard and the row's number in it"
+        )
+    vectors = descriptor_matrix(rows).astype(np.float32)
+    bad = np.flatnonzero(~_unit(vectors, _NORM_TOLERANCE[card.descriptor_dtype]))
+    if len(bad) or rows["descriptor"].combine_chunks().flatten().null_count:
+        named = rows["image_id"][int(bad[0])].as_py() if len(bad) else "one"
+        raise InvalidBatch(
+            f"{max(1, len(bad))} descriptors are not finite or have no unit norm (first: {named}): "
+            "check the model that made them"
+        )
+    return rows
+
+
+def check_amendments(rows: pa.Table, card: Card) -> pa.Table:
+    """Return `rows` with known columns in the store's types: image_id and some of `AMENDABLE`.
+
+    Raises:
+        InvalidBatch: a column cannot be amended or has another type, or a key is missing or comes twice.
+    """
+    schema = row_schema(card)
+    unknown = [name for name in rows.column_names if name not in ("image_id", *AMENDABLE)]
+    if unknown or "image_id" not in rows.column_names:
+        raise InvalidBatch(f"columns {rows.column_names}: give image_id and any of {', '.join(AMENDABLE)}")
+    rows = _as_schema(rows, pa.schema([field for field in schema if field.name in rows.column_names]))
+    if "uri" in rows.column_names and rows["uri"].null_count:
+        raise InvalidBatch("column uri has missing values: give one for each row")
+    _check_keys(rows)
+    _check_coordinates(rows)
+    return rows
+
+
+def check_query(descriptors: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
+    """Return query descriptors as C-contiguous (B, D) float32 of unit norm.
+
+    Raises:
+        InvalidBatch: another width, values that are not finite, or a norm that is not one.
+    """
+    array = np.asarray(descriptors)
+    if array.ndim != 2 or array.shape[1] != card.descriptor_dim or array.dtype.kind != "f":
+        raise InvalidBatch(
+            f"descriptors of shape {array.shape} and type {array.dtype} cannot be searched in a store of "
+            f"width {card.descriptor_dim}: extract them with the store's model ({card.model})"
+        )
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if not _unit(array, _NORM_TOLERANCE["float16"]).all():
+        raise InvalidBatch(
+            "query descriptors are not finite or have no unit norm: check the model that made them"
+        )
+    return array
+
+
+def _unit(vectors: npt.NDArray[np.float32], tolerance: float) -> npt.NDArray[np.bool_]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        return np.asarray(np.abs(norms - 1.0) <= tolerance)  # False for NaN
+
+
+def _as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    if sorted(rows.column_names) != sorted(schema.names):
+        missing = sorted(set(schema.names) - set(rows.column_names))
+        extra = sorted(set(rows.column_names) - set(schema.names))
+        raise InvalidBatch(
+            f"columns missing: {missing}, columns not known: {extra}: give those of row_schema(card)"
+        )
+    try:
+        return rows.select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidBatch(f"a column has another type than row_schema(card) ({error})") from error
+
+
+def _check_keys(rows: pa.Table) -> None:
+    keys = rows["image_id"]
+    if keys.null_count or pc.any(pc.equal(keys, "")).as_py():
+        raise InvalidBatch("image_id is missing or empty: give each row its key")
+    if pc.count_distinct(keys).as_py() != len(keys):
+        twice = next(v["values"] for v in pc.value_counts(keys).to_pylist() if v["counts"] > 1)
+        raise InvalidBatch(f"image_id {twice!r} comes twice in one batch: keep one of the rows")
+
+
+def _check_coordinates(rows: pa.Table) -> None:
+    for name in ("lat", "lon", "utm_e", "utm_n", "heading_deg"):
+        if name in rows.column_names:
+            values = np.asarray(pc.drop_null(rows[name]), dtype=np.float64)
+            if not (np.isfinite(values) & (np.abs(values) <= _LIMITS.get(name, np.inf))).all():
+                raise InvalidBatch(f"column {name} holds a value out of range: leave unknown values empty")

@@ -1,0 +1,26 @@
+"""Reading photo files that are no photo files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models.images.decoder import MAX_BYTES, ImageRejected
+from models.images.photo_file import read_bytes
+
+
+def test_read_bytes_pipe_folder_and_huge_file_do_not_hang_or_fill_memory(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with open(tmp_path / "huge.jpg", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    for name, reason in (
+        ("pipe.jpg", "unreadable"),
+        ("huge.jpg", "too_large"),
+        ("gone.jpg", "missing"),
+        (".", "unreadable"),
+    ):
+        with pytest.raises(ImageRejected) as caught:
+            read_bytes(str(tmp_path / name))
+        assert caught.value.reason == reason

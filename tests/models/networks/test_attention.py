@@ -1,0 +1,62 @@
+"""Attention in half precision: the same as timm's, whichever way it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from timm.layers import Attention
+from torch import Tensor
+
+from models.networks import attention as attention_module
+from models.networks.attention import attend
+
+
+@contextmanager
+def operators_used() -> Iterator[list[str]]:
+    """Collect the names of the operators that run inside."""
+    found: list[str] = []
+    with torch.profiler.profile() as profile:
+        yield found
+    found += [event.key for event in profile.key_averages()]
+
+
+def module() -> Attention:
+    torch.manual_seed(0)
+    return Attention(64, num_heads=4, qkv_bias=True).eval()
+
+
+def tokens(count: int = 2, length: int = 37) -> Tensor:
+    return torch.randn(count, length, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_attend_in_bfloat16_is_the_modules_answer_by_plain_products() -> None:
+    layer, taken = module(), tokens()
+    exact = layer(taken).detach()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), operators_used() as used:
+        found = attend(layer, taken)
+    assert found.shape == taken.shape
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, atol=0.01, rtol=0.02)
+    assert "aten::_softmax" in used
+    assert not any("scaled_dot_product" in name for name in used)
+
+
+@pytest.mark.parametrize("why", ["float32", "gradients", "too many tokens"])
+def test_attend_otherwise_is_the_module_itself(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, taken = module(), tokens()
+    if why == "too many tokens":
+        monkeypatch.setattr(attention_module, "_WEIGHTS", 4 * 37**2 - 1)
+    half = why != "float32"
+    with (
+        torch.set_grad_enabled(why == "gradients"),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=half),
+    ):
+        expected = layer(taken)
+        with operators_used() as used:
+            found = attend(layer, taken)
+    assert torch.equal(found, expected)
+    assert any("scaled_dot_product" in name for name in used)
+    assert found.requires_grad == (why == "gradients")

@@ -1,0 +1,63 @@
+"""Freed memory is kept, and whoever set glibc's thresholds is left alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Page faults of twenty times forty megabytes, one after the other, each used once.
+from tests.support.paths import ROOT
+
+USE = """
+import ctypes, resource, sys
+from models.runtime.allocator import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "kept" else False
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    block = libc.malloc(40_000_000)
+    ctypes.memset(block, 1, 40_000_000)
+    libc.free(block)
+print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, int("torch" in sys.modules))
+"""
+glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no thresholds")
+
+
+def used(way: str, **settings: str) -> tuple[bool, int]:
+    """Return whether memory was kept, and the page faults."""
+    quiet = {
+        name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name
+    }
+    command = [sys.executable, "-c", USE, way]
+    out = subprocess.run(command, cwd=ROOT, env=quiet | settings, check=True, stdout=subprocess.PIPE).stdout
+    kept, faults, torch_loaded = map(int, out.split())
+    assert not torch_loaded
+    return bool(kept), faults
+
+
+@glibc_only
+def test_keep_freed_memory_pages_are_cleared_once_instead_of_each_time() -> None:
+    (_, plain), (kept, faults) = used("plain"), used("kept")
+    assert kept
+    assert faults < 0.2 * plain
+
+
+@glibc_only
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"MALLOC_TRIM_THRESHOLD_": "131072"},
+        {"MALLOC_MMAP_THRESHOLD_": "131072"},
+        {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"},
+    ],
+)
+def test_keep_freed_memory_thresholds_set_by_the_user_stay(setting: dict[str, str]) -> None:
+    kept, faults = used("kept", **setting)
+    assert not kept
+    assert faults > 0.8 * used("plain", **setting)[1] > 100

@@ -1,0 +1,220 @@
+"""The command line end to end: exit codes, JSON, and what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.weights import load_extractor
+from pipelines.cli import main
+from storage.store import Store
+from tests.support.paths import GOLDEN
+from tests.support.pictures import photo, write_photos
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: object, code: int = 0) -> Any:
+    capsys.readouterr()
+    assert main([str(arg) for arg in args]) == code
+    out = capsys.readouterr().out
+    return json.loads(out) if "--json" in args else out
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("city")
+    write_photos(folder / "database", 12)
+    write_photos(folder / "queries", 4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(city: Path) -> str:
+    uri = str(city / "store")
+    assert main(["index", str(city), "--store", uri, "--quiet"]) == 0
+    return uri
+
+
+def test_index_json_has_the_contract_s_fields(
+    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = call(capsys, "index", city / "database", "--store", tmp_path / "s", "--json", "--quiet")
+    assert {
+        "input",
+        "accepted",
+        "rejected",
+        "unchanged",
+        "seconds",
+        "images_per_s",
+        "store_version",
+    } <= result.keys()
+    assert (result["input"], result["accepted"], result["rejected"]) == (12, 12, 0)
+
+
+def test_index_too_many_rejected_exits_3_but_keeps_the_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(tmp_path / "in", 3)
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"nope")
+    args = ("index", tmp_path / "in", "--store", tmp_path / "s", "--quiet")
+    out = call(capsys, *args, code=3)
+    assert "rejected 1: not_an_image" in out
+    assert Store.open(str(tmp_path / "s")).count == 3
+    call(capsys, *args, "--max-rejected", "0.5")
+
+
+def test_query_own_photo_is_first(store: str, city: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = sorted((city / "database").iterdir())[5]
+    result = call(capsys, "query", image, "--store", store, "--json", "--top-k", "2")
+    (answer,) = result["queries"]
+    assert answer["matches"][0]["image_id"] == image.name
+    assert len(answer["matches"]) == 2
+    assert answer["matches"][0]["utm_e"] == 500050.0
+    quick = call(capsys, "query", image, "--store", store, "--rerank-budget-ms", "0", "--matching", "fast")
+    assert image.name in quick.splitlines()[2]
+    assert quick.endswith(" ms, 10 candidates matched\n")
+    table = call(capsys, "query", image, "--store", store, "--no-rerank")
+    assert image.name in table
+    assert " - " in table.splitlines()[2]
+
+
+def test_query_bad_photo_is_told_beside_the_good(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.jpg").write_bytes(photo(1))
+    (tmp_path / "bad.jpg").write_bytes(photo(1)[:300])
+    images = (tmp_path / "bad.jpg", tmp_path / "good.jpg", tmp_path / "missing.jpg")
+    result = call(capsys, "query", *images, "--store", store, "--json", code=3)
+    bad, good, missing = result["queries"]
+    assert bad["error"]["reason"] == "truncated"
+    assert good["matches"]
+    assert missing["error"]["reason"] == "missing"
+
+
+def test_evaluate_json_report_and_kept_store(
+    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("evaluate", city, "--store", tmp_path / "s", "--report", tmp_path / "report", "--json", "--quiet")
+    result = call(capsys, *args)
+    assert {"dataset", "protocol", "queries", "database", "recall", "seconds"} <= result.keys()
+    assert result["recall"]["reranked"] == {"1": 100.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    assert (result["queries"], result["database"], result["dataset"]) == (4, 12, city.name)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("<figure>") == 4
+    assert page.count('<figure class="map">') == 1
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == result
+    assert result["matched_per_query"] == 12
+    again = call(
+        capsys, "evaluate", city, "--store", tmp_path / "s", "--stop-early", "--rerank-budget-ms", "0"
+    )
+    assert "after re-ranking" in again
+    assert "100 candidates re-ranked; stopping early, 0 ms a query" in again
+    assert "candidates matched a query: 10\n" in again
+
+
+def test_embed_golden_checkpoint_gives_published_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole way: import, decode, preprocess, position embeddings, adapters, heads."""
+    weights, out = tmp_path / "small.safetensors", tmp_path / "out.npz"
+    call(capsys, "import-weights", GOLDEN / "selavpr_small.pth", "--out", weights)
+    images = [GOLDEN / f"image_{i}.png" for i in range(4)]
+    call(capsys, "embed", *images, "--model", weights, "--out", out)
+    golden = np.load(GOLDEN / "selavpr_small.npz")
+    made = np.load(out)
+    assert made["names"].tolist() == [str(image) for image in images]
+    assert made["descriptors"].dtype == made["features"].dtype == np.float32
+    assert np.abs(made["descriptors"] - golden["global_"]).max() < 1e-5
+    assert np.abs(made["features"][:2] - golden["local"]).max() < 1e-5
+
+
+def test_embed_in_bfloat16_stays_near_the_published_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.runtime.execution.native_dtype", lambda _: torch.bfloat16)
+    weights, out = tmp_path / "small.safetensors", tmp_path / "out.npz"
+    call(capsys, "import-weights", GOLDEN / "selavpr_small.pth", "--out", weights)
+    images = [GOLDEN / f"image_{i}.png" for i in range(4)]
+    call(capsys, "embed", *images, "--model", weights, "--out", out, "--precision", "bf16")
+    golden, made = np.load(GOLDEN / "selavpr_small.npz"), np.load(out)
+    assert (made["descriptors"] * golden["global_"]).sum(axis=1).min() > 0.9999
+    assert (made["features"][:2] * golden["local"]).sum(axis=-1).min() > 0.999
+    assert np.abs(made["descriptors"] - golden["global_"]).max() > 1e-4
+    call(capsys, "embed", *images, "--model", weights, "--out", out, "--precision", "fp32")
+    assert np.abs(np.load(out)["descriptors"] - golden["global_"]).max() < 1e-5
+
+
+def test_embed_bad_image_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good.jpg").write_bytes(photo(1))
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    args = ("--model", "efficientnet-lite0", "--out", tmp_path / "o.npz", "--json")
+    result = call(capsys, "embed", tmp_path / "bad.jpg", tmp_path / "good.jpg", *args, code=3)
+    assert result["rejected"][0]["reason"] == "empty"
+    assert np.load(tmp_path / "o.npz")["descriptors"].shape == (1, 1280)
+
+
+def test_care_verbs_info_delete_compact_verify(
+    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = tmp_path / "s"
+    call(capsys, "index", city, "--store", uri, "--quiet")
+    name = sorted(path.name for path in (city / "database").iterdir())[0]
+    assert call(capsys, "delete", name, "unknown", "--store", uri, "--json")["deleted"] == 1
+    assert call(capsys, "info", "--store", uri, "--json")["rows"] == 11
+    call(capsys, "compact", "--store", uri, "--json")
+    assert call(capsys, "verify", "--store", uri, "--json")["ok"] is True
+    assert "ok: True" in call(capsys, "verify", "--store", uri)
+
+
+def test_verify_damage_exits_6_and_repair_then_index_heals(
+    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = tmp_path / "s"
+    call(capsys, "index", city, "--store", uri, "--quiet")
+    shard = next((uri / "features").glob("*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 4
+    shard.write_bytes(data)
+    assert call(capsys, "verify", "--store", uri, "--json", code=6)["ok"] is False
+    assert call(capsys, "verify", "--repair", "--store", uri, "--json")["ok"] is True
+    assert call(capsys, "info", "--store", uri, "--json")["rows"] < 12
+    call(capsys, "index", city, "--store", uri, "--quiet")
+    assert call(capsys, "info", "--store", uri, "--json")["rows"] == 12
+    assert call(capsys, "verify", "--store", uri, "--json")["ok"] is True
+
+
+def test_errors_have_their_exit_codes(
+    store: str, city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(next((city / "database").iterdir()))
+    weights = tmp_path / "small.safetensors"
+    call(capsys, "import-weights", GOLDEN / "selavpr_small.pth", "--out", weights)
+    call(capsys, "query", image, "--store", tmp_path / "none", code=2)
+    call(capsys, "index", tmp_path / "none", "--store", tmp_path / "s", code=2)
+    call(capsys, "embed", image, "--model", "resnet", "--out", tmp_path / "o.npz", code=2)
+    call(capsys, "import-weights", image, "--out", tmp_path / "w.safetensors", code=2)
+    assert not (tmp_path / "s").exists()
+    call(capsys, "embed", image, "--model", weights, "--image-size", "225", "--out", tmp_path / "o", code=2)
+    call(capsys, "index", city, "--store", store, "--model", weights, code=5)
+    call(capsys, "query", image, "--store", store, "--model", weights, code=5)
+    call(capsys, "query", image, "--url", "http://127.0.0.1:9", "--precision", "bf16", code=2)
+    with Store.open(store).lease():
+        call(capsys, "delete", "x", "--store", store, code=4)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "card.json").write_text("{")
+    call(capsys, "info", "--store", tmp_path / "broken", code=6)
+    with pytest.raises(SystemExit) as stopped:
+        main(["index", image])
+    assert stopped.value.code == 2
+
+
+def test_index_without_model_uses_the_store_s(store: str, city: Path) -> None:
+    assert Store.open(store).card == load_extractor("efficientnet-lite0").card
+    assert main(["index", str(city), "--store", store, "--quiet", "--json"]) == 0

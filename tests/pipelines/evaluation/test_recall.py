@@ -1,0 +1,134 @@
+"""Recall@K: what counts, and what is said about what cannot count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from models.images.decoder import ImageRejected
+from pipelines.evaluation.recall import measure_recall, zone_number
+from pipelines.sources import SourceError
+from serving.reranking import ALL_EXACTLY
+from storage.records import ImageRecord, Match, QueryResult
+from tests.support.pictures import photo
+
+
+def record(image_id: str, east: float | None, zone: str | None = "33T") -> ImageRecord:
+    north = None if east is None else 4_000_000.0
+    return ImageRecord(image_id, image_id, "", 1, 1, None, None, east, north, zone, None, None, "s", 0)
+
+
+class FixedAnswers:
+    """Stands in for the engine: answers by the photo's bytes, so that only the scoring is under test."""
+
+    def __init__(
+        self, database: list[ImageRecord], answers: dict[bytes, list[tuple[str, float, int]]]
+    ) -> None:
+        self.by_id = {item.image_id: item for item in database}
+        self.answers = answers
+        columns = {
+            name: [getattr(item, name) for item in database]
+            for name in ("image_id", "utm_e", "utm_n", "utm_zone")
+        }
+        kinds = (pa.string(), pa.float64(), pa.float64(), pa.string())
+        known = pa.table({n: pa.array(v, t) for (n, v), t in zip(columns.items(), kinds, strict=True)})
+        self.matching = ALL_EXACTLY
+        self.store = SimpleNamespace(
+            known=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
+        )
+
+    def answer(self, image: bytes, *, top_k: int, candidates: int, least: int) -> QueryResult:
+        if image not in self.answers:
+            raise ImageRejected("empty", "the file is empty")
+        matches = tuple(
+            Match(rank, self.by_id[image_id], similarity, count)
+            for rank, (image_id, similarity, count) in enumerate(self.answers[image][:top_k], start=1)
+        )
+        times = dict.fromkeys(("decode", "extract", "search", "fetch", "rerank", "total"), 1000.0)
+        return QueryResult("fixed", 7, False, matches, times)
+
+
+def dataset(folder: Path, queries: dict[str, bytes]) -> Path:
+    for name in ("database", "queries"):
+        (folder / name).mkdir(parents=True)
+    for name, data in queries.items():
+        (folder / "queries" / name).write_bytes(data)
+    return folder
+
+
+def run(
+    folder: Path, database: list[ImageRecord], cases: dict[str, list[tuple[str, float, int]]], **o: Any
+) -> Any:
+    photos = {name: photo(i) for i, name in enumerate(cases)}
+    engine = FixedAnswers(database, {photos[name]: answers for name, answers in cases.items()})
+    return measure_recall(dataset(folder, photos), engine, **o)  # type: ignore[arg-type]
+
+
+def at(east: float, zone: str = "33@T") -> str:
+    return f"@{east:.2f}@4000000.00@{zone}@.jpg"
+
+
+def test_recall_threshold_is_inclusive_and_both_orders_are_scored(tmp_path: Path) -> None:
+    database = [record("near", 525.0), record("far", 525.01), record("here", 500.0)]
+    result = run(
+        tmp_path,
+        database,
+        {
+            # By similarity `far` leads; re-ranking puts `near` first.
+            at(500.0): [("near", 0.8, 9), ("far", 0.9, 3), ("here", 0.7, 1)],
+            # Exactly 25 m is right, one centimetre more is wrong.
+            at(550.01): [("far", 0.9, 5), ("near", 0.8, 4)],
+        },
+    )
+    assert result.recall["global"] == {"1": 50.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    assert result.recall["reranked"]["1"] == 100.0
+    assert (result.queries, result.database, result.store_version) == (2, 3, 7)
+    assert result.seconds["extract"] == 2.0
+    assert "25 m" in result.protocol
+    assert result.matched_per_query == 2.5
+    assert result.summary()["matched_per_query"] == 2.5
+
+
+def test_recall_counts_every_query_and_says_why_some_cannot_be_found(tmp_path: Path) -> None:
+    answers = [("here", 0.9, 5), ("lost", 0.8, 4)]
+    database = [record("here", 500.0), record("lost", None)]
+    cases = {at(500.0): answers, at(9_000.0): answers, "holiday.jpg": answers}
+    folder = tmp_path / "set"
+    photos = {name: photo(i) for i, name in enumerate(cases)}
+    engine = FixedAnswers(database, {photos[name]: cases[name] for name in cases})
+    dataset(folder, {**photos, at(501.0): b""})
+
+    result = measure_recall(folder, engine)  # type: ignore[arg-type]
+
+    assert result.queries == 3
+    assert result.recall["reranked"]["1"] == pytest.approx(33.33)
+    assert result.queries_without_positive == 1
+    assert result.queries_without_coordinates == 1
+    assert result.queries_rejected == 1
+    assert result.database_without_coordinates == 1
+    assert {outcome.rejected for outcome in result.outcomes} == {None, "empty"}
+
+
+def test_recall_same_metres_in_another_zone_are_another_place(tmp_path: Path) -> None:
+    database = [record("west", 500.0, "32T"), record("anywhere", 501.0, None)]
+    result = run(tmp_path, database, {at(500.0): [("west", 0.9, 2), ("anywhere", 0.8, 1)]})
+    assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    assert result.outcomes[0].positives == 1
+
+
+def test_recall_nothing_to_score_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no images"):
+        run(tmp_path / "none", [record("a", 1.0)], {})
+    with pytest.raises(SourceError, match="coordinates"):
+        run(tmp_path / "unplaced", [record("a", 1.0)], {"x.jpg": []})
+    with pytest.raises(SourceError, match="empty"):
+        run(tmp_path / "empty", [], {at(1.0): []})
+
+
+@pytest.mark.parametrize(("zone", "number"), [("33U", 33), ("7", 7), (None, 0), ("", 0)])
+def test_zone_number_reads_any_form(zone: str | None, number: int) -> None:
+    assert zone_number(zone) == number

@@ -1,0 +1,133 @@
+"""The log of a run: complete, readable, and right after a crash."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.progress import ProgressLine
+from pipelines.training.errors import BadSettings
+from pipelines.training.log import COLUMNS, TrainingLog, read_rows
+from storage.errors import OutOfSpace
+
+
+def row(step: int, loss: float) -> dict[str, Any]:
+    return {
+        "kind": "step",
+        "epoch": 0,
+        "round": 0,
+        "step": step,
+        "loss": loss,
+        "triplet_loss": loss / 2,
+        "local_loss": loss / 2,
+        "images_per_s": 12.0,
+        "seconds": step * 2.0,
+    }
+
+
+def validation(step: int, recall: float) -> dict[str, Any]:
+    found = {"recall_global_1": recall / 2, "recall_reranked_1": recall, "recall_reranked_5": recall}
+    return {"kind": "validation", "epoch": 1, "round": 0, "step": step, "seconds": step * 2.0, **found}
+
+
+def logged(folder: Path, *rows: dict[str, Any], after: int | None = None) -> str:
+    """Log the rows of a run of 20 steps, new or gone on with after a step, and return what it showed."""
+    told = io.StringIO()
+    log = TrainingLog(folder, ProgressLine("finetune", stream=told, log_every_s=0.0))
+    log.start(after or 0, 20, resumed=after is not None)
+    for one in rows:
+        log.write(one)
+    log.close()
+    return told.getvalue()
+
+
+def scalars(folder: Path) -> list[tuple[int, str, float]]:
+    """Read what TensorBoard would, newest file last."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            content = content[16 + length :]
+    return found
+
+
+def test_rows_reach_the_csv_tensorboard_and_the_line(tmp_path: Path) -> None:
+    told = logged(tmp_path, validation(0, 50.0), row(10, 0.5))
+    rows = read_rows(tmp_path / "log.csv")
+    assert [(one["kind"], one["step"], one["loss"], one["recall_reranked_5"]) for one in rows] == [
+        ("validation", "0", "", "50.0"),
+        ("step", "10", "0.5", ""),
+    ]
+    events = scalars(tmp_path / "tensorboard")
+    assert (10, "loss/total", 0.5) in events
+    assert (0, "recall_reranked/5", 50.0) in events
+    last = told.splitlines()[-1]
+    assert "step 10/20" in last
+    assert "loss 0.5000 (triplet 0.2500, local 0.2500)" in last
+    assert "12.0 images/s" in last
+    assert "R@5 50.0, best 50.0" in last
+    assert "0:20 left" in last
+
+
+def test_a_run_that_starts_again_takes_back_what_it_will_do_again(tmp_path: Path) -> None:
+    logged(tmp_path, validation(0, 40.0), row(10, 0.5), row(20, 0.4), validation(20, 60.0))
+    told = logged(tmp_path, row(20, 0.3), validation(20, 30.0), after=10)
+    rows = read_rows(tmp_path / "log.csv")
+    assert [(one["step"], one["loss"]) for one in rows] == [
+        ("0", ""),
+        ("10", "0.5"),
+        ("20", "0.3"),
+        ("20", ""),
+    ]
+    assert "R@5 30.0, best 40.0" in told
+    logged(tmp_path)
+    assert read_rows(tmp_path / "log.csv") == []
+
+
+def test_a_run_that_goes_on_before_its_first_step_keeps_its_validation(tmp_path: Path) -> None:
+    logged(tmp_path, validation(0, 40.0), row(10, 0.5))
+    logged(tmp_path, row(10, 0.4), after=0)
+    rows = read_rows(tmp_path / "log.csv")
+    assert [(one["kind"], one["step"]) for one in rows] == [("validation", "0"), ("step", "10")]
+
+
+def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    logged(tmp_path, row(10, 0.5), row(20, 0.4))
+    path = tmp_path / "log.csv"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert [one["step"] for one in read_rows(path)] == ["10"]
+    assert read_rows(tmp_path / "none.csv") == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"kind;step\r\nstep;1\r\n",  # as some spreadsheets save it
+        b"\xff\xfe\x00",
+        ",".join(COLUMNS).encode() + b"\r\nstep,0,0,10,much" + b"," * (len(COLUMNS) - 5) + b"\r\n",
+        ",".join(COLUMNS).encode() + b"\r\n" + b"x" * 200_000,
+    ],
+    ids=["columns", "bytes", "number", "long"],
+)
+def test_a_log_saved_by_another_program_is_named_and_stays(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadSettings, match="put it back"):
+        logged(tmp_path, after=10)
+    assert path.read_bytes() == content
+
+
+def test_a_disk_without_room_for_a_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").symlink_to("/dev/full")
+    log = TrainingLog(tmp_path, ProgressLine("finetune", stream=io.StringIO()))
+    with pytest.raises(OutOfSpace, match=r"log\.csv"):
+        log.write(row(10, 0.5))

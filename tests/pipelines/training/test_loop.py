@@ -1,0 +1,261 @@
+"""The training loop on a tiny set: learning, resuming, sharing, stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.checkpoints.tensors import WeightsRejected, weights_digest
+from models.training.augment import Augmentation
+from models.training.trainable import trainable_parameters, trainable_state
+from pipelines.training.data import open_training_set
+from pipelines.training.errors import BadSettings, DataRejected, MiningRejected, TrainingDiverged
+from pipelines.training.loop import TrainingLoop
+from pipelines.training.mining import MiningState
+from pipelines.training.settings import TrainingSettings
+from pipelines.training.state import Progress
+from pipelines.training.worker import STATE, _restore, trainable_model
+from pipelines.training.worker_group import WorkerGroup
+from tests.support.training_city import tiny_settings, write_city, write_tiny_vit
+from tests.support.training_workers import work, work_in_processes
+
+
+class Stopped(Exception):
+    """The power goes out."""
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_city(tmp_path_factory.mktemp("training") / "city")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_vit(tmp_path_factory.mktemp("training") / "vit.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_loop(city: Path, settings: TrainingSettings, **told: Any) -> TrainingLoop:
+    model, card = trainable_model(settings)
+    sets = (open_training_set(city, split=split) for split in ("train", "val"))
+    return TrainingLoop(model, card.preprocessing, settings, *sets, **told)
+
+
+def stop_after(rounds: int, path: Path) -> Callable[[TrainingLoop, bool], None]:
+    def on_round(loop: TrainingLoop, best: bool) -> None:
+        if loop.progress.mining.round == rounds:
+            loop.save(path, {})
+            raise Stopped
+
+    return on_round
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_vit_learns_to_tell_places_it_never_saw(city: Path, vit: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    loop = make_loop(city, tiny_settings(vit, epochs=15, patience=15), on_row=rows.append)
+    loop.run()
+    loop.close()
+    recall = [row["recall_global_1"] for row in rows if row["kind"] == "validation"]
+    loss = [row["triplet_loss"] for row in rows if row["kind"] == "step"]
+    assert len(recall) == 16
+    assert recall[-1] >= recall[0] + 25
+    assert np.mean(loss[-6:]) < 0.8 * np.mean(loss[:6])
+
+
+def test_training_changes_what_is_trainable_and_nothing_else(city: Path, vit: Path) -> None:
+    loop = make_loop(city, tiny_settings(vit, epochs=1))
+    trained = trainable_parameters(loop.model)
+
+    def frozen() -> str:
+        return weights_digest(
+            {name: tensor for name, tensor in loop.model.state_dict().items() if name not in trained}
+        )
+
+    before, frozen_before = trainable_state(loop.model), frozen()
+    loop.run()
+    loop.close()
+    after = trainable_state(loop.model)
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    assert frozen() == frozen_before
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(jitter=0.2, flip=0.5)])
+@pytest.mark.parametrize("mining", ["partial", "full", "random"])
+def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
+    city: Path, vit: Path, tmp_path: Path, mining: str, augmentation: Augmentation
+) -> None:
+    settings = tiny_settings(vit, mining=mining, augmentation=augmentation)
+    whole_rows: list[dict[str, Any]] = []
+    whole = make_loop(city, settings, on_row=whole_rows.append)
+    whole.run()
+    saved = tmp_path / "state"
+    first = make_loop(city, settings, on_round=stop_after(3, saved))
+    with pytest.raises(Stopped):
+        first.run()
+    torch.manual_seed(987)  # another process starts from another random state
+    rows: list[dict[str, Any]] = []
+    second = make_loop(city, settings, on_row=rows.append)
+    assert second.restore(saved) == {}
+    assert second.progress == first.progress
+    second.run()
+    for loop in (whole, first, second):
+        loop.close()
+    # Bit for bit, on one machine with the same number of threads.
+    assert same(trainable_state(whole.model), trainable_state(second.model))
+    assert second.progress.mining == whole.progress.mining
+    results = [
+        [row["triplet_loss"] for row in every if row["kind"] == "step"] for every in (whole_rows, rows)
+    ]
+    assert results[1] == results[0][-len(results[1]) :]
+    assert 0 < len(results[1]) < len(results[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": -1}, {"step": "many"}, {"round": None}, {"best": 5}, {"best": ["nan"]}, {"seconds": 1e999}],
+)
+def test_a_checkpoint_that_tells_no_progress_is_refused(change: dict[str, Any]) -> None:
+    progress = Progress(MiningState("full", 3, 1, {2: (5, 6)}), epoch=2, best=(1.5, 2.0), validated=True)
+    values = json.loads(json.dumps(progress.to_dict()))
+    assert Progress.from_dict(values) == progress
+    for wrong in (values | change, {**values, "mining": None}, [], None):
+        with pytest.raises((WeightsRejected, MiningRejected), match="resume from another"):
+            Progress.from_dict(wrong)
+
+
+def test_checkpoints_of_another_run_are_refused_by_name(city: Path, vit: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(vit)
+    run: dict[str, Any] = {"digest": "d", "settings": settings.to_dict(), "weights": "w"}
+    loop = make_loop(city, settings)
+    loop.save(tmp_path / STATE, run)
+
+    class Kept:
+        @staticmethod
+        def as_directory() -> contextlib.AbstractContextManager[Path]:
+            return contextlib.nullcontext(tmp_path)
+
+    _restore(loop, Kept, run | {"settings": tiny_settings(vit, threads=5).to_dict()})
+    assert loop.progress == Progress(MiningState())
+    for changed, error, told in (
+        ({"settings": tiny_settings(vit, margin=0.2).to_dict()}, BadSettings, "another margin.*--storage"),
+        ({"weights": "others"}, BadSettings, "another model"),
+        ({"digest": "others"}, DataRejected, "photos"),
+    ):
+        with pytest.raises(error, match=told):
+            _restore(loop, Kept, run | changed)
+    loop.save(tmp_path / STATE, {})
+    with pytest.raises(BadSettings, match="another"):
+        _restore(loop, Kept, run)
+    loop.close()
+
+
+def test_an_epoch_has_no_more_queries_than_were_asked_for(city: Path, vit: Path) -> None:
+    loop = make_loop(city, tiny_settings(vit, queries_per_epoch=6, queries_per_round=1000))
+    triplets, _ = loop.triplets_of_round()
+    loop.close()
+    assert len(triplets) == 6
+    assert (loop.rounds_per_epoch, loop.steps_per_round) == (1, 3)
+
+
+def test_augmentation_changes_what_is_learnt(city: Path, vit: Path) -> None:
+    ends = []
+    for augmentation in (Augmentation(), Augmentation(rotation_deg=10)):
+        loop = make_loop(city, tiny_settings(vit, epochs=1, augmentation=augmentation))
+        loop.run()
+        loop.close()
+        ends.append(trainable_state(loop.model))
+    assert not same(*ends)
+
+
+def test_parts_of_a_step_add_up_to_the_whole(city: Path, vit: Path) -> None:
+    found = {
+        parts: work(WorkerGroup(), tiny_settings(vit, batch=3, accumulate=parts), city) for parts in (1, 2, 3)
+    }
+    for parts in (2, 3):
+        assert found[parts]["triplets"] == found[1]["triplets"]
+        require_close(found[parts], found[1])
+
+
+def require_close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Losses and gradients may differ by rounding: sums are taken in another order."""
+    assert found["losses"] == pytest.approx(wanted["losses"], rel=1e-5, abs=1e-7)
+    assert found["gradients"].keys() == wanted["gradients"].keys()
+    for name, gradient in wanted["gradients"].items():
+        largest = max(map(abs, gradient))
+        assert found["gradients"][name] == pytest.approx(gradient, rel=1e-4, abs=1e-5 * largest + 1e-9), name
+    assert any(any(gradient) for gradient in wanted["gradients"].values())
+
+
+@pytest.mark.parametrize("batch", [2, 3])  # 3: one worker has two queries, the other one
+def test_two_workers_have_the_gradient_of_one(city: Path, vit: Path, tmp_path: Path, batch: int) -> None:
+    settings = tiny_settings(vit, batch=batch)
+    alone = work(WorkerGroup(), settings, city)
+    together = work_in_processes(2, settings, city, tmp_path)
+    for worker in together:
+        assert worker["triplets"] == alone["triplets"]
+        assert worker["recalls"] == alone["recalls"]
+        require_close(worker, alone)
+    assert together[0]["gradients"] == together[1]["gradients"]
+
+
+def test_training_stops_when_validation_does_not_improve(city: Path, vit: Path) -> None:
+    best: list[bool] = []
+    # So small a rate that no weight changes by enough to change an answer.
+    loop = make_loop(
+        city,
+        tiny_settings(vit, epochs=9, patience=2, learning_rate=1e-12),
+        on_round=lambda loop, is_best: best.append(is_best),
+    )
+    loop.run()
+    loop.close()
+    assert loop.finished
+    assert loop.progress.epoch == 2
+    assert (loop.progress.misses, loop.progress.best_epoch) == (2, 0)
+    assert best == [True, False, False, False, False]
+
+
+def test_a_loss_that_is_no_number_is_named(city: Path, vit: Path) -> None:
+    loop = make_loop(city, tiny_settings(vit, learning_rate=1e30))
+    with pytest.raises(TrainingDiverged, match="smaller --learning-rate"):
+        loop.run()
+    loop.close()
+
+
+def test_bf16_and_recomputing_train_too(city: Path, vit: Path) -> None:
+    exact, mixed, again = (
+        work(WorkerGroup(), tiny_settings(vit, **changes), city)
+        for changes in ({}, {"precision": "bf16"}, {"recompute": True})
+    )
+    require_close(again, exact)
+    assert mixed["losses"] != exact["losses"]
+    assert mixed["losses"] == pytest.approx(exact["losses"], rel=0.2, abs=0.05)
+
+
+def test_a_photo_that_is_lost_while_training_is_named(city: Path, vit: Path, tmp_path: Path) -> None:
+    own = write_city(tmp_path / "own")
+    loop = make_loop(own, tiny_settings(vit))
+    for photo in (own / "images" / "train" / "queries").iterdir():
+        photo.unlink()
+    with pytest.raises(DataRejected, match="put it back") as lost:
+        loop.run()
+    loop.close()
+    assert lost.value.reason == "photo_lost"

@@ -1,0 +1,101 @@
+"""Recall during training: what the query engine would answer, shared by workers or not."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.matching.mutual import mutual_nn_count
+from pipelines.evaluation.recall import measure_recall
+from pipelines.indexing.job import index
+from pipelines.training.data import open_training_set
+from pipelines.training.loop import TrainingLoop
+from pipelines.training.validation import ValidationSet, recall_of
+from pipelines.training.worker import trainable_model
+from pipelines.training.worker_group import WorkerGroup
+from serving.engine import QueryEngine
+from storage.errors import OutOfSpace
+from tests.support.training_city import tiny_settings, write_city, write_tiny_vit
+
+
+class Drawn:
+    """Random descriptors and features by row, of two or three kinds of place."""
+
+    def __init__(self, rows: int, *, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.descriptors = F.normalize(torch.randn(rows, 8, generator=generator), dim=-1)
+        features = F.normalize(torch.randn(rows, 3, 4, 6, generator=generator), dim=-1)
+        self.features = features.half().float()  # what is stored is half precision
+        self.asked: list[int] = []
+
+    def __call__(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        assert len(rows) <= 8
+        self.asked += rows.tolist()
+        return self.descriptors[rows], self.features[rows]
+
+
+def by_hand(
+    truth: ValidationSet, queries: Drawn, database: Drawn, candidates: int, floor: float | None
+) -> tuple[float, float, float, float]:
+    hits = np.zeros(4)
+    for positives, row in zip(truth.positives, truth.queries, strict=True):
+        similarity = database.descriptors @ queries.descriptors[row]
+        top = sorted(range(truth.database), key=lambda i: (-float(similarity[i]), i))[:candidates]
+        counts = mutual_nn_count(queries.features[row], database.features[top], min_similarity=floor).tolist()
+        ranked = [top[i] for i in sorted(range(len(top)), key=lambda i: (-counts[i], i))]
+        for column, (order, k) in enumerate(((top, 1), (top, 5), (ranked, 1), (ranked, 5))):
+            hits[column] += bool(positives & set(order[:k]))
+    return tuple((100 * hits / len(truth.queries)).round(4).tolist())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recall_is_that_of_search_and_counting_by_hand(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, database = Drawn(50, seed=seed), Drawn(37, seed=seed + 100)
+    rows = np.sort(rng.choice(50, 41, replace=False))
+    positives = tuple(frozenset(rng.choice(37, rng.integers(0, 6), replace=False).tolist()) for _ in rows)
+    truth = ValidationSet(rows, 37, positives)
+    found = recall_of(truth, queries, database, group=WorkerGroup(), candidates=12, floors=[None, 0.3, 0.7])
+    wanted = [by_hand(truth, queries, database, 12, floor) for floor in (None, 0.3, 0.7)]
+    assert [tuple(vars(recall).values()) for recall in found] == wanted, f"seed {seed}"
+    assert len(set(wanted)) > 1
+    assert database.asked == list(range(37))
+    assert queries.asked == rows.tolist()
+
+
+def test_recall_in_training_is_what_the_query_engine_answers(tmp_path: Path) -> None:
+    city = write_city(tmp_path / "city", places=4, val_places=9)
+    vit = write_tiny_vit(tmp_path / "vit.safetensors")
+    settings = tiny_settings(vit, val_candidates=9)
+    model, card = trainable_model(settings)
+    sets = [open_training_set(city, split=split) for split in ("train", "val")]
+    loop = TrainingLoop(model, card.preprocessing, settings, *sets)
+    inside = loop.validate([None])[0]
+    loop.close()
+    store = str(tmp_path / "store")
+    index(city / "images" / "val" / "database", store, model=str(vit), image_size=settings.image_size)
+    engine = QueryEngine.open(store, model=str(vit))
+    outside = measure_recall(city, engine, split="val", candidates=9).recall
+    assert inside.global_1 == pytest.approx(outside["global"]["1"], abs=0.01)
+    assert inside.global_5 == pytest.approx(outside["global"]["5"], abs=0.01)
+    assert inside.reranked_1 == pytest.approx(outside["reranked"]["1"], abs=0.01)
+    assert inside.reranked_5 == pytest.approx(outside["reranked"]["5"], abs=0.01)
+    assert 0 < inside.global_1 < inside.reranked_1
+
+
+def test_no_room_for_features_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    truth = ValidationSet(np.arange(2), 3, (frozenset({0}), frozenset({1})))
+    with pytest.raises(OutOfSpace, match="TMPDIR"):
+        recall_of(truth, Drawn(2, seed=0), Drawn(3, seed=1), group=WorkerGroup(), candidates=3, floors=[None])

@@ -1,0 +1,163 @@
+"""The OpenAPI description against the running service: schemathesis makes requests out of it."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis import engine
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events
+from schemathesis.generation import GenerationMode
+from schemathesis.schemas import BaseSchema
+
+from storage.store import Store
+from tests.support.asgi_client import TOKEN, TOKENS
+from tests.support.city_store import CityStore
+from tests.support.http_checks import ask
+from tests.support.service_server import Running, running_service
+
+SEED = 20
+OPERATIONS = {
+    "POST /v1/query",
+    "POST /v1/matches",
+    "GET /v1/image",
+    "GET /v1/places",
+    "GET /v1/info",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+}
+GUARDED = {label for label in OPERATIONS if "/v1/" in label or "/metrics" in label}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def photos(city_store: CityStore) -> None:
+    """What stands for a photo where the description says so: nothing in it tells bytes that are one."""
+    for kind in ("JPEG", "PNG", "WEBP"):
+        encoded = []
+        for path in city_store.queries[:4]:
+            buffer = io.BytesIO()
+            with Image.open(path) as image:
+                image.resize((64, 48)).save(buffer, kind)
+            encoded.append(buffer.getvalue())
+        schemathesis.openapi.media_type(f"image/{kind.lower()}", st.sampled_from(encoded))
+    schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(encoded))
+
+
+def described(url: str, headers: dict[str, str] | None = None, **options: Any) -> BaseSchema:
+    headers = headers or {}
+    config = SchemathesisConfig.from_dict({"seed": SEED, "headers": headers, **options})
+    return schemathesis.openapi.from_url(f"{url}/openapi.json", headers=headers, config=config)
+
+
+def operations(schema: BaseSchema) -> Iterator[Any]:
+    for found in schema.get_all_operations():
+        yield found.ok()
+
+
+def run_engine(schema: BaseSchema) -> tuple[list[str], Counter[tuple[str, int]]]:
+    """Run schemathesis with all of its checks; return what it found wrong, and the statuses it saw."""
+    trouble: list[str] = []
+    seen: Counter[tuple[str, int]] = Counter()
+    for event in engine.from_schema(schema).execute():
+        if isinstance(event, events.NonFatalError | events.FatalError):
+            trouble.append(repr(event))
+        if isinstance(event, events.ScenarioFinished):
+            for interaction in event.recorder.interactions.values():
+                if interaction.response is not None:
+                    seen[event.recorder.label, interaction.response.status_code] += 1
+            for checks in event.recorder.checks.values():
+                trouble += [
+                    f"{event.recorder.label}: {c.name}: {c.failure_info}" for c in checks if c.failure_info
+                ]
+    return trouble, seen
+
+
+def phases(*, coverage: bool, examples: int) -> dict[str, Any]:
+    """Settings of the engine: whether every odd value of every parameter is tried, and how many random ones.
+
+    That bytes are a photo, and which images there are, no schema can say: what is accepted is tested apart.
+    """
+    fuzzing = {"generation": {"max-examples": examples}}
+    off = {"enabled": False}
+    chosen = {"examples": off, "stateful": off, "coverage": {"enabled": coverage}, "fuzzing": fuzzing}
+    return {"phases": chosen, "checks": {"positive_data_acceptance": off}}
+
+
+def test_description_covers_every_route_of_the_api(running: Running) -> None:
+    schema = described(running.url)
+    assert {operation.label for operation in operations(schema)} == OPERATIONS
+    raw = ask(f"{running.url}/openapi.json").json()
+    assert "security" not in raw
+    for path, item in raw["paths"].items():
+        for operation in item.values():
+            errors = {status: said for status, said in operation["responses"].items() if status >= "400"}
+            assert "500" in errors
+            for said in errors.values():
+                ref = said["content"]["application/json"]["schema"]["$ref"]
+                assert ref == "#/components/schemas/ErrorAnswer", path
+            if "503" in errors:
+                assert "Retry-After" in errors["503"]["headers"]
+
+
+def test_service_does_what_its_description_says(running: Running) -> None:
+    trouble, seen = run_engine(described(running.url, **phases(coverage=True, examples=8)))
+    assert not trouble, "\n".join(trouble)
+    assert {label for label, _ in seen} == OPERATIONS
+    assert {status for _, status in seen} >= {200, 404, 405, 415, 422}
+    assert not [status for _, status in seen if status >= 500]
+
+
+def test_service_with_tokens_does_what_its_description_says(city_store: CityStore) -> None:
+    with running_service(city_store.uri, tokens=TOKENS) as closed:
+        authorized = {"Authorization": f"Bearer {TOKEN}"}
+        schema = described(closed.url, authorized, **phases(coverage=False, examples=8))
+        raw = ask(f"{closed.url}/openapi.json", headers=authorized).json()
+        trouble, seen = run_engine(schema)
+    assert not trouble, "\n".join(trouble)
+    assert raw["security"] == [{"bearer": []}]
+    unsecured = {path for path, item in raw["paths"].items() for said in item.values() if "security" in said}
+    assert unsecured == {"/healthz", "/readyz"}
+    assert {label for label, status in seen if status == 401} >= GUARDED
+    assert {label for label, status in seen if status == 200} >= {"GET /v1/places", "GET /v1/info"}
+
+
+@pytest.mark.parametrize("label", sorted(OPERATIONS))
+def test_right_requests_are_accepted_and_answered_as_described(
+    running: Running, city_store: CityStore, label: str
+) -> None:
+    schema = described(running.url)
+    operation = next(found for found in operations(schema) if found.label == label)
+    ids = [place["image_id"] for place in Store.open(city_store.uri).places(48)]
+    seen: Counter[int] = Counter()
+    kinds: set[str | None] = set()
+
+    @settings(
+        max_examples=12,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=GenerationMode.POSITIVE), st.sampled_from(ids))
+    def answered(case: schemathesis.Case, image_id: str) -> None:
+        if "image_id" in (case.query or {}):
+            case.query["image_id"] = image_id
+        assume(label.startswith("GET") or case.body)
+        response = case.call()
+        case.validate_response(response)
+        seen[response.status_code] += 1
+        kinds.add(case.media_type)
+
+    answered()
+    assert set(seen) == {200}, f"seed {SEED}"
+    if label.startswith("POST"):
+        assert len(kinds) >= 3

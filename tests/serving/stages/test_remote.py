@@ -1,0 +1,119 @@
+"""Calls to replicas that die, are full, or hold different versions of the index."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve.exceptions import BackPressureError
+
+from serving.metrics import Metrics
+from serving.stages.messages import Searched
+from serving.stages.refusal import QueryRefused, Refusal, Unreachable
+from serving.stages.remote import RemoteStages, ask
+from storage.records import Candidate, ImageRecord
+from storage.search.index_part import Found
+
+QUERY = np.ones(4, np.float32)
+
+
+def died() -> ActorDiedError:
+    return ActorDiedError()
+
+
+def replies(*outcomes: Any) -> Callable[[], Any]:
+    waiting = list(outcomes)
+
+    async def call() -> Any:
+        outcome = waiting.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "calls_again"),
+    [
+        (["ok"], 0),
+        ([died(), "ok"], 1),
+        ([ActorUnavailableError("gone", None), died(), "ok"], 2),
+        ([Refusal(503, "not_ready", "closing"), "ok"], 1),
+    ],
+)
+def test_ask_calls_again_when_the_replica_died(outcomes: list[Any], calls_again: int) -> None:
+    again: list[int] = []
+    assert asyncio.run(ask(replies(*outcomes), again=lambda: again.append(1))) == "ok"
+    assert len(again) == calls_again
+
+
+def test_ask_gives_up_and_passes_refusals_and_bugs_on() -> None:
+    with pytest.raises(Unreachable):
+        asyncio.run(ask(replies(died(), died(), died()), again=lambda: None))
+    with pytest.raises(QueryRefused) as caught:
+        asyncio.run(ask(replies(Refusal(422, "truncated", "cut short")), again=lambda: None))
+    assert caught.value.refusal.reason == "truncated"
+    full = BackPressureError(num_queued_requests=5, max_queued_requests=5)
+    with pytest.raises(QueryRefused) as caught:
+        asyncio.run(ask(replies(full), again=lambda: None))
+    assert (caught.value.refusal.status, caught.value.refusal.reason) == (503, "overloaded")
+    assert caught.value.refusal.retry_after_s is not None
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(ask(replies(ZeroDivisionError()), again=lambda: None))
+
+
+class Part:
+    """A Searcher's handle: holds versions that change as it is asked."""
+
+    def __init__(self, number: int, *held: tuple[int, ...]) -> None:
+        self.search = self
+        self._number = number
+        self._held = list(held)
+        self.asked: list[int | None] = []
+
+    async def remote(self, descriptor: Any, k: int, version: int | None, timeout_s: float) -> Searched:
+        held = self._held.pop(0) if len(self._held) > 1 else self._held[0]
+        self.asked.append(version)
+        chosen = held[-1] if version is None else version
+        if chosen not in held:
+            return Searched(None, held, 1.0, 1, 0)
+        name = f"v{chosen}-part{self._number}"
+        record = ImageRecord(name, "", "", 1, 1, *[None] * 7, "", 0)  # type: ignore[arg-type]
+        found = Found(chosen, 10, False, [Candidate(record, 0.5)], held)
+        return Searched(found, held, 1.0, 1, 0)
+
+
+def search(*parts: Part) -> Searched:
+    stages = RemoteStages(None, parts, None, Metrics("test"))  # type: ignore[arg-type]
+    return asyncio.run(stages.search(QUERY, k=10, timeout_s=1.0))
+
+
+@pytest.mark.parametrize(
+    ("parts", "version"),
+    [
+        (([(7,)], [(7,)]), 7),
+        (([(6, 7)], [(6,)], [(6, 7)]), 6),
+        (([(6, 7)], [(7,)], [(7, 8)]), 7),
+        (([(6,), (6, 8)], [(7,), (7, 8)]), 8),  # nothing in common at first
+        (([(6, 7), (7, 8)], [(6,), (8,)]), 8),  # the version asked for is dropped meanwhile
+    ],
+)
+def test_search_answers_from_one_version_that_all_parts_hold(
+    parts: tuple[list[tuple[int, ...]], ...], version: int
+) -> None:
+    searched = search(*(Part(number, *held) for number, held in enumerate(parts)))
+    assert searched.found is not None
+    assert searched.found.version == version
+    names = [hit.record.image_id for hit in searched.found.hits]
+    assert names == [f"v{version}-part{number}" for number in range(len(parts))]
+
+
+def test_search_of_parts_that_never_agree_is_refused() -> None:
+    with pytest.raises(QueryRefused) as caught:
+        search(Part(0, (6,)), Part(1, (7,)))
+    assert (caught.value.refusal.status, caught.value.refusal.reason) == (503, "not_ready")

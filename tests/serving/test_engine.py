@@ -1,0 +1,178 @@
+"""The query engine on a real store and the real default model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from models.extractor import Extractor
+from models.feature_encoder import FeatureEncoder
+from models.images.decoder import ImageRejected, decode_image
+from models.matching.mutual import mutual_nn_count
+from models.weights import load_extractor
+from serving.answer import answer_json, rank
+from serving.engine import QueryEngine, cell_centres
+from storage.card import Card
+from storage.errors import CardMismatch
+from storage.features.shards import write_shard
+from storage.records import Candidate, ImageRecord
+from storage.store import Store
+from storage.table.vectors import row_schema
+from tests.support.pictures import photo
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return load_extractor("efficientnet-lite0")
+
+
+@pytest.fixture(scope="module")
+def store(extractor: Extractor, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = str(tmp_path_factory.mktemp("engine") / "store")
+    return fill(folder, extractor, range(COUNT))
+
+
+def fill(folder: str, extractor: Extractor, seeds: range) -> Store:
+    store = Store.create(folder, extractor.card)
+    images = [decode_image(photo(seed)).pixels for seed in seeds]
+    descriptors, features = extractor.extract(images)
+    ids = [f"p{seed:02d}" for seed in seeds]
+    shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
+    schema = row_schema(extractor.card)
+    given = {
+        "image_id": ids,
+        "uri": ids,
+        "sha256": ["0" * 64] * len(ids),
+        "width": [96] * len(ids),
+        "height": [72] * len(ids),
+        "utm_e": [500000.0 + 10 * seed for seed in seeds],
+        "utm_n": [4e6] * len(ids),
+        "descriptor": list(descriptors.astype(extractor.card.descriptor_dtype)),
+        "shard": [shard] * len(ids),
+        "row": list(range(len(ids))),
+    }
+    columns = [pa.array(given.get(field.name, [None] * len(ids)), field.type) for field in schema]
+    with store.lease():
+        store.commit(pa.Table.from_arrays(columns, schema=schema))
+    return store
+
+
+def record(image_id: str) -> ImageRecord:
+    return ImageRecord(image_id, "", "", 1, 1, None, None, None, None, None, None, None, "s", 0)
+
+
+def test_answer_stored_photo_comes_first_with_every_cell_matched(store: Store, extractor: Extractor) -> None:
+    engine = QueryEngine(store, extractor)
+    for seed in range(COUNT):
+        result = engine.answer(photo(seed), top_k=3)
+        best = result.matches[0]
+        assert best.record.image_id == f"p{seed:02d}"
+        assert best.similarity == pytest.approx(1.0, abs=2e-3)
+        assert best.mutual_matches is not None
+        assert best.mutual_matches > 0.8 * 14 * 14
+        assert [match.rank for match in result.matches] == [1, 2, 3]
+        assert result.store_version == store.version
+        assert not result.degraded
+        parts = sum(ms for name, ms in result.timings_ms.items() if name != "total")
+        assert 0 < parts <= result.timings_ms["total"]
+
+
+def test_answer_order_is_that_of_counts_computed_by_hand(store: Store, extractor: Extractor) -> None:
+    query = photo(77)
+    pixels = decode_image(query).pixels
+    descriptors, features = extractor.extract([pixels])
+    hits = store.search(descriptors, k=6)[0]
+    stored, _ = store.fetch([hit.record for hit in hits])
+    counts = mutual_nn_count(features[0], stored, min_similarity=0.6).tolist()
+    expected = sorted(zip(hits, counts, strict=True), key=lambda pair: (-pair[1], -pair[0].similarity))
+
+    matches = QueryEngine(store, extractor).answer(query, top_k=6, candidates=6).matches
+
+    assert [match.record.image_id for match in matches] == [hit.record.image_id for hit, _ in expected]
+    assert [match.mutual_matches for match in matches] == [count for _, count in expected]
+
+
+def test_answer_without_rerank_keeps_similarity_order(store: Store, extractor: Extractor) -> None:
+    result = QueryEngine(store, extractor).answer(photo(77), top_k=COUNT, rerank=False)
+    similarities = [match.similarity for match in result.matches]
+    assert similarities == sorted(similarities, reverse=True)
+    assert len(similarities) == COUNT
+    assert {match.mutual_matches for match in result.matches} == {None}
+    assert result.timings_ms["rerank"] == 0.0
+
+
+def test_answer_beyond_the_candidates_is_listed_unranked(store: Store, extractor: Extractor) -> None:
+    matches = QueryEngine(store, extractor).answer(photo(77), top_k=6, candidates=2).matches
+    assert [match.mutual_matches is None for match in matches] == [False] * 2 + [True] * 4
+
+
+def test_answer_lost_features_degrade_but_answer(extractor: Extractor, tmp_path: Path) -> None:
+    store = fill(str(tmp_path / "store"), extractor, range(4))
+    for shard in (tmp_path / "store" / "features").iterdir():
+        shard.unlink()
+    result = QueryEngine(Store.open(store.uri), extractor).answer(photo(2), top_k=4)
+    assert result.degraded
+    assert result.matches[0].record.image_id == "p02"
+    assert result.matches[0].mutual_matches is None
+
+
+def test_answer_bad_input_is_named(store: Store, extractor: Extractor) -> None:
+    engine = QueryEngine(store, extractor)
+    with pytest.raises(ImageRejected) as caught:
+        engine.answer(b"no image")
+    assert caught.value.reason == "not_an_image"
+    with pytest.raises(ValueError, match="at least 1"):
+        engine.answer(photo(1), top_k=0)
+
+
+def test_engine_other_model_is_refused(store: Store, extractor: Extractor) -> None:
+    class Other:
+        card: Card = dataclasses.replace(extractor.card, weights_sha256="f" * 64)
+
+    with pytest.raises(CardMismatch, match="weights_sha256"):
+        QueryEngine(store, Other())  # type: ignore[arg-type]
+
+
+def test_matched_points_same_photo_match_in_place(store: Store, extractor: Extractor) -> None:
+    engine = QueryEngine(store, extractor)
+    (stored,) = store.get(["p05"])
+    left, right, similarity = engine.matched_points(photo(5), stored)
+    assert len(left) == len(right) == len(similarity) > 150
+    assert np.mean(np.all(left == right, axis=1)) > 0.95
+    assert left.min() > 0
+    assert left.max() < 1
+
+
+def test_rank_unreadable_candidate_keeps_its_place_and_ties_keep_similarity() -> None:
+    hits = [Candidate(record(name), 1.0 - i / 10) for i, name in enumerate("abcde")]
+    ranked = rank(hits, [3, None, 9, 3, None])
+    assert [match.record.image_id for match in ranked] == ["c", "b", "a", "d", "e"]
+    assert [match.rank for match in ranked] == [1, 2, 3, 4, 5]
+    assert [match.mutual_matches for match in ranked] == [9, None, 3, 3, None]
+
+
+def test_cell_centres_up_convolved_grid_hits_patch_centres(extractor: Extractor) -> None:
+    card = dataclasses.replace(extractor.card, grid_height=61, grid_width=61)
+    centres = cell_centres(card).reshape(61, 61, 2)
+    # Every fourth cell stands on the centre of one of the 16 patches of 14 px.
+    assert np.allclose(centres[0, ::4, 0] * 224, np.arange(16) * 14 + 7)
+    assert np.allclose(centres[::4, 0, 1] * 224, np.arange(16) * 14 + 7)
+    plain = cell_centres(extractor.card)
+    assert plain.shape == (196, 2)
+    assert np.allclose(plain[0], 0.5 / 14)
+
+
+def test_answer_json_has_the_contract_s_fields(store: Store, extractor: Extractor) -> None:
+    answer = answer_json(QueryEngine(store, extractor).answer(photo(1), top_k=1))
+    assert answer.keys() == {"model", "store_version", "degraded", "matches", "timings_ms"}
+    assert answer["matches"][0].keys() == {
+        *("rank", "image_id", "uri", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches")
+    }
+    assert answer["matches"][0]["utm_e"] == 500010.0
+    assert answer["timings_ms"].keys() == {"decode", "extract", "search", "fetch", "rerank", "total"}

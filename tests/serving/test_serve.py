@@ -1,0 +1,140 @@
+"""The service on a real Ray Serve, in both topologies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import torch
+
+from serving.answer import answer_json
+from serving.engine import QueryEngine
+from serving.reranking import matching_of
+from tests.support.city_store import CityStore
+from tests.support.paths import ROOT
+from tests.support.serve_client import deployed, query, serve_started
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def serve_url(local_ray: None) -> Iterator[str]:
+    with serve_started() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def engine(city_store: CityStore) -> Iterator[QueryEngine]:
+    # With as many threads as a replica takes: another number sums in another order, 1e-7 apart.
+    kept = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    yield QueryEngine.open(city_store.uri)
+    torch.set_num_threads(kept)
+
+
+def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether two answers agree in everything but their times."""
+    names: tuple[str, ...] = ("model", "store_version", "degraded", "matches")
+    names += ("reranked",) if "reranked" in expected else ()
+    return all(answer[name] == expected[name] for name in names)
+
+
+@pytest.mark.parametrize(
+    ("topology", "shards", "count", "matching"),
+    [
+        ("compact", 1, 12, {}),
+        ("split", 2, 12, {}),
+        pytest.param("compact", 1, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 1, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 2, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 4, 100, {}, marks=pytest.mark.slow),
+        pytest.param("split", 2, 50, {"matching": "fast", "stop_early": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_serve_answers_like_the_engine(
+    serve_url: str,
+    engine: QueryEngine,
+    city_store: CityStore,
+    topology: str,
+    shards: int,
+    count: int,
+    matching: dict[str, Any],
+) -> None:
+    engine = QueryEngine(engine.store, engine.extractor, matching=matching_of(matching))
+    photos = [path.read_bytes() for path in [*city_store.queries, *city_store.database]]
+    options = [
+        {"top_k": 3 + i % 7, "candidates": 5 + 7 * (i % 9), "rerank": i % 5 != 4} for i in range(count)
+    ]
+    with deployed(city_store.uri, topology=topology, shards=shards, **matching):
+        for i, option in enumerate(options):
+            photo = photos[i % len(photos)]
+            reply = query(serve_url, photo, **option)
+            assert reply.status_code == 200, reply.text
+            expected = answer_json(engine.answer(photo, **option))
+            assert same(reply.json(), expected), f"query {i}: {option}\n{reply.json()}\n{expected}"
+        assert len({str(query(serve_url, photo).json()["matches"]) for photo in photos[:3]}) == 3
+        if topology == "split":
+            pair = {"image_id": engine.answer(photos[0]).matches[0].record.image_id}
+            lines = requests.post(
+                f"{serve_url}/v1/matches",
+                params=pair,
+                data=photos[0],
+                headers={"content-type": "image/jpeg"},
+                timeout=30,
+            ).json()
+            record = engine.store.get([pair["image_id"]])[0]
+            here, there, similarity = engine.matched_points(photos[0], record)
+            assert len(lines["pairs"]) == len(similarity) > 0
+            for got, a, b, s in zip(lines["pairs"], here, there, similarity, strict=True):
+                assert got == pytest.approx([*a, *b, s], abs=1e-4)
+            assert requests.get(f"{serve_url}/readyz", timeout=30).status_code == 200
+            info = requests.get(f"{serve_url}/v1/info", timeout=30).json()
+            assert (info["shards"], info["rows"]) == (shards, len(city_store.database))
+
+
+def test_serve_metrics_count_what_was_asked(serve_url: str, city_store: CityStore) -> None:
+    # Without any time only the first ten candidates are read and matched.
+    with deployed(city_store.uri, rerank_budget_ms=0):
+        before = requests.get(f"{serve_url}/metrics", timeout=30).text
+        for _ in range(3):
+            reply = query(serve_url, city_store.queries[0].read_bytes())
+            assert reply.status_code == 200
+            assert reply.json()["reranked"] == 10
+        assert query(serve_url, b"no image").status_code == 422
+        after = requests.get(f"{serve_url}/metrics", timeout=30).text
+
+    def total(text: str, name: str, *labels: str) -> float:
+        lines = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+        return sum(float(line.split()[-1]) for line in lines if all(label in line for label in labels))
+
+    name = "placeray_request_seconds_count"
+    for status, count in (("200", 3), ("422", 1)):
+        labels = ('route="/v1/query"', f'status="{status}"')
+        assert total(after, name, *labels) - total(before, name, *labels) == count
+    assert total(after, "placeray_index_rows") == len(city_store.database)
+    assert total(after, "placeray_errors_total", 'reason="not_an_image"') == 1
+    assert total(after, "placeray_feature_cache_misses_total") == 10
+    assert total(after, "placeray_feature_cache_hits_total") == 20
+    assert total(after, "placeray_batch_size_count", 'stage="extract"') == 3
+
+
+def test_serve_listens_on_loopback_and_keeps_rays_token(serve_url: str, city_store: CityStore) -> None:
+    import psutil
+
+    port = int(serve_url.rsplit(":", 1)[1])
+    me = psutil.Process()
+    with deployed(city_store.uri):
+        bound = [
+            connection.laddr.ip
+            for process in [me, *me.children(recursive=True)]
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        ]
+    assert bound
+    assert set(bound) == {"127.0.0.1"}
+    assert os.environ.get("RAY_AUTH_MODE", "token") != "disabled"
+    for path in ROOT.glob("deploy/*"):
+        assert "0.0.0.0" not in path.read_text()

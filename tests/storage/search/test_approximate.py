@@ -1,0 +1,107 @@
+"""The approximate index against plain numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storage.search.approximate import TARGET_RECALL, ApproximateIndex
+
+ROWS, DIM, K = 6000, 64, 100
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def city(count: int, seed: int, *, decay: float = 1.0, dtype: Any = np.float16) -> np.ndarray:
+    """Rows around 400 places, of variance 1 / (1 + i) ** decay in a random basis, with a common part."""
+    places, generator = np.random.default_rng(0), np.random.default_rng(seed)
+    spread = (1 + np.arange(DIM)) ** (-decay / 2)
+    basis = np.linalg.qr(places.standard_normal((DIM, DIM)))[0]
+    centres = places.standard_normal((400, DIM)) * spread + 2 * np.eye(DIM)[0]
+    drawn = centres[generator.integers(400, size=count)] + generator.standard_normal((count, DIM)) * spread
+    return unit(drawn @ basis).astype(dtype)
+
+
+def nearest(rows: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    return np.argsort(-(queries.astype(np.float64) @ unit(rows.astype(np.float64)).T), axis=1)[:, :k]
+
+
+def recall_of(index: ApproximateIndex, rows: np.ndarray, queries: np.ndarray, k: int) -> float:
+    found = index.search(queries.astype(np.float32), k)
+    assert found.shape == (len(queries), k)
+    truth = nearest(rows, queries, k)
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, truth, strict=True)]))
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return city(ROWS, 1)
+
+
+@pytest.fixture(scope="module")
+def index(rows: np.ndarray) -> ApproximateIndex:
+    return ApproximateIndex(rows)
+
+
+def test_index_finds_what_it_measured_on_queries_it_never_saw(
+    index: ApproximateIndex, rows: np.ndarray
+) -> None:
+    assert TARGET_RECALL <= index.recall <= 1
+    assert 0 < index.probes <= index.lists
+    for k in (1, 10, K, 300):
+        assert recall_of(index, rows, city(200, 2, dtype=np.float32), k) >= TARGET_RECALL - 0.01, f"k {k}"
+
+
+def test_index_reads_a_share_of_what_comparing_all_would(index: ApproximateIndex) -> None:
+    assert index.components < DIM
+    assert index.probes * index.components / 4 / index.lists + 2 * DIM * index.factor * K / ROWS < 2 * DIM
+
+
+def test_index_with_a_lower_target_searches_less(index: ApproximateIndex, rows: np.ndarray) -> None:
+    lower = ApproximateIndex(rows, target=0.8)
+    assert 0.8 <= lower.recall < index.recall
+    assert (lower.probes, lower.factor) < (index.probes, index.factor)
+    assert 0.75 < recall_of(lower, rows, city(200, 2, dtype=np.float32), K) < 0.995
+
+
+def test_index_best_come_first_and_reconstruct_returns_what_is_stored(
+    index: ApproximateIndex, rows: np.ndarray
+) -> None:
+    queries = city(20, 3, dtype=np.float32)
+    found = index.search(queries, 30)
+    for query, ids in zip(queries, found, strict=True):
+        similarity = rows[ids].astype(np.float32) @ query
+        assert (np.diff(similarity) < 1e-3).all()
+    assert np.array_equal(index.reconstruct(found[0]), rows[found[0]].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_index_of_few_rows_compares_all(dtype: Any) -> None:
+    few = city(700, 4, dtype=dtype)
+    index = ApproximateIndex(few)
+    assert (index.probes, index.recall) == (0, 1.0)
+    assert recall_of(index, few, city(50, 5, dtype=np.float32), K) > 0.999
+
+
+def test_index_in_single_precision_finds_the_same(rows: np.ndarray) -> None:
+    index = ApproximateIndex(rows.astype(np.float32))
+    assert recall_of(index, rows, city(100, 6, dtype=np.float32), K) >= TARGET_RECALL - 0.01
+    assert np.array_equal(index.reconstruct(np.array([5])), rows[5:6].astype(np.float32))
+
+
+def test_index_of_rows_without_structure_still_reaches_its_target() -> None:
+    flat = unit(np.random.default_rng(7).standard_normal((3000, DIM))).astype(np.float16)
+    queries = unit(np.random.default_rng(8).standard_normal((50, DIM)))
+    index = ApproximateIndex(flat)
+    assert index.recall >= TARGET_RECALL
+    assert recall_of(index, flat, queries, K) >= TARGET_RECALL - 0.01
+
+
+def test_index_where_no_setting_reaches_the_target_compares_all(rows: np.ndarray) -> None:
+    index = ApproximateIndex(rows, target=1.1)
+    assert (index.probes, index.recall) == (0, 1.0)
+    assert recall_of(index, rows, city(50, 9, dtype=np.float32), K) > 0.999

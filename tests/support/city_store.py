@@ -1,0 +1,73 @@
+"""A small drawn city, its photos indexed with the default model: the store that the service's tests ask."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from models.extractor import Extractor
+from models.feature_encoder import FeatureEncoder
+from models.images.decoder import decode_image
+from models.weights import load_extractor
+from pipelines.demo.dataset import draw_city
+from pipelines.sources import list_source
+from storage.features.shards import write_shard
+from storage.store import Store
+from storage.table.vectors import row_schema
+
+MODEL = "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class CityStore:
+    """A store on disk, and photos to ask it about."""
+
+    uri: str
+    folder: Path
+    database: list[Path]
+    queries: list[Path]
+
+
+def make_city_store(folder: Path, *, database: int = 48, queries: int = 16, seed: int = 3) -> CityStore:
+    draw_city(folder / "city", seed=seed, database_images=database, query_images=queries)
+    images = sorted((folder / "city/images/test/database").glob("*.jpg"))
+    extractor = load_extractor(MODEL)
+    store = Store.create(folder / "store", extractor.card)
+    listing = list_source(folder / "city/images/test/database")
+    with store.lease():
+        commit_photos(store, extractor, listing)
+    asked = sorted((folder / "city/images/test/queries").glob("*.jpg"))
+    return CityStore(store.uri, folder, images, asked)
+
+
+def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None:
+    """Index listed photos in this process, as one commit; the store's lease is held."""
+    datas = [Path(uri).read_bytes() for uri in listing["uri"].to_pylist()]
+    photos = [decode_image(data) for data in datas]
+    descriptors, features = extractor.extract([photo.pixels for photo in photos])
+    ids = listing["image_id"].to_pylist()
+    shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
+    schema = row_schema(store.card)
+    flat = pa.array(descriptors.reshape(-1).astype(np.float16))
+    made = {
+        "sha256": [hashlib.sha256(data).hexdigest() for data in datas],
+        "width": [photo.pixels.shape[1] for photo in photos],
+        "height": [photo.pixels.shape[0] for photo in photos],
+        "descriptor": pa.FixedSizeListArray.from_arrays(flat, store.card.descriptor_dim),
+        "shard": [shard] * len(ids),
+        "row": list(range(len(ids))),
+    }
+    columns = {name: made[name] if name in made else listing[name] for name in schema.names}
+    store.commit(pa.table(columns, schema=schema))
+
+
+def copy_rows(store: Store, suffix: str) -> pa.Table:
+    """Return the store's rows again under other keys, ready to commit."""
+    rows = store.view.table.take(range(store.count))
+    rows = rows.select(row_schema(store.card).names)
+    keys = pa.array([f"{key}{suffix}" for key in rows["image_id"].to_pylist()], pa.string())
+    return rows.set_column(0, rows.schema.field(0), keys).cast(row_schema(store.card))

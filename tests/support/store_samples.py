@@ -1,0 +1,115 @@
+"""Seeded rows and stores for the storage tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from storage.card import Card, Preprocessing
+from storage.features.shards import write_shard
+from storage.store import Store
+from storage.table.vectors import row_schema
+
+DIM, GRID, CHANNELS = 16, 2, 4
+
+
+def make_card(
+    *, model: str = "tiny", dim: int = DIM, dtype: Literal["float16", "float32"] = "float16"
+) -> Card:
+    preprocessing = Preprocessing("pil_bilinear", 32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    return Card(
+        model=model,
+        weights_sha256="0" * 64,
+        preprocessing=preprocessing,
+        descriptor_dim=dim,
+        grid_height=GRID,
+        grid_width=GRID,
+        feature_dim=CHANNELS,
+        min_similarity=None,
+        descriptor_dtype=dtype,
+    )
+
+
+def seeded(image_id: str, generation: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{image_id}/{generation}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def descriptor_of(image_id: str, generation: int = 0, *, dim: int = DIM) -> np.ndarray:
+    vector = seeded(image_id, generation).standard_normal(dim).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def features_of(image_id: str, generation: int = 0) -> np.ndarray:
+    shape = (GRID, GRID, CHANNELS)
+    return seeded(image_id, generation + 1000).standard_normal(shape).astype(np.float16)
+
+
+def encoded(store: Store, features: np.ndarray) -> np.ndarray:
+    """Encode (B, H, W, C) float16; without torch where the bytes stay, for children that start often."""
+    if store.card.feature_encoding == "float16":
+        return features.reshape(len(features), -1).view(np.uint8)
+    from models.feature_encoder import FeatureEncoder
+
+    return FeatureEncoder(store.codec).encode(features)
+
+
+def make_rows(store: Store, image_ids: Sequence[str], generation: int = 0) -> pa.Table:
+    """Write a shard and return the rows to commit; everything follows from image_id and generation."""
+    features = np.stack([features_of(image_id, generation) for image_id in image_ids])
+    shard = write_shard(store.uri, image_ids, encoded(store, features))
+    return rows_of(store.card, image_ids, generation, shard=shard)
+
+
+def rows_of(card: Card, image_ids: Sequence[str], generation: int = 0, *, shard: str = "none") -> pa.Table:
+    schema = row_schema(card)
+    dim = card.descriptor_dim
+    vectors = np.stack([descriptor_of(image_id, generation, dim=dim) for image_id in image_ids])
+    flat = pa.array(vectors.reshape(-1).astype(card.descriptor_dtype))
+    numbers = [int(seeded(image_id, generation + 2000).integers(1, 80)) for image_id in image_ids]
+    columns = {
+        "image_id": list(image_ids),
+        "uri": [f"file:///photos/{image_id}.jpg?g={generation}" for image_id in image_ids],
+        "sha256": [hashlib.sha256(f"{i}{generation}".encode()).hexdigest() for i in image_ids],
+        "width": [n + 100 for n in numbers],
+        "height": numbers,
+        "lat": [None if n % 3 == 0 else n / 2 for n in numbers],
+        "lon": [None if n % 3 == 0 else -n / 3 for n in numbers],
+        "utm_e": [None if n % 2 else n * 10.0 for n in numbers],
+        "utm_n": [None if n % 2 else n * 11.0 for n in numbers],
+        "utm_zone": [None if n % 2 else "33U" for n in numbers],
+        "heading_deg": [None if n % 5 else n * 1.5 for n in numbers],
+        "captured_at": [None if n % 7 else datetime(2020, 1, 1, n % 24, tzinfo=UTC) for n in numbers],
+        "descriptor": pa.FixedSizeListArray.from_arrays(flat, dim),
+        "shard": [shard] * len(image_ids),
+        "row": list(range(len(image_ids))),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, dim: int = DIM) -> Store:
+    store = Store.create(folder, make_card(dim=dim))
+    if image_ids:
+        with store.lease():
+            for start in range(0, len(image_ids), batch):
+                store.commit(make_rows(store, image_ids[start : start + batch]))
+    return store
+
+
+def contents(store: Store) -> dict[str, tuple[object, ...]]:
+    """Return everything stored, by key, without what differs between runs (shard name, time)."""
+    found = {}
+    for record in store.get([key.as_py() for key in store.known()["image_id"]]):
+        features, ok = store.fetch([record])
+        shown = features[0].tobytes() if ok[0] else None
+        found[record.image_id] = (
+            *(record.uri, record.sha256, record.width, record.height, record.lat, record.lon),
+            *(record.utm_e, record.utm_n, record.utm_zone, record.heading_deg, record.captured_at, shown),
+        )
+    return found
