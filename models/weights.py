@@ -37,7 +37,7 @@ from models.networks.selavpr import SelaVPR
 from models.runtime.execution import AS_USUAL, Execution, best_device
 from storage.card import Card, Preprocessing
 from storage.durable import replace_file
-from storage.errors import CardMismatch, CorruptStore
+from storage.errors import CardMismatch, CorruptStore, PlacerayError
 
 __all__ = [
     "MODEL_NAMES",
@@ -72,12 +72,16 @@ _ALLOWED_TYPES: list[Any] = [
 _MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
-class UnknownModel(ValueError):
+class UnknownModel(PlacerayError, ValueError):
     """There is no model of this name and no file at this path."""
 
+    reason = "unknown_model"
 
-class BadImageSize(ValueError):
+
+class BadImageSize(PlacerayError, ValueError):
     """The model does not take input of this size."""
+
+    reason = "bad_image_size"
 
 
 def load_extractor(

@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.ray_session import quiet_stderr, ray_session
 from serving.http.tokens import require_token_beyond_loopback, tokens_from_environment
 from serving.settings import ServeSettings, read_settings
+from storage.errors import PlacerayError
 
 __all__ = ["NoPort", "serve_store", "settings_of"]
 
@@ -42,8 +43,10 @@ def settings_of(flags: dict[str, Any]) -> ServeSettings:
     return read_settings(values)
 
 
-class NoPort(Exception):
+class NoPort(PlacerayError):
     """The address to listen on cannot be had."""
+
+    reason = "no_port"
 
 
 def serve_store(

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from storage.errors import PlacerayError
+
 __all__ = ["LISTING_SCHEMA", "Dataset", "SourceError", "list_source", "open_dataset", "parse_standard_name"]
 
 LISTING_SCHEMA = pa.schema(
@@ -69,8 +71,10 @@ MAX_LISTING_BYTES = 4 << 30
 SPLITS = ("test", "val", "train")
 
 
-class SourceError(Exception):
+class SourceError(PlacerayError):
     """The source as a whole cannot be used; the message says what to do next."""
+
+    reason = "source_error"
 
 
 @dataclass(frozen=True)

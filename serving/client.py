@@ -20,6 +20,7 @@ import urllib3
 from pydantic import ValidationError
 
 from serving.http.schema import QueryAnswer
+from storage.errors import PlacerayError, RejectedError
 
 __all__ = ["BadAnswer", "PhotoRefused", "PlaceClient", "ServiceRefused", "ServiceUnavailable"]
 
@@ -32,31 +33,32 @@ MAX_SAID_CHARACTERS = 300
 TOKEN = re.compile(r"[!-~]+")  # what a header can carry: anything else would fail while it is sent
 
 
-class ServiceUnavailable(Exception):
+class ServiceUnavailable(PlacerayError):
     """The service did not answer within the time given."""
 
+    reason = "service_unavailable"
 
-class ServiceRefused(Exception):
+
+class ServiceRefused(PlacerayError):
     """The service wants another token, or the URL is not one that can be asked."""
 
+    reason = "service_refused"
 
-class BadAnswer(Exception):
+
+class BadAnswer(PlacerayError):
     """What answered is no placeray service."""
 
+    reason = "bad_answer"
 
-class PhotoRefused(Exception):
+
+class PhotoRefused(RejectedError):
     """The service cannot use this photo or these parameters.
 
     Attributes:
         reason: Machine-readable, as the service gave it.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[1])
+    reason = "photo_refused"
 
 
 class PlaceClient:

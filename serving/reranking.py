@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.matching.adaptive import StopRule, rank_adaptively
+from storage.errors import PlacerayError
 from storage.records import ImageRecord
 
 __all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "Precision", "match_in_turn", "matching_of"]
@@ -24,8 +25,10 @@ BLOCK = 10
 LEAST = 20
 
 
-class BadMatching(ValueError):
+class BadMatching(PlacerayError, ValueError):
     """An option of matching is unknown or out of bounds."""
+
+    reason = "bad_matching"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.runtime.execution import Precision
 from serving.reranking import Precision as MatchingPrecision
+from storage.errors import PlacerayError
 from storage.search.index_part import Choice
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
@@ -15,8 +16,10 @@ __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read
 OPEN_STREET_MAP = "https://tile.openstreetmap.org/{z}/{x}/{y}.png"
 
 
-class InvalidSettings(ValueError):
+class InvalidSettings(PlacerayError, ValueError):
     """A setting of the service is unknown or out of bounds."""
+
+    reason = "invalid_settings"
 
 
 class Scale(BaseModel):

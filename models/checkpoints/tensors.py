@@ -9,10 +9,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from storage.errors import RejectedError
+
 __all__ = ["WeightsRejected", "fill", "require_finite", "require_fitting", "weights_digest"]
 
 
-class WeightsRejected(Exception):
+class WeightsRejected(RejectedError):
     """A weights file is damaged, unsafe, or not what it claims to be.
 
     Attributes:
@@ -20,12 +22,7 @@ class WeightsRejected(Exception):
             unknown_tensors, wrong_shapes, not_finite, wrong_sha256, wrong_card or other_backbone.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[1])
+    reason = "weights_rejected"
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from models.images.exif import PhotoFacts, read_facts, read_orientation
 from models.images.signatures import looks_cut, recognise, webp_size
+from storage.errors import RejectedError
 
 __all__ = [
     "MAX_BYTES",
@@ -57,7 +58,11 @@ _TRANSPOSE = {
 _TURNED = (5, 6, 7, 8)  # by a quarter: width and height change places
 
 
-class ImageRejected(Exception):
+# Rejected for their size alone.
+_TOO_LARGE = ("too_large", "too_many_pixels")
+
+
+class ImageRejected(RejectedError):
     """These bytes do not become an image.
 
     Attributes:
@@ -66,12 +71,11 @@ class ImageRejected(Exception):
             as missing.
     """
 
+    reason = "image_rejected"
+
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[1])
+        self.http_status = 413 if reason in _TOO_LARGE else 422
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from storage.errors import PlacerayError
+
 __all__ = ["CannotCompile", "compiled", "filled_size"]
 
 # Less is hardly faster on an accelerator, and each size is compiled anew.
 _LEAST_BATCH = 8
 
 
-class CannotCompile(RuntimeError):
+class CannotCompile(PlacerayError, RuntimeError):
     """Compiling was asked for, and is not possible here."""
+
+    reason = "cannot_compile"
 
 
 def filled_size(count: int, *, max_batch: int) -> int:

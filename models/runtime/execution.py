@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from storage.errors import PlacerayError
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,8 +24,10 @@ __all__ = [
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-class BadExecution(ValueError):
+class BadExecution(PlacerayError, ValueError):
     """There is no such precision."""
+
+    reason = "bad_execution"
 
 
 @dataclass(frozen=True, kw_only=True)

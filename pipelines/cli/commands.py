@@ -20,22 +20,14 @@ from models.names import DEFAULT_MODEL
 from models.runtime.threads import sleep_while_waiting
 from pipelines.cli.output import print_answer, print_evaluation, print_json, print_pairs, print_training
 from pipelines.cli.parser import build_parser
+from storage.errors import CorruptStore, PlacerayError
 
 if TYPE_CHECKING:
     from models.runtime.execution import Execution
 
 __all__ = ["main"]
 
-EXIT_OK, EXIT_BUG, EXIT_USAGE, EXIT_REJECTED, EXIT_LOCKED, EXIT_CARD, EXIT_CORRUPT, EXIT_SPACE = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-)
+EXIT_OK, EXIT_REJECTED = 0, 3  # the other codes are those of the errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,51 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
     sleep_while_waiting()
-    from models.runtime.compiled import CannotCompile
-    from models.weights import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
-    from pipelines.demo.dataset import CityError
-    from pipelines.sources import SourceError
-    from pipelines.training.errors import BadSettings, DataRejected, TrainingDiverged, TrainingFailed
-    from pipelines.training.neighbours import MiningRejected
-    from serving.client import BadAnswer, ServiceRefused, ServiceUnavailable
-    from storage import errors
-
-    codes: dict[type[Exception], int] = {
-        errors.StoreLocked: EXIT_LOCKED,
-        errors.CardMismatch: EXIT_CARD,
-        errors.CorruptStore: EXIT_CORRUPT,
-        errors.OutOfSpace: EXIT_SPACE,
-        errors.StoreError: EXIT_USAGE,
-        SourceError: EXIT_USAGE,
-        CityError: EXIT_USAGE,
-        BadImageSize: EXIT_USAGE,
-        CannotCompile: EXIT_USAGE,
-        UnknownModel: EXIT_USAGE,
-        WeightsUnavailable: EXIT_USAGE,
-        WeightsRejected: EXIT_USAGE,
-        BadAnswer: EXIT_USAGE,
-        ServiceRefused: EXIT_USAGE,
-        ServiceUnavailable: EXIT_USAGE,
-        BadSettings: EXIT_USAGE,
-        DataRejected: EXIT_USAGE,
-        MiningRejected: EXIT_USAGE,
-        TrainingDiverged: EXIT_USAGE,
-        TrainingFailed: EXIT_BUG,
-        UsageError: EXIT_USAGE,
-    }
     try:
         code = VERBS[args.verb](args)
-    except tuple(codes) as error:
+    except PlacerayError as error:
         print(f"placeray {args.verb}: {error}", file=sys.stderr)
-        return next(code for kind, code in codes.items() if isinstance(error, kind))
+        return error.exit_code
     except KeyboardInterrupt:
         print(f"placeray {args.verb}: stopped; run the same command again to go on", file=sys.stderr)
         return 130
     return code
 
 
-class UsageError(Exception):
+class UsageError(PlacerayError):
     """Arguments that parse but do not fit together."""
+
+    reason = "usage"
 
 
 def _on_sigterm(signum: int, frame: object) -> NoReturn:
@@ -175,9 +137,7 @@ def _matching(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from pipelines.serve import NoPort, serve_store, settings_of
-    from serving.http.tokens import InsecureBinding, InvalidTokens
-    from serving.settings import InvalidSettings
+    from pipelines.serve import serve_store, settings_of
     from storage.store import Store
 
     flags = vars(args)
@@ -194,10 +154,7 @@ def _serve(args: argparse.Namespace) -> int:
                 print(f"logs: {flags['log_file']}")
         sys.stdout.flush()
 
-    try:
-        serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
-    except (InsecureBinding, InvalidTokens, InvalidSettings, NoPort) as error:
-        raise UsageError(str(error)) from None
+    serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
     return EXIT_OK
 
 
@@ -324,7 +281,7 @@ def _verify(args: argparse.Namespace) -> int:
     report = verify_store(args.store)
     result |= {"ok": report.ok, **dataclasses.asdict(report)}
     print_json(result) if args.json else print_pairs(result)
-    return EXIT_OK if report.ok else EXIT_CORRUPT
+    return EXIT_OK if report.ok else CorruptStore.exit_code
 
 
 def _compact(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from PIL import Image
 
 from pipelines.demo.plan import City, Place, plan_city
 from pipelines.demo.scene import Pose, render_view
+from storage.errors import PlacerayError
 
 __all__ = ["CityError", "CitySummary", "Shot", "draw_city", "plan_shots"]
 
@@ -48,7 +49,7 @@ city.json says what the city was drawn from; the same values draw the same bytes
 """
 
 
-class CityError(ValueError):
+class CityError(PlacerayError, ValueError):
     """A city that cannot be drawn as asked; the message ends with the next step to take."""
 
 

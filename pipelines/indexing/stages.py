@@ -29,7 +29,7 @@ from models.runtime.threads import sleep_while_waiting
 from pipelines.sources import LISTING_SCHEMA
 from storage.card import Card
 from storage.durable import local_folder
-from storage.errors import CardMismatch, CorruptStore, OutOfSpace
+from storage.errors import OutOfSpace, PlacerayError, error_from_dict
 from storage.features.encodings import open_codec
 from storage.features.shards import write_shard
 from storage.table.vectors import row_schema
@@ -166,31 +166,15 @@ def raise_failure(rows: pa.Table) -> None:
     Ray keeps the text of a worker's error but not its type, so what the user can mend travels as a row.
 
     Raises:
-        OutOfSpace, CardMismatch, CorruptStore, CannotCompile, UnknownModel, WeightsRejected,
-            WeightsUnavailable: as reported.
+        PlacerayError: as reported.
     """
-    from models import weights
-    from models.runtime.compiled import CannotCompile
-
     reported = rows["failure"].drop_null()
-    if not len(reported):
-        return
-    kind, _, message = reported[0].as_py().partition(": ")
-    if kind == "WeightsRejected":
-        raise weights.WeightsRejected("on_worker", message)
-    kinds = (
-        OutOfSpace,
-        CardMismatch,
-        CorruptStore,
-        CannotCompile,
-        weights.UnknownModel,
-        weights.WeightsUnavailable,
-    )
-    raise {known.__name__: known for known in kinds}[kind](message)
+    if len(reported):
+        raise error_from_dict(json.loads(reported[0].as_py()))
 
 
-def _failed(rows: pa.Table, error: Exception) -> pa.Table:
-    text = pa.array([f"{type(error).__name__}: {error}"] * rows.num_rows)
+def _failed(rows: pa.Table, error: PlacerayError) -> pa.Table:
+    text = pa.array([json.dumps(error.to_dict())] * rows.num_rows)
     return rows.set_column(rows.column_names.index("failure"), "failure", text)
 
 
@@ -225,14 +209,13 @@ class Extract:
         import torch
 
         from models.feature_encoder import FeatureEncoder
-        from models.runtime.compiled import CannotCompile
-        from models.weights import UnknownModel, WeightsRejected, WeightsUnavailable, load_extractor
+        from models.weights import load_extractor
 
         if threads:
             torch.set_num_threads(threads)
         self.card = Card.from_json(card)
         self.trace = trace
-        self.failure: Exception | None = None
+        self.failure: PlacerayError | None = None
         try:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
             self.extractor = load_extractor(model, image_size=size, execution=execution)
@@ -240,14 +223,7 @@ class Extract:
             codec = open_codec(local_folder(store_uri), self.card)
             self.encoder = FeatureEncoder(codec, device=self.extractor.device)
             self.extractor.warm_up(batch_size)
-        except (
-            CannotCompile,
-            CardMismatch,
-            CorruptStore,
-            UnknownModel,
-            WeightsRejected,
-            WeightsUnavailable,
-        ) as error:
+        except PlacerayError as error:
             self.failure = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:

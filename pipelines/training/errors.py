@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from storage.errors import PlacerayError, RejectedError
+
 __all__ = ["BadSettings", "DataRejected", "MiningRejected", "TrainingDiverged", "TrainingFailed"]
 
 
-class BadSettings(ValueError):
+class BadSettings(PlacerayError, ValueError):
     """Settings that make no sense, or that do not fit a run begun with others."""
 
-
-class _Rejected(Exception):
-    """Data that cannot be used, for a reason."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[1])
+    reason = "bad_settings"
 
 
-class DataRejected(_Rejected):
+class DataRejected(RejectedError):
     """The photos cannot be trained on, or are no longer those that training began with.
 
     Attributes:
@@ -28,19 +21,27 @@ class DataRejected(_Rejected):
             few_queries.
     """
 
+    reason = "data_rejected"
 
-class MiningRejected(_Rejected):
+
+class MiningRejected(RejectedError):
     """The data cannot be mined; said before any work.
 
     Attributes:
-        reason: Machine-readable: no_images, missing_coordinates, mixed_zones, no_positives, no_negatives or
-            bad_state.
+        reason: Machine-readable: no_images, missing_coordinates, no_positives, no_negatives or bad_state.
     """
 
-
-class TrainingDiverged(Exception):
-    """The loss is no number any more."""
+    reason = "mining_rejected"
 
 
-class TrainingFailed(Exception):
+class TrainingDiverged(PlacerayError):
+    """The loss became NaN or infinite."""
+
+    reason = "training_diverged"
+
+
+class TrainingFailed(PlacerayError):
     """Workers failed more often than was allowed; what was reached is in the run folder."""
+
+    reason = "training_failed"
+    exit_code = 1

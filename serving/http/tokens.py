@@ -8,6 +8,8 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
+from storage.errors import PlacerayError
+
 __all__ = [
     "InsecureBinding",
     "InvalidTokens",
@@ -22,12 +24,16 @@ MIN_TOKEN_CHARACTERS = 16
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1: holds neither colon nor comma
 
 
-class InvalidTokens(ValueError):
+class InvalidTokens(PlacerayError, ValueError):
     """The tokens given to the service cannot be used; the message never shows one."""
 
+    reason = "invalid_tokens"
 
-class InsecureBinding(ValueError):
+
+class InsecureBinding(PlacerayError, ValueError):
     """The service would listen beyond this machine without asking for a token."""
+
+    reason = "insecure_binding"
 
 
 class TokenTable:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from models.errors import ModelFault
-from models.images.decoder import ImageRejected
-from serving.stages.batcher import BatcherClosed, DeadlineExceeded, QueueFull
-from storage.errors import InvalidBatch, StoreError
+from serving.stages.batcher import DeadlineExceeded, NotReady
+from storage.errors import PlacerayError, StoreError
 
 __all__ = ["QueryRefused", "Refusal", "StoreUnavailable", "Unreachable", "refusal_of"]
-
-# What the decoder rejects for its size alone.
-_TOO_LARGE = ("too_large", "too_many_pixels")
 
 
 @dataclass(frozen=True)
@@ -41,11 +35,16 @@ class QueryRefused(Exception):
         self.refusal = refusal
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(PlacerayError):
     """The store cannot be read now, or another one lies in its place."""
 
+    reason = "store_unavailable"
+    http_status = StoreError.http_status
+    http_message = StoreError.http_message
+    retry_after_s = StoreError.retry_after_s
 
-class Unreachable(Exception):
+
+class Unreachable(NotReady):
     """No replica answered, although it was asked again."""
 
 
@@ -53,19 +52,9 @@ def refusal_of(error: BaseException) -> Refusal | None:
     """Translate an error that can happen to any query; None means that it is a bug."""
     if isinstance(error, QueryRefused):
         return error.refusal
-    if isinstance(error, ImageRejected):
-        return Refusal(413 if error.reason in _TOO_LARGE else 422, error.reason, str(error))
-    if isinstance(error, QueueFull):
-        wait_s = min(60, math.ceil(error.retry_after_s))
-        return Refusal(503, "overloaded", "Too many queries wait; try again after Retry-After.", wait_s)
-    if isinstance(error, DeadlineExceeded | TimeoutError):
-        return Refusal(503, "timeout", "The query took too long; try again after Retry-After.", 1)
-    if isinstance(error, StoreUnavailable | StoreError) and not isinstance(error, InvalidBatch):
-        said = "The store cannot be read at the moment; try again after Retry-After."
-        return Refusal(503, "store_unavailable", said, 5)
-    if isinstance(error, ModelFault | InvalidBatch):
-        said = "The model gave numbers that cannot be searched for this photo; tell the operator."
-        return Refusal(503, "model_fault", said, 5)
-    if isinstance(error, BatcherClosed | Unreachable):
-        return Refusal(503, "not_ready", "A part of the service is starting; try again after Retry-After.", 2)
-    return None
+    if isinstance(error, TimeoutError):
+        error = DeadlineExceeded("the query took too long")
+    if not isinstance(error, PlacerayError) or error.http_status is None:
+        return None
+    reason, message = error.http_reason or error.reason, error.http_message or error.message
+    return Refusal(error.http_status, reason, message, error.retry_after_s)

@@ -33,6 +33,8 @@ Choice = Literal["auto", "exact", "ivf", "lance"]
 class VersionNotHeld(StoreError):
     """The version asked for is not, or no longer, in memory."""
 
+    reason = "version_not_held"
+
 
 @dataclass(frozen=True)
 class Found:

@@ -1,0 +1,149 @@
+"""Distances between positions, within a zone, across its borders, and around the equator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyproj
+import pytest
+import utm
+
+from storage.position import Position, Positions, nearby, within
+
+GEOD = pyproj.Geod(ellps="WGS84")
+
+
+def at(lat: float, lon: float) -> Position:
+    return Position(lat=lat, lon=lon).completed()
+
+
+def utm_only(position: Position, *, band: bool = True) -> Position:
+    zone = position.utm_zone or ""
+    return Position(
+        utm_e=position.utm_e,
+        utm_n=position.utm_n,
+        utm_zone=zone if band else zone.rstrip("CDEFGHJKLMNPQRSTUVWX"),
+    )
+
+
+def test_within_a_zone_distance_is_that_of_utm() -> None:
+    a, b = Position(utm_e=500_000.0, utm_n=4_000_000.0, utm_zone="33T"), at(52.0, 14.0)
+    assert a.distance_m(Position(utm_e=500_003.0, utm_n=4_000_004.0, utm_zone="33S")) == pytest.approx(5.0)
+    assert b.distance_m(b) == 0.0
+
+
+@pytest.mark.parametrize("lat", [48.0, -33.9, 0.5, 63.0])
+@pytest.mark.parametrize("kind", ["both", "utm", "no_band", "degrees"])
+def test_across_the_border_of_two_zones_the_geodesic_is_measured(lat: float, kind: str) -> None:
+    # 12 degrees east is where zone 32 ends and zone 33 begins.
+    left, right = at(lat, 12 - 1e-4), at(lat, 12 + 1e-4)
+    assert (left.utm_zone or "")[:2] == "32"
+    assert (right.utm_zone or "")[:2] == "33"
+    truth = GEOD.inv(12 - 1e-4, lat, 12 + 1e-4, lat)[2]
+    if kind == "no_band" and lat < 0:
+        right = utm_only(right, band=False)  # the other one's half is taken
+    elif kind != "both":
+        left, right = (
+            Position(lat=p.lat, lon=p.lon) if kind == "degrees" else utm_only(p, band=kind == "utm")
+            for p in (left, right)
+        )
+    assert left.distance_m(right) == pytest.approx(truth, abs=2e-3)
+    assert right.distance_m(left) == pytest.approx(truth, abs=2e-3)
+
+
+def test_across_the_equator_the_geodesic_is_measured() -> None:
+    north, south = utm_only(at(1e-4, 36.8)), utm_only(at(-1e-4, 36.8))
+    assert north.utm_zone == "37N"
+    assert south.utm_zone == "37M"
+    assert north.distance_m(south) == pytest.approx(GEOD.inv(36.8, 1e-4, 36.8, -1e-4)[2], abs=1e-3)
+
+
+def test_across_the_date_line() -> None:
+    assert at(-17.0, 179.9999).distance_m(at(-17.0, -179.9999)) == pytest.approx(21.3, abs=0.1)
+
+
+def test_an_unknown_zone_is_taken_for_the_other_ones() -> None:
+    a = Position(utm_e=10.0, utm_n=0.0)
+    assert a.distance_m(Position(utm_e=10.0, utm_n=7.0, utm_zone="33U")) == 7.0
+    assert a.distance_m(Position(utm_e=13.0, utm_n=4.0)) == 5.0
+
+
+def test_an_unknown_position_has_no_distance() -> None:
+    assert Position().distance_m(at(10.0, 10.0)) is None
+    assert not Position().known
+    assert not within(np.array([np.nan]), 1e9).any()
+
+
+def test_the_radius_is_inclusive_for_coordinates_in_centimetres() -> None:
+    a, b = Position(utm_e=0.1, utm_n=0.0), Position(utm_e=25.1, utm_n=0.0)
+    assert within(Positions.of([a]).distances_m(b), 25.0).all()
+    assert not within(Positions.of([a]).distances_m(b), 24.99).any()
+
+
+def test_completed_fills_in_what_follows() -> None:
+    whole = Position(lat=-33.9, lon=151.2).completed()
+    assert whole.utm_zone == "56H"
+    back = utm_only(whole).completed()
+    assert back.lat == pytest.approx(-33.9, abs=1e-6)
+    assert utm_only(whole, band=False).completed().lat is None
+    with pytest.raises(ValueError, match="latitude"):
+        Position(lat=89.0, lon=0.0).completed()
+
+
+def scattered(count: int, seed: int, *, lat: float, kinds: tuple[str, ...]) -> list[Position]:
+    """Draw positions within some hundred metres of a border of zones, told in different ways."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        position = at(lat + rng.normal(scale=5e-4), 12 + rng.normal(scale=5e-4))
+        kind = rng.choice(kinds)
+        if kind == "utm":
+            position = utm_only(position)
+        elif kind == "degrees":
+            position = Position(lat=position.lat, lon=position.lon)
+        elif kind == "nowhere":
+            position = Position()
+        drawn.append(position)
+    return drawn
+
+
+@pytest.mark.parametrize("lat", [48.0, -48.0, 0.0])
+@pytest.mark.parametrize("kinds", [("both",), ("utm",), ("both", "utm", "degrees", "nowhere")])
+def test_nearby_finds_what_comparing_all_pairs_finds(lat: float, kinds: tuple[str, ...]) -> None:
+    here, there = scattered(30, 1, lat=lat, kinds=kinds), scattered(60, 2, lat=lat, kinds=kinds)
+    found = nearby(Positions.of(here), Positions.of(there), 60.0)
+    across = 0
+    for i, position in enumerate(here):
+        metres = [position.distance_m(other) for other in there]
+        expected = [j for j, distance in enumerate(metres) if distance is not None and distance <= 60.0]
+        assert found.of(i).tolist() == expected
+        distances = found.distances_m[found.ends[i] : found.ends[i + 1]]
+        np.testing.assert_allclose(distances, [metres[j] for j in expected], atol=1e-6)
+        across += sum((there[j].utm_zone or "")[:2] != (position.utm_zone or "")[:2] for j in expected)
+    assert across > 20
+    assert found.up_to(30.0).counts().tolist() == [
+        sum(distance is not None and distance <= 30.0 for distance in map(position.distance_m, there))
+        for position in here
+    ]
+
+
+def test_nearby_of_nothing() -> None:
+    nothing = Positions.of([])
+    some = Positions.of([at(48.0, 11.0)])
+    assert nearby(nothing, some, 10.0).ends.tolist() == [0]
+    assert nearby(some, nothing, 10.0).ends.tolist() == [0, 0]
+    assert nearby(some, Positions.of([Position()]), 10.0).counts().tolist() == [0]
+
+
+def test_beyond_the_range_of_utm() -> None:
+    pole = [Position(lat=89.9, lon=lon) for lon in (0.0, 1e-3, 90.0)]
+    assert nearby(Positions.of(pole), Positions.of(pole), 10.0).of(0).tolist() == [0, 1]
+
+
+def test_zones_agree_with_utm() -> None:
+    rng = np.random.default_rng(0)
+    lat, lon = rng.uniform(-79, 83, 200), rng.uniform(-180, 180, 200)
+    columns = Positions.from_columns({"lat": lat, "lon": lon})
+    for row in range(200):
+        e, n, number, _ = utm.from_latlon(lat[row], lon[row])
+        np.testing.assert_allclose(columns.utm_m[row], (e, n), atol=1e-6)
+        assert columns.zones[row] == number
