@@ -45,11 +45,10 @@ def query(images: Sequence[str], ask: Ask, **options: Any) -> tuple[list[dict[st
 
 def ask_store(store_uri: str, **options: Any) -> Ask:
     """Open a store in this process; options and errors are those of `QueryEngine.open`."""
-    from serving.answer import answer_json  # a client of a service has no use for torch
-    from serving.engine import QueryEngine
+    from serving.engine import QueryEngine  # a client of a service has no use for torch
 
     engine = QueryEngine.open(store_uri, **options)
-    return lambda image, **asked: answer_json(engine.answer(image, **asked))
+    return lambda image, **asked: engine.answer(image, **asked).to_dict()
 
 
 def ask_service(url: str, *, token: str | None) -> Ask:

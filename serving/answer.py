@@ -1,51 +1,151 @@
-"""The order of an answer and its shape outside."""
+"""The answer to a query: ranked matches, their JSON, and how they show in a notebook."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-from storage.records import Candidate, Match, QueryResult
+from storage.position import Position
+from storage.records import Candidate, ImageRecord
 
-__all__ = ["Answer", "answer_json", "rank"]
+__all__ = ["Match", "PlaceRecord", "QueryResult", "rank"]
 
 
 @dataclass(frozen=True)
-class Answer(QueryResult):
-    """The answer to one query, and how far re-ranking went for it.
+class PlaceRecord:
+    """A stored image as far as an answer in JSON describes it.
+
+    `ImageRecord`, which the engine's answers carry, has the same three attributes among others.
 
     Attributes:
-        reranked: How many candidates were matched, where some may have been left out; None where not.
+        image_id: Primary key in the store.
+        uri: Where the image was read from when it was indexed.
+        position: Where it was taken, without the UTM zone, which the JSON does not carry.
     """
 
-    reranked: int | None = None
+    image_id: str
+    uri: str
+    position: Position
 
 
-def answer_json(result: Answer) -> dict[str, Any]:
-    """Return an answer in the shape that the command line and HTTP give, without its request id."""
-    matches = [
-        {
-            "rank": match.rank,
-            "image_id": match.record.image_id,
-            "uri": match.record.uri,
-            "lat": match.record.lat,
-            "lon": match.record.lon,
-            "utm_e": match.record.utm_e,
-            "utm_n": match.record.utm_n,
-            "similarity": round(match.similarity, 6),
-            "mutual_matches": match.mutual_matches,
+@dataclass(frozen=True)
+class Match:
+    """One ranked place.
+
+    Attributes:
+        rank: 1 for the best.
+        record: The stored image; a `PlaceRecord` where the answer was rebuilt from JSON.
+        similarity: Cosine similarity of the global descriptors, -1..1.
+        mutual_matches: Mutual nearest neighbours between the local features; None where not re-ranked.
+    """
+
+    rank: int
+    record: ImageRecord | PlaceRecord
+    similarity: float
+    mutual_matches: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the match in the shape that the command line and HTTP give."""
+        position = self.record.position
+        return {
+            "rank": self.rank,
+            "image_id": self.record.image_id,
+            "uri": self.record.uri,
+            "lat": position.lat,
+            "lon": position.lon,
+            "utm_e": position.utm_e,
+            "utm_n": position.utm_n,
+            "similarity": round(self.similarity, 6),
+            "mutual_matches": self.mutual_matches,
         }
-        for match in result.matches
-    ]
-    return {
-        "model": result.model,
-        "store_version": result.store_version,
-        "degraded": result.degraded,
-        **({} if result.reranked is None else {"reranked": result.reranked}),
-        "matches": matches,
-        "timings_ms": {name: round(value, 3) for name, value in result.timings_ms.items()},
-    }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Match:
+        """Rebuild a match from `to_dict`; its record is a `PlaceRecord`.
+
+        Raises:
+            KeyError: a value is missing.
+        """
+        record = PlaceRecord(values["image_id"], values["uri"], Position.of(values))
+        return cls(values["rank"], record, values["similarity"], values["mutual_matches"])
+
+
+@dataclass(frozen=True, repr=False)
+class QueryResult:
+    """The answer to one query.
+
+    Attributes:
+        model: Name of the model that answered.
+        store_version: The one store version every part of the answer comes from.
+        degraded: True when something stored could not be used (corrupt row or features); the rest is right.
+        matches: Best first.
+        timings_ms: Milliseconds for decode, extract, search, fetch, rerank and total.
+        reranked: Number of candidates that were matched, where the options of matching allow to skip some;
+            None where they do not.
+        request_id: The service's name of the request; None for an answer of the engine.
+    """
+
+    model: str
+    store_version: int
+    degraded: bool
+    matches: tuple[Match, ...]
+    timings_ms: dict[str, float]
+    reranked: int | None = None
+    request_id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer in the shape that the command line and HTTP give."""
+        answer: dict[str, Any] = {} if self.request_id is None else {"request_id": self.request_id}
+        answer |= {"model": self.model, "store_version": self.store_version, "degraded": self.degraded}
+        if self.reranked is not None:
+            answer["reranked"] = self.reranked
+        answer["matches"] = [match.to_dict() for match in self.matches]
+        answer["timings_ms"] = {name: round(value, 3) for name, value in self.timings_ms.items()}
+        return answer
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> QueryResult:
+        """Rebuild an answer from the JSON of the command line or the service; unknown keys are ignored.
+
+        Similarities and timings are as rounded in the JSON, and each record is a `PlaceRecord`.
+
+        Raises:
+            KeyError: a value is missing.
+        """
+        return cls(
+            model=values["model"],
+            store_version=values["store_version"],
+            degraded=values["degraded"],
+            matches=tuple(Match.from_dict(match) for match in values["matches"]),
+            timings_ms=dict(values["timings_ms"]),
+            reranked=values.get("reranked"),
+            request_id=values.get("request_id"),
+        )
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.matches)} {'match' if len(self.matches) == 1 else 'matches'}"]
+        if self.matches:
+            best = self.matches[0]
+            score = f"similarity {best.similarity:.3f}"
+            if best.mutual_matches is not None:
+                score = f"{best.mutual_matches} mutual matches"
+            parts.append(f"best {best.record.image_id!r} {score}")
+        if "total" in self.timings_ms:
+            parts.append(f"{self.timings_ms['total']:.0f} ms")
+        if self.degraded:
+            parts.append("degraded")
+        return f"QueryResult({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        columns = ("rank", "image_id", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches")
+        head = "".join(f"<th>{name}</th>" for name in columns)
+        rows = [match.to_dict() for match in self.matches]
+        cells = ["".join(f"<td>{_cell(row[name])}</td>" for name in columns) for row in rows]
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<p>{escape(repr(self))}</p>{table}"
 
 
 def rank(hits: list[Candidate], counts: Sequence[int | None]) -> tuple[Match, ...]:
@@ -65,3 +165,7 @@ def rank(hits: list[Candidate], counts: Sequence[int | None]) -> tuple[Match, ..
     return tuple(
         Match(place + 1, hits[i].record, hits[i].similarity, counts[i]) for place, i in enumerate(order)
     )
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else escape(f"{value:.10g}" if isinstance(value, float) else str(value))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ import requests
 import urllib3
 from pydantic import ValidationError
 
+from models.images.photo_file import read_bytes
+from serving.answer import QueryResult
 from serving.http.schema import QueryAnswer
 from storage.errors import PlacerayError, RejectedError
 
@@ -105,6 +108,25 @@ class PlaceClient:
         self._clock = clock
         self._session = requests.Session()
         self._session.auth = _Bearer(token)  # set in any case, so that no ~/.netrc replaces it
+
+    def answer(
+        self, photo: bytes | str | Path, *, top_k: int = 5, candidates: int = 100, rerank: bool = True
+    ) -> QueryResult:
+        """Rank the places where a photo may have been taken; the same class as of `QueryEngine.answer`.
+
+        Args:
+            photo: An encoded JPEG, PNG or WebP, or the path of one.
+            top_k: Places wanted.
+            candidates: Hits that are re-ranked.
+            rerank: False keeps the order of the global descriptors.
+
+        Raises:
+            ImageRejected: the file cannot be read.
+            PhotoRefused: the photo or a parameter cannot be used.
+            ServiceUnavailable, ServiceRefused, BadAnswer: see each.
+        """
+        image = photo if isinstance(photo, bytes) else read_bytes(str(photo))
+        return QueryResult.from_dict(self.query(image, top_k=top_k, candidates=candidates, rerank=rerank))
 
     def query(
         self, image: bytes, *, top_k: int = 5, candidates: int = 100, rerank: bool = True

@@ -20,7 +20,7 @@ from models.matching.binary import matched_hamming_pairs, mutual_hamming_count
 from models.matching.mutual import matched_pairs, mutual_nn_count
 from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor
-from serving.answer import Answer, rank
+from serving.answer import PlaceRecord, QueryResult, rank
 from serving.reranking import ALL_EXACTLY, Matching, Precision, match_in_turn
 from storage.card import Card
 from storage.features.encodings import FeatureCodec
@@ -96,7 +96,7 @@ class QueryEngine:
         candidates: int = 100,
         rerank: bool = True,
         least: int | None = None,
-    ) -> Answer:
+    ) -> QueryResult:
         """Rank the places where a photo may have been taken.
 
         Args:
@@ -134,7 +134,7 @@ class QueryEngine:
             records = [hit.record for hit in hits[:candidates]]
             counts = self._match(features[0], records, timings, least=least or top_k)
         timings["total"] = (time.perf_counter() - started) * 1e3
-        return Answer(
+        return QueryResult(
             model=self.store.card.model,
             store_version=view.version,
             # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
@@ -167,8 +167,14 @@ class QueryEngine:
 
         return match_in_turn(records, match, self.matching, least=least)
 
-    def matched_points(self, image: bytes, record: ImageRecord) -> tuple[NDArray[np.float32], ...]:
+    def matched_points(
+        self, image: bytes, record: ImageRecord | PlaceRecord
+    ) -> tuple[NDArray[np.float32], ...]:
         """Locate the mutual nearest neighbours of a photo and a stored image, for lines between them.
+
+        Args:
+            image: An encoded JPEG, PNG or WebP.
+            record: The stored image of a match; one of an answer rebuilt from JSON is looked up by its id.
 
         Returns:
             Three arrays: points in the photo and points in the stored image, each (M, 2) float32 as (x, y) in
@@ -177,7 +183,15 @@ class QueryEngine:
 
         Raises:
             ImageRejected: the photo cannot be used.
+            KeyError: the store holds no image of this id.
         """
+        if isinstance(record, PlaceRecord):
+            stored_records = self.store.get([record.image_id])
+            if not stored_records:
+                raise KeyError(
+                    f"{self.store.uri} holds no image {record.image_id!r}: open the store it is from"
+                )
+            record = stored_records[0]
         _, features = self.extractor.extract([decode_image(image).pixels])
         stored, ok = self.store.fetch([record])
         found = stored[0] if ok[0] else None

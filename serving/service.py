@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from serving.answer import Answer, rank
+from serving.answer import QueryResult, rank
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.reranking import matching_of
@@ -36,7 +36,7 @@ class Service:
         self._in_flight = 0
         self._partial = matching_of(settings.model_dump()).partial
 
-    async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> Answer:
+    async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> QueryResult:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 
         Raises:
@@ -70,7 +70,7 @@ class Service:
         self.metrics.store(found.version, found.rows, ready=True)
         if degraded:
             self.metrics.degraded()
-        return Answer(
+        return QueryResult(
             model=self.settings.model_name,
             store_version=found.version,
             degraded=degraded,

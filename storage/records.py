@@ -1,11 +1,13 @@
-"""The words of the system as frozen dataclasses: stored rows, search hits, re-ranked matches, answers."""
+"""Stored rows and search hits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Candidate", "ImageRecord", "Match", "QueryResult"]
+from storage.position import Position
+
+__all__ = ["Candidate", "ImageRecord"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class ImageRecord:
     shard: str
     row: int
 
+    @property
+    def position(self) -> Position:
+        """Where the photo was taken."""
+        return Position(self.lat, self.lon, self.utm_e, self.utm_n, self.utm_zone)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -56,39 +63,3 @@ class Candidate:
 
     record: ImageRecord
     similarity: float
-
-
-@dataclass(frozen=True)
-class Match:
-    """A ranked answer.
-
-    Attributes:
-        rank: 1 for the best.
-        record: The stored row.
-        similarity: Cosine similarity of the global descriptors, -1..1.
-        mutual_matches: Mutual nearest neighbours between the local features; None where not re-ranked.
-    """
-
-    rank: int
-    record: ImageRecord
-    similarity: float
-    mutual_matches: int | None
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """The answer to one query.
-
-    Attributes:
-        model: Name of the model that answered.
-        store_version: The one store version every part of the answer comes from.
-        degraded: True when something stored could not be used (corrupt row or features); the rest is right.
-        matches: Best first.
-        timings_ms: Milliseconds for decode, extract, search, fetch, rerank and total.
-    """
-
-    model: str
-    store_version: int
-    degraded: bool
-    matches: tuple[Match, ...]
-    timings_ms: dict[str, float]

@@ -13,7 +13,6 @@ from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressLine
-from serving.answer import answer_json
 from serving.engine import QueryEngine
 
 __all__ = ["run_demo"]
@@ -51,5 +50,5 @@ def run_demo(
         "report": str(page),
         "index": dataclasses.asdict(indexed),
         "evaluation": evaluation.summary(),
-        "first_query": {"image": first, **answer_json(engine.answer(read_bytes(first)))},
+        "first_query": {"image": first, **engine.answer(read_bytes(first)).to_dict()},
     }

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from models.images.decoder import ImageRejected
 from models.images.photo_file import read_bytes
 from pipelines.sources import SourceError, list_source, open_dataset
+from serving.answer import Match, PlaceRecord, QueryResult
 from serving.engine import QueryEngine
-from storage.records import ImageRecord, Match, QueryResult
+from storage.records import ImageRecord
 
 __all__ = ["RECALL_AT", "Evaluation", "QueryOutcome", "measure_recall"]
 
@@ -182,11 +183,12 @@ class _Truth:
         near = self._near(self.points, np.array([utm_e, utm_n]))
         return int((near & _same_zone(self.zones, zone_number(zone))).sum())
 
-    def right(self, record: ImageRecord, utm_e: float, utm_n: float, zone: str | None) -> bool:
-        if record.utm_e is None or record.utm_n is None:
+    def right(self, record: ImageRecord | PlaceRecord, utm_e: float, utm_n: float, zone: str | None) -> bool:
+        there = record.position
+        if there.utm_e is None or there.utm_n is None:
             return False
-        near = self._near(np.array([[record.utm_e, record.utm_n]]), np.array([utm_e, utm_n]))
-        return bool((near & _same_zone(np.array([zone_number(record.utm_zone)]), zone_number(zone)))[0])
+        near = self._near(np.array([[there.utm_e, there.utm_n]]), np.array([utm_e, utm_n]))
+        return bool((near & _same_zone(np.array([zone_number(there.utm_zone)]), zone_number(zone)))[0])
 
     def _near(self, points: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.bool_]:
         offset = points - point

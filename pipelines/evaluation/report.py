@@ -222,10 +222,10 @@ def _figure(outcome: QueryOutcome, engine: QueryEngine) -> str:
 
 
 def _distance_m(outcome: QueryOutcome) -> str:
-    record = outcome.matches[0].record
-    if record.utm_e is None or record.utm_n is None:
+    there = outcome.matches[0].record.position
+    if there.utm_e is None or there.utm_n is None:
         return ""
-    return f", {np.hypot(record.utm_e - outcome.utm_e, record.utm_n - outcome.utm_n):,.1f} m away"
+    return f", {np.hypot(there.utm_e - outcome.utm_e, there.utm_n - outcome.utm_n):,.1f} m away"
 
 
 def _picture(data: bytes) -> _Picture:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.evaluation.recall import Evaluation, QueryOutcome
-from storage.records import Match
+from serving.answer import Match
 
 __all__ = ["STAGES", "chance_of", "describe_change"]
 
@@ -109,9 +109,9 @@ def _answer(outcome: QueryOutcome, stage: str) -> dict[str, Any]:
     if match is None:
         return {"uri": None, "reason": outcome.rejected or "no answer"}
     record = match.record
-    distance = None
-    if record.utm_e is not None and record.utm_n is not None:
-        distance = round(float(np.hypot(record.utm_e - outcome.utm_e, record.utm_n - outcome.utm_n)), 2)
+    distance, there = None, record.position
+    if there.utm_e is not None and there.utm_n is not None:
+        distance = round(float(np.hypot(there.utm_e - outcome.utm_e, there.utm_n - outcome.utm_n)), 2)
     return {
         "uri": record.uri,
         "distance_m": distance,

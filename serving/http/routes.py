@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from serving.answer import answer_json
 from serving.gallery import MAX_PLACES
 from serving.http.exchange import error_body
 from serving.http.guard import Guard
@@ -114,9 +114,9 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     ) -> Response:
         image = await read_photo(request)
         result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
-        answer = answer_json(result)
+        answer = replace(result, request_id=request.state.request_id).to_dict()
         _note(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
-        return _json({"request_id": request.state.request_id, **answer})
+        return _json(answer)
 
     @app.post(
         "/v1/matches",

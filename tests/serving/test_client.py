@@ -302,6 +302,20 @@ def test_message_of_the_service_cannot_steer_the_terminal() -> None:
     assert len(str(caught.value)) <= 300
 
 
+def test_answer_has_the_class_of_the_engine_s_answers(tmp_path: Path) -> None:
+    place = {"image_id": "a", "uri": "a.jpg", "lat": None, "lon": None, "utm_e": 5e5, "utm_n": 4e6}
+    match = {"rank": 1, **place, "similarity": 0.5, "mutual_matches": 7}
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    with Server(answer(200, {**GOOD, "matches": [match]})).running() as server:
+        by_bytes = client(server.url, Clock()).answer(b"photo", top_k=1)
+        by_path = client(server.url, Clock()).answer(tmp_path / "photo.jpg", top_k=1)
+    assert by_bytes == by_path
+    assert by_bytes.request_id == "r1"
+    assert by_bytes.matches[0].record.image_id == "a"
+    assert by_bytes.matches[0].record.position.utm_e == 5e5
+    assert [body for _, _, body in server.seen] == [b"photo"] * 2
+
+
 def test_info_is_what_the_service_says() -> None:
     with Server(answer(200, {"rows": 7})).running() as server:
         assert client(server.url, Clock()).info() == {"rows": 7}

@@ -14,7 +14,7 @@ from models.feature_encoder import FeatureEncoder
 from models.images.decoder import ImageRejected, decode_image
 from models.matching.mutual import mutual_nn_count
 from models.weights import load_extractor
-from serving.answer import answer_json, rank
+from serving.answer import QueryResult, rank
 from serving.engine import QueryEngine, cell_centres
 from storage.card import Card
 from storage.errors import CardMismatch
@@ -149,6 +149,19 @@ def test_matched_points_same_photo_match_in_place(store: Store, extractor: Extra
     assert left.max() < 1
 
 
+def test_matched_points_of_an_answer_in_json_are_those_of_the_engine_s(
+    store: Store, extractor: Extractor
+) -> None:
+    engine = QueryEngine(store, extractor)
+    result = engine.answer(photo(77), top_k=1)
+    rebuilt = QueryResult.from_dict(result.to_dict())
+    expected = engine.matched_points(photo(77), result.matches[0].record)
+    points = engine.matched_points(photo(77), rebuilt.matches[0].record)
+    assert all(np.array_equal(a, b) for a, b in zip(points, expected, strict=True))
+    with pytest.raises(KeyError, match="no image 'other'"):
+        engine.matched_points(photo(77), dataclasses.replace(rebuilt.matches[0].record, image_id="other"))
+
+
 def test_rank_unreadable_candidate_keeps_its_place_and_ties_keep_similarity() -> None:
     hits = [Candidate(record(name), 1.0 - i / 10) for i, name in enumerate("abcde")]
     ranked = rank(hits, [3, None, 9, 3, None])
@@ -169,7 +182,7 @@ def test_cell_centres_up_convolved_grid_hits_patch_centres(extractor: Extractor)
 
 
 def test_answer_json_has_the_contract_s_fields(store: Store, extractor: Extractor) -> None:
-    answer = answer_json(QueryEngine(store, extractor).answer(photo(1), top_k=1))
+    answer = QueryEngine(store, extractor).answer(photo(1), top_k=1).to_dict()
     assert answer.keys() == {"model", "store_version", "degraded", "matches", "timings_ms"}
     assert answer["matches"][0].keys() == {
         *("rank", "image_id", "uri", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches")

@@ -15,7 +15,6 @@ import torch
 
 from models.images.decoder import decode_image
 from models.matching import cpu as matching_cpu
-from serving.answer import answer_json
 from serving.engine import QueryEngine, count_matches
 from serving.reranking import ALL_EXACTLY, BadMatching, Matching, match_in_turn, matching_of
 from serving.settings import read_settings
@@ -53,7 +52,7 @@ def with_options(engine: QueryEngine, matching: Matching) -> QueryEngine:
 
 def bytes_of(engine: QueryEngine, photo: bytes, **options: Any) -> bytes:
     """An answer as it is sent, without its times."""
-    return json.dumps(answer_json(replace(engine.answer(photo, **options), timings_ms={}))).encode()
+    return json.dumps(replace(engine.answer(photo, **options), timings_ms={}).to_dict()).encode()
 
 
 def named(number: int) -> ImageRecord:
@@ -130,7 +129,7 @@ def test_stop_early_reads_and_matches_fewer_where_one_clearly_leads(
     assert [match.mutual_matches is not None for match in result.matches] == [True] * 20 + [False] * 28
     assert [match.record.image_id for match in result.matches[20:]] == by_similarity[20:]
     assert not result.degraded
-    assert answer_json(result)["reranked"] == 20
+    assert result.to_dict()["reranked"] == 20
 
 
 def test_stop_early_matches_at_least_what_is_listed(engine: QueryEngine, city_store: CityStore) -> None:
@@ -226,10 +225,10 @@ def test_service_with_options_tells_how_many_were_matched(engine: QueryEngine, c
         for path in (city_store.database[7], *city_store.queries[:2]):
             photo = path.read_bytes()
             said = ask(f"{service.url}/v1/query", "POST", body=photo, kind="image/jpeg", top_k=3).json()
-            expected = answer_json(quick.answer(photo, top_k=3))
+            expected = quick.answer(photo, top_k=3).to_dict()
             assert said["reranked"] == expected["reranked"]
             assert said["matches"] == expected["matches"]
-            assert said["matches"][0] == answer_json(engine.answer(photo))["matches"][0]
+            assert said["matches"][0] == engine.answer(photo).to_dict()["matches"][0]
         said = ask(f"{service.url}/openapi.json").json()["components"]["schemas"]["QueryAnswer"]
     assert "reranked" in said["properties"]
     assert "reranked" not in said["required"]

@@ -10,7 +10,6 @@ import pytest
 import requests
 import torch
 
-from serving.answer import answer_json
 from serving.engine import QueryEngine
 from serving.reranking import matching_of
 from tests.support.city_store import CityStore
@@ -73,7 +72,7 @@ def test_serve_answers_like_the_engine(
             photo = photos[i % len(photos)]
             reply = query(serve_url, photo, **option)
             assert reply.status_code == 200, reply.text
-            expected = answer_json(engine.answer(photo, **option))
+            expected = engine.answer(photo, **option).to_dict()
             assert same(reply.json(), expected), f"query {i}: {option}\n{reply.json()}\n{expected}"
         assert len({str(query(serve_url, photo).json()["matches"]) for photo in photos[:3]}) == 3
         if topology == "split":

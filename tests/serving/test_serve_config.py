@@ -14,7 +14,6 @@ import pytest
 import requests
 import yaml
 
-from serving.answer import answer_json
 from serving.engine import QueryEngine
 from serving.settings import ServeSettings, read_settings
 from tests.support.city_store import CityStore
@@ -77,7 +76,7 @@ def test_config_deployed_answers_scales_in_place_and_refuses_what_it_must(
 ) -> None:
     engine = QueryEngine.open(city_store.uri)
     photo = city_store.queries[0].read_bytes()
-    expected = answer_json(engine.answer(photo))
+    expected = engine.answer(photo).to_dict()
     loaded = config(store=city_store.uri, tiles="")
     loaded["http_options"]["port"] = free_port()
     url = f"http://127.0.0.1:{loaded['http_options']['port']}"

@@ -12,8 +12,9 @@ import pytest
 from models.images.decoder import ImageRejected
 from pipelines.evaluation.recall import measure_recall, zone_number
 from pipelines.sources import SourceError
+from serving.answer import Match, QueryResult
 from serving.reranking import ALL_EXACTLY
-from storage.records import ImageRecord, Match, QueryResult
+from storage.records import ImageRecord
 from tests.support.pictures import photo
 
 

@@ -22,8 +22,9 @@ from pipelines.evaluation.recall import Evaluation, QueryOutcome
 from pipelines.training.charts import MAX_POINTS
 from pipelines.training.comparison import chance_of, describe_change
 from pipelines.training.report import EXAMPLES, write_training_report
+from serving.answer import Match
 from storage.errors import OutOfSpace
-from storage.records import ImageRecord, Match
+from storage.records import ImageRecord
 from tests.support.page_browser import contrast, launched, visiting
 
 HOSTILE = "<script>alert('x')</script>&\"'"
