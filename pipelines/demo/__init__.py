@@ -1,1 +1,1 @@
-"""The demo: a procedural city with exact poses, and the whole main job on it."""
+"""The demo: a procedural city with exact poses, and the steps from indexing to evaluation on it."""

@@ -1,4 +1,4 @@
-"""The whole main job on a generated city: draw, index, query, evaluate, report."""
+"""The demo: draw a city, index it, locate its queries, measure recall, write a report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ def run_demo(
 ) -> dict[str, Any]:
     """Draw a city, index its database, locate its queries, write the report page.
 
-    What is already there is kept: a second run draws and indexes nothing.
+    A second run with the same values finds the city drawn and indexed and only evaluates it again.
+
+    Args:
+        out: Folder for the results, each combination of values in a folder of its own.
+        seed: Of the city.
+        database_images: Pictures to index.
+        query_images: Pictures to locate.
+        quiet: Show no progress.
 
     Returns:
         Paths (`city`, `store`, `report`), `index` and `evaluation` summaries, and `first_query`.

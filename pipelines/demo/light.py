@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipelines.demo.facade import GLOWING, noise_tile
+from pipelines.demo.front import GLOWING
+from pipelines.demo.materials import noise_tile
+from pipelines.demo.surfaces import Surfaces
 
-__all__ = ["CONDITIONS", "Condition", "Surfaces", "light_surfaces"]
+__all__ = ["CONDITIONS", "Condition", "light_surfaces"]
 
 Rgb = tuple[float, float, float]
 
@@ -20,16 +22,16 @@ class Condition:
     """A time of day and weather.
 
     Attributes:
-        texture: Which look of the textures: `day`, `night` or `snow`.
-        ambient: Light from everywhere, for each colour.
-        sun: Light from the sun, for each colour.
+        texture: Which textures: `day`, `night` or `snow`.
+        ambient: Light from all directions, per colour channel.
+        sun: Light from the sun, per colour channel.
         lamp: Strength of the street lamps.
         sky: Colours at the zenith and at the horizon, 0..1.
-        clouds: How much clouds show, 0..1.
+        clouds: Contrast of the clouds, 0..1.
         colourfulness: 1 keeps the colours, 0 is grey.
-        haze_m: Distance over which things fade into the horizon's colour.
-        noise: Deviation of the sensor noise, 0..255.
-        blur_px: Radius of the blur, at 320 pixels of width.
+        haze_m: Distance at which surfaces have faded to 1/e into the horizon's colour.
+        noise: Standard deviation of the sensor noise, 0..255.
+        blur_px: Largest radius of the blur, for images 320 pixels wide.
     """
 
     texture: str
@@ -46,55 +48,56 @@ class Condition:
 
 CONDITIONS = {
     "day": Condition(
-        *("day", (0.80, 0.84, 0.92), (0.50, 0.45, 0.36), 0.0, ((0.42, 0.58, 0.82), (0.78, 0.85, 0.92))),
-        *(0.4, 1.0, 500.0, 1.5, 0.0),
+        texture="day",
+        ambient=(0.80, 0.84, 0.92),
+        sun=(0.50, 0.45, 0.36),
+        lamp=0.0,
+        sky=((0.42, 0.58, 0.82), (0.78, 0.85, 0.92)),
+        clouds=0.4,
+        colourfulness=1.0,
+        haze_m=500.0,
+        noise=1.5,
+        blur_px=0.0,
     ),
     "overcast": Condition(
-        *("day", (0.92, 0.95, 0.99), (0.0, 0.0, 0.0), 0.0, ((0.62, 0.66, 0.70), (0.80, 0.82, 0.84))),
-        *(0.25, 0.75, 300.0, 2.5, 0.35),
+        texture="day",
+        ambient=(0.92, 0.95, 0.99),
+        sun=(0.0, 0.0, 0.0),
+        lamp=0.0,
+        sky=((0.62, 0.66, 0.70), (0.80, 0.82, 0.84)),
+        clouds=0.25,
+        colourfulness=0.75,
+        haze_m=300.0,
+        noise=2.5,
+        blur_px=0.35,
     ),
     "night": Condition(
-        *("night", (0.32, 0.33, 0.40), (0.0, 0.0, 0.0), 1.2, ((0.03, 0.04, 0.10), (0.15, 0.14, 0.19))),
-        *(0.15, 0.90, 900.0, 3.0, 0.3),
+        texture="night",
+        ambient=(0.32, 0.33, 0.40),
+        sun=(0.0, 0.0, 0.0),
+        lamp=1.2,
+        sky=((0.03, 0.04, 0.10), (0.15, 0.14, 0.19)),
+        clouds=0.15,
+        colourfulness=0.90,
+        haze_m=900.0,
+        noise=3.0,
+        blur_px=0.3,
     ),
     "snow": Condition(
-        *("snow", (0.92, 0.96, 1.02), (0.0, 0.0, 0.0), 0.0, ((0.74, 0.78, 0.83), (0.86, 0.88, 0.91))),
-        *(0.12, 0.80, 180.0, 2.5, 0.3),
+        texture="snow",
+        ambient=(0.92, 0.96, 1.02),
+        sun=(0.0, 0.0, 0.0),
+        lamp=0.0,
+        sky=((0.74, 0.78, 0.83), (0.86, 0.88, 0.91)),
+        clouds=0.12,
+        colourfulness=0.80,
+        haze_m=180.0,
+        noise=2.5,
+        blur_px=0.3,
     ),
 }
 # Towards the sun: south-west, 40 degrees up.
 SUN = np.array([-0.5, -0.58, 0.64])
-
-
-@dataclass
-class Surfaces:
-    """What every pixel shows, before light.
-
-    Attributes:
-        albedo: (H, W, 4) uint8; the fourth is 255 for what only reflects, less for what shines by itself.
-        nearness: (H, W) float32, 1/depth in 1/metres; 0 is sky.
-        facing: (H, W) uint16, index into `normals`; 0 is sky.
-        is_road: (H, W) bool.
-        normals: Unit vectors; a zero vector takes light from everywhere alike.
-    """
-
-    albedo: NDArray[np.uint8]
-    nearness: NDArray[np.float32]
-    facing: NDArray[np.uint16]
-    is_road: NDArray[np.bool_]
-    normals: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros(3)])
-
-    @classmethod
-    def empty(cls, height: int, width: int) -> Surfaces:
-        """Return nothing but sky."""
-        shape = (height, width)
-        albedo = np.zeros((*shape, 4), np.uint8)
-        return cls(albedo, np.zeros(shape, np.float32), np.zeros(shape, np.uint16), np.zeros(shape, bool))
-
-    def add_normal(self, normal: NDArray[np.float64]) -> int:
-        """Return the index under which a surface's direction is kept."""
-        self.normals.append(normal)
-        return len(self.normals) - 1
 
 
 def light_surfaces(
@@ -106,7 +109,7 @@ def light_surfaces(
     condition: str,
     moment: int,
 ) -> NDArray[np.uint8]:
-    """Light the surfaces, add sky, weather and the camera's faults.
+    """Light the surfaces; add sky, weather, blur and sensor noise.
 
     Args:
         surfaces: What every pixel shows.
@@ -146,7 +149,7 @@ def _sky(rays: NDArray[np.float32], look: Condition, rng: np.random.Generator) -
     up = np.clip(rays[:, 2] / np.sqrt((rays * rays).sum(-1)), 0.02, 1.0)
     zenith, horizon = (np.array(colour, np.float32) for colour in look.sky)
     sky = horizon + (zenith - horizon) * np.sqrt(up)[:, None]
-    # Clouds hang on a flat ceiling, so they shrink towards the horizon.
+    # Clouds lie on a plane, so they shrink towards the horizon.
     ceiling = rays[:, :2] * (45.0 / np.maximum(rays[:, 2:], 0.05))
     at = ceiling.astype(np.int64) + rng.integers(0, 512, 2)
     noise = noise_tile(is_smooth=True)[at[:, 1] % 512, at[:, 0] % 512]
@@ -159,7 +162,7 @@ def _sky(rays: NDArray[np.float32], look: Condition, rng: np.random.Generator) -
 def _daylight(normals: list[NDArray[np.float64]], look: Condition) -> NDArray[np.float32]:
     directions = np.array(normals)
     facing = np.clip(directions @ SUN, 0.0, None)
-    # Things without direction, such as trees, take half of the sun.
+    # Surfaces without direction, such as trees, take half of the sun.
     facing = np.where(np.abs(directions).sum(1) == 0, 0.5, facing)
     above = 0.88 + 0.12 * directions[:, 2:]
     light: NDArray[np.float32] = np.array(look.ambient) * above + np.array(look.sun) * facing[:, None]
@@ -179,7 +182,7 @@ def _lamplight(
     for lamp in lamps:
         offset = (lamp - centre).astype(np.float32)
         away = square - points @ (2.0 * offset) + (offset @ offset + np.float32(9.0))
-        # Shades throw the light down: what is above the lamp gets a third of it.
+        # Lamp shades: above the lamp only a third of the light.
         total += np.where(points[..., 2] > offset[2], np.float32(4.2), np.float32(12.0)) / away
     warm = np.array((1.0, 0.74, 0.42), np.float32)
     light: NDArray[np.float32] = np.minimum(np.float32(look.lamp) * total, np.float32(1.6))[..., None] * warm

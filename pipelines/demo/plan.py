@@ -1,7 +1,7 @@
 """The plan of the procedural city: streets, lots, buildings and what stands on the pavement.
 
-Everything follows from the seed and is made where it is looked at, so a city of 500 km costs no more to open
-than one street. World axes: x east, y north, z up, in metres from the city's corner.
+Everything follows from the seed and is computed where a camera looks, so a city of 500 km opens as fast as one
+street. World axes: x east, y north, z up, in metres from the city's corner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["STYLES", "Building", "City", "Item", "Place", "Row", "Style", "plan_
 
 PLACE_STEP_M = 10.0
 KERB_M = 3.2
-# Blocks beyond the driven streets, so that no view ends in nothing.
+# Streets beyond the driven ones, so that no view ends in an empty plain.
 MARGIN_LINES = 2
 
 
@@ -28,7 +28,7 @@ class Style:
         saturation: Mean saturation of the walls, 0..1.
         value: Mean brightness of the walls, 0..1.
         materials: Wall materials to choose from.
-        floors: Least and most floors.
+        floors: Lowest and highest number of floors.
         floor_m: Height of a floor.
         window_m: Mean width and height of a window.
         shutters: Share of buildings with shutters.
@@ -65,7 +65,7 @@ class Building:
     """One lot of a row.
 
     Attributes:
-        key: Seed of everything individual about it.
+        key: Seed of its individual looks.
         start_m: Where its front begins along the street.
         width_m: Length of its front.
         height_m: Height of the eaves; a fence's height where `is_gap`.
@@ -114,7 +114,7 @@ class Row:
         middle_m: The street's position across its direction.
         half_width_m: From the street's middle to the facades.
         buildings: The lots, in order along the street.
-        items: Trees and lamps, which stay where they are.
+        items: Trees and lamps, the same at every moment.
     """
 
     axis: int
@@ -161,7 +161,7 @@ class City:
     half_widths_m: tuple[tuple[float, ...], tuple[float, ...]]
 
     def __hash__(self) -> int:
-        """Hash the two numbers that tell cities apart, cheaply: cities are cache keys."""
+        """Hash cheaply, by seed and size: cities are cache keys."""
         return hash((self.seed, len(self.lines_m[0])))
 
     @property
@@ -192,7 +192,7 @@ class City:
 
 
 def plan_city(*, seed: int, places: int) -> City:
-    """Plan the smallest square city whose streets hold so many places."""
+    """Plan the smallest square city whose streets hold at least `places` places."""
     for driven in range(2, 1_000):
         count = driven + 2 * MARGIN_LINES
         city = City(
@@ -257,7 +257,7 @@ def _plan_building(random: Random, position: float, end: float, street_style: in
     width = random.uniform(7.0, 15.0)
     if end - position - width < 6.0:
         width = end - position
-    # One building in five ignores its street.
+    # One building in five differs from the style of its street.
     style = street_style if random.random() > 0.2 else random.randrange(len(STYLES))
     is_gap = random.random() < 0.06 and width < 16.0
     looks = STYLES[style]

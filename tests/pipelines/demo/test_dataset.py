@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import utm
+from PIL import Image
 
 from models.images.decoder import decode_image
-from pipelines.demo.dataset import QUERY_CONDITIONS, CityError, draw_city, plan_shots
+from pipelines.demo.camera import Camera, Pose
+from pipelines.demo.dataset import draw_city
 from pipelines.demo.plan import plan_city
-from pipelines.demo.scene import Camera, Pose, render_view
+from pipelines.demo.scene import render_view
+from pipelines.demo.shots import QUERY_CONDITIONS, CityError, plan_shots
 from pipelines.sources import parse_standard_name
+from tests.support.paths import ROOT
 
 SIZE = (96, 72)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    files = sorted((folder / "images").rglob("*.jpg"))
+def digests(folder: Path, split: str = "test") -> dict[str, str]:
+    files = sorted((folder / "images" / split).rglob("*.jpg"))
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
@@ -29,7 +33,7 @@ def small(out: Path, *, seed: int = 3, workers: int = 1) -> dict[str, str]:
     return digests(out)
 
 
-def test_draw_city_same_seed_gives_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+def test_same_seed_draws_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     alone, together, other = (
         small(tmp_path / "a"),
         small(tmp_path / "b", workers=2),
@@ -52,15 +56,24 @@ def test_draw_city_interrupted_goes_on_and_another_city_is_refused(tmp_path: Pat
         draw_city(tmp_path / "a", seed=4, database_images=70, query_images=6, size=SIZE)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.doc").touch()
-    with pytest.raises(CityError, match="something else"):
+    with pytest.raises(CityError, match="something other"):
         draw_city(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"database_images": 1}, {"query_images": -1}, {"seed": -1}, {"size": (8, 8)}, {"workers": 0}],
+    [
+        {"database_images": 1},
+        {"query_images": -1},
+        {"seed": -1},
+        {"size": (8, 8)},
+        {"workers": 0},
+        {"split": "all"},
+    ],
 )
-def test_draw_city_bad_number_is_named_before_anything_is_made(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_a_bad_value_is_refused_before_anything_is_made(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
     with pytest.raises(CityError, match="give"):
         draw_city(tmp_path / "c", **wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "c").exists()
@@ -81,8 +94,8 @@ def test_plan_shots_names_carry_the_exact_pose() -> None:
 
 def test_plan_shots_database_sees_both_sides_and_queries_stand_near_it() -> None:
     _, shots = plan_shots(seed=2, database_images=120, query_images=30)
-    database = [shot for shot in shots if shot.split == "database"]
-    queries = [shot for shot in shots if shot.split == "queries"]
+    database = [shot for shot in shots if shot.folder == "database"]
+    queries = [shot for shot in shots if shot.folder == "queries"]
     assert (len(database), len(queries)) == (120, 30)
     places: dict[tuple[float, float], list[float]] = {}
     for shot in database:
@@ -138,6 +151,31 @@ def test_camera_projects_as_a_pinhole_and_pictures_follow_it() -> None:
         for move in range(-3 * shift, 3 * shift + 1)
     }
     assert abs(min(errors, key=lambda move: errors[move]) - shift) <= 1
+
+
+def test_pictures_stay_what_they_were() -> None:
+    city, shots = plan_shots(seed=5, database_images=60, query_images=30)
+    chosen = {shot.condition: shot for shot in shots}
+    views = [
+        render_view(city, chosen[name].pose, condition=name, moment=chosen[name].moment, size=SIZE)
+        for name in ("day", "night", "snow", "overcast")
+    ]
+    golden = np.asarray(Image.open(ROOT / "tests/golden/demo_views.png"))
+    difference = np.abs(np.concatenate(views, axis=1).astype(int) - golden)
+    # Processors round a pixel in a hundred thousand differently.
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.001
+
+
+def test_splits_of_one_data_set_hold_their_own_cities(tmp_path: Path) -> None:
+    for split, seed in (("train", 1), ("val", 2)):
+        draw_city(tmp_path, seed=seed, database_images=4, query_images=2, size=SIZE, split=split)
+    draw_city(tmp_path, seed=1, database_images=4, query_images=2, size=SIZE, split="train")
+    pictures = {split: digests(tmp_path, split) for split in ("train", "val")}
+    assert [len(found) for found in pictures.values()] == [6, 6]
+    assert not set(pictures["train"].values()) & set(pictures["val"].values())
+    with pytest.raises(CityError, match="other values"):
+        draw_city(tmp_path, seed=2, database_images=4, query_images=2, size=SIZE, split="train")
 
 
 def test_pictures_are_what_the_names_say(tmp_path: Path) -> None:
