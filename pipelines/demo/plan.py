@@ -1,7 +1,7 @@
 """The plan of the procedural city: streets, lots, buildings and what stands on the pavement.
 
-Everything follows from the seed and is computed where a camera looks, so a city of 500 km opens as fast as one
-street. World axes: x east, y north, z up, in metres from the city's corner.
+Everything follows from the seed and is computed where a camera looks, so a city of 500 km opens as fast as
+one street. World axes: x east, y north, z up, in metres from the city's corner.
 """
 
 from __future__ import annotations

@@ -71,9 +71,7 @@ def test_draw_city_interrupted_goes_on_and_another_city_is_refused(tmp_path: Pat
         {"split": "all"},
     ],
 )
-def test_a_bad_value_is_refused_before_anything_is_made(
-    tmp_path: Path, wrong: dict[str, object]
-) -> None:
+def test_a_bad_value_is_refused_before_anything_is_made(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(CityError, match="give"):
         draw_city(tmp_path / "c", **wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "c").exists()
