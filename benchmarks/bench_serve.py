@@ -236,9 +236,6 @@ def in_one_process(store: str, photos: list[Path]) -> dict[str, Any]:
 
 
 def engine(store: str, *paths: str) -> None:
-    from models.runtime.threads import sleep_while_waiting
-
-    sleep_while_waiting()
     from serving.engine import QueryEngine
 
     asked = QueryEngine.open(store)

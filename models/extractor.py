@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import ModelFault
+from models.images.photo import Photo, is_photo, load_pixels
 from models.images.preprocess import prepare
 from models.images.preprocess_device import prepare_on_device
 from models.networks.inference_linears import keep_for_inference
@@ -159,21 +160,25 @@ class Extractor:
             with contextlib.suppress(ModelFault):
                 self.extract_prepared(blank)
 
-    def extract(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def extract(self, images: Sequence[Photo]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute descriptors and local features.
 
         Args:
-            images: Upright RGB images, each (H, W, 3) uint8 of any size.
+            images: B photos of any sizes: encoded bytes, paths, PIL images or upright (H, W, 3) uint8 RGB
+                arrays, see `models.images.photo.load_pixels`.
 
         Returns:
             descriptors: (B, D) float32, unit L2 norm.
             features: (B, H, W, C) float32, unit L2 norm per cell.
 
         Raises:
-            ValueError: an image is not (H, W, 3) uint8.
+            ImageRejected: a photo cannot be read or decoded, or an array is not (H, W, 3) or (H, W) uint8.
+            TypeError: a photo is of another type, or `images` is a single photo.
             ModelFault: the network's output cannot be compared.
             CannotCompile: compiling was asked for and is not possible here.
         """
+        if is_photo(images):
+            raise TypeError("extract takes a sequence of photos: pass [photo] for a single one")
         return self._run(images, self._resized if self._device_resize else self._prepared)
 
     def extract_prepared(
@@ -228,12 +233,14 @@ class Extractor:
                     "models.images.preprocess.prepare with it"
                 )
 
-    def _prepared(self, photos: Sequence[NDArray[np.uint8]]) -> Tensor:
-        return self._transfers.upload([prepare(photo, self.card.preprocessing) for photo in photos])
+    def _prepared(self, photos: Sequence[Photo]) -> Tensor:
+        return self._transfers.upload(
+            [prepare(load_pixels(photo), self.card.preprocessing) for photo in photos]
+        )
 
-    def _resized(self, photos: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _resized(self, photos: Sequence[Photo]) -> Tensor:
         pre, upload = self.card.preprocessing, self._transfers.upload
-        return torch.cat([prepare_on_device(photo, pre, upload=upload) for photo in photos])
+        return torch.cat([prepare_on_device(load_pixels(photo), pre, upload=upload) for photo in photos])
 
     def _run(
         self,

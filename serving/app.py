@@ -28,8 +28,8 @@ __all__ = ["bind", "build", "checked", "cores", "listening"]
 
 # Bodies that are still coming hold a slot of Serve's too, beside the queries under way.
 RECEIVING_SLOTS = 160
-# The threads of OpenMP sleep while they wait, see models.runtime.threads; set before a replica starts.
-ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+# How OpenMP's threads wait, see models.runtime.threads; a Ray worker may load torch before this package.
+ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -18,10 +18,11 @@ from models.extractor import Extractor
 from models.images.decoder import decode_image
 from models.matching.binary import matched_hamming_pairs, mutual_hamming_count
 from models.matching.mutual import matched_pairs, mutual_nn_count
+from models.matching.precision import MatchingPrecision
 from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor
 from serving.answer import PlaceRecord, QueryResult, rank
-from serving.reranking import ALL_EXACTLY, Matching, Precision, match_in_turn
+from serving.reranking import ALL_EXACTLY, Matching, match_in_turn
 from storage.card import Card
 from storage.features.encodings import FeatureCodec
 from storage.records import ImageRecord
@@ -223,7 +224,7 @@ def count_matches(
     *,
     codec: FeatureCodec,
     device: torch.device | str = "cpu",
-    precision: Precision = "exact",
+    precision: MatchingPrecision = "exact",
 ) -> list[int | None]:
     """Count the mutual nearest neighbours of a photo and each candidate (SelaVPR, section 3.3).
 

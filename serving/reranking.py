@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from models.matching.adaptive import StopRule, rank_adaptively
+from models.matching.precision import MatchingPrecision
 from storage.errors import PlacerayError
 from storage.records import ImageRecord
 
-__all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "Precision", "match_in_turn", "matching_of"]
-
-Precision = Literal["exact", "fast"]
+__all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "match_in_turn", "matching_of"]
 
 # Measured (benchmarks/README.md, Matching): half of a city's candidates are left out and no first answer
 # changes. Where neighbouring photos look alike nobody leads, and all are matched.
@@ -45,7 +44,7 @@ class Matching:
         BadMatching: a value is unknown or out of bounds.
     """
 
-    precision: Precision = "exact"
+    precision: MatchingPrecision = "exact"
     stop_early: bool = False
     budget_ms: float | None = None
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.matching.precision import MatchingPrecision
 from models.runtime.execution import Precision
-from serving.reranking import Precision as MatchingPrecision
 from storage.errors import PlacerayError
 from storage.search.index_part import Choice
 

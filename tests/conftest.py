@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from models.runtime.threads import sleep_while_waiting
-
-sleep_while_waiting()
+import models  # noqa: F401  (before torch: sets how its threads wait)
 
 if TYPE_CHECKING:
     from tests.support.city_store import CityStore

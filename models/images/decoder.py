@@ -28,6 +28,7 @@ __all__ = [
     "ImageRejected",
     "decode_image",
     "encode_thumbnail",
+    "pixels_of",
     "resize_antialiased",
 ]
 
@@ -142,6 +143,29 @@ def decode_image(
                 raise ImageRejected("truncated", f"the {kind} file is cut off: send it again") from error
             raise ImageRejected(
                 "corrupt", f"the {kind} file cannot be decoded: save it anew from an image editor"
+            ) from error
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert an image that Pillow has opened or made, as `decode_image` does with a file's.
+
+    Args:
+        image: Of any mode; it is turned upright by its EXIF orientation.
+
+    Returns:
+        (H, W, 3) uint8 upright RGB.
+
+    Raises:
+        ImageRejected: the image is over the limits, or the file behind it is damaged.
+    """
+    _check_size(*image.size, MAX_PIXELS)
+    with _quiet_pillow():
+        try:
+            image.load()
+            return _to_rgb(image, read_orientation(image))
+        except Exception as error:  # on hostile input Pillow raises nearly every built-in type
+            raise ImageRejected(
+                "corrupt", f"the PIL image cannot be read ({error}): save it again from an image editor"
             ) from error
 
 

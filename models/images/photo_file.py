@@ -10,7 +10,7 @@ from models.images.decoder import MAX_BYTES, ImageRejected
 __all__ = ["read_bytes"]
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a local file without being held up by what is no regular file.
 
     Raises:

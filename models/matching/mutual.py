@@ -12,21 +12,18 @@ device; what is left here serves other accelerators, and CUDA where Triton is mi
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.matching.cpu import NotFinite, as_float32, partners_on_cpu, rounds_to_int8
+from models.matching.precision import MatchingPrecision
 from models.matching.triton_gpu import Unavailable, partners_on_cuda
 
 __all__ = ["matched_pairs", "mutual_nn_count", "mutual_nn_mean_similarity"]
 
 Features = Tensor | NDArray[np.floating]
-
-Precision = Literal["exact", "fast"]
 
 _BLOCK = 1 << 23  # similarities held at once without a kernel: 32 MiB, enough to keep an accelerator busy
 
@@ -43,7 +40,7 @@ def mutual_nn_count(
     candidates: Features,
     *,
     min_similarity: float | None = None,
-    precision: Precision = "exact",
+    precision: MatchingPrecision = "exact",
 ) -> Tensor:
     """Count the mutual nearest neighbours between a query and each candidate.
 

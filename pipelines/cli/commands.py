@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.names import DEFAULT_MODEL
-from models.runtime.threads import sleep_while_waiting
 from pipelines.cli.output import print_answer, print_evaluation, print_json, print_pairs, print_training
 from pipelines.cli.parser import build_parser
 from storage.errors import CorruptStore, PlacerayError
@@ -35,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
-    sleep_while_waiting()
     try:
         code = VERBS[args.verb](args)
     except PlacerayError as error:

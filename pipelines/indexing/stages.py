@@ -25,7 +25,6 @@ from models.images.decoder import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
 from models.runtime.execution import AS_USUAL, Execution
-from models.runtime.threads import sleep_while_waiting
 from pipelines.sources import LISTING_SCHEMA
 from storage.card import Card
 from storage.durable import local_folder
@@ -205,7 +204,6 @@ class Extract:
         execution: Execution = AS_USUAL,
         batch_size: int = 1,
     ) -> None:
-        sleep_while_waiting()
         import torch
 
         from models.feature_encoder import FeatureEncoder

@@ -7,23 +7,22 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 
 from models.names import DEFAULT_MODEL
 from models.networks.efficientnet import EfficientNetLite0
+from models.runtime.execution import Precision
 from models.training.augment import Augmentation
 from models.training.losses import MARGIN
 from pipelines.training.errors import BadSettings
 from pipelines.training.mining import Strategy
 
-__all__ = ["Precision", "TrainingSettings", "settings_of"]
+__all__ = ["TrainingSettings", "settings_of"]
 
 # Lu et al., ICLR 2024, section 4.1; for the convolutional model see benchmarks/README.md.
 _PUBLISHED_RATE, _CONVOLUTIONAL_RATE = 1e-5, 1e-4
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 _AT_LEAST_ONE = (
     *("epochs", "patience", "queries_per_epoch", "queries_per_round", "sampled"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from models import extractor as extractor_module
 from models.extractor import Extractor, ModelFault, make_card
+from models.images import ImageRejected
 from models.images.preprocess import prepare
 from models.networks.backbone import Architecture
 from models.networks.inference_linears import LaidOutLinear
@@ -250,18 +253,34 @@ def test_extract_network_in_evaluation_mode_without_gradients() -> None:
     assert seen == [True]
 
 
-@pytest.mark.parametrize(
-    "image", [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8)]
-)
+@pytest.mark.parametrize("image", [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9, 4), np.uint8)])
 def test_extract_other_arrays_refused(image: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="decode_image"):
+    with pytest.raises(ImageRejected, match="uint8"):
         small_extractor("pil_bilinear").extract([image])
+
+
+@pytest.mark.parametrize("device_resize", [False, True])
+def test_extract_takes_photos_in_any_form(tmp_path: Path, device_resize: bool) -> None:
+    extractor = small_extractor("pil_bilinear", device_resize=device_resize)
+    image = Image.fromarray(photos(1)[0])
+    path = tmp_path / "photo.png"
+    image.save(path)
+    descriptors, features = extractor.extract([np.asarray(image), image, path, str(path), path.read_bytes()])
+    assert all(np.array_equal(one, descriptors[0]) for one in descriptors)
+    assert all(np.array_equal(one, features[0]) for one in features)
+
+
+def test_extract_refuses_a_single_photo() -> None:
+    picture = photos(1)[0]
+    for single in (picture, b"", "photo.jpg", Path("photo.jpg"), Image.fromarray(picture)):
+        with pytest.raises(TypeError, match=r"pass \[photo\]"):
+            small_extractor("pil_bilinear").extract(single)  # type: ignore[arg-type]
 
 
 def test_extract_prepared_for_another_card_refused() -> None:
     extractor = small_extractor("pil_bilinear")
     for batch in (np.zeros((1, 56, 71, 3), np.uint8), np.zeros((1, 56, 70, 3), np.float32)):
-        with pytest.raises(ValueError, match=r"use models\.preprocess\.prepare"):
+        with pytest.raises(ValueError, match=r"use models\.images\.preprocess\.prepare"):
             extractor.extract_prepared(batch)
 
 
