@@ -25,8 +25,15 @@ if "torch" not in sys.modules:
 """
 
 
-@pytest.mark.parametrize("module", ["serving.engine", "models.weights", "models.matching"])
-@pytest.mark.parametrize(("given", "expected"), [(None, "passive"), ("active", "active")])
+@pytest.mark.parametrize(
+    ("module", "given", "expected"),
+    [
+        ("serving.engine", None, "passive"),
+        ("models.weights", None, "passive"),
+        ("models.matching", None, "passive"),
+        ("models.matching", "active", "active"),
+    ],
+)
 def test_threads_sleep_unless_the_user_says_otherwise(module: str, given: str | None, expected: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     if given is not None:
@@ -42,9 +49,7 @@ def test_threads_sleep_unless_the_user_says_otherwise(module: str, given: str | 
     assert done.stdout.split() == [expected]
 
 
-@pytest.mark.parametrize(
-    "module", ["models", "models.runtime", "models.matching", "models.images", "serving", "pipelines"]
-)
-def test_package_imports_load_no_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+def test_packages_load_no_torch() -> None:
+    packages = "models, models.images, models.matching, models.runtime, serving, pipelines"
+    code = f"import sys, {packages}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
