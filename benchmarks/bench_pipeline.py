@@ -35,8 +35,10 @@ import pyarrow as pa
 from benchmarks.bench_index import cpu_name, watch
 from benchmarks.drawn_photos import DRAWN, PHOTO, make_photos
 from benchmarks.timeline import busy_seconds, draw_timeline
-from pipelines.indexing.flow import Tally, commit_all, make_plan, written_rows
-from pipelines.indexing.stages import Extract
+from pipelines.indexing.extract import Extract
+from pipelines.indexing.flow import commit_all, written_rows
+from pipelines.indexing.plan import make_plan
+from pipelines.indexing.tally import Tally
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from storage.card import Card, Preprocessing

@@ -153,7 +153,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert "evaluate" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["pipelines.indexing.stages", "serving.replicas"])
+@pytest.mark.parametrize("module", ["pipelines.indexing.decode", "serving.replicas"])
 def test_decode_workers_searchers_and_a_split_ingress_need_no_torch(module: str) -> None:
     done = run(f"import sys, {module}; sys.exit('torch loaded' if 'torch' in sys.modules else 0)")
     assert done.returncode == 0, done.stderr

@@ -13,14 +13,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models.names import DEFAULT_MODEL
 from models.runtime.execution import AS_USUAL, Execution
-from pipelines.indexing.flow import Progress, Tally, commit_all, make_plan, written_rows
-from pipelines.indexing.stages import METADATA
+from pipelines.indexing.flow import commit_all, written_rows
+from pipelines.indexing.known import mark_known
+from pipelines.indexing.plan import make_plan
+from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from storage.card import Card, FeatureEncoding
@@ -78,7 +78,7 @@ def index(
     trace: str | Path | None = None,
     scaled_decode: bool = False,
     execution: Execution = AS_USUAL,
-    progress: Progress = lambda done, rejected, total: None,
+    progress: OnProgress = lambda done, rejected, total: None,
 ) -> IndexReport:
     """Index the images of a source into a store; only what is missing or changed is extracted.
 
@@ -125,7 +125,7 @@ def index(
     import ray.data  # before the session, which then quietens its log
 
     with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
-        work = _mark_known(listing, store.known())
+        work = mark_known(listing, store.known())
         plan = make_plan(
             ray,
             images=work.num_rows,
@@ -207,19 +207,3 @@ def _open_or_create(
         return Store.create(store_uri, card.stored_as("int4"))  # the same bits a value, nothing to learn
     named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
     return Store.create(store_uri, named, projection=projection)
-
-
-def _mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:
-    """Add what the store holds of each image: stored_sha256, stored_uri; and amend where metadata differ."""
-    stored = known.select(["image_id", "sha256", *METADATA])
-    stored = stored.rename_columns(["image_id"] + [f"stored_{name}" for name in stored.column_names[1:]])
-    work = listing.join(stored, "image_id", join_type="left outer").combine_chunks()
-    amend = pa.array(np.zeros(work.num_rows, bool))
-    for name in METADATA:
-        # A null in the listing says nothing; what is stored then came from the photo itself.
-        listed, kept = work[name], work[f"stored_{name}"]
-        differs = pc.fill_null(pc.not_equal(listed, kept), False)
-        amend = pc.or_(amend, pc.or_(differs, pc.and_(pc.is_valid(listed), pc.is_null(kept))))
-    amend = pc.and_(amend, pc.is_valid(work["stored_sha256"]))
-    work = work.append_column("amend", amend).sort_by("uri")
-    return work.select([*listing.column_names, "stored_sha256", "stored_uri", "amend"])

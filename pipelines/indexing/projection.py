@@ -1,4 +1,4 @@
-"""Learning a store's feature projection from a sample of the images that go into it."""
+"""Learning a store's feature projection from a sample of the images that are indexed into it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ SAMPLE_IMAGES = 64
 
 
 def learn_projection(listing: pa.Table, extractor: Extractor, *, channels: int) -> NDArray[np.float32]:
-    """Extract some images, evenly out of the whole listing, and fit a projection to their local features.
+    """Fit a projection to the local features of images sampled evenly from the whole listing.
 
     Args:
-        listing: Rows of `pipelines.sources`.
+        listing: Rows of `pipelines.sources.LISTING_SCHEMA`.
         extractor: The model of the store.
-        channels: How many channels to keep.
+        channels: Number of channels to keep, C'.
 
     Returns:
-        (C, C') float32; the same for the same images and model.
+        (C, C') float32; deterministic for the same images and model.
 
     Raises:
         InvalidBatch: too few of the images can be used.
     """
     usable = listing.filter(pc.is_null(listing["rejected"]))
-    at = np.unique(np.linspace(0, max(0, len(usable) - 1), min(len(usable), SAMPLE_IMAGES)).astype(int))
+    sample = np.unique(np.linspace(0, max(0, len(usable) - 1), min(len(usable), SAMPLE_IMAGES)).astype(int))
     card = extractor.card
-    found = [np.empty((0, card.grid_height, card.grid_width, card.feature_dim), np.float32)]
-    for uri in usable.sort_by("uri")["uri"].take(pa.array(at)).to_pylist():
+    features = [np.empty((0, card.grid_height, card.grid_width, card.feature_dim), np.float32)]
+    for uri in usable.sort_by("uri")["uri"].take(pa.array(sample)).to_pylist():
         try:
-            found.append(extractor.extract([decode_image(read_bytes(uri)).pixels])[1])
+            features.append(extractor.extract([decode_image(read_bytes(uri)).pixels])[1])
         except (ImageRejected, ModelFault):
-            continue  # the index run names it
-    return fit_projection(np.concatenate(found), channels)
+            continue  # the index run itself reports it
+    return fit_projection(np.concatenate(features), channels)

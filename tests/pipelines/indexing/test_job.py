@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from models.weights import import_checkpoint, load_extractor
+from pipelines.indexing.decode import decode
 from pipelines.indexing.job import IndexReport, index
-from pipelines.indexing.stages import decode
 from serving.engine import QueryEngine
 from storage.errors import CardMismatch, InvalidBatch, OutOfSpace, StoreLocked
 from storage.store import Store
@@ -147,9 +147,7 @@ def test_index_stages_are_separate_and_overlap(
 
     In a long run actors decode and write.
     """
-    import pipelines.indexing.flow as job
-
-    monkeypatch.setattr(job, "MANY_IMAGES", 40 if run == "long" else 41)
+    monkeypatch.setattr("pipelines.indexing.plan.MANY_IMAGES", 40 if run == "long" else 41)
 
     def decode_last_after_first_extraction(
         batch: pa.Table, *, card: str, trace: str, scaled: bool
@@ -161,7 +159,7 @@ def test_index_stages_are_separate_and_overlap(
                 time.sleep(0.05)
         return decode(batch, card=card, trace=trace)
 
-    monkeypatch.setattr(job, "decode", decode_last_after_first_extraction)
+    monkeypatch.setattr("pipelines.indexing.flow.decode", decode_last_after_first_extraction)
     photos, trace = tmp_path / "photos", tmp_path / "trace.jsonl"
     write_photos(photos, 40)
     trace.touch()
@@ -183,21 +181,19 @@ def test_index_stages_are_separate_and_overlap(
 
 
 def test_index_full_disk_in_a_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipelines.indexing.flow as job
-
     def on_full_disk(batch: pa.Table, **options: Any) -> pa.Table:
-        import pipelines.indexing.stages as stages
+        import pipelines.indexing.write as stage
 
         def full(*_: object) -> str:
             raise OutOfSpace("no space for 44000 bytes in /full: free some, then run the same command again")
 
-        real, stages.write_shard = stages.write_shard, full
+        real, stage.write_shard = stage.write_shard, full
         try:
-            return stages.write(batch, **options)
+            return stage.write(batch, **options)
         finally:
-            stages.write_shard = real
+            stage.write_shard = real
 
-    monkeypatch.setattr(job, "write", on_full_disk)
+    monkeypatch.setattr("pipelines.indexing.flow.write", on_full_disk)
     write_photos(tmp_path / "photos", 2)
     with pytest.raises(OutOfSpace, match="44000"):
         index(tmp_path / "photos", str(tmp_path / "store"))

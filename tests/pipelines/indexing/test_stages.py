@@ -16,7 +16,10 @@ from models.extractor import Extractor
 from models.runtime.compiled import CannotCompile
 from models.runtime.execution import Execution, execution_of
 from models.weights import load_extractor
-from pipelines.indexing.stages import Extract, decode, raise_failure, write
+from pipelines.indexing.decode import decode
+from pipelines.indexing.extract import Extract
+from pipelines.indexing.failures import raise_failure
+from pipelines.indexing.write import write
 from pipelines.sources import LISTING_SCHEMA, list_source
 from storage.card import Card
 from storage.errors import CorruptStore

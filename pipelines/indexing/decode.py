@@ -1,0 +1,91 @@
+"""First stage of an index run: read, hash, decode and resize images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import pyarrow as pa
+
+from models.images.decoder import ImageRejected, decode_image
+from models.images.photo_file import read_bytes
+from models.images.preprocess import prepare
+from pipelines.indexing.columns import DECODED_SCHEMA
+from pipelines.indexing.trace import span
+from storage.card import Card
+from storage.position import Position
+
+__all__ = ["decode"]
+
+
+def decode(batch: pa.Table, *, card: str, trace: str | None = None, scaled: bool = False) -> pa.Table:
+    """Read, hash, decode and resize the images of a batch.
+
+    An image that cannot be used stays in the table, with its reason in `rejected`.
+
+    Args:
+        batch: Listed rows with stored_sha256, stored_uri and amend.
+        card: The model's card as JSON.
+        trace: File for timings, see `pipelines.indexing.trace`.
+        scaled: Decode JPEGs at a reduced size where the network's input is smaller still.
+
+    Returns:
+        Rows of `DECODED_SCHEMA`. `pixels` is the network's input as bytes, null where the image is rejected
+        or already stored. EXIF fills in position, heading and time where the listing has none.
+    """
+    model_card = Card.from_json(card)
+    with span(trace, "decode", batch.num_rows) as line:
+        rows = [_decode_row(row, model_card, scaled) for row in batch.to_pylist()]
+        table = pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
+        line["bytes"] = table.nbytes
+    return table
+
+
+def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]:
+    row["unchanged"] = False
+    if row["rejected"]:
+        return row
+    try:
+        data = read_bytes(row["uri"])
+        row["sha256"] = hashlib.sha256(data).hexdigest()
+        unchanged = row["sha256"] == row["stored_sha256"]
+        if unchanged and not row["amend"]:
+            return row | {"unchanged": True}
+        if not unchanged:
+            _refuse_used_id(row)
+        size = card.preprocessing
+        image = decode_image(data, least_side_px=max(size.height, size.width) if scaled else None)
+        row |= {"width": image.width, "height": image.height}
+        for name in ("heading_deg", "captured_at"):
+            if row[name] is None:
+                row[name] = getattr(image, name)
+        if row["lat"] is None and row["utm_e"] is None:
+            row["lat"], row["lon"] = image.lat, image.lon
+        row |= _completed_position(row)
+        if unchanged:
+            return row | {"unchanged": True}
+        return row | {"pixels": prepare(image.pixels, card.preprocessing).tobytes()}
+    except ImageRejected as error:
+        return row | {"rejected": error.reason, "message": str(error)}
+
+
+def _refuse_used_id(row: dict[str, Any]) -> None:
+    """Refuse a second photo under an id in use: otherwise two sources would replace each other's photos."""
+    stored_uri = row["stored_uri"]
+    if stored_uri not in (None, row["uri"]) and os.path.exists(stored_uri):
+        raise ImageRejected(
+            "id_taken", f"image_id belongs to {stored_uri}: index this source with --id-prefix to keep both"
+        )
+
+
+def _completed_position(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the position in degrees and in UTM, as far as one follows from the other."""
+    position = Position.of(row)
+    try:
+        return position.completed().to_dict()
+    except ValueError as error:
+        # There is no UTM beyond 84 N and 80 S; latitude and longitude alone are fine.
+        if position.lat is None:
+            raise ImageRejected("bad_value", f"UTM coordinates out of range: {error}") from error
+        return {}

@@ -1,0 +1,118 @@
+"""Second stage of an index run: descriptors and encoded local features from the model, in actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from models.runtime.execution import AS_USUAL, Execution
+from pipelines.indexing.failures import reject_rows, with_failure
+from pipelines.indexing.trace import span
+from storage.card import Card
+from storage.durable import local_folder
+from storage.errors import PlacerayError
+from storage.features.encodings import open_codec
+from storage.table.vectors import row_schema
+
+__all__ = ["Extract"]
+
+
+class Extract:
+    """The model in an actor. Weights are loaded inside, so that the actor can be restarted on any machine.
+
+    If the model cannot be used here (other weights than the driver's, missing weights, a damaged projection,
+    no compiler), every row reports that in `failure`.
+
+    Args:
+        model: Name or weights file.
+        store_uri: The store, whose projection encodes the features.
+        card: Card of the store as JSON.
+        threads: Torch threads on a CPU; 0 keeps torch's own choice.
+        trace: File for timings, see `pipelines.indexing.trace`.
+        execution: How the network is run.
+        batch_size: Maximum number of images per batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        store_uri: str,
+        card: str,
+        threads: int = 0,
+        trace: str | None = None,
+        execution: Execution = AS_USUAL,
+        batch_size: int = 1,
+    ) -> None:
+        import torch
+
+        from models.feature_encoder import FeatureEncoder
+        from models.weights import load_extractor
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.card = Card.from_json(card)
+        self.trace = trace
+        self.failure: PlacerayError | None = None
+        try:
+            size = (self.card.preprocessing.height, self.card.preprocessing.width)
+            self.extractor = load_extractor(model, image_size=size, execution=execution)
+            self.card.require_model(self.extractor.card)
+            codec = open_codec(local_folder(store_uri), self.card)
+            self.encoder = FeatureEncoder(codec, device=self.extractor.device)
+            self.extractor.warm_up(batch_size)
+        except PlacerayError as error:
+            self.failure = error
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Replace `pixels` by `descriptor` and `features`; images with non-finite outputs are rejected."""
+        with span(self.trace, "extract", batch.num_rows) as line:
+            table = self._replace_pixels(batch)
+            line["bytes"] = table.nbytes
+        return table
+
+    def _replace_pixels(self, batch: pa.Table) -> pa.Table:
+        if self.failure is not None:
+            batch = with_failure(batch, self.failure)
+            batch = batch.set_column(
+                batch.column_names.index("pixels"), "pixels", pa.nulls(batch.num_rows, pa.binary())
+            )
+        rows = np.flatnonzero(pc.is_valid(batch["pixels"]).to_numpy(zero_copy_only=False))
+        descriptors: list[NDArray[Any] | None] = [None] * batch.num_rows
+        features: list[bytes | None] = [None] * batch.num_rows
+        faults: dict[int, str] = {}
+        if len(rows):
+            pixels = _unpack(batch["pixels"].take(pa.array(rows)), self.card)
+            for row, (descriptor, feature, fault) in zip(rows.tolist(), self._extract(pixels), strict=True):
+                descriptors[row], features[row] = descriptor, feature
+                if fault:
+                    faults[row] = fault
+        kind = row_schema(self.card).field("descriptor").type
+        table = reject_rows(batch.drop_columns(["pixels"]), faults, reason="model_fault")
+        table = table.append_column("descriptor", pa.array(descriptors, kind))
+        return table.append_column("features", pa.array(features, pa.binary()))
+
+    def _extract(self, pixels: NDArray[Any]) -> list[tuple[NDArray[Any] | None, bytes | None, str | None]]:
+        from models.extractor import ModelFault
+
+        try:
+            descriptors, rows = self.extractor.extract_encoded(pixels, self.encoder)
+        except ModelFault as error:
+            if len(pixels) == 1:
+                return [(None, None, str(error))]
+            # A single image can spoil a batch: run them one by one to find it.
+            return [row for image in pixels for row in self._extract(image[None])]
+        stored = descriptors.astype(self.card.descriptor_dtype)
+        return [(descriptor, row.tobytes(), None) for descriptor, row in zip(stored, rows, strict=True)]
+
+
+def _unpack(column: pa.ChunkedArray, card: Card) -> NDArray[Any]:
+    """Return the pixels of a column without nulls: (B, h, w, 3) uint8 or float32."""
+    size = card.preprocessing
+    dtype = np.uint8 if size.resize == "pil_bilinear" else np.float32
+    images = [np.frombuffer(value.as_buffer(), dtype) for value in column]
+    return np.stack(images).reshape(len(images), size.height, size.width, 3)
