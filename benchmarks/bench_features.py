@@ -35,7 +35,7 @@ from models.images.decoder import decode_image
 from models.images.photo_file import read_bytes
 from models.weights import load_extractor
 from pipelines.sources import Dataset, list_source, open_dataset
-from serving.engine import count_matches
+from serving.counting import count_matches
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
 from storage.features.encodings import FeatureCodec, projected_channels
 from storage.features.projection import fit_projection

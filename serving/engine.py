@@ -5,31 +5,25 @@ The command line, the evaluation and every service use this one class, so that t
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models.extractor import Extractor
 from models.images.decoder import decode_image
-from models.matching.binary import matched_hamming_pairs, mutual_hamming_count
-from models.matching.mutual import matched_pairs, mutual_nn_count
-from models.matching.precision import MatchingPrecision
 from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor
-from serving.answer import PlaceRecord, QueryResult, rank
+from serving.answer import PlaceRecord, QueryResult
+from serving.counting import count_matches
+from serving.lines import line_points
+from serving.query import Query, QueryOptions
 from serving.reranking import ALL_EXACTLY, Matching, match_in_turn
-from storage.card import Card
-from storage.features.encodings import FeatureCodec
 from storage.records import ImageRecord
 from storage.search.searchers import Method
 from storage.store import Store
 
-__all__ = ["QueryEngine", "cell_centres", "count_matches", "line_points"]
+__all__ = ["QueryEngine"]
 
 
 class QueryEngine:
@@ -91,72 +85,57 @@ class QueryEngine:
 
     def answer(
         self,
-        image: bytes,
+        photo: bytes,
         *,
         top_k: int = 5,
         candidates: int = 100,
         rerank: bool = True,
-        least: int | None = None,
+        min_candidates: int | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken.
 
         Args:
-            image: An encoded JPEG, PNG or WebP.
+            photo: An encoded JPEG, PNG or WebP.
             top_k: Number of places wanted.
             candidates: Number of global-descriptor hits that are re-ranked by counting mutual nearest
                 neighbours between local features (SelaVPR, section 3.3).
             rerank: False keeps the order of the global descriptors.
-            least: Candidates matched before an early stop; by default `top_k`, and never below 20.
+            min_candidates: Candidates matched before an early stop, never below 20; by default `top_k`.
 
         Returns:
             At most `top_k` matches, best first. Without re-ranking their order is by similarity; with it by
             mutual matches, ties by similarity. Candidates that were left out follow those matched.
 
         Raises:
-            ImageRejected: the image cannot be used; it carries the reason.
+            ImageRejected: the photo cannot be used; it carries the reason.
             ModelFault: the model gave numbers that are not finite.
             CannotCompile: compiling was asked for and is not possible here.
             ValueError: `top_k` or `candidates` below 1.
             StoreError: the store cannot be read.
         """
-        if top_k < 1 or candidates < 1:
-            raise ValueError(f"top_k {top_k} and candidates {candidates} must be at least 1")
-        timings: dict[str, float] = dict.fromkeys(("decode", "extract", "search", "fetch", "rerank"), 0.0)
-        started = time.perf_counter()
-        with _timed(timings, "decode"):
-            pixels = decode_image(image).pixels
-        with _timed(timings, "extract"):
+        query = self._query(
+            QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, min_candidates=min_candidates)
+        )
+        with query.timed("decode"):
+            pixels = decode_image(photo).pixels
+        with query.timed("extract"):
             descriptors, features = self.extractor.extract([pixels])
         view = self.store.view  # the store may move on meanwhile; this answer does not
-        with _timed(timings, "search"):
-            hits = view.search(descriptors, k=max(top_k, candidates if rerank else 0), method=self.method)[0]
-        counts: list[int | None] = []
-        if rerank and hits:
-            records = [hit.record for hit in hits[:candidates]]
-            counts = self._match(features[0], records, timings, least=least or top_k)
-        timings["total"] = (time.perf_counter() - started) * 1e3
-        return QueryResult(
-            model=self.store.card.model,
-            store_version=view.version,
-            # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
-            degraded=view.degraded or None in counts,
-            matches=rank(hits, counts)[:top_k],
-            timings_ms=timings,
-            reranked=len(counts) if self.matching.partial else None,
-        )
+        with query.timed("search"):
+            hits = view.search(descriptors, k=query.k, method=self.method)[0]
+        self._match(query, features[0], query.searched(hits, version=view.version, degraded=view.degraded))
+        return query.result()
 
-    def _match(
-        self,
-        features: NDArray[np.float32],
-        records: Sequence[ImageRecord],
-        timings: dict[str, float],
-        *,
-        least: int,
-    ) -> list[int | None]:
-        def match(some: Sequence[ImageRecord]) -> list[int | None]:
-            with _timed(timings, "fetch"):
-                stored, ok = self.store.fetch(some)
-            with _timed(timings, "rerank"):
+    def _query(self, options: QueryOptions) -> Query:
+        return Query(options, model=self.store.card.model, partial=self.matching.partial)
+
+    def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:
+        """Fetch and count a query's candidates; nothing where there are none."""
+
+        def match(block: Sequence[ImageRecord]) -> list[int | None]:
+            with query.timed("fetch"):
+                stored, ok = self.store.fetch(block)
+            with query.timed("rerank"):
                 return count_matches(
                     features,
                     stored,
@@ -166,7 +145,8 @@ class QueryEngine:
                     precision=self.matching.precision,
                 )
 
-        return match_in_turn(records, match, self.matching, least=least)
+        if records:
+            query.counted(match_in_turn(records, match, self.matching, min_candidates=query.min_candidates))
 
     def matched_points(
         self, image: bytes, record: ImageRecord | PlaceRecord
@@ -197,92 +177,3 @@ class QueryEngine:
         stored, ok = self.store.fetch([record])
         found = stored[0] if ok[0] else None
         return line_points(features[0], found, self.store.card, codec=self.store.codec)
-
-
-def cell_centres(card: Card) -> NDArray[np.float32]:
-    """Return where the local features look: (H*W, 2) float32, (x, y) in 0..1 of the image.
-
-    A grid that divides the input evenly has its cells side by side. SelaVPR's up-convolutions (kernel 3,
-    stride 2, padding 1, twice) put four steps between patch centres instead: n patches give 4n - 3 cells.
-    """
-    axes = []
-    for cells, size_px in (
-        (card.grid_width, card.preprocessing.width),
-        (card.grid_height, card.preprocessing.height),
-    ):
-        patches, step = (cells, 1) if size_px % cells == 0 else ((cells + 3) // 4, 4)
-        axes.append((np.arange(cells) / step + 0.5) / patches)
-    x, y = np.meshgrid(*axes)
-    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-
-
-def count_matches(
-    features: NDArray[np.float32],
-    stored: NDArray[Any],
-    ok: NDArray[np.bool_],
-    card: Card,
-    *,
-    codec: FeatureCodec,
-    device: torch.device | str = "cpu",
-    precision: MatchingPrecision = "exact",
-) -> list[int | None]:
-    """Count the mutual nearest neighbours of a photo and each candidate (SelaVPR, section 3.3).
-
-    Args:
-        features: (H, W, C) float32 of the photo, unit L2 norm per cell.
-        stored: K candidates as `codec.decode` returns them.
-        ok: (K,) bool, False where the candidate's features could not be read.
-        card: What made them.
-        codec: The store's.
-        device: Where to count.
-        precision: As of `mutual_nn_count`; signs are always counted exactly.
-
-    Returns:
-        K counts; None where `ok` is False.
-    """
-    # A copy: what came from another process is read-only.
-    query = torch.tensor(codec.query(features), device=device)
-    others = torch.from_numpy(stored).to(device)
-    if codec.binary:
-        counted = mutual_hamming_count(query, others, bits=codec.channels, min_similarity=card.min_similarity)
-    else:
-        counted = mutual_nn_count(query, others, min_similarity=card.min_similarity, precision=precision)
-    return [count if usable else None for count, usable in zip(counted.tolist(), ok.tolist(), strict=True)]
-
-
-def line_points(
-    features: NDArray[np.float32], stored: NDArray[Any] | None, card: Card, *, codec: FeatureCodec
-) -> tuple[NDArray[np.float32], ...]:
-    """Locate the mutual nearest neighbours of a photo and a stored image.
-
-    Args:
-        features: (H, W, C) float32 of the photo.
-        stored: The stored image as `codec.decode` returns it, without the first axis; None where it cannot be
-            read.
-        card: What made them.
-        codec: The store's.
-
-    Returns:
-        As `QueryEngine.matched_points`.
-    """
-    centres = cell_centres(card)
-    if stored is None:
-        return centres[:0], centres[:0], np.empty(0, np.float32)
-    query = codec.query(features)
-    if codec.binary:
-        pairs, similarity = matched_hamming_pairs(
-            torch.from_numpy(query),
-            torch.from_numpy(stored),
-            bits=codec.channels,
-            min_similarity=card.min_similarity,
-        )
-    else:
-        pairs, similarity = matched_pairs(query, stored, min_similarity=card.min_similarity)
-    return centres[pairs[:, 0]], centres[pairs[:, 1]], similarity
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    timings[stage] += (time.perf_counter() - started) * 1e3

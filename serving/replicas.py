@@ -84,10 +84,16 @@ class RerankerReplica:
         self._worker = open_rerank_worker(settings)
 
     async def count(
-        self, features: NDArray[np.float32], records: Sequence[ImageRecord], least: int, timeout_s: float
+        self,
+        features: NDArray[np.float32],
+        records: Sequence[ImageRecord],
+        min_candidates: int,
+        timeout_s: float,
     ) -> Counted | Refusal:
         """See `RerankWorker.count`."""
-        return await _refused(self._worker.count(features, records, least=least, timeout_s=timeout_s))
+        return await _refused(
+            self._worker.count(features, records, min_candidates=min_candidates, timeout_s=timeout_s)
+        )
 
     async def lines(
         self, features: NDArray[np.float32], record: ImageRecord, timeout_s: float

@@ -21,7 +21,7 @@ __all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "match_in_turn",
 # changes. Where neighbouring photos look alike nobody leads, and all are matched.
 LEAD = 5.0
 BLOCK = 10
-LEAST = 20
+MIN_CANDIDATES = 20
 
 
 class BadMatching(PlacerayError, ValueError):
@@ -86,7 +86,7 @@ def match_in_turn(
     match: Callable[[Sequence[ImageRecord]], list[int | None]],
     matching: Matching,
     *,
-    least: int,
+    min_candidates: int,
 ) -> list[int | None]:
     """Match candidates, all at once or block by block until the options end it.
 
@@ -94,7 +94,7 @@ def match_in_turn(
         records: K candidates, most similar first.
         match: Fetches and counts some of them; None for one whose features cannot be read.
         matching: The options.
-        least: Candidates that are matched before a lead may end it, never below 20.
+        min_candidates: Candidates that are matched before a lead may end it, never below 20.
 
     Returns:
         Counts of the first candidates; those beyond were left out.
@@ -103,7 +103,7 @@ def match_in_turn(
         return match(records)
     rule = StopRule(
         block=BLOCK,
-        least=max(LEAST, least),
+        least=max(MIN_CANDIDATES, min_candidates),
         lead=LEAD if matching.stop_early else None,
         budget_s=None if matching.budget_ms is None else matching.budget_ms / 1e3,
     )

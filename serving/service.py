@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
-from serving.answer import QueryResult, rank
+from serving.answer import QueryResult
 from serving.gallery import Gallery
 from serving.metrics import Metrics
-from serving.reranking import matching_of
+from serving.query import Query, QueryOptions
 from serving.settings import ServeSettings
 from serving.stages.messages import Extracted, IndexStatus
 from serving.stages.protocol import Stages
@@ -34,7 +33,7 @@ class Service:
         self.gallery = gallery
         self._stages = stages
         self._in_flight = 0
-        self._partial = matching_of(settings.model_dump()).partial
+        self._partial = settings.matching_options.partial
 
     async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> QueryResult:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
@@ -42,42 +41,35 @@ class Service:
         Raises:
             QueryRefused: with what the client is told.
         """
-        timings = dict.fromkeys(("decode", "extract", "search", "fetch", "rerank", "total"), 0.0)
-        started = time.perf_counter()
+        options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank)
+        query = Query(options, model=self.settings.model_name, partial=self._partial)
         with self._admitted():
             async with asyncio.timeout(self.settings.request_timeout_s) as limit:
                 extracted = await self._extract(image, _left(limit))
-                timings |= {"decode": extracted.decode_ms, "extract": extracted.extract_ms}
-                k = max(top_k, candidates if rerank else 0)
-                searched = await self._stages.search(extracted.descriptor, k=k, timeout_s=_left(limit))
+                query.timings_ms |= {"decode": extracted.decode_ms, "extract": extracted.extract_ms}
+                searched = await self._stages.search(extracted.descriptor, k=query.k, timeout_s=_left(limit))
                 self._note("search", searched.batch, searched.waiting)
                 found = searched.found
                 assert found is not None
-                timings["search"] = searched.search_ms
-                counts: list[int | None] = []
-                if rerank and found.hits:
-                    records = [hit.record for hit in found.hits[:candidates]]
+                query.timings_ms["search"] = searched.search_ms
+                records = query.searched(found.hits, version=found.version, degraded=found.degraded)
+                if records:
                     counted = await self._stages.count(
-                        extracted.features, records, least=top_k, timeout_s=_left(limit)
+                        extracted.features,
+                        records,
+                        min_candidates=query.min_candidates,
+                        timeout_s=_left(limit),
                     )
                     self._note("rerank", counted.batch, counted.waiting)
                     self.metrics.cache(counted.cache_hits, counted.cache_misses)
-                    timings |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
-                    counts = counted.counts
-        timings["total"] = (time.perf_counter() - started) * 1e3
-        degraded = found.degraded or None in counts
-        self.metrics.stages(timings)
+                    query.timings_ms |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
+                    query.counted(counted.counts)
+        result = query.result()
+        self.metrics.stages(result.timings_ms)
         self.metrics.store(found.version, found.rows, ready=True)
-        if degraded:
+        if result.degraded:
             self.metrics.degraded()
-        return QueryResult(
-            model=self.settings.model_name,
-            store_version=found.version,
-            degraded=degraded,
-            matches=rank(found.hits, counts)[:top_k],
-            timings_ms=timings,
-            reranked=len(counts) if self._partial else None,
-        )
+        return result
 
     async def lines(self, image: bytes, image_id: str) -> tuple[int, list[list[float]]]:
         """List the matched points of a photo and a stored image.

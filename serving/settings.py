@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.matching.precision import MatchingPrecision
-from models.runtime.execution import Precision
+from models.runtime.execution import Execution, Precision
+from serving.reranking import Matching
 from storage.errors import PlacerayError
 from storage.search.index_part import Choice
 
@@ -114,6 +115,16 @@ class ServeSettings(BaseModel):
     extractor: Scale = Scale()
     searcher: Scale = Scale()
     reranker: Scale = Scale()
+
+    @property
+    def execution(self) -> Execution:
+        """How the model is run."""
+        return Execution(precision=self.precision, compiled=self.compile)
+
+    @property
+    def matching_options(self) -> Matching:
+        """How the candidates of a query are matched."""
+        return Matching(precision=self.matching, stop_early=self.stop_early, budget_ms=self.rerank_budget_ms)
 
     @property
     def max_body_bytes(self) -> int:

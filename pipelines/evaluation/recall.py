@@ -222,7 +222,9 @@ def _ask(
             raise ImageRejected(str(row["rejected"]), str(row["message"]))
         # All are listed, to tell what the global descriptors found; an early stop is that of a user's answer.
         listed = max(candidates, *RECALL_AT)
-        result = engine.answer(read_bytes(uri), top_k=listed, candidates=candidates, least=max(RECALL_AT))
+        result = engine.answer(
+            read_bytes(uri), top_k=listed, candidates=candidates, min_candidates=max(RECALL_AT)
+        )
     except ImageRejected as error:
         rejected = error.reason
     matches = result.matches if result else ()

@@ -15,7 +15,6 @@ from models.errors import ModelFault
 from models.extractor import Extractor, Prepared
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
-from models.runtime.execution import execution_of
 from models.weights import load_extractor
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher, QueueFull
@@ -141,7 +140,7 @@ def _load(settings: ServeSettings) -> Extractor:
     extractor = load_extractor(
         settings.model or card.model,
         image_size=(size.height, size.width),
-        execution=execution_of(settings.model_dump()),
+        execution=settings.execution,
     )
     card.require_model(extractor.card)
     return extractor

@@ -29,9 +29,14 @@ class Stages(Protocol):
         """Search all parts of the index in one version; `found` is not None."""
 
     async def count(
-        self, features: NDArray[np.float32], records: Sequence[ImageRecord], *, least: int, timeout_s: float
+        self,
+        features: NDArray[np.float32],
+        records: Sequence[ImageRecord],
+        *,
+        min_candidates: int,
+        timeout_s: float,
     ) -> Counted:
-        """Count mutual nearest neighbours; of at least `least` candidates before an early stop."""
+        """Count mutual nearest neighbours, of at least `min_candidates` before an early stop."""
 
     async def lines(
         self, features: NDArray[np.float32], record: ImageRecord, *, timeout_s: float

@@ -89,11 +89,16 @@ class RemoteStages:
         return Searched(found, found.held, slowest.search_ms, slowest.batch, slowest.waiting)
 
     async def count(
-        self, features: NDArray[np.float32], records: Sequence[ImageRecord], *, least: int, timeout_s: float
+        self,
+        features: NDArray[np.float32],
+        records: Sequence[ImageRecord],
+        *,
+        min_candidates: int,
+        timeout_s: float,
     ) -> Counted:
         """Count mutual nearest neighbours."""
         reply: Counted = await self._ask(
-            "rerank", partial(self._reranker.count.remote, features, records, least, timeout_s)
+            "rerank", partial(self._reranker.count.remote, features, records, min_candidates, timeout_s)
         )
         return reply
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from models.runtime.allocator import keep_freed_memory
 from models.runtime.execution import best_device
-from serving.engine import count_matches, line_points
-from serving.reranking import ALL_EXACTLY, Matching, match_in_turn, matching_of
+from serving.counting import count_matches
+from serving.lines import line_points
+from serving.reranking import ALL_EXACTLY, Matching, match_in_turn
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
 from serving.stages.messages import Counted
@@ -32,7 +33,7 @@ __all__ = ["RerankWorker", "open_rerank_worker"]
 class _Query:
     features: NDArray[np.float32]
     records: Sequence[ImageRecord]
-    least: int = 1
+    min_candidates: int = 1
     lines: bool = False
 
 
@@ -87,7 +88,7 @@ class RerankWorker:
         features: NDArray[np.float32],
         records: Sequence[ImageRecord],
         *,
-        least: int = 1,
+        min_candidates: int = 1,
         timeout_s: float | None = None,
     ) -> Counted:
         """Count the mutual nearest neighbours of a photo and each candidate, as far as matching goes.
@@ -95,13 +96,13 @@ class RerankWorker:
         Args:
             features: (H, W, C) float32 of the photo, unit L2 norm per cell.
             records: K candidates, most similar first.
-            least: Candidates matched before an early stop, never below 20.
+            min_candidates: Candidates matched before an early stop, never below 20.
             timeout_s: Longest time to wait.
 
         Raises:
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
         """
-        outcome = await self._batcher.submit(_Query(features, records, least), timeout_s=timeout_s)
+        outcome = await self._batcher.submit(_Query(features, records, min_candidates), timeout_s=timeout_s)
         assert isinstance(outcome, Counted)
         return Counted(**{**outcome.__dict__, "waiting": self._batcher.waiting})
 
@@ -150,7 +151,7 @@ class RerankWorker:
             misses += len(records) - fetched.hits
             return counts
 
-        counts = match_in_turn(query.records, match, self._matching, least=query.least)
+        counts = match_in_turn(query.records, match, self._matching, min_candidates=query.min_candidates)
         return Counted(counts, fetch_ms, rerank_ms, batch, 0, hits, misses)
 
     def _count(self, query: _Query, stored: NDArray[Any], ok: NDArray[np.bool_]) -> list[int | None]:
@@ -213,7 +214,7 @@ def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
         device=device,
         cache_bytes=settings.cache_mib << 20,
         max_queue=settings.max_queue,
-        matching=matching_of(settings.model_dump()),
+        matching=settings.matching_options,
     )
     worker.warm_up()
     return worker

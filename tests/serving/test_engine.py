@@ -15,7 +15,7 @@ from models.images.decoder import ImageRejected, decode_image
 from models.matching.mutual import mutual_nn_count
 from models.weights import load_extractor
 from serving.answer import QueryResult, rank
-from serving.engine import QueryEngine, cell_centres
+from serving.engine import QueryEngine
 from storage.card import Card
 from storage.errors import CardMismatch
 from storage.features.shards import write_shard
@@ -168,17 +168,6 @@ def test_rank_unreadable_candidate_keeps_its_place_and_ties_keep_similarity() ->
     assert [match.record.image_id for match in ranked] == ["c", "b", "a", "d", "e"]
     assert [match.rank for match in ranked] == [1, 2, 3, 4, 5]
     assert [match.mutual_matches for match in ranked] == [9, None, 3, 3, None]
-
-
-def test_cell_centres_up_convolved_grid_hits_patch_centres(extractor: Extractor) -> None:
-    card = dataclasses.replace(extractor.card, grid_height=61, grid_width=61)
-    centres = cell_centres(card).reshape(61, 61, 2)
-    # Every fourth cell stands on the centre of one of the 16 patches of 14 px.
-    assert np.allclose(centres[0, ::4, 0] * 224, np.arange(16) * 14 + 7)
-    assert np.allclose(centres[::4, 0, 1] * 224, np.arange(16) * 14 + 7)
-    plain = cell_centres(extractor.card)
-    assert plain.shape == (196, 2)
-    assert np.allclose(plain[0], 0.5 / 14)
 
 
 def test_answer_json_has_the_contract_s_fields(store: Store, extractor: Extractor) -> None:

@@ -15,7 +15,8 @@ import torch
 
 from models.images.decoder import decode_image
 from models.matching import cpu as matching_cpu
-from serving.engine import QueryEngine, count_matches
+from serving.counting import count_matches
+from serving.engine import QueryEngine
 from serving.reranking import ALL_EXACTLY, BadMatching, Matching, match_in_turn, matching_of
 from serving.settings import read_settings
 from serving.stages.messages import Counted
@@ -121,7 +122,7 @@ def test_stop_early_reads_and_matches_fewer_where_one_clearly_leads(
         match.record.image_id for match in engine.answer(photo, top_k=ROWS, rerank=False).matches
     ]
 
-    result = with_options(engine, Matching(stop_early=True)).answer(photo, top_k=ROWS, least=5)
+    result = with_options(engine, Matching(stop_early=True)).answer(photo, top_k=ROWS, min_candidates=5)
 
     assert result.reranked == 20
     assert fetches.blocks == [10, 10]
@@ -158,10 +159,10 @@ def test_match_in_turn_of_an_unreadable_candidate_counts_on() -> None:
     def match(some: Sequence[ImageRecord]) -> list[int | None]:
         return [counts[record.image_id] for record in some]
 
-    found = match_in_turn(records, match, Matching(stop_early=True), least=1)
+    found = match_in_turn(records, match, Matching(stop_early=True), min_candidates=1)
     assert found == [counts[record.image_id] for record in records[:20]]
-    assert match_in_turn(records, match, ALL_EXACTLY, least=1) == list(counts.values())
-    assert match_in_turn([], match, Matching(budget_ms=0), least=1) == []
+    assert match_in_turn(records, match, ALL_EXACTLY, min_candidates=1) == list(counts.values())
+    assert match_in_turn([], match, Matching(budget_ms=0), min_candidates=1) == []
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_matching_of_flags_and_settings_reads_their_names() -> None:
     given = {"matching": "fast", "stop_early": True, "rerank_budget_ms": 7.5}
     assert matching_of(given) == Matching(precision="fast", stop_early=True, budget_ms=7.5)
     assert str(matching_of(given)) == "fast, stopping early, 7.5 ms a query"
-    assert matching_of(read_settings({"store": "s", **given}).model_dump()) == matching_of(given)
+    assert read_settings({"store": "s", **given}).matching_options == matching_of(given)
     assert str(ALL_EXACTLY) == ""
 
 
@@ -209,7 +210,7 @@ def test_worker_counts_a_batch_as_the_engine_one_by_one(
     counted = asyncio.run(counted_together(open_rerank_worker(settings), asked))
 
     for (_, records), photo, reply in zip(asked, photos, counted, strict=True):
-        result = alone.answer(photo, top_k=ROWS, least=1)
+        result = alone.answer(photo, top_k=ROWS, min_candidates=1)
         expected = {match.record.image_id: match.mutual_matches for match in result.matches}
         assert reply.counts == [expected[record.image_id] for record in records[: len(reply.counts)]]
         assert len(reply.counts) == (ROWS if result.reranked is None else result.reranked)

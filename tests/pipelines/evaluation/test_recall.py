@@ -42,7 +42,7 @@ class FixedAnswers:
             known=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
         )
 
-    def answer(self, image: bytes, *, top_k: int, candidates: int, least: int) -> QueryResult:
+    def answer(self, image: bytes, *, top_k: int, candidates: int, min_candidates: int) -> QueryResult:
         if image not in self.answers:
             raise ImageRejected("empty", "the file is empty")
         matches = tuple(

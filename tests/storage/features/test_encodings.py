@@ -14,7 +14,8 @@ import pytest
 
 from models.feature_encoder import FeatureEncoder
 from models.matching.mutual import mutual_nn_count
-from serving.engine import count_matches, line_points
+from serving.counting import count_matches
+from serving.lines import line_points
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
 from storage.care.compaction import references
 from storage.care.repair import repair_store

@@ -1,0 +1,64 @@
+"""Where matched local features lie in two images, for lines between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.matching.binary import matched_hamming_pairs
+from models.matching.mutual import matched_pairs
+from storage.card import Card
+from storage.features.encodings import FeatureCodec
+
+__all__ = ["cell_centres", "line_points"]
+
+
+def cell_centres(card: Card) -> NDArray[np.float32]:
+    """Return where the local features look: (H*W, 2) float32, (x, y) in 0..1 of the image.
+
+    A grid that divides the input evenly has its cells side by side. SelaVPR's up-convolutions (kernel 3,
+    stride 2, padding 1, twice) put four steps between patch centres instead: n patches give 4n - 3 cells.
+    """
+    axes = []
+    for cells, size_px in (
+        (card.grid_width, card.preprocessing.width),
+        (card.grid_height, card.preprocessing.height),
+    ):
+        patches, step = (cells, 1) if size_px % cells == 0 else ((cells + 3) // 4, 4)
+        axes.append((np.arange(cells) / step + 0.5) / patches)
+    x, y = np.meshgrid(*axes)
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def line_points(
+    features: NDArray[np.float32], stored: NDArray[Any] | None, card: Card, *, codec: FeatureCodec
+) -> tuple[NDArray[np.float32], ...]:
+    """Locate the mutual nearest neighbours of a photo and a stored image.
+
+    Args:
+        features: (H, W, C) float32 of the photo.
+        stored: The stored image as `codec.decode` returns it, without the first axis; None where it cannot be
+            read.
+        card: What made them.
+        codec: The store's.
+
+    Returns:
+        As `QueryEngine.matched_points`.
+    """
+    centres = cell_centres(card)
+    if stored is None:
+        return centres[:0], centres[:0], np.empty(0, np.float32)
+    query = codec.query(features)
+    if codec.binary:
+        pairs, similarity = matched_hamming_pairs(
+            torch.from_numpy(query),
+            torch.from_numpy(stored),
+            bits=codec.channels,
+            min_similarity=card.min_similarity,
+        )
+    else:
+        pairs, similarity = matched_pairs(query, stored, min_similarity=card.min_similarity)
+    return centres[pairs[:, 0]], centres[pairs[:, 1]], similarity

@@ -1,0 +1,114 @@
+"""One query on its way through the stages: what each stage needs, and how the answer is put together.
+
+`QueryEngine` runs the stages in its own thread, `Service` asks workers for them. What must not differ between
+the two is here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from serving.answer import QueryResult, rank
+from storage.records import Candidate, ImageRecord
+
+__all__ = ["STAGES", "Query", "QueryOptions"]
+
+STAGES = ("decode", "extract", "search", "fetch", "rerank")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryOptions:
+    """What a query asks for.
+
+    Attributes:
+        top_k: Number of places wanted.
+        candidates: Number of global-descriptor hits that are re-ranked.
+        rerank: False keeps the order of the global descriptors.
+        min_candidates: Candidates matched before an early stop, never below 20; None: `top_k`.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+
+    top_k: int = 5
+    candidates: int = 100
+    rerank: bool = True
+    min_candidates: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1 or self.candidates < 1:
+            raise ValueError(f"top_k {self.top_k} and candidates {self.candidates} must be at least 1")
+
+
+class Query:
+    """One query; its methods are called in the order of the stages.
+
+    Args:
+        options: What it asks for.
+        model: Name of the model that answers.
+        partial: Whether the options of matching allow to skip candidates.
+
+    Attributes:
+        k: Number of hits to search for.
+        min_candidates: Candidates to match before an early stop.
+        timings_ms: Milliseconds of each of `STAGES` so far.
+    """
+
+    def __init__(self, options: QueryOptions, *, model: str, partial: bool) -> None:
+        self.k = max(options.top_k, options.candidates if options.rerank else 0)
+        self.min_candidates = options.min_candidates or options.top_k
+        self.timings_ms = dict.fromkeys(STAGES, 0.0)
+        self._options = options
+        self._model = model
+        self._partial = partial
+        self._started = time.perf_counter()
+        self._hits: list[Candidate] = []
+        self._version = 0
+        self._degraded = False
+        self._counts: list[int | None] = []
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to one stage."""
+        started = time.perf_counter()
+        yield
+        self.timings_ms[stage] += (time.perf_counter() - started) * 1e3
+
+    def searched(self, hits: list[Candidate], *, version: int, degraded: bool) -> list[ImageRecord]:
+        """Take the hits of the search.
+
+        Args:
+            hits: At most `k`, most similar first.
+            version: The store version that was searched.
+            degraded: Whether the search had to leave rows out.
+
+        Returns:
+            The candidates to match, most similar first; empty where nothing is re-ranked.
+        """
+        self._hits, self._version, self._degraded = hits, version, degraded
+        return [hit.record for hit in hits[: self._options.candidates]] if self._options.rerank else []
+
+    def counted(self, counts: Sequence[int | None]) -> None:
+        """Take the mutual matches of the first candidates; None where features could not be read."""
+        self._counts = list(counts)
+
+    def result(self, *, total_ms: float | None = None) -> QueryResult:
+        """Return the answer.
+
+        Args:
+            total_ms: Time of the whole query; by default since this object was made.
+        """
+        if total_ms is None:
+            total_ms = (time.perf_counter() - self._started) * 1e3
+        return QueryResult(
+            model=self._model,
+            store_version=self._version,
+            # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
+            degraded=self._degraded or None in self._counts,
+            matches=rank(self._hits, self._counts)[: self._options.top_k],
+            timings_ms={**self.timings_ms, "total": total_ms},
+            reranked=len(self._counts) if self._partial else None,
+        )

@@ -1,0 +1,127 @@
+"""One orchestration of a query's stages, for the engine and for the service."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from serving.answer import QueryResult
+from serving.engine import QueryEngine
+from serving.gallery import Gallery
+from serving.metrics import Metrics
+from serving.query import STAGES, Query, QueryOptions
+from serving.service import Service
+from serving.settings import read_settings
+from serving.stages.extract import open_extract_worker
+from serving.stages.protocol import LocalStages
+from serving.stages.rerank import open_rerank_worker
+from serving.stages.search import open_search_worker
+from storage.records import Candidate, ImageRecord
+from storage.search.searchers import WHOLE
+from storage.store import Store
+from tests.support.city_store import CityStore
+
+QUERIES: list[dict[str, Any]] = [
+    {"top_k": 5, "candidates": 100, "rerank": True},
+    {"top_k": 30, "candidates": 10, "rerank": True},
+    {"top_k": 3, "candidates": 7, "rerank": True},
+    {"top_k": 1, "candidates": 1, "rerank": True},
+    {"top_k": 25, "candidates": 100, "rerank": True},
+    {"top_k": 100, "candidates": 1, "rerank": False},
+]
+
+
+def hits(count: int) -> list[Candidate]:
+    def record(i: int) -> ImageRecord:
+        return ImageRecord(f"p{i}", "", "", 1, 1, *[None] * 7, "s", i)
+
+    return [Candidate(record(i), 1 - i / 100) for i in range(count)]
+
+
+def query(*, partial: bool = False, **options: Any) -> Query:
+    return Query(QueryOptions(**options), model="m", partial=partial)
+
+
+def test_hits_wanted_cover_what_is_listed_and_what_is_matched() -> None:
+    assert query(top_k=5, candidates=100).k == 100
+    assert query(top_k=50, candidates=10).k == 50
+    assert query(top_k=5, candidates=100, rerank=False).k == 5
+
+
+def test_candidates_are_the_first_hits_and_none_without_reranking() -> None:
+    first = query(candidates=3).searched(hits(10), version=1, degraded=False)
+    assert [record.image_id for record in first] == ["p0", "p1", "p2"]
+    assert query(candidates=3, rerank=False).searched(hits(10), version=1, degraded=False) == []
+    assert query().searched([], version=1, degraded=False) == []
+
+
+@pytest.mark.parametrize(
+    ("left_out", "counts", "degraded"),
+    [(False, [1, 2], False), (True, [1, 2], True), (False, [1, None], True)],
+)
+def test_answer_is_degraded_where_rows_or_features_were_left_out(
+    left_out: bool, counts: list[int | None], degraded: bool
+) -> None:
+    asked = query(top_k=2)
+    asked.searched(hits(2), version=7, degraded=left_out)
+    asked.counted(counts)
+    assert asked.result().degraded is degraded
+    assert asked.result().store_version == 7
+
+
+def test_reranked_is_told_where_candidates_may_be_skipped() -> None:
+    for partial, expected in ((False, None), (True, 2)):
+        asked = query(partial=partial)
+        asked.searched(hits(9), version=1, degraded=False)
+        asked.counted([4, 5])
+        assert asked.result().reranked == expected
+
+
+def test_times_of_a_stage_add_up_and_total_comes_last() -> None:
+    asked = query()
+    for _ in range(2):
+        with asked.timed("fetch"):
+            pass
+    once = asked.timings_ms["fetch"]
+    assert once > 0
+    assert list(asked.result().timings_ms) == [*STAGES, "total"]
+    assert asked.result(total_ms=3.0).timings_ms == {**asked.timings_ms, "total": 3.0}
+
+
+def test_options_below_one_are_refused() -> None:
+    for wrong in ({"top_k": 0}, {"candidates": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            QueryOptions(**wrong)
+
+
+async def answers_of_service(city_store: CityStore, photo: bytes, **options: Any) -> list[QueryResult]:
+    settings = read_settings({"store": city_store.uri, "model_name": "efficientnet-lite0", **options})
+    stages = LocalStages(
+        open_extract_worker(settings), open_search_worker(settings, WHOLE), open_rerank_worker(settings)
+    )
+    gallery = Gallery(Store.open(city_store.uri), refresh_s=60.0)
+    service = Service(settings, stages, gallery, Metrics("test"))
+    try:
+        return [await service.answer(photo, **each) for each in QUERIES]
+    finally:
+        await stages.close()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"stop_early": True}, {"stop_early": True, "rerank_budget_ms": 0}], ids=str
+)
+def test_service_answers_as_the_engine_does(city_store: CityStore, options: dict[str, Any]) -> None:
+    photo = city_store.database[7].read_bytes()  # one that stands out, so that matching does end early
+    settings = read_settings({"store": city_store.uri, **options})
+    engine = QueryEngine.open(city_store.uri, matching=settings.matching_options)
+    expected = [engine.answer(photo, **each) for each in QUERIES]
+
+    answers = asyncio.run(answers_of_service(city_store, photo, **options))
+
+    for answer, same in zip(answers, expected, strict=True):
+        assert list(answer.timings_ms) == list(same.timings_ms)
+        # The number of threads may move the last bits of a similarity.
+        assert replace(answer, timings_ms={}).to_dict() == replace(same, timings_ms={}).to_dict()
