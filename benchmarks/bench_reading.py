@@ -36,6 +36,7 @@ from storage.features.reader import FeatureReader
 from storage.features.row_pages import page_positions
 from storage.features.row_table import RowTable
 from storage.features.shards import FEATURES_FOLDER, shard_path, write_shard
+from storage.position import Position
 from storage.records import ImageRecord
 
 CANDIDATES = 100
@@ -52,7 +53,7 @@ def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40
         ids = [f"image-{start + i}" for i in range(shard_rows)]
         rows = generator.integers(0, 256, (shard_rows, width), dtype=np.uint8)
         shard = write_shard(str(folder), ids, rows)
-        records += [ImageRecord(k, "", "", 1, 1, *[None] * 7, shard, i) for i, k in enumerate(ids)]
+        records += [ImageRecord(k, "", "", 1, 1, Position(), None, None, shard, i) for i, k in enumerate(ids)]
     paths = {record.shard: shard_path(folder, record.shard) for record in records}
     assert reader.fetch_encoded(records)[1].all()
     tables = {shard: reader._shards[shard].table for shard in paths}

@@ -20,11 +20,7 @@ class ImageRecord:
         sha256: Hex digest of the encoded image's bytes.
         width: Upright width in pixels.
         height: Upright height in pixels.
-        lat: Latitude in degrees (WGS84), or None.
-        lon: Longitude in degrees (WGS84), or None.
-        utm_e: UTM easting in metres, or None.
-        utm_n: UTM northing in metres, or None.
-        utm_zone: UTM zone such as `33U` or `33`, or None when unknown.
+        position: Where the photo was taken; its values are also `lat`, `lon`, `utm_e`, `utm_n`, `utm_zone`.
         heading_deg: Compass direction of view in degrees, or None.
         captured_at: When the photo was taken, or None.
         shard: Name of the feature shard, without its suffix.
@@ -36,20 +32,36 @@ class ImageRecord:
     sha256: str
     width: int
     height: int
-    lat: float | None
-    lon: float | None
-    utm_e: float | None
-    utm_n: float | None
-    utm_zone: str | None
+    position: Position
     heading_deg: float | None
     captured_at: datetime | None
     shard: str
     row: int
 
     @property
-    def position(self) -> Position:
-        """Where the photo was taken."""
-        return Position(self.lat, self.lon, self.utm_e, self.utm_n, self.utm_zone)
+    def lat(self) -> float | None:
+        """Latitude in degrees (WGS84), or None."""
+        return self.position.lat
+
+    @property
+    def lon(self) -> float | None:
+        """Longitude in degrees (WGS84), or None."""
+        return self.position.lon
+
+    @property
+    def utm_e(self) -> float | None:
+        """UTM easting in metres, or None."""
+        return self.position.utm_e
+
+    @property
+    def utm_n(self) -> float | None:
+        """UTM northing in metres, or None."""
+        return self.position.utm_n
+
+    @property
+    def utm_zone(self) -> str | None:
+        """UTM zone such as `33U` or `33`, or None when unknown."""
+        return self.position.utm_zone
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lancedb.index import HnswSq, IvfRq
 
 from storage.card import Card
 from storage.errors import CorruptStore
+from storage.position import POSITION_COLUMNS, Position
 from storage.records import ImageRecord
 
 __all__ = [
@@ -140,7 +141,10 @@ def good_rows(rows: pa.Table) -> pa.Table:
 
 def to_records(rows: pa.Table) -> list[ImageRecord]:
     """Return stored rows as records; other columns are ignored."""
-    return [ImageRecord(**values) for values in rows.select(_RECORD_COLUMNS).to_pylist()]
+    return [
+        ImageRecord(position=Position(**{name: values.pop(name) for name in POSITION_COLUMNS}), **values)
+        for values in rows.select(_RECORD_COLUMNS).to_pylist()
+    ]
 
 
 def manifest_name(version: int) -> str:

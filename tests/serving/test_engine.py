@@ -19,6 +19,7 @@ from serving.engine import QueryEngine
 from storage.card import Card
 from storage.errors import CardMismatch
 from storage.features.shards import write_shard
+from storage.position import Position
 from storage.records import Candidate, ImageRecord
 from storage.store import Store
 from storage.table.vectors import row_schema
@@ -64,7 +65,7 @@ def fill(folder: str, extractor: Extractor, seeds: range) -> Store:
 
 
 def record(image_id: str) -> ImageRecord:
-    return ImageRecord(image_id, "", "", 1, 1, None, None, None, None, None, None, None, "s", 0)
+    return ImageRecord(image_id, "", "", 1, 1, Position(), None, None, "s", 0)
 
 
 def test_answer_stored_photo_comes_first_with_every_cell_matched(store: Store, extractor: Extractor) -> None:

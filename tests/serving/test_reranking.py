@@ -22,6 +22,7 @@ from serving.settings import read_settings
 from serving.stages.messages import Counted
 from serving.stages.rerank import RerankWorker, open_rerank_worker
 from storage.card import FeatureEncoding
+from storage.position import Position
 from storage.records import ImageRecord
 from tests.storage.features.test_encodings import make_encoded_store
 from tests.support.city_store import CityStore
@@ -57,7 +58,7 @@ def bytes_of(engine: QueryEngine, photo: bytes, **options: Any) -> bytes:
 
 
 def named(number: int) -> ImageRecord:
-    return ImageRecord(f"p{number}", "", "", 1, 1, *[None] * 7, "s", number)  # type: ignore[arg-type]
+    return ImageRecord(f"p{number}", "", "", 1, 1, Position(), None, None, "s", number)
 
 
 class Fetches:

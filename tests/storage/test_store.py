@@ -13,6 +13,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from storage.errors import (
     StoreNotFound,
 )
 from storage.features.shards import FEATURES_FOLDER, shard_path
+from storage.records import ImageRecord
 from storage.store import Store
 from storage.table.vectors import VectorTable, manifest_name
 from tests.support.store_samples import contents, descriptor_of, make_card, make_rows, make_store, rows_of
@@ -48,6 +50,11 @@ def flip(path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
+
+
+def amended(record: ImageRecord, *, captured_at: datetime | None, **position: Any) -> ImageRecord:
+    moved = dataclasses.replace(record.position, **position)
+    return dataclasses.replace(record, position=moved, captured_at=captured_at)
 
 
 def test_create_makes_an_empty_store_that_opens(tmp_path: Path) -> None:
@@ -180,8 +187,8 @@ def test_amend_replaces_metadata_and_nothing_else(tmp_path: Path) -> None:
         version = store.version
         assert store.amend(rows) == version + 1
     after = {r.image_id: r for r in store.get(IDS)}
-    before[IDS[9]] = dataclasses.replace(before[IDS[9]], lat=1.5, utm_zone="1N", captured_at=moment)
-    before[IDS[3]] = dataclasses.replace(before[IDS[3]], lat=None, utm_zone=None, captured_at=None)
+    before[IDS[9]] = amended(before[IDS[9]], captured_at=moment, lat=1.5, utm_zone="1N")
+    before[IDS[3]] = amended(before[IDS[3]], captured_at=None, lat=None, utm_zone=None)
     assert after == before
     assert store.verify().ok
     assert store.search(descriptor_of(IDS[9])[None], k=1)[0][0].record == before[IDS[9]]
@@ -286,6 +293,7 @@ def test_full_disk_while_committing_keeps_what_was_and_goes_on_later(
 
 RACE = """
 import sys, pathlib
+from storage.records import ImageRecord
 from storage.store import Store
 from storage.commit.writer import Writer
 from tests.support.store_samples import rows_of

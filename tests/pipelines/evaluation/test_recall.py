@@ -14,13 +14,15 @@ from pipelines.evaluation.recall import measure_recall, zone_number
 from pipelines.sources import SourceError
 from serving.answer import Match, QueryResult
 from serving.reranking import ALL_EXACTLY
+from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.pictures import photo
 
 
 def record(image_id: str, east: float | None, zone: str | None = "33T") -> ImageRecord:
     north = None if east is None else 4_000_000.0
-    return ImageRecord(image_id, image_id, "", 1, 1, None, None, east, north, zone, None, None, "s", 0)
+    position = Position(utm_e=east, utm_n=north, utm_zone=zone)
+    return ImageRecord(image_id, image_id, "", 1, 1, position, None, None, "s", 0)
 
 
 class FixedAnswers:

@@ -24,6 +24,7 @@ from pipelines.training.comparison import chance_of, describe_change
 from pipelines.training.report import EXAMPLES, write_training_report
 from serving.answer import Match
 from storage.errors import OutOfSpace
+from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.page_browser import contrast, launched, visiting
 
@@ -37,11 +38,7 @@ def record(path: Path, east: float | None) -> ImageRecord:
         sha256="0" * 64,
         width=8,
         height=8,
-        lat=None,
-        lon=None,
-        utm_e=east,
-        utm_n=None if east is None else 0.0,
-        utm_zone=None,
+        position=Position(utm_e=east, utm_n=None if east is None else 0.0),
         heading_deg=None,
         captured_at=None,
         shard="s",

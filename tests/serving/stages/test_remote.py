@@ -15,6 +15,7 @@ from serving.metrics import Metrics
 from serving.stages.messages import Searched
 from serving.stages.refusal import QueryRefused, Refusal, Unreachable
 from serving.stages.remote import RemoteStages, ask
+from storage.position import Position
 from storage.records import Candidate, ImageRecord
 from storage.search.index_part import Found
 
@@ -83,7 +84,7 @@ class Part:
         if chosen not in held:
             return Searched(None, held, 1.0, 1, 0)
         name = f"v{chosen}-part{self._number}"
-        record = ImageRecord(name, "", "", 1, 1, *[None] * 7, "", 0)  # type: ignore[arg-type]
+        record = ImageRecord(name, "", "", 1, 1, Position(), None, None, "", 0)
         found = Found(chosen, 10, False, [Candidate(record, 0.5)], held)
         return Searched(found, held, 1.0, 1, 0)
 

@@ -26,6 +26,7 @@ from storage.features.encodings import FeatureCodec, default_encoding, open_code
 from storage.features.projection import fit_projection, projection_path, projection_sha256
 from storage.features.reader import FeatureReader
 from storage.features.shards import FEATURES_FOLDER, shard_path
+from storage.position import Position
 from storage.records import ImageRecord
 from storage.store import Store
 from tests.support.paths import GOLDEN
@@ -304,7 +305,7 @@ def test_features_written_before_there_were_encodings_are_read_bit_for_bit(tmp_p
     assert card.to_json() == text
     [path] = (tmp_path / "old" / FEATURES_FOLDER).glob("*.parquet")
     ids = [f"image-{i}" for i in range(3)]
-    records = [ImageRecord(k, "", "", 1, 1, *[None] * 7, path.stem, i) for i, k in enumerate(ids)]
+    records = [ImageRecord(k, "", "", 1, 1, Position(), None, None, path.stem, i) for i, k in enumerate(ids)]
     features, ok = FeatureReader(tmp_path / "old", card).fetch(records)
     assert ok.all()
     assert features.dtype == np.float16

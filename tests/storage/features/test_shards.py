@@ -13,13 +13,13 @@ from storage.errors import InvalidBatch, OutOfSpace
 from storage.features import shards as module
 from storage.features.reader import FeatureReader
 from storage.features.shards import FEATURES_FOLDER, file_crc32, shard_path, write_shard
+from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.store_samples import CHANNELS, GRID, features_of, make_card
 
 
 def record(image_id: str, shard: str, row: int) -> ImageRecord:
-    nothing = (None, None, None, None, None, None, None)
-    return ImageRecord(image_id, "", "", 1, 1, *nothing, shard, row)
+    return ImageRecord(image_id, "", "", 1, 1, Position(), None, None, shard, row)
 
 
 def rows_of(ids: list[str]) -> np.ndarray:
