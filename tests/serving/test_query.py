@@ -19,6 +19,7 @@ from serving.stages.extract import open_extract_worker
 from serving.stages.protocol import LocalStages
 from serving.stages.rerank import open_rerank_worker
 from serving.stages.search import open_search_worker
+from storage.position import Position
 from storage.records import Candidate, ImageRecord
 from storage.search.searchers import WHOLE
 from storage.store import Store
@@ -36,7 +37,7 @@ QUERIES: list[dict[str, Any]] = [
 
 def hits(count: int) -> list[Candidate]:
     def record(i: int) -> ImageRecord:
-        return ImageRecord(f"p{i}", "", "", 1, 1, *[None] * 7, "s", i)
+        return ImageRecord(f"p{i}", "", "", 1, 1, Position(), None, None, "s", i)
 
     return [Candidate(record(i), 1 - i / 100) for i in range(count)]
 
