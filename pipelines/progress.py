@@ -1,80 +1,146 @@
-"""One progress line on a terminal, plain lines now and then in a log; both on stderr."""
+"""Progress of a job on stderr: a bar in a terminal or a notebook, a plain line now and then in a log."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+import warnings
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-__all__ = ["ProgressLine", "clock"]
+__all__ = ["ProgressBar"]
+
+_BAR_FORMAT = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+)
 
 
-class ProgressLine:
-    """Shows images done, images/s, rejected and time left.
+class ProgressBar:
+    """Shows what is done of how much, the rate, the rejected and the time left; use it in a `with` block.
 
     Args:
-        name: What runs.
+        name: Of the job.
+        unit: What is counted.
         quiet: Show nothing.
-        stream: Where to; stderr by default.
-        log_every_s: Seconds between lines when the stream is no terminal.
+        stream: Where to write; default: stderr.
+        log_every_s: Seconds between two lines where `stream` is neither a terminal nor a notebook.
     """
 
     def __init__(
-        self, name: str, *, quiet: bool = False, stream: TextIO | None = None, log_every_s: float = 10.0
+        self,
+        name: str,
+        *,
+        unit: str = "images",
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        log_every_s: float = 10.0,
     ) -> None:
-        self.name = name
-        self.quiet = quiet
-        self.stream = stream or sys.stderr
-        self.log_every_s = log_every_s
-        self.started = self.last = time.monotonic()
-        self.done = 0
-        self.text = ""
-        self.shown = ""
+        self._name = name
+        self._unit = unit
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._log_every_s = log_every_s
+        self._bar: Any = None
+        self._started = self._logged_at = time.monotonic()
+        self._initial = self._done = 0
+        self._line = self._logged = ""
 
-    def update(self, done: int, rejected: int, total: int) -> None:
-        """Show the state; `done` includes the rejected."""
-        now = time.monotonic()
-        if done < self.done:  # another stage of the job has begun
-            self.started = now
-        self.done = done
-        rate = done / max(now - self.started, 1e-9)
-        left = clock((total - done) / rate) if done else "?"
-        self.show(f"{done}/{total} images, {rate:.1f}/s, {rejected} rejected, {left} left")
+    def restart(self, total: int, *, initial: int = 0) -> None:
+        """Begin another stage of the job.
 
-    def show(self, text: str) -> None:
-        """Show a line of any other text after the name."""
-        now = time.monotonic()
-        self.text = f"{self.name}: {text}"
-        if self.quiet:
+        Args:
+            total: Of the stage.
+            initial: What an earlier run has done of it, which does not count for the rate.
+        """
+        self._started, self._initial, self._done = time.monotonic(), initial, initial
+        if self._bar is not None:
+            self._bar.reset(total=total)
+            self._bar.n = self._bar.last_print_n = self._bar.initial = initial
+
+    def update(self, done: int, rejected: int | None, total: int, *, note: str = "") -> None:
+        """Show the state of the job. A smaller `done` than before begins another stage.
+
+        Args:
+            done: What is done, including the rejected.
+            rejected: How many were rejected; None where nothing can be.
+            total: Of the stage.
+            note: Shown at the end.
+        """
+        if self._quiet:
             return
-        if self.stream.isatty():
-            self.stream.write(f"\r\x1b[K{self.text}")
-            self.stream.flush()
-            self.shown = self.text
-        elif now - self.last >= self.log_every_s:
-            print(self.text, file=self.stream, flush=True)
-            self.last, self.shown = now, self.text
+        if done < self._done:
+            self.restart(total)
+        notes = [f"{rejected} rejected"] if rejected is not None else []
+        notes += [note] if note else []
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.set_postfix_str(", ".join(notes), refresh=False)
+            self._bar.update(done - self._done)
+        else:
+            self._log(done, total, notes)
+        self._done = done
 
-    def __enter__(self) -> ProgressLine:
-        if not self.quiet and self.stream.isatty():
-            self.stream.write(f"{self.name}: starting")
-            self.stream.flush()
+    def _log(self, done: int, total: int, notes: list[str]) -> None:
+        from tqdm import tqdm
+
+        now = time.monotonic()
+        rate = (done - self._initial) / max(now - self._started, 1e-9)
+        left = tqdm.format_interval((total - done) / rate) if rate else "?"
+        parts = [f"{done}/{total} {self._unit}", f"{rate:.1f}/s", *notes, f"{left} left"]
+        self._line = f"{self._name}: {', '.join(parts)}"
+        if now - self._logged_at >= self._log_every_s:
+            self._print_line()
+            self._logged_at = now
+
+    def _print_line(self) -> None:
+        print(self._line, file=self._stream, flush=True)
+        self._logged = self._line
+
+    def __enter__(self) -> ProgressBar:
+        if not self._quiet and (self._stream.isatty() or _is_notebook(self._stream)):
+            self._bar = _bar_class()(
+                desc=self._name,
+                unit=f" {self._unit}",
+                file=self._stream,
+                bar_format=_BAR_FORMAT,
+                miniters=1,
+                **_size_of(self._stream),
+            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.quiet:
-            return
-        if self.stream.isatty():
-            print(file=self.stream)
-        elif self.text and self.text != self.shown:
-            print(self.text, file=self.stream, flush=True)
+        if self._bar is not None:
+            self._bar.leave = self._bar.total is not None
+            self._bar.close()
+            self._bar = None
+        elif self._line != self._logged:
+            self._print_line()
 
 
-def clock(seconds: float) -> str:
-    """Return hours, minutes and seconds as they are read on a clock."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def _is_notebook(stream: TextIO) -> bool:
+    """Whether a stream is the output of a notebook's cell."""
+    return type(stream).__module__.startswith("ipykernel.")
+
+
+def _size_of(stream: TextIO) -> dict[str, Any]:
+    """Return tqdm's options for the size of a terminal; it draws nothing in one of zero columns."""
+    try:
+        if os.get_terminal_size(stream.fileno()).columns > 0:
+            return {"dynamic_ncols": True}
+    except OSError:
+        pass
+    return {"ncols": 80, "nrows": 24}
+
+
+def _bar_class() -> Any:
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        # Without ipywidgets a notebook gets the bar of a terminal, which is good enough.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm
+
+    return tqdm

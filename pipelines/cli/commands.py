@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from models.names import DEFAULT_MODEL
 from pipelines.cli.output import print_answer, print_evaluation, print_json, print_pairs, print_training
 from pipelines.cli.parser import build_parser
 from storage.errors import CorruptStore, PlacerayError
@@ -57,27 +56,25 @@ def _on_sigterm(signum: int, frame: object) -> NoReturn:
 
 def _index(args: argparse.Namespace) -> int:
     from pipelines.indexing.job import index
-    from pipelines.progress import ProgressLine
 
-    with ProgressLine("index", quiet=args.quiet) as line:
-        report = index(
-            args.source,
-            args.store,
-            model=args.model or _model_of(args.store),
-            image_size=args.image_size,
-            features=args.features,
-            root=args.root,
-            id_prefix=args.id_prefix,
-            batch_size=args.batch_size,
-            extractors=args.extractors,
-            gpus_per_extractor=args.gpus_per_extractor,
-            commit_every=args.commit_every,
-            rejected_file=args.rejected,
-            trace=args.trace,
-            scaled_decode=args.scaled_decode,
-            execution=_execution(args),
-            progress=line.update,
-        )
+    report = index(
+        args.source,
+        args.store,
+        model=args.model,
+        image_size=args.image_size,
+        features=args.features,
+        root=args.root,
+        id_prefix=args.id_prefix,
+        batch_size=args.batch_size,
+        extractors=args.extractors,
+        gpus_per_extractor=args.gpus_per_extractor,
+        commit_every=args.commit_every,
+        rejected_file=args.rejected,
+        trace=args.trace,
+        scaled_decode=args.scaled_decode,
+        execution=_execution(args),
+        quiet=args.quiet,
+    )
     if args.json:
         print_json(dataclasses.asdict(report))
     else:
@@ -164,9 +161,9 @@ def _new_log_file() -> str:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from pipelines.evaluation.job import evaluate
-    from pipelines.progress import ProgressLine
+    from pipelines.progress import ProgressBar
 
-    with ProgressLine("evaluate", quiet=args.quiet) as line:
+    with ProgressBar("evaluate", quiet=args.quiet) as bar:
         summary = evaluate(
             args.dataset,
             store_uri=args.store,
@@ -177,7 +174,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             threshold_m=args.threshold_m,
             report=args.report,
             execution=_execution(args),
-            progress=line.update,
+            progress=bar.update,
             **_matching(args),
         )
     if args.json:
@@ -301,17 +298,6 @@ def _delete(args: argparse.Namespace) -> int:
     result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
     print_json(result) if args.json else print_pairs(result)
     return EXIT_OK
-
-
-def _model_of(store_uri: str) -> str:
-    """Return the name of the model that made a store, or the default for a new one."""
-    from storage.errors import StoreNotFound
-    from storage.store import Store
-
-    try:
-        return Store.open(store_uri).card.model
-    except StoreNotFound:
-        return DEFAULT_MODEL
 
 
 def _code_for_rejected(rejected: int, total: int, max_rejected: float) -> int:

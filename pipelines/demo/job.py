@@ -12,7 +12,7 @@ from pipelines.demo.dataset import draw_city
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.indexing.job import index
-from pipelines.progress import ProgressLine
+from pipelines.progress import ProgressBar
 from serving.engine import QueryEngine
 
 __all__ = ["run_demo"]
@@ -42,13 +42,13 @@ def run_demo(
     """
     base = Path(out, f"seed{seed}-{database_images}x{query_images}")
     city, store_folder, page = base / "city", base / "store", base / "report.html"
-    with ProgressLine("draw", quiet=quiet):
+    with ProgressBar("draw", quiet=quiet):
         draw_city(city, seed=seed, database_images=database_images, query_images=query_images)
-    with ProgressLine("index", quiet=quiet) as line:
-        indexed = index(city, str(store_folder), model=DEFAULT_MODEL, progress=line.update)
+    with ProgressBar("index", quiet=quiet) as bar:
+        indexed = index(city, str(store_folder), model=DEFAULT_MODEL, progress=bar.update)
     engine = QueryEngine.open(str(store_folder))
-    with ProgressLine("evaluate", quiet=quiet) as line:
-        evaluation = measure_recall(city, engine, progress=lambda done, total: line.update(done, 0, total))
+    with ProgressBar("evaluate", quiet=quiet) as bar:
+        evaluation = measure_recall(city, engine, progress=lambda done, total: bar.update(done, 0, total))
     write_report(page, evaluation, engine)
     first = evaluation.outcomes[0].uri
     return {

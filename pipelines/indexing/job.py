@@ -1,13 +1,14 @@
-"""Index images on Ray Data: decode, extract, write shards on workers; commit from the driver.
+"""Index images on Ray Data: workers decode, extract and write shards, the driver commits.
 
-Stages overlap as separate operators. Full photos never travel: a decoder sends the network's input
-(0.15 MB for the default model), an extractor sends local features to a writer as they will be stored, and
-only descriptors and metadata reach the driver, which commits every `commit_every` images. There is no ledger
-beside the store: running the same command again does what is missing.
+The stages are separate operators and overlap. Full-size photos are never transferred: a decoder sends the
+network's input (0.15 MB for the default model), an extractor sends encoded local features to a writer, and
+only descriptors and metadata reach the driver, which commits every `commit_every` images. The store is the
+only record of progress: running the same command again processes what is missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ import pyarrow as pa
 
 from models.names import DEFAULT_MODEL
 from models.runtime.execution import AS_USUAL, Execution
+from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY
 from pipelines.indexing.flow import commit_all, written_rows
 from pipelines.indexing.known import mark_known
 from pipelines.indexing.plan import make_plan
 from pipelines.indexing.tally import OnProgress, Tally
+from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from storage.card import Card, FeatureEncoding
@@ -36,18 +39,19 @@ OBJECT_STORE_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index run did.
+    """Result of an index run.
 
     Attributes:
-        input: Images listed.
-        accepted: Images of the input that the store now holds, `unchanged` ones included.
-        rejected: Images of the input that could not be used; accepted + rejected = input.
+        input: Number of listed images.
+        accepted: Listed images that the store now holds, including the `unchanged` ones.
+        rejected: Listed images that could not be used; accepted + rejected = input.
         unchanged: Accepted images that the store already held with the same content.
-        seconds: Whole run.
-        images_per_s: Images newly extracted over the seconds from the first stage's start to the last commit.
+        seconds: Duration of the whole run.
+        images_per_s: Newly extracted images divided by the seconds from the start of the first stage to the
+            last commit.
         store_version: Version after the last commit.
-        rejected_by_reason: Count for each reason.
-        rejected_file: Where the rejected are listed, or None when there are none.
+        rejected_by_reason: Number of rejected images for each reason.
+        rejected_file: CSV file that lists the rejected images, or None without any.
     """
 
     input: int
@@ -65,66 +69,73 @@ def index(
     source: str | Path,
     store_uri: str,
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     image_size: tuple[int, int] | None = None,
     features: FeatureEncoding | None = None,
     root: str | Path | None = None,
     id_prefix: str = "",
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     extractors: int | None = None,
     gpus_per_extractor: float | None = None,
-    commit_every: int = 1024,
+    commit_every: int = COMMIT_EVERY,
     rejected_file: str | Path | None = None,
     trace: str | Path | None = None,
     scaled_decode: bool = False,
     execution: Execution = AS_USUAL,
-    progress: OnProgress = lambda done, rejected, total: None,
+    progress: OnProgress | None = None,
+    quiet: bool = False,
 ) -> IndexReport:
-    """Index the images of a source into a store; only what is missing or changed is extracted.
+    """Index the images of a source into a store; only new and changed images are extracted.
 
     Args:
         source: A folder, a CSV or Parquet listing, or a data set in the standard layout (its database).
-        store_uri: The store; made when there is none.
-        model: Name or weights file.
-        image_size: Height and width of the network's input; by default the store's, else the model's own.
-        features: How a new store keeps local features, see `storage.features.encodings`; by default
-            as `default_encoding` says. A store that is there must keep them so.
-        root: Folder that a listing's URIs must stay inside.
-        id_prefix: Put before every image id.
-        batch_size: Images in one forward pass.
-        extractors: Actors that run the model; by default one a GPU; without GPUs one a core, up to 8,
-            or one alone for few images.
-        gpus_per_extractor: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
-        commit_every: Images between two commits: what a crash can cost.
-        rejected_file: Where to list rejected images; `<store>/rejected.csv` by default.
-        trace: File that gets one JSON line for each batch of each stage, with its times.
-        scaled_decode: Let JPEGs much larger than the network's input be decoded to a half, a quarter or an
-            eighth of their size. Descriptors come out nearly the same, not exactly.
-        execution: How the extractors run the network; other than exactly, descriptors are nearly the same.
-        progress: Called with (done, rejected, total) after each written batch.
+        store_uri: The store; created if there is none.
+        model: Name or weights file; default: the model of the store, or `efficientnet-lite0` for a new one.
+        image_size: Height and width of the network's input; default: the store's, or the model's own.
+        features: Encoding of local features in a new store, see `storage.features.encodings`; default: as
+            `default_encoding` says. It must match that of an existing store.
+        root: Folder that the paths of a listing are relative to and must stay inside.
+        id_prefix: Prefix of every image id.
+        batch_size: Images per forward pass.
+        extractors: Number of actors that run the model; default: one per GPU. Without GPUs, one per core up
+            to 8, or a single one for few images.
+        gpus_per_extractor: Share of a GPU for each; default: 1 where the cluster has GPUs, else 0.
+        commit_every: Images between two commits, that is, how much a crash can lose.
+        rejected_file: CSV file for the rejected images; default: `<store>/rejected.csv`.
+        trace: File that gets one JSON line with timings for each batch of each stage.
+        scaled_decode: Decode JPEGs much larger than the network's input at a half, a quarter or an eighth of
+            their size. Descriptors are then nearly, not exactly, the same.
+        execution: How the extractors run the network; by default exactly on a CPU.
+        progress: Called with (done, rejected, total) after each written batch; default: a progress bar.
+        quiet: Show no progress bar.
 
     Raises:
         SourceError: the source cannot be used.
-        CardMismatch: the store was made by another model or keeps features in another way; nothing was read
-            or written.
-        InvalidBatch: there is no such encoding, or too few images to learn its projection from.
-        StoreLocked: another writer is at work.
+        CardMismatch: the store was made by another model or keeps features in another encoding; nothing was
+            read or written.
+        InvalidBatch: the encoding is unknown, or there are too few images to learn its projection from.
+        StoreLocked: another process writes to the store.
         OutOfSpace: the disk is full; everything committed stays.
         WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
-        BadImageSize: the model does not take this input size.
-        CannotCompile: compiling was asked for and is not possible on a worker.
+        BadImageSize: the model does not support this input size.
+        CannotCompile: compiling was requested and is not possible on a worker.
     """
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
-    card = _card_of(model, image_size, store_uri, features)
-    listing = list_source(source, root=root, id_prefix=id_prefix)
-    store = _open_or_create(store_uri, card, model, listing, execution, asked=features is not None)
-    rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
-    tally = Tally(total=listing.num_rows, progress=progress)
-    import ray.data  # before the session, which then quietens its log
+    model = model or _model_for(store_uri)
+    with contextlib.ExitStack() as stack:
+        if progress is None:
+            progress = stack.enter_context(ProgressBar("index", quiet=quiet)).update
+        card = _card_of(model, image_size, store_uri, features)
+        listing = list_source(source, root=root, id_prefix=id_prefix)
+        store = _open_or_create(store_uri, card, model, listing, execution, asked=features is not None)
+        rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
+        tally = Tally(total=listing.num_rows, progress=progress)
+        import ray.data  # before the session, which then quietens its log
 
-    with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES) as ray:
+        stack.enter_context(store.lease())
+        ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
         work = mark_known(listing, store.known())
         plan = make_plan(
             ray,
@@ -139,21 +150,33 @@ def index(
             execution=execution,
         )
         rows = written_rows(ray, work, store, model, plan)
-        begun = time.perf_counter()
+        stages_started = time.perf_counter()
         commit_all(store, rows, tally, plan)
-        spent = time.perf_counter() - begun
+        stages_s = time.perf_counter() - stages_started
         tally.write_rejections(rejections)
+    return _report(tally, store, rejections, time.perf_counter() - started, stages_s)
+
+
+def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages_s: float) -> IndexReport:
     return IndexReport(
-        input=listing.num_rows,
-        accepted=listing.num_rows - tally.rejected,
+        input=tally.total,
+        accepted=tally.total - tally.rejected,
         rejected=tally.rejected,
         unchanged=tally.unchanged,
-        seconds=round(time.perf_counter() - started, 3),
-        images_per_s=round(tally.extracted / spent, 2),
+        seconds=round(seconds, 3),
+        images_per_s=round(tally.extracted / stages_s, 2),
         store_version=store.version,
         rejected_by_reason=dict(tally.reasons),
         rejected_file=str(rejections) if tally.rejected else None,
     )
+
+
+def _model_for(store_uri: str) -> str:
+    """Return the model that made the store, or the default one where there is no store yet."""
+    try:
+        return Store.open(store_uri).card.model
+    except StoreNotFound:
+        return DEFAULT_MODEL
 
 
 def _card_of(

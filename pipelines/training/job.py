@@ -16,7 +16,7 @@ from models.training.trainable import trainable_parameters
 from models.weights import save_weights
 from pipelines.evaluation.recall import Evaluation, measure_recall
 from pipelines.indexing.job import index
-from pipelines.progress import ProgressLine
+from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
 from pipelines.training.data import TrainingSet, open_training_set
 from pipelines.training.errors import BadSettings
@@ -186,10 +186,10 @@ def _evaluate(
     name = "before" if model == settings.model else "after"
     with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
         database = open_training_set(data.val, split=data.val_split).folder / "database"
-        with ProgressLine(f"{name}: index", quiet=quiet) as line:
-            index(database, store, model=model, image_size=settings.image_size, progress=line.update)
+        with ProgressBar(f"{name}: index", quiet=quiet) as bar:
+            index(database, store, model=model, image_size=settings.image_size, progress=bar.update)
         engine = QueryEngine.open(store, model=model)
-        with ProgressLine(f"{name}: evaluate", quiet=quiet) as line:
+        with ProgressBar(f"{name}: evaluate", quiet=quiet) as bar:
             return measure_recall(
                 data.val,
                 engine,
@@ -197,7 +197,7 @@ def _evaluate(
                 candidates=settings.val_candidates,
                 threshold_m=settings.threshold_m,
                 only=asked,
-                progress=lambda done, total: line.update(done, 0, total),
+                progress=lambda done, total: bar.update(done, 0, total),
             )
 
 

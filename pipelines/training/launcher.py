@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.progress import ProgressLine
+from pipelines.progress import ProgressBar
 from pipelines.training.errors import BadSettings, TrainingFailed
 from pipelines.training.log import TrainingLog
 from pipelines.training.worker import Board, work
@@ -74,8 +74,8 @@ def run_workers(
 
     # Beside this thread, which shows progress and must notice Ctrl-C itself.
     fitting = threading.Thread(target=fit, name="ray-train", daemon=True)
-    with ProgressLine("finetune", quiet=quiet) as line:
-        log = TrainingLog(folder, line)
+    with ProgressBar("finetune", unit="steps", quiet=quiet) as bar:
+        log = TrainingLog(folder, bar)
         fitting.start()
         while fitting.is_alive():
             fitting.join(1.0)

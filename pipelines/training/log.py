@@ -1,4 +1,4 @@
-"""Everything a training run says about itself: a CSV, TensorBoard events, a progress line."""
+"""Everything a training run says about itself: a CSV, TensorBoard events, a progress bar."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.progress import ProgressLine, clock
+from pipelines.progress import ProgressBar
 from pipelines.training.errors import BadSettings
 from storage.durable import name_full_disk, replace_file
 
@@ -42,18 +42,17 @@ class TrainingLog:
 
     Args:
         folder: Gets log.csv and tensorboard/.
-        line: Shows where training stands.
+        bar: Shows the steps done, of the most that there can be.
     """
 
-    def __init__(self, folder: Path, line: ProgressLine) -> None:
+    def __init__(self, folder: Path, bar: ProgressBar) -> None:
         self._csv = folder / "log.csv"
         self._events = folder / "tensorboard"
-        self._line = line
+        self._bar = bar
         self._writer: Any = None
         self._last: dict[str, float | str] = {}
         self._best = 0.0
         self._total_steps = 0
-        self._begun: tuple[int, float] = (0, 0.0)
 
     def start(self, step: int, total_steps: int, *, resumed: bool) -> None:
         """Training starts, or goes on after this step: what was logged beyond it is taken back.
@@ -65,6 +64,7 @@ class TrainingLog:
         from tensorboardX import SummaryWriter
 
         self._total_steps, self._last = total_steps, {}
+        self._bar.restart(total_steps, initial=step)
         # A run that is resumed before its first step has validated already.
         kept = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if resumed else []
         scores = [float(row["recall_reranked_5"]) for row in kept if row["kind"] == "validation"]
@@ -99,25 +99,17 @@ class TrainingLog:
             self._writer = None
 
     def _show(self, row: Row) -> None:
-        if not self._last:
-            self._begun = int(row["step"]), float(row["seconds"])
         self._last |= row
-        now = self._last
-        step = int(now["step"])
-        parts = [f"epoch {int(now['epoch'])}, step {step}/{self._total_steps} at most"]
-        if "loss" in now:
-            parts.append(
-                f"loss {now['loss']:.4f} (triplet {now['triplet_loss']:.4f}, local {now['local_loss']:.4f})"
-            )
-            parts.append(f"{now['images_per_s']:.1f} images/s")
-        if "recall_reranked_5" in now:
-            self._best = max(self._best, float(now["recall_reranked_5"]))
-            parts.append(f"validation R@5 {now['recall_reranked_5']:.1f}, best {self._best:.1f}")
-        done = step - self._begun[0]
-        if done:
-            rate = (float(now["seconds"]) - self._begun[1]) / done
-            parts.append(f"{clock(rate * max(0, self._total_steps - step))} left at most")
-        self._line.show(", ".join(parts))
+        last = self._last
+        parts = [f"epoch {int(last['epoch'])}"]
+        if "loss" in last:
+            losses = f"triplet {last['triplet_loss']:.4f}, local {last['local_loss']:.4f}"
+            parts.append(f"loss {last['loss']:.4f} ({losses})")
+            parts.append(f"{last['images_per_s']:.1f} images/s")
+        if "recall_reranked_5" in last:
+            self._best = max(self._best, float(last["recall_reranked_5"]))
+            parts.append(f"validation R@5 {last['recall_reranked_5']:.1f}, best {self._best:.1f}")
+        self._bar.update(int(last["step"]), None, self._total_steps, note=", ".join(parts))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from models.training.trainable import trainable_parameters
-from pipelines.progress import ProgressLine
+from pipelines.progress import ProgressBar
 from pipelines.training.data import TrainingSet, rejected_photo
 from pipelines.training.errors import BadSettings, DataRejected
 from pipelines.training.log import read_rows
@@ -99,12 +99,12 @@ def check_photos(
     waiting = [check.remote(uris[i : i + _PHOTOS_A_TASK]) for i in range(0, len(uris), _PHOTOS_A_TASK)]
     rejected: list[tuple[str, str, str]] = []
     done, tasks = 0, len(waiting)
-    with ProgressLine("check", quiet=quiet) as line:
+    with ProgressBar("check", quiet=quiet) as bar:
         while waiting:
             ready, waiting = ray.wait(waiting)
             rejected += [row for some in ray.get(ready) for row in some]
             done += len(ready)
-            line.update(len(uris) * done // tasks, len(rejected), len(uris))
+            bar.update(len(uris) * done // tasks, len(rejected), len(uris))
     return sorted(set(rejected))
 
 
