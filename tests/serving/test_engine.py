@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
@@ -16,6 +19,7 @@ from models.matching.mutual import mutual_nn_count
 from models.weights import load_extractor
 from serving.answer import QueryResult, rank
 from serving.engine import QueryEngine
+from serving.reranking import ALL_EXACTLY, Matching
 from storage.card import Card
 from storage.errors import CardMismatch
 from storage.features.shards import write_shard
@@ -179,3 +183,78 @@ def test_answer_json_has_the_contract_s_fields(store: Store, extractor: Extracto
     }
     assert answer["matches"][0]["utm_e"] == 500010.0
     assert answer["timings_ms"].keys() == {"decode", "extract", "search", "fetch", "rerank", "total"}
+
+
+def without_times(result: QueryResult | ImageRejected) -> QueryResult:
+    assert isinstance(result, QueryResult)
+    return dataclasses.replace(result, timings_ms={})
+
+
+def rounded(result: QueryResult | ImageRejected) -> dict[str, object]:
+    return without_times(result).to_dict()
+
+
+def test_answer_takes_bytes_paths_pictures_and_arrays(
+    store: Store, extractor: Extractor, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(photo(5))
+    pixels = decode_image(photo(5)).pixels
+    engine = QueryEngine(store, extractor)
+    expected = without_times(engine.answer(photo(5)))
+    forms = (tmp_path / "photo.jpg", str(tmp_path / "photo.jpg"), pixels, Image.fromarray(pixels))
+    for form in forms:
+        assert without_times(engine.answer(form)) == expected
+    with pytest.raises(ImageRejected, match=r"gone\.jpg"):
+        engine.answer(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("matching", [ALL_EXACTLY, Matching(stop_early=True)], ids=["all", "stop_early"])
+def test_answer_many_gives_the_answers_of_answer(
+    store: Store, extractor: Extractor, batch_size: int, matching: Matching
+) -> None:
+    engine = QueryEngine(store, extractor, matching=matching)
+    photos = [photo(seed) for seed in (3, 77, 5, 78, 1, 79, 2)]
+    options = {"top_k": 4, "candidates": 9}
+    answers = list(engine.answer_many(photos, batch_size=batch_size, **options))
+    for answer, each in zip(answers, photos, strict=True):
+        assert rounded(answer) == rounded(engine.answer(each, **options))
+        assert isinstance(answer, QueryResult)
+        parts = [ms for name, ms in answer.timings_ms.items() if name != "total"]
+        assert answer.timings_ms["total"] == pytest.approx(sum(parts))
+        assert all(ms > 0 for ms in parts)
+
+
+def test_answer_many_gives_errors_in_their_places(store: Store, extractor: Extractor, tmp_path: Path) -> None:
+    engine = QueryEngine(store, extractor)
+    photos = [b"no image", tmp_path / "gone.jpg", b"", photo(4), b"no image", photo(6)]
+    for batch_size in (1, 3, 6):
+        answers = list(engine.answer_many(photos, batch_size=batch_size))
+        reasons = [answer.reason if isinstance(answer, ImageRejected) else None for answer in answers]
+        assert reasons == ["not_an_image", "missing", "empty", None, "not_an_image", None]
+        assert rounded(answers[3]) == rounded(engine.answer(photo(4)))
+
+
+def test_answer_many_reads_little_ahead_and_may_be_left_early(store: Store, extractor: Extractor) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        for seed in itertools.count():
+            taken.append(seed)
+            yield photo(seed % COUNT)
+
+    answers = QueryEngine(store, extractor).answer_many(endless(), batch_size=2)
+    for seed in range(3):
+        assert rounded(next(answers)) == rounded(QueryEngine(store, extractor).answer(photo(seed)))
+    answers.close()
+    assert len(taken) <= 3 + 2 * 2
+    assert list(QueryEngine(store, extractor).answer_many([])) == []
+
+
+def test_answer_many_refuses_what_is_out_of_bounds_at_once(store: Store, extractor: Extractor) -> None:
+    engine = QueryEngine(store, extractor)
+    for wrong in ({"top_k": 0}, {"candidates": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=r"at least 1|1 or more"):
+            engine.answer_many([], **wrong)
+    with pytest.raises(TypeError, match="a photo cannot be"):
+        list(engine.answer_many([42]))  # type: ignore[list-item]

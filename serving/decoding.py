@@ -1,0 +1,68 @@
+"""Decodes photos in threads, a little ahead of whoever uses them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.images.decoder import ImageRejected
+from models.images.photo import Photo, load_pixels
+
+__all__ = ["DecodedPhoto", "decoded_batches"]
+
+_THREADS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedPhoto:
+    """A photo as pixels.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, upright RGB; the error where the photo cannot be used.
+        decode_ms: Time of decoding.
+    """
+
+    pixels: NDArray[np.uint8] | ImageRejected
+    decode_ms: float
+
+
+def decoded_batches(photos: Iterable[Photo], *, batch_size: int) -> Generator[list[DecodedPhoto]]:
+    """Yield all photos in order, in batches; the next batch is decoded meanwhile.
+
+    Args:
+        photos: May be endless: it is read at most two batches ahead.
+        batch_size: Photos per batch; the last one may be smaller.
+
+    Raises:
+        TypeError: what was given is not a photo.
+    """
+    source = iter(photos)
+    ahead: deque[Future[DecodedPhoto]] = deque()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as threads:
+        try:
+            while True:
+                wanted = 2 * batch_size - len(ahead)
+                ahead.extend(threads.submit(_decode, photo) for photo in itertools.islice(source, wanted))
+                if not ahead:
+                    return
+                batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
+                yield [future.result() for future in batch]
+        finally:
+            for future in ahead:  # the user has stopped early
+                future.cancel()
+
+
+def _decode(photo: Photo) -> DecodedPhoto:
+    started = time.perf_counter()
+    try:
+        pixels: NDArray[np.uint8] | ImageRejected = load_pixels(photo)
+    except ImageRejected as error:
+        pixels = error
+    return DecodedPhoto(pixels, (time.perf_counter() - started) * 1e3)
