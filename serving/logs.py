@@ -1,35 +1,40 @@
-"""Logs of the service: one JSON object a line."""
+"""Logs of the service: one JSON object per line."""
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.handlers
 from datetime import UTC, datetime
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
 
 __all__ = ["JsonLines", "log_json"]
 
 
-class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object; a message that is one itself gives its fields."""
+class JsonLines(JsonFormatter):
+    """Formats a record as one JSON object: the fields of a dictionary, or any other message as a field.
+
+    Args:
+        replica: Name of this replica, a field of each line.
+    """
 
     def __init__(self, replica: str) -> None:
-        super().__init__()
+        super().__init__(json_default=str)
         self._replica = replica
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        """Fill in the line's fields."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        fields = {"time": time, "level": record.levelname.lower(), "replica": self._replica}
-        message = record.getMessage()
-        try:
-            said = json.loads(message)
-        except ValueError:
-            said = message
-        fields |= said if isinstance(said, dict) else {"event": "log", "message": message}
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
+        log_data |= {"time": time, "level": record.levelname.lower(), "replica": self._replica}
+        if not isinstance(record.msg, dict):
+            log_data |= {"event": "log", "message": record.getMessage()}
+        traceback = message_dict.pop("exc_info", None)
+        log_data |= message_dict
+        if traceback:
+            log_data["traceback"] = traceback
 
 
 def log_json(*, replica: str, file: str = "") -> None:

@@ -7,7 +7,6 @@ request, so that a slow or broken client never occupies the service.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -298,5 +297,4 @@ def _log_leave(request_id: str, error: Exception) -> None:
 
 
 def _log(level: int, **fields: object) -> None:
-    if LOG.isEnabledFor(level):
-        LOG.log(level, "%s", json.dumps(fields))
+    LOG.log(level, fields)

@@ -133,14 +133,14 @@ class SearchWorker:
                     return
                 trouble = self._look()
             if (trouble is None) != (self._trouble is None):
-                LOG.warning('{"event": "store", "trouble": "%s"}', trouble or "none")
+                LOG.warning({"event": "store", "trouble": trouble or "none"})
             self._trouble = trouble
 
     def _look(self) -> str | None:
         try:
             if self.part.follow():
                 view = self.part.view
-                LOG.info('{"event": "version", "store_version": %d, "rows": %d}', view.version, view.count)
+                LOG.info({"event": "version", "store_version": view.version, "rows": view.count})
         except CardMismatch:
             return "another_model"
         except Exception:  # whatever it is, this thread must go on, or the answers grow old unnoticed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ import pytest
 import requests
 
 from pipelines.cli import main
-from serving.logs import JsonLines
 from storage.store import Store
 from tests.support.city_store import CityStore
 from tests.support.paths import ROOT
@@ -100,22 +98,3 @@ def test_serve_command_refuses_what_it_cannot_serve(
     code, said = refused(capsys, "--store", city_store.uri, "--shards", "2", "--log-file", "-")
     assert code == 2
     assert "topology split" in said
-
-
-def test_json_lines_hold_what_was_said() -> None:
-    lines = JsonLines("Ingress#1")
-
-    def format_of(message: str, *arguments: object) -> dict[str, object]:
-        record = logging.LogRecord("serving", logging.INFO, "f", 1, message, arguments, None)
-        return dict(json.loads(lines.format(record)))
-
-    line = format_of('{"event": "request", "status": 200}')
-    assert (line["event"], line["status"], line["replica"], line["level"]) == (
-        "request",
-        200,
-        "Ingress#1",
-        "info",
-    )
-    assert str(line["time"]).endswith("+00:00")
-    assert format_of("plain %s\nwith a second line", "text")["message"] == "plain text\nwith a second line"
-    assert "\n" not in lines.format(logging.LogRecord("x", 20, "f", 1, "a\nb", (), None))
