@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo test lint test-quick test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not fault"
+
+# Without Ray, without a browser: under two minutes.
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not fault and not ray and not browser"
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault

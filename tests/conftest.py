@@ -1,21 +1,49 @@
-"""Fixtures shared by all tests: one small Ray for the session."""
+"""Fixtures shared by all tests, and the markers that follow from them.
+
+A test that uses the fixture `local_ray` gets the marker `ray`, and one that uses `browser` the marker
+`browser`; a test that starts either in another way carries the marker itself. Without the marker `ray.init`
+raises, so that `make test-quick` stays quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 import models  # noqa: F401  (before torch: sets how its threads wait)
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from tests.support.city_store import CityStore
     from tests.support.service_server import Running
+
+MARKER_BY_FIXTURE = {"local_ray": "ray", "browser": "browser"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, marker in MARKER_BY_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_without_marker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("ray") is None:
+        monkeypatch.setattr("ray.init", _refuse_ray)
+
+
+def _refuse_ray(*args: object, **options: object) -> NoReturn:
+    pytest.fail("This test starts Ray: use the fixture local_ray, or mark the test with pytest.mark.ray.")
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
+    """One small Ray for all tests."""
     import ray
 
     ray.init(
@@ -27,6 +55,16 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, headless; the test is skipped where there is none."""
+    # Not for the whole session: Playwright keeps an event loop running, and asyncio.run refuses to run in it.
+    from tests.support.page_browser import launched
+
+    with launched() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

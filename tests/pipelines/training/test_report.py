@@ -384,6 +384,7 @@ def test_page_escapes_whatever_a_stranger_chose(pair: tuple[Evaluation, Evaluati
     assert hostile_name in written(tmp_path / "out", *pair)[1]
 
 
+@pytest.mark.browser
 def test_page_in_a_browser_is_whole_and_readable_in_both_schemes(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:

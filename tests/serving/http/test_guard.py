@@ -261,22 +261,21 @@ CREDENTIALS: list[tuple[list[tuple[str, str]], str | None]] = [
 
 
 @pytest.mark.parametrize(("path", "raw_path"), PROTECTED)
-@pytest.mark.parametrize(("credentials", "role"), CREDENTIALS)
-def test_guard_token_table(
-    path: str, raw_path: str | None, credentials: list[tuple[str, str]], role: str | None
-) -> None:
+def test_guard_lets_only_a_known_token_through(path: str, raw_path: str | None) -> None:
     app = EchoApp()
     guard = Guard(app, tokens=TOKENS)
-    for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "TRACE"):
-        reply = run(ask(guard, method=method, path=path, raw_path=raw_path, headers=credentials))
-        if role is None:
-            assert (reply.status, reply.reason) == (401, "unauthorized")
-            assert reply.headers["www-authenticate"].startswith("Bearer realm=")
-            assert ("invalid_token" in reply.headers["www-authenticate"]) == bool(credentials)
-            assert app.scopes == []
-        else:
-            assert reply.status == 200
-            assert app.scopes.pop()["state"]["role"] == role
+    for credentials, role in CREDENTIALS:
+        for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "TRACE"):
+            reply = run(ask(guard, method=method, path=path, raw_path=raw_path, headers=credentials))
+            case = (method, credentials)
+            if role is None:
+                assert (reply.status, reply.reason) == (401, "unauthorized"), case
+                assert reply.headers["www-authenticate"].startswith("Bearer realm="), case
+                assert ("invalid_token" in reply.headers["www-authenticate"]) == bool(credentials), case
+                assert app.scopes == [], case
+            else:
+                assert reply.status == 200, case
+                assert app.scopes.pop()["state"]["role"] == role, case
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Browser
 
-from tests.support.page_browser import Visit, contrast, launched, visiting
+from tests.support.page_browser import Visit, contrast, visiting
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
 # Text that must stand out from its ground by WCAG's 4.5.
@@ -35,13 +35,6 @@ READABLE = (
     ".when-filled .looks-linked",
     ".foot",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # Not for the whole session: Playwright keeps an event loop running, which other tests could not bear.
-    with launched() as started:
-        yield started
 
 
 def _get(url: str) -> bytes:

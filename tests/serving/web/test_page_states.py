@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.support.page_answers import PLACES, CannedService, drawn_photo
-from tests.support.page_browser import Visit, launched, visiting
+from tests.support.page_browser import Visit, visiting
 
 PHONE = (360, 740)
 HOSTILE_ID = "<img src=x onerror=\"document.title='owned'\">/" + "long" * 60 + ".jpg"
@@ -20,12 +20,6 @@ DROP_OR_PASTE = """([bytes, kind]) => {
     ? new ClipboardEvent("paste", { ...options, clipboardData: data })
     : new DragEvent("drop", { ...options, dataTransfer: data }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture
