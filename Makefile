@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo test lint test-quick test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs test lint test-quick test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,6 +14,10 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/placeray demo --out placeray-demo
+
+# The documentation site, into site/; needs no network. To read it: python -m http.server -d site
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -78,4 +82,4 @@ prove-finetune: $(STAMP)
 	$(BIN)/python -m benchmarks.prove_finetune demo
 
 clean:
-	rm -rf $(VENV) placeray-demo placeray-proof .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) placeray-demo placeray-proof site .mypy_cache .ruff_cache .pytest_cache
