@@ -11,8 +11,8 @@ from pipelines.cli.parser import build_parser
 
 INTRODUCTION = """# Command line
 
-`placeray VERB [options]`. Results go to stdout: a table, or one JSON object with `--json`. Progress and logs go
-to stderr. What a command ends with is on [Exit codes and error reasons](errors.md).
+`placeray VERB [options]`. Results go to stdout: a table, or one JSON object with `--json`. Progress and logs
+go to stderr. The exit code of a command is explained on [Exit codes and error reasons](errors.md).
 
 This page is made from the command line's own parser; `placeray VERB --help` prints the same.
 
@@ -58,7 +58,8 @@ def page(parser: argparse.ArgumentParser) -> str:
     """Return the whole page."""
     text = INTRODUCTION
     for name, verb in verbs(parser):
-        text += f"## {name}\n\n{verb.description}\n\n```\n{usage(verb)}\n```\n\n| argument | meaning |\n|---|---|\n"
+        text += f"## {name}\n\n{verb.description}\n\n```\n{usage(verb)}\n```\n\n"
+        text += "| argument | meaning |\n|---|---|\n"
         text += "\n".join(row(action) for action in verb._actions if action.dest != "help") + "\n\n"
     return text
 

@@ -1,4 +1,4 @@
-"""Write reference/errors.md: exit codes, error classes and reasons, read off the source without importing it."""
+"""Write reference/errors.md: exit codes, error classes and reasons, read from the source, not imported."""
 
 from __future__ import annotations
 
@@ -64,11 +64,9 @@ def classes(trees: dict[str, ast.Module]) -> dict[str, ErrorClass]:
 
 def descends(name: str, ancestor: str, known: dict[str, ErrorClass]) -> bool:
     """Return whether a class is another or inherits from it."""
-    return (
-        name == ancestor
-        or name in known
-        and any(descends(base, ancestor, known) for base in known[name].bases)
-    )
+    if name == ancestor:
+        return True
+    return name in known and any(descends(base, ancestor, known) for base in known[name].bases)
 
 
 def inherited(name: str, wanted: str, known: dict[str, ErrorClass]) -> object:
@@ -83,7 +81,7 @@ def inherited(name: str, wanted: str, known: dict[str, ErrorClass]) -> object:
 
 
 def collect_reasons(trees: dict[str, ast.Module], known: dict[str, ErrorClass]) -> dict[int, set[str]]:
-    """Add to each class the reasons it is raised with; return those that only the service gives, by status."""
+    """Add to each class the reasons it is raised with; return those of the service alone, by status."""
     refusals: dict[int, set[str]] = defaultdict(set)
     for tree in trees.values():
         for node in ast.walk(tree):

@@ -9,8 +9,8 @@ from serving.metrics import Metrics
 
 INTRODUCTION = """# Metrics
 
-`GET /metrics` in Prometheus' text format; `deploy/grafana-dashboard.json` shows them. Every series has the label
-`replica`. Clients cannot create label values: unknown routes and reasons count as `other`.
+`GET /metrics` in Prometheus' text format; `deploy/grafana-dashboard.json` shows them. Every series has the
+label `replica`. Clients cannot create label values: unknown routes and reasons count as `other`.
 
 | metric | type | meaning |
 |---|---|---|

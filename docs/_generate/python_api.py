@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import ast
+from collections import defaultdict
+from pathlib import Path
+
 import mkdocs_gen_files
 
+PACKAGES = ("storage", "models", "serving", "pipelines")
 SECTIONS = {
-    "Querying": ("serving.engine.QueryEngine", "serving.client.PlaceClient", "storage.records.Match"),
-    "Whole jobs": (
-        "pipelines.indexing.job.index",
-        "pipelines.indexing.job.IndexReport",
-        "pipelines.evaluation.job.evaluate",
-        "pipelines.training.job.finetune",
-        "pipelines.training.settings.TrainingSettings",
-    ),
-    "Stores": ("storage.store.Store", "storage.records.Candidate"),
-    "Models and images": (
-        "models.weights.load_extractor",
-        "models.extractor.Extractor",
-        "models.images.decoder.decode_image",
-        "models.matching.mutual.mutual_nn_count",
-    ),
-    "Errors": ("storage.errors.PlacerayError",),
+    "Querying": ("QueryEngine", "QueryResult", "Match", "PlaceClient"),
+    "Whole jobs": ("index", "IndexReport", "evaluate", "finetune", "TrainingSettings"),
+    "Stores": ("Store", "Candidate"),
+    "Models and images": ("load_extractor", "Extractor", "decode_image", "mutual_nn_count"),
+    "Errors": ("PlacerayError",),
 }
 
-with mkdocs_gen_files.open("reference/python.md", "w") as file:
-    file.write("# Python API\n\n")
+
+def definitions() -> dict[str, list[str]]:
+    """Return the modules that define and export each name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for package in PACKAGES:
+        for path in sorted(Path(package).rglob("*.py")):
+            module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+            tree = ast.parse(path.read_text())
+            exported: set[object] = set()
+            for node in tree.body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                    exported = set(ast.literal_eval(node.value))
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in exported:
+                    found[node.name].append(module)
+    return found
+
+
+def page() -> str:
+    """Return the whole page."""
+    where = definitions()
+    text = "# Python API\n\n"
     for title, names in SECTIONS.items():
-        file.write(f"## {title}\n\n")
+        text += f"## {title}\n\n"
         for name in names:
-            file.write(f"::: {name}\n    options:\n      heading_level: 3\n\n")
+            if len(where[name]) != 1:
+                raise SystemExit(f"reference/python.md names {name}, defined in {where[name] or 'no module'}")
+            text += f"::: {where[name][0]}.{name}\n    options:\n      heading_level: 3\n\n"
+    return text
+
+
+with mkdocs_gen_files.open("reference/python.md", "w") as file:
+    file.write(page())

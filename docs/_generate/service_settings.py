@@ -13,8 +13,9 @@ from serving.settings import Scale, ServeSettings
 
 INTRODUCTION = """# Service settings
 
-The settings of the service, as `args` of a Serve config file (`deploy/serve.yaml`) takes them. `placeray serve`
-has a flag for each with dashes for underscores (`--refresh-s`), see [Command line](cli.md#serve). An unknown
+The settings of the service, as `args` of a Serve config file (`deploy/serve.yaml`) takes them.
+`placeray serve` has a flag for most of them with dashes for underscores (`--refresh-s`), see
+[Command line](cli.md#serve). An unknown
 setting or a value out of bounds is refused before anything starts.
 
 """
