@@ -128,5 +128,8 @@ def test_paths_and_verbs_named_in_the_documentation_exist() -> None:
             r"`((?:models|storage|serving|pipelines|tests|deploy|benchmarks)/[\w./-]*)`", text
         ):
             assert (ROOT / path).exists(), f"{document.name}: {path}"
-        for verb in re.findall(r"(?:`|bin/|^)placeray ([a-z][a-z-]*)", text, re.MULTILINE):
+        fenced = "\n".join(re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        commands = re.findall(r"`placeray ([a-z][a-z-]*)", text)
+        commands += re.findall(r"^(?:\.venv/bin/)?placeray ([a-z][a-z-]*)", fenced, re.MULTILINE)
+        for verb in commands:
             assert verb in verbs, f"{document.name}: placeray {verb}"
