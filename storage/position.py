@@ -155,6 +155,21 @@ class Positions:
         """Return (N,) float64: metres to one position, NaN where unknown; as `Position.distance_m`."""
         return self._to(Positions.of([other]).take(np.zeros(len(self), np.int64)))
 
+    def on_one_plane(self) -> Floats:
+        """Return (N, 2) float64: metres in the zone of the first position whose zone is known, for maps."""
+        planar = np.isfinite(self.utm_m).all(axis=1)
+        zoned = np.flatnonzero(planar & (self.zones > 0))
+        if not len(zoned):
+            return self.utm_m
+        zone, half = self.zones[zoned[0]], self.halves[zoned[0]]
+        rest = self.known & ~(planar & _same_zone(self.zones, self.halves, zone, half))
+        points = self.utm_m.copy()
+        if rest.any():
+            degrees = self.take(rest)._in_degrees(half)
+            rest[rest] = in_range = (degrees[:, 0] >= -80) & (degrees[:, 0] <= 84)
+            points[rest] = _project(degrees[in_range], int(zone), south=bool(half == _SOUTH))
+        return points
+
     def _to(self, others: Positions) -> Floats:
         """Return (N,) float64: the distance of each pair of rows."""
         planar = _same_zone(self.zones, self.halves, others.zones, others.halves)

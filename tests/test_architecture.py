@@ -17,6 +17,7 @@ ONLY_IN = {
     "ray": (
         *("pipelines/ray_session.py", "pipelines/indexing/job.py", "pipelines/serve.py"),
         *("pipelines/training/job.py", "pipelines/training/launcher.py", "pipelines/training/worker.py"),
+        "pipelines/training/checkpoints.py",
         *("serving/app.py", "serving/replicas.py", "serving/stages/remote.py"),
     ),
     "lancedb": ("storage/table/",),

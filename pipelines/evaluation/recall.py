@@ -1,8 +1,9 @@
 """Recall@K of what a user would get: the stored index, asked through the query engine.
 
-Recall@K is the share of queries with at least one of the first K answers within the threshold (Euclidean in
-UTM, inclusive; places in different zones never match). The denominator is every query that has coordinates,
-also those without any positive in the database and those whose photo cannot be read.
+Recall@K is the share of queries with at least one of the first K answers within the threshold, inclusive.
+Distances are Euclidean in UTM within one zone and geodesic across zones (`storage.position`). The denominator
+is every query that has coordinates, also those without any positive in the database and those whose photo
+cannot be read.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from models.images.decoder import ImageRejected
 from models.images.photo_file import read_bytes
+from pipelines.evaluation.ground_truth import GroundTruth, positions_of
 from pipelines.sources import SourceError, list_source, open_dataset
-from serving.answer import Match, PlaceRecord, QueryResult
+from serving.answer import Match, QueryResult
 from serving.engine import QueryEngine
-from storage.records import ImageRecord
+from storage.position import Position
 
 __all__ = ["RECALL_AT", "Evaluation", "QueryOutcome", "measure_recall"]
 
@@ -37,9 +37,7 @@ class QueryOutcome:
 
     Attributes:
         uri: The query photo.
-        utm_e: Easting in metres.
-        utm_n: Northing in metres.
-        utm_zone: Zone, or None when unknown.
+        position: Where it was taken.
         rejected: Why the photo could not be used, or None.
         positives: Database images within the threshold.
         matches: Answers, re-ranked, best first.
@@ -48,9 +46,7 @@ class QueryOutcome:
     """
 
     uri: str
-    utm_e: float
-    utm_n: float
-    utm_zone: str | None
+    position: Position
     rejected: str | None
     positives: int
     matches: tuple[Match, ...]
@@ -128,7 +124,7 @@ def measure_recall(
     """
     layout = open_dataset(dataset, split=split)
     queries = list_source(layout.queries).sort_by("uri")
-    located = queries.filter(pa.compute.is_valid(queries["utm_e"]))
+    located = queries.filter(pa.array(positions_of(queries).known))
     if only is not None:
         located = located.filter(pa.compute.is_in(located["uri"], pa.array(sorted(only), pa.string())))
     if not located.num_rows:
@@ -137,14 +133,15 @@ def measure_recall(
     known = engine.store.known()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
-    truth = _Truth(known, threshold_m)
+    truth = GroundTruth(located, known, threshold_m)
     outcomes, results = [], []
     started = time.perf_counter()
-    for done, row in enumerate(located.to_pylist(), start=1):
-        outcome, result = _ask(engine, row, truth, candidates)
-        outcomes.append(outcome)
-        results += [result] if result else []
-        progress(done, located.num_rows)
+    for i, row in enumerate(located.to_pylist()):
+        result, rejected = _ask(engine, row, candidates)
+        outcomes.append(_score(row["uri"], truth.positions[i], truth.positives(i), result, rejected))
+        if result:
+            results.append(result)
+        progress(i + 1, located.num_rows)
     seconds = {stage: round(sum(r.timings_ms[stage] for r in results) / 1e3, 4) for stage in STAGES}
     protocol = [f"{threshold_m:g} m in UTM, inclusive", asked, f"{candidates} candidates re-ranked"]
     seconds["wall"] = round(time.perf_counter() - started, 4)
@@ -163,88 +160,48 @@ def measure_recall(
         queries_without_positive=sum(outcome.positives == 0 for outcome in outcomes),
         queries_without_coordinates=queries.num_rows - located.num_rows,
         queries_rejected=sum(outcome.rejected is not None for outcome in outcomes),
-        database_without_coordinates=known["utm_e"].null_count,
+        database_without_coordinates=truth.database_without_coordinates,
         degraded=sum(result.degraded for result in results),
         outcomes=tuple(outcomes),
         matched_per_query=_matched_per_query(results),
     )
 
 
-class _Truth:
-    """What lies within the threshold of a query."""
-
-    def __init__(self, known: pa.Table, threshold_m: float) -> None:
-        self.threshold_m = threshold_m
-        located = known.filter(pa.compute.is_valid(known["utm_e"]))
-        self.points = np.stack([located["utm_e"].to_numpy(), located["utm_n"].to_numpy()], axis=1)
-        self.zones = np.array([zone_number(zone) for zone in located["utm_zone"].to_pylist()], np.int64)
-
-    def positives(self, utm_e: float, utm_n: float, zone: str | None) -> int:
-        near = self._near(self.points, np.array([utm_e, utm_n]))
-        return int((near & _same_zone(self.zones, zone_number(zone))).sum())
-
-    def right(self, record: ImageRecord | PlaceRecord, utm_e: float, utm_n: float, zone: str | None) -> bool:
-        there = record.position
-        if there.utm_e is None or there.utm_n is None:
-            return False
-        near = self._near(np.array([[there.utm_e, there.utm_n]]), np.array([utm_e, utm_n]))
-        return bool((near & _same_zone(np.array([zone_number(there.utm_zone)]), zone_number(zone)))[0])
-
-    def _near(self, points: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.bool_]:
-        offset = points - point
-        # Names carry centimetres: the slack keeps 25.00 m inclusive in binary arithmetic.
-        near: NDArray[np.bool_] = np.hypot(offset[:, 0], offset[:, 1]) <= self.threshold_m + 1e-6
-        return near
-
-
-def zone_number(zone: str | None) -> int:
-    """Return the number of a UTM zone such as `33U`, 0 when unknown."""
-    return int(zone.rstrip("CDEFGHJKLMNPQRSTUVWX") or 0) if zone else 0
-
-
-def _same_zone(zones: NDArray[np.int64], zone: int) -> NDArray[np.bool_]:
-    # Equal metres in two zones are two places; an unknown zone is taken for the same.
-    same: NDArray[np.bool_] = (zones == zone) | (zones == 0) | (zone == 0)
-    return same
-
-
-def _ask(
-    engine: QueryEngine, row: dict[str, object], truth: _Truth, candidates: int
-) -> tuple[QueryOutcome, QueryResult | None]:
-    uri, zone = str(row["uri"]), row["utm_zone"]
-    assert isinstance(row["utm_e"], float)
-    assert isinstance(row["utm_n"], float)
-    assert zone is None or isinstance(zone, str)
-    where = (row["utm_e"], row["utm_n"], zone)
-    result, rejected = None, None
+def _ask(engine: QueryEngine, row: dict[str, Any], candidates: int) -> tuple[QueryResult | None, str | None]:
+    """Return the answer to one query, or the reason why its photo cannot be used."""
+    if row["rejected"]:
+        return None, row["rejected"]
+    # All are listed, to tell what the global descriptors found; an early stop is that of a user's answer.
+    listed = max(candidates, *RECALL_AT)
     try:
-        if row["rejected"]:
-            raise ImageRejected(str(row["rejected"]), str(row["message"]))
-        # All are listed, to tell what the global descriptors found; an early stop is that of a user's answer.
-        listed = max(candidates, *RECALL_AT)
-        result = engine.answer(
-            read_bytes(uri), top_k=listed, candidates=candidates, min_candidates=max(RECALL_AT)
-        )
+        photo = read_bytes(row["uri"])
+        return engine.answer(photo, top_k=listed, candidates=candidates, min_candidates=max(RECALL_AT)), None
     except ImageRejected as error:
-        rejected = error.reason
+        return None, error.reason
+
+
+def _score(
+    uri: str,
+    position: Position,
+    positives: frozenset[str],
+    result: QueryResult | None,
+    rejected: str | None,
+) -> QueryOutcome:
     matches = result.matches if result else ()
     by_similarity = sorted(matches, key=lambda match: (-match.similarity, match.record.image_id))
-    outcome = QueryOutcome(
+    return QueryOutcome(
         uri=uri,
-        utm_e=where[0],
-        utm_n=where[1],
-        utm_zone=zone,
+        position=position,
         rejected=rejected,
-        positives=truth.positives(*where),
+        positives=len(positives),
         matches=matches,
-        first_hit_global=_first_hit(by_similarity, truth, where),
-        first_hit_reranked=_first_hit(matches, truth, where),
+        first_hit_global=_first_hit(by_similarity, positives),
+        first_hit_reranked=_first_hit(matches, positives),
     )
-    return outcome, result
 
 
-def _first_hit(matches: Sequence[Match], truth: _Truth, where: tuple[float, float, str | None]) -> int | None:
-    return next((i for i, match in enumerate(matches, start=1) if truth.right(match.record, *where)), None)
+def _first_hit(matches: Sequence[Match], positives: frozenset[str]) -> int | None:
+    return next((i for i, match in enumerate(matches, start=1) if match.record.image_id in positives), None)
 
 
 def _matched_per_query(results: Sequence[QueryResult]) -> float:

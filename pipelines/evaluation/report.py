@@ -15,6 +15,7 @@ from models.images.decoder import ImageRejected, encode_thumbnail
 from models.images.photo_file import read_bytes
 from pipelines.evaluation.recall import RECALL_AT, Evaluation, QueryOutcome
 from serving.engine import QueryEngine
+from storage.position import POSITION_COLUMNS, Position, Positions
 
 __all__ = ["choose_examples", "write_report"]
 
@@ -156,9 +157,11 @@ def _seconds_table(evaluation: Evaluation) -> str:
 
 
 def _map(evaluation: Evaluation, engine: QueryEngine) -> str:
-    known = engine.store.known().select(["utm_e", "utm_n"]).drop_null()
-    database = np.stack([known["utm_e"].to_numpy(), known["utm_n"].to_numpy()], axis=1)
-    queries = np.array([[o.utm_e, o.utm_n] for o in evaluation.outcomes])
+    stored = engine.store.known().select(POSITION_COLUMNS).to_pylist()
+    positions = [outcome.position for outcome in evaluation.outcomes] + [Position.of(row) for row in stored]
+    points = Positions.of(positions).on_one_plane()
+    queries, database = np.split(points, [len(evaluation.outcomes)])
+    database = database[np.isfinite(database).all(axis=1)]
     if not len(database):
         return '<p class="soft">No stored image has coordinates.</p>'
     # Thousands of dots make a slow page and no clearer map.
@@ -222,10 +225,8 @@ def _figure(outcome: QueryOutcome, engine: QueryEngine) -> str:
 
 
 def _distance_m(outcome: QueryOutcome) -> str:
-    there = outcome.matches[0].record.position
-    if there.utm_e is None or there.utm_n is None:
-        return ""
-    return f", {np.hypot(there.utm_e - outcome.utm_e, there.utm_n - outcome.utm_n):,.1f} m away"
+    distance_m = outcome.position.distance_m(outcome.matches[0].record.position)
+    return "" if distance_m is None else f", {distance_m:,.1f} m away"
 
 
 def _picture(data: bytes) -> _Picture:

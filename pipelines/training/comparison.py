@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pipelines.evaluation.recall import Evaluation, QueryOutcome
 from serving.answer import Match
 
@@ -109,12 +107,10 @@ def _answer(outcome: QueryOutcome, stage: str) -> dict[str, Any]:
     if match is None:
         return {"uri": None, "reason": outcome.rejected or "no answer"}
     record = match.record
-    distance, there = None, record.position
-    if there.utm_e is not None and there.utm_n is not None:
-        distance = round(float(np.hypot(there.utm_e - outcome.utm_e, there.utm_n - outcome.utm_n)), 2)
+    distance_m = outcome.position.distance_m(record.position)
     return {
         "uri": record.uri,
-        "distance_m": distance,
+        "distance_m": None if distance_m is None else round(distance_m, 2),
         "similarity": round(match.similarity, 5),
         "mutual_matches": match.mutual_matches,
         "rank_of_first_right": _first_hit(outcome, stage),

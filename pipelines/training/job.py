@@ -18,7 +18,8 @@ from pipelines.evaluation.recall import Evaluation, measure_recall
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
-from pipelines.training.data import TrainingSet, open_training_set
+from pipelines.training.checkpoints import STATE, disk_full
+from pipelines.training.data import DataFolders, TrainingSet, open_training_set
 from pipelines.training.errors import BadSettings
 from pipelines.training.launcher import Scale, run_workers, scale_for
 from pipelines.training.log import read_rows
@@ -26,7 +27,7 @@ from pipelines.training.plan import check_data
 from pipelines.training.preflight import begin_run, check_photos, list_rejected, require_space
 from pipelines.training.report import write_training_report
 from pipelines.training.settings import TrainingSettings
-from pipelines.training.worker import STATE, DataFolders, disk_full, trainable_model
+from pipelines.training.worker import trainable_model
 from serving.engine import QueryEngine
 from storage.card import Card, Preprocessing
 from storage.commit.lease import Lease
@@ -102,8 +103,8 @@ def finetune(
         training, validation = data.open()
         plan = check_data(training, validation, settings)
         config = {
-            "settings": settings.to_dict(),
-            "data": dataclasses.asdict(data),
+            "settings": settings,
+            "data": data,
             "digest": training.digest + validation.digest,
             "choose_floor": choose_floor,
         }

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.progress import ProgressBar
+from pipelines.training.board import Board
 from pipelines.training.errors import BadSettings, TrainingFailed
 from pipelines.training.log import TrainingLog
-from pipelines.training.worker import Board, work
+from pipelines.training.worker import work
 
 __all__ = ["Scale", "run_workers", "scale_for"]
 
@@ -79,17 +80,17 @@ def run_workers(
         fitting.start()
         while fitting.is_alive():
             fitting.join(1.0)
-            _write_down(ray.get(board.take.remote()), log)
+            _log_events(ray.get(board.take_events.remote()), log)
         log.close()
-    refused, found = ray.get([board.refused.remote(), board.found.remote()])
+    error, result = ray.get([board.error.remote(), board.result.remote()])
     if "error" in outcome:
-        if refused is not None:
-            raise refused
+        if error is not None:
+            raise error
         raise TrainingFailed(
             f"training gave up: {_first_line(outcome['error'])}; mend that and run the same command again to "
             f"go on from the last checkpoint in {folder}"
         ) from outcome["error"]
-    return outcome["result"].get_best_checkpoint("score", "max"), found
+    return outcome["result"].get_best_checkpoint("score", "max"), result
 
 
 def _trainer(
@@ -124,7 +125,7 @@ def _first_line(error: BaseException) -> str:
     return lines[-1] if lines else repr(error)
 
 
-def _write_down(events: list[dict[str, Any]], log: TrainingLog) -> None:
+def _log_events(events: list[dict[str, Any]], log: TrainingLog) -> None:
     for event in events:
         if event.pop("event") == "start":
             log.start(**event)

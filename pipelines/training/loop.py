@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.training.checkpoint import load_checkpoint, save_checkpoint
-from pipelines.training.data import Photos, TrainingSet
+from pipelines.training.data import TrainingSet
 from pipelines.training.mining import MiningState, draw_round, mine
+from pipelines.training.photos import Photos
 from pipelines.training.plan import check_data
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.state import Progress
@@ -146,7 +147,7 @@ class TrainingLoop:
         """Train to the end: all epochs, or until the validation stops improving.
 
         Raises:
-            TrainingDiverged: the loss is no number any more.
+            TrainingDiverged: the loss became NaN or infinite.
             DataRejected: a photo is gone.
             OutOfSpace: validation finds no room for local features.
         """

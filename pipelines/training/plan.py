@@ -40,8 +40,8 @@ def check_data(training: TrainingSet, validation: TrainingSet, settings: Trainin
             "images/train and images/val, or another one with --val",
         )
     neighbours = find_neighbours(
-        training.queries.places,
-        training.database.places,
+        training.queries,
+        training.database,
         positive_m=settings.positive_m,
         negative_m=settings.negative_m,
         negatives=settings.negatives,

@@ -15,11 +15,11 @@ from torch import nn
 
 from models.training.trainable import trainable_parameters
 from pipelines.progress import ProgressBar
-from pipelines.training.data import TrainingSet, rejected_photo
+from pipelines.training.data import DataFolders, TrainingSet
 from pipelines.training.errors import BadSettings, DataRejected
 from pipelines.training.log import read_rows
+from pipelines.training.photos import rejected_photo
 from pipelines.training.settings import TrainingSettings
-from pipelines.training.worker import DataFolders
 from storage.card import Card, Preprocessing
 from storage.durable import replace_file
 from storage.errors import OutOfSpace

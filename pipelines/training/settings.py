@@ -133,19 +133,6 @@ class TrainingSettings:
         """Return plain values for JSON."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
-        """Read `to_dict` back, also after JSON."""
-        size = values["image_size"]
-        return cls(
-            **{
-                **values,
-                "image_size": tuple(size) if size is not None else None,
-                "adapter_stages": tuple(values["adapter_stages"]),
-                "augmentation": Augmentation(**values["augmentation"]),
-            }
-        )
-
     def differences(self, others: Any) -> list[str]:
         """Return the names of what differs from the settings of another run after JSON, threads aside."""
         mine = json.loads(json.dumps(self.to_dict()))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training.augment import augment
-from pipelines.training.data import Photos
+from pipelines.training.photos import Photos
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.worker_group import WorkerGroup
 

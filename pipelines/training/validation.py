@@ -68,9 +68,7 @@ def validation_set(
     Raises:
         MiningRejected: coordinates are missing or of several zones, or no query can be answered.
     """
-    near = find_neighbours(
-        queries.places, database.places, positive_m=threshold_m, negative_m=threshold_m, negatives=1
-    )
+    near = find_neighbours(queries, database, positive_m=threshold_m, negative_m=threshold_m, negatives=1)
     rows = np.arange(len(queries))
     if most < len(rows):
         rows = np.sort(np.random.default_rng((seed, 1)).choice(rows, most, replace=False))

@@ -147,3 +147,13 @@ def test_zones_agree_with_utm() -> None:
         e, n, number, _ = utm.from_latlon(lat[row], lon[row])
         np.testing.assert_allclose(columns.utm_m[row], (e, n), atol=1e-6)
         assert columns.zones[row] == number
+
+
+def test_on_one_plane_places_of_two_zones_lie_as_far_apart_as_they_are() -> None:
+    places = [Position(), at(50.0, 11.999), utm_only(at(50.0, 12.001)), Position(lat=86.0, lon=12.0)]
+    points = Positions.of(places).on_one_plane()
+    assert points[1].tolist() == [places[1].utm_e, places[1].utm_n]
+    assert np.hypot(*(points[1] - points[2])) == pytest.approx(places[1].distance_m(places[2]), rel=1e-3)
+    assert np.isnan(points[[0, 3]]).all()
+    nameless = [Position(utm_e=1.0, utm_n=2.0), Position(utm_e=3.0, utm_n=4.0)]
+    assert Positions.of(nameless).on_one_plane().tolist() == [[1.0, 2.0], [3.0, 4.0]]

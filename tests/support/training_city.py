@@ -11,7 +11,9 @@ from PIL import Image
 from models.networks.backbone import Architecture
 from models.networks.selavpr import SelaVPR
 from models.weights import save_weights
+from pipelines.training.data import PhotoSet
 from pipelines.training.settings import TrainingSettings
+from storage.position import Positions
 
 SIDE = 56
 PLACE_M = 100.0
@@ -53,6 +55,15 @@ def write_tiny_vit(path: Path, *, seed: int = 0) -> Path:
             weights.data.fill_(1.0)
     save_weights(path, model)
     return path
+
+
+def photo_set(utm_m: object, zones: list[str | None] | None = None) -> PhotoSet:
+    """Return photos at (N, 2) eastings and northings, all in one zone or each in one of its own."""
+    points = np.asarray(utm_m, np.float64).reshape(-1, 2)
+    columns = {"utm_e": points[:, 0], "utm_n": points[:, 1], "utm_zone": zones or ["33U"] * len(points)}
+    unmarked = np.zeros(len(points), bool)
+    uris = tuple(f"folder/photo {i}.jpg" for i in range(len(points)))
+    return PhotoSet(uris, Positions.from_columns(columns), unmarked, unmarked)
 
 
 def tiny_settings(model: Path, **changes: object) -> TrainingSettings:

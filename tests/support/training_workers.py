@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def work_in_processes(size: int, settings: TrainingSettings, city: Path, folder:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (folder / "settings.json").write_text(json.dumps(settings.to_dict()))
+    (folder / "settings").write_bytes(pickle.dumps(settings))
     workers = [
         subprocess.Popen(
             [
@@ -79,7 +80,7 @@ def work_in_processes(size: int, settings: TrainingSettings, city: Path, folder:
 def main() -> None:
     rank, size, folder, city = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
     dist.init_process_group("gloo", rank=rank, world_size=size)
-    settings = TrainingSettings.from_dict(json.loads((folder / "settings.json").read_text()))
+    settings = pickle.loads((folder / "settings").read_bytes())
     outcome = work(WorkerGroup(rank, size), settings, city)
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
     dist.destroy_process_group()

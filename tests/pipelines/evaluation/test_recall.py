@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyproj
 import pytest
+import utm
 
 from models.images.decoder import ImageRejected
-from pipelines.evaluation.recall import measure_recall, zone_number
+from pipelines.evaluation.recall import measure_recall
 from pipelines.sources import SourceError
 from serving.answer import Match, QueryResult
 from serving.reranking import ALL_EXACTLY
 from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.pictures import photo
+
+GEOD = pyproj.Geod(ellps="WGS84")
+
+
+def utm_of(degrees: tuple[float, float]) -> tuple[float, float, str]:
+    east, north, number, letter = utm.from_latlon(*degrees)
+    return float(east), float(north), f"{number}{letter}"
 
 
 def record(image_id: str, east: float | None, zone: str | None = "33T") -> ImageRecord:
@@ -132,6 +142,25 @@ def test_recall_nothing_to_score_is_named(tmp_path: Path) -> None:
         run(tmp_path / "empty", [], {at(1.0): []})
 
 
-@pytest.mark.parametrize(("zone", "number"), [("33U", 33), ("7", 7), (None, 0), ("", 0)])
-def test_zone_number_reads_any_form(zone: str | None, number: int) -> None:
-    assert zone_number(zone) == number
+@pytest.mark.parametrize(
+    ("lat", "lon", "places"), [(50.0, 12.0, ("32U", "33U")), (0.0, 36.8, ("37M", "37N"))]
+)
+def test_recall_counts_pairs_across_the_border_of_a_zone_and_the_equator(
+    tmp_path: Path, lat: float, lon: float, places: tuple[str, str]
+) -> None:
+    step = 0.5e-4  # 5.5 m north and at most as much east
+    degrees = [(lat - step, lon - step), (lat + step, lon + step)]
+    (east, north, west_zone), (other_east, other_north, other_zone) = map(utm_of, degrees)
+    assert (west_zone, other_zone) == places
+    database = [
+        replace(record("across", other_east, other_zone), utm_n=other_north),
+        replace(record("far", other_east + 40, other_zone), utm_n=other_north),
+    ]
+    name = f"@{east:.2f}@{north:.2f}@{west_zone[:-1]}@{west_zone[-1]}@.jpg"
+    result = run(tmp_path, database, {name: [("far", 0.9, 5), ("across", 0.8, 9), ("far", 0.7, 1)]})
+    assert result.queries_without_positive == 0
+    assert result.outcomes[0].positives == 1
+    assert (result.outcomes[0].first_hit_global, result.outcomes[0].first_hit_reranked) == (2, 2)
+    assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    across = result.outcomes[0].position.distance_m(database[0].position)
+    assert across == pytest.approx(GEOD.inv(*degrees[0][::-1], *degrees[1][::-1])[2], abs=0.02)

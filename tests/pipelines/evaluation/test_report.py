@@ -13,12 +13,13 @@ from models.weights import load_extractor
 from pipelines.evaluation.recall import Evaluation, QueryOutcome, measure_recall
 from pipelines.evaluation.report import choose_examples, write_report
 from serving.engine import QueryEngine
+from storage.position import Position
 from tests.serving.test_engine import fill
 from tests.support.pictures import write_photos
 
 
 def outcome(name: str, before: int | None, after: int | None) -> QueryOutcome:
-    return QueryOutcome(name, 0.0, 0.0, None, None, 1, (object(),), before, after)  # type: ignore[arg-type]
+    return QueryOutcome(name, Position(), None, 1, (object(),), before, after)  # type: ignore[arg-type]
 
 
 def evaluation(outcomes: tuple[QueryOutcome, ...]) -> Evaluation:

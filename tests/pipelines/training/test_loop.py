@@ -16,13 +16,14 @@ from torch import Tensor
 from models.checkpoints.tensors import WeightsRejected, weights_digest
 from models.training.augment import Augmentation
 from models.training.trainable import trainable_parameters, trainable_state
+from pipelines.training.checkpoints import STATE, restore
 from pipelines.training.data import open_training_set
 from pipelines.training.errors import BadSettings, DataRejected, MiningRejected, TrainingDiverged
 from pipelines.training.loop import TrainingLoop
 from pipelines.training.mining import MiningState
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.state import Progress
-from pipelines.training.worker import STATE, _restore, trainable_model
+from pipelines.training.worker import trainable_model
 from pipelines.training.worker_group import WorkerGroup
 from tests.support.training_city import tiny_settings, write_city, write_tiny_vit
 from tests.support.training_workers import work, work_in_processes
@@ -144,27 +145,26 @@ def test_a_checkpoint_that_tells_no_progress_is_refused(change: dict[str, Any]) 
 
 def test_checkpoints_of_another_run_are_refused_by_name(city: Path, vit: Path, tmp_path: Path) -> None:
     settings = tiny_settings(vit)
-    run: dict[str, Any] = {"digest": "d", "settings": settings.to_dict(), "weights": "w"}
+    run = {"digest": "d", "weights": "w"}
     loop = make_loop(city, settings)
-    loop.save(tmp_path / STATE, run)
+    loop.save(tmp_path / STATE, run | {"settings": settings.to_dict()})
 
     class Kept:
         @staticmethod
         def as_directory() -> contextlib.AbstractContextManager[Path]:
             return contextlib.nullcontext(tmp_path)
 
-    _restore(loop, Kept, run | {"settings": tiny_settings(vit, threads=5).to_dict()})
+    restore(loop, Kept, tiny_settings(vit, threads=5), **run)
     assert loop.progress == Progress(MiningState())
-    for changed, error, told in (
-        ({"settings": tiny_settings(vit, margin=0.2).to_dict()}, BadSettings, "another margin.*--storage"),
-        ({"weights": "others"}, BadSettings, "another model"),
-        ({"digest": "others"}, DataRejected, "photos"),
-    ):
-        with pytest.raises(error, match=told):
-            _restore(loop, Kept, run | changed)
+    with pytest.raises(BadSettings, match=r"another margin.*--storage"):
+        restore(loop, Kept, tiny_settings(vit, margin=0.2), **run)
+    with pytest.raises(BadSettings, match="another model"):
+        restore(loop, Kept, settings, **run | {"weights": "others"})
+    with pytest.raises(DataRejected, match="photos"):
+        restore(loop, Kept, settings, **run | {"digest": "others"})
     loop.save(tmp_path / STATE, {})
     with pytest.raises(BadSettings, match="another"):
-        _restore(loop, Kept, run)
+        restore(loop, Kept, settings, **run)
     loop.close()
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipelines.training.errors import MiningRejected
 from pipelines.training.mining import MiningState, Round, Strategy, draw_round, mine, msls_weights
-from pipelines.training.neighbours import Neighbours, Places, find_neighbours
+from pipelines.training.neighbours import Neighbours, find_neighbours
+from tests.support.training_city import photo_set
 
 STRATEGIES: tuple[Strategy, ...] = ("partial", "full", "random", "msls_weighted")
 
@@ -26,7 +27,9 @@ class Town:
         self.database_m = rng.uniform(0, 120, (database, 2))
         self.database_m[: queries // 2] = self.query_m[: queries // 2] + rng.uniform(-6, 6, (queries // 2, 2))
         self.queries, self.database = (unit(rng.normal(size=(size, 8))) for size in (queries, database))
-        self.neighbours = find_neighbours(places(self.query_m), places(self.database_m), negatives=negatives)
+        self.neighbours = find_neighbours(
+            photo_set(self.query_m), photo_set(self.database_m), negatives=negatives
+        )
         self.distance_m = np.linalg.norm(self.query_m[:, None] - self.database_m[None], axis=2)
         self.similarity = self.queries @ self.database.T
 
@@ -41,10 +44,6 @@ class Town:
 
 def unit(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
-
-
-def places(utm_m: NDArray[np.float64]) -> Places:
-    return Places(utm_m, [None] * len(utm_m), [""] * len(utm_m))
 
 
 @settings(deadline=None)
@@ -119,7 +118,7 @@ def test_random_needs_descriptors_of_positives_only_and_reaches_every_negative()
 
 def test_too_few_far_photos_in_the_sample_are_filled_from_beyond_25_m() -> None:
     positions = np.array([[0.0, 0.0]] + [[5.0 + i / 10, 0.0] for i in range(50)] + [[100.0, 0], [200.0, 0]])
-    neighbours = find_neighbours(places(positions[:1]), places(positions[1:]))
+    neighbours = find_neighbours(photo_set(positions[:1]), photo_set(positions[1:]))
     rng = np.random.default_rng(7)
     for round_number in range(30):
         state = MiningState("partial", seed=8, round=round_number)
@@ -131,7 +130,7 @@ def test_too_few_far_photos_in_the_sample_are_filled_from_beyond_25_m() -> None:
 
 def test_queries_at_one_place_draw_their_own_negatives() -> None:
     positions = np.array([[0.0, 0.0]] * 8 + [[100.0 * i, 0.0] for i in range(1, 200)])
-    neighbours = find_neighbours(places(positions[:8]), places(positions))
+    neighbours = find_neighbours(photo_set(positions[:8]), photo_set(positions))
     for strategy in STRATEGIES[1:3]:
         state = MiningState(strategy)
         drawn = draw_round(neighbours, state)

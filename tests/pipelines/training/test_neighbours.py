@@ -1,26 +1,24 @@
-"""Who is near whom: distances inclusive and exclusive, whom it leaves out, and data that is refused."""
+"""Positives and exclusions by distance, queries left out, and data that is refused."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import utm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipelines.training.data import PhotoSet
 from pipelines.training.errors import MiningRejected
-from pipelines.training.neighbours import Places, find_neighbours
+from pipelines.training.neighbours import find_neighbours
+from tests.support.training_city import photo_set
 
 
-def places(points: object, *, zone: str | None = "33U") -> Places:
-    utm_m = np.asarray(points, np.float64).reshape(-1, 2)
-    names = [f"photo {i}.jpg" for i in range(len(utm_m))]
-    return Places(utm_m, [zone] * len(utm_m), names)
-
-
-def distances(queries: Places, database: Places) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.linalg.norm(queries.utm_m[:, None] - database.utm_m[None], axis=2)
-    return found
+def distances(queries: PhotoSet, database: PhotoSet) -> NDArray[np.float64]:
+    pairs = queries.positions.utm_m[:, None] - database.positions.utm_m[None]
+    lengths: NDArray[np.float64] = np.linalg.norm(pairs, axis=2)
+    return lengths
 
 
 @settings(deadline=None)
@@ -29,10 +27,12 @@ def test_neighbours_are_those_of_every_distance_written_out(seed: int, spread_m:
     rng = np.random.default_rng(seed)
     # On a grid of 5 m, so that exactly 10 m and exactly 25 m occur.
     queries, database = (
-        places(5 * np.round(rng.uniform(-spread_m, spread_m, (size, 2)) / 5)) for size in (7, 40)
+        photo_set(5 * np.round(rng.uniform(-spread_m, spread_m, (size, 2)) / 5)) for size in (7, 40)
     )
-    database.utm_m[:9] = queries.utm_m[rng.integers(0, 7, 9)] + 5 * rng.integers(-6, 7, (9, 2))
-    database.utm_m[-3:] += 1e4
+    database.positions.utm_m[:9] = queries.positions.utm_m[rng.integers(0, 7, 9)] + 5 * rng.integers(
+        -6, 7, (9, 2)
+    )
+    database.positions.utm_m[-3:] += 1e4
     distance_m = distances(queries, database)
     usable = [q for q in range(7) if (distance_m[q] <= 10).any()]
     if not usable:
@@ -49,8 +49,8 @@ def test_neighbours_are_those_of_every_distance_written_out(seed: int, spread_m:
 
 
 def test_distances_of_centimetre_coordinates_are_inclusive() -> None:
-    queries = places([[500000.1, 4649776.2]])
-    database = places(
+    queries = photo_set([[500000.1, 4649776.2]])
+    database = photo_set(
         [[500010.1, 4649776.2], [500010.11, 4649776.2], [500000.1, 4649801.2], [500000.1, 4649801.22]]
     )
     found = find_neighbours(queries, database, negatives=1)
@@ -59,8 +59,8 @@ def test_distances_of_centimetre_coordinates_are_inclusive() -> None:
 
 
 def test_queries_without_positive_or_negatives_are_left_out_and_counted() -> None:
-    queries = places([[0, 0], [500, 0], [1000, 0], [2000, 0]])
-    database = places([[1, 0], [20, 0], [1001, 0], [501, 0]])
+    queries = photo_set([[0, 0], [500, 0], [1000, 0], [2000, 0]])
+    database = photo_set([[1, 0], [20, 0], [1001, 0], [501, 0]])
     found = find_neighbours(queries, database, negatives=3)
     assert found.usable.tolist() == [1, 2]
     assert (found.without_positive, found.without_negative) == (1, 1)
@@ -68,7 +68,7 @@ def test_queries_without_positive_or_negatives_are_left_out_and_counted() -> Non
     assert [found.excluded(q).tolist() for q in range(4)] == [[0, 1], [3], [2], []]
 
 
-def refused(queries: Places, database: Places, **options: int) -> str:
+def refused(queries: PhotoSet, database: PhotoSet, **options: int) -> str:
     with pytest.raises(MiningRejected) as caught:
         find_neighbours(queries, database, **options)
     assert ": " in str(caught.value), "the message names no next step"
@@ -76,50 +76,54 @@ def refused(queries: Places, database: Places, **options: int) -> str:
 
 
 def test_missing_coordinates_are_refused_by_file_name() -> None:
-    database = places([[0, 0], [100, np.nan], [np.inf, 0]])
-    assert refused(places([[0, 0]]), database) == "missing_coordinates"
+    database = photo_set([[0, 0], [100, np.nan], [np.inf, 0]])
+    assert refused(photo_set([[0, 0]]), database) == "missing_coordinates"
     with pytest.raises(MiningRejected, match=r"2 of 3 database images .* photo 1\.jpg"):
-        find_neighbours(places([[0, 0]]), database)
-    assert refused(places([[np.nan, np.nan]]), places([[0, 0]])) == "missing_coordinates"
+        find_neighbours(photo_set([[0, 0]]), database)
+    assert refused(photo_set([[np.nan, np.nan]]), photo_set([[0, 0]])) == "missing_coordinates"
+
+
+def straddling(lat: float, lon: float) -> tuple[PhotoSet, PhotoSet]:
+    """Return two queries and photos near and far, on either side of a zone's border or the equator."""
+    query, positive, far = 0.3e-4, -0.2e-4, -4e-4  # 1e-4 degrees are 11 m or less
+    sides = []
+    for shifts in ((query, -query), (positive, -positive, far, -far)):
+        places = [utm.from_latlon(lat + shift, lon + shift) for shift in shifts]
+        points = [[float(east), float(north)] for east, north, _, _ in places]
+        sides.append(photo_set(points, [f"{number}{band}" for _, _, number, band in places]))
+    return sides[0], sides[1]
+
+
+@pytest.mark.parametrize(("lat", "lon"), [(48.0, 12.0), (-33.9, 18.0), (0.0, 36.8)])
+def test_pairs_across_the_border_of_a_zone_and_the_equator_are_positives(lat: float, lon: float) -> None:
+    queries, database = straddling(lat, lon)
+    assert len(set(zip(queries.positions.zones, queries.positions.halves, strict=True))) == 2
+    neighbours = find_neighbours(queries, database)
+    assert neighbours.usable.tolist() == [0, 1]
+    for query, same, across in ((0, 1, 0), (1, 0, 1)):
+        # One positive is on the query's own side, one across; both of the far ones may be negatives.
+        assert neighbours.positives(query).tolist() == sorted([same, across])
+        assert neighbours.excluded(query).tolist() == sorted([same, across])
 
 
 @pytest.mark.parametrize(
-    ("zones", "reason"),
-    [
-        (("33U", "32U"), "mixed_zones"),
-        (("33", "32"), "mixed_zones"),
-        (("33N", "33M"), "mixed_zones"),  # northings start anew at the equator
-        (("33U", "33T"), None),
-        (("33U", None), None),
-        (("33U", "33"), None),
-        (("33u", "33T"), None),
-        ((None, None), None),
-    ],
+    "zones", [("33U", "33T"), ("33U", None), ("33U", "33"), ("33u", "33T"), (None, None)]
 )
-def test_mixed_zones_are_refused_within_and_across_sides(
-    zones: tuple[str | None, str | None], reason: str | None
-) -> None:
-    points = [[0, 0], [100, 0], [200, 0]]
-    queries, database = places(points, zone=zones[0]), places(points, zone=zones[1])
-    mixed = Places(np.array(points, float), [zones[0], zones[1], zones[0]], ["a", "b", "c"])
-    for pair in ((queries, database), (mixed, queries), (queries, mixed)):
-        if reason:
-            assert refused(*pair) == reason
-        else:
-            assert len(find_neighbours(*pair).usable) == 3
+def test_zones_written_otherwise_or_unknown_are_the_same_zone(zones: tuple[str | None, str | None]) -> None:
+    points = [[5e5, 5e6], [5e5 + 100, 5e6], [5e5 + 200, 5e6]]
+    mixed = photo_set(points, [zones[0], zones[1], zones[0]])
+    assert find_neighbours(mixed, photo_set(points, [zones[1]] * 3)).usable.tolist() == [0, 1, 2]
 
 
 def test_nothing_to_train_on_is_refused() -> None:
-    assert refused(places([[0, 0]]), places([[11, 0], [100, 0], [200, 0]])) == "no_positives"
-    assert refused(places([[0, 0]]), places([[1, 0], [100, 0]])) == "no_negatives"
-    assert refused(places([]), places([[0, 0]])) == "no_images"
-    assert refused(places([[0, 0]]), places([])) == "no_images"
+    assert refused(photo_set([[0, 0]]), photo_set([[11, 0], [100, 0], [200, 0]])) == "no_positives"
+    assert refused(photo_set([[0, 0]]), photo_set([[1, 0], [100, 0]])) == "no_negatives"
+    assert refused(photo_set([]), photo_set([[0, 0]])) == "no_images"
+    assert refused(photo_set([[0, 0]]), photo_set([])) == "no_images"
 
 
 def test_arguments_that_make_no_sense_are_refused() -> None:
-    some = places([[0, 0], [100, 0], [200, 0]])
+    some = photo_set([[0, 0], [100, 0], [200, 0]])
     for options in ({"positive_m": 0.0}, {"positive_m": 30.0}, {"negative_m": np.inf}, {"negatives": 0}):
         with pytest.raises(ValueError):
             find_neighbours(some, some, **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="zones"):
-        Places(np.zeros((2, 2)), ["33U"], ["a", "b"])

@@ -56,7 +56,9 @@ def outcome(path: Path, answers: Sequence[tuple[Path, float | None, float, int]]
     by_similarity = sorted(range(len(matches)), key=lambda i: -matches[i].similarity)
     first_global = next((n for n, i in enumerate(by_similarity, start=1) if right[i]), None)
     first_reranked = next((n for n, hit in enumerate(right, start=1) if hit), None)
-    return QueryOutcome(str(path), 0.0, 0.0, None, None, 1, matches, first_global, first_reranked)
+    return QueryOutcome(
+        str(path), Position(utm_e=0.0, utm_n=0.0), None, 1, matches, first_global, first_reranked
+    )
 
 
 def evaluation(outcomes: list[QueryOutcome], model: str) -> Evaluation:

@@ -1,0 +1,89 @@
+"""Reads the photos of training: decoded, at the network's input size, cached while there is room."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.images.decoder import ImageRejected, decode_image
+from models.images.photo_file import read_bytes
+from models.images.preprocess import prepare
+from pipelines.training.errors import DataRejected
+from storage.card import Preprocessing
+
+__all__ = ["Photos", "rejected_photo"]
+
+Prepared = NDArray[Any]
+
+
+def rejected_photo(uri: str) -> tuple[str, str, str] | None:
+    """Decode a photo and return its path, the reason and a message if that fails."""
+    try:
+        decode_image(read_bytes(uri))
+    except ImageRejected as error:
+        return uri, error.reason, str(error)
+    return None
+
+
+class Photos:
+    """Reads photos at the network's input size, several at once, and keeps the first that fit in memory."""
+
+    def __init__(
+        self,
+        uris: Sequence[str],
+        preprocessing: Preprocessing,
+        *,
+        cache_bytes: int = 128 << 20,
+        threads: int = 1,
+    ) -> None:
+        self._uris = uris
+        self._preprocessing = preprocessing
+        self._left = cache_bytes
+        self._kept: dict[int, Prepared] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return len(self._uris)
+
+    def close(self) -> None:
+        """End the reading threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def read(self, rows: Sequence[int] | NDArray[np.int64]) -> Prepared:
+        """Return photos as `models.images.preprocess.prepare` makes them.
+
+        Args:
+            rows: (n,) row numbers.
+
+        Returns:
+            (n, h, w, 3) uint8 or float32.
+
+        Raises:
+            DataRejected: a photo can no longer be decoded.
+        """
+        return np.stack(list(self._pool.map(self._photo, map(int, rows))))
+
+    def _photo(self, row: int) -> Prepared:
+        kept = self._kept.get(row)
+        if kept is not None:
+            return kept
+        uri = self._uris[row]
+        try:
+            photo = prepare(decode_image(read_bytes(uri)).pixels, self._preprocessing)
+        except ImageRejected as error:
+            raise DataRejected(
+                "photo_lost",
+                f"{uri} could be read when training began and no longer can ({error}): put it back and run "
+                "the same command again",
+            ) from error
+        with self._lock:
+            if self._left >= photo.nbytes and row not in self._kept:
+                self._left -= photo.nbytes
+                self._kept[row] = photo
+        return photo
