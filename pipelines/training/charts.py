@@ -1,24 +1,30 @@
-"""Curves of a training run as SVG: columns of its log against the step."""
+"""Curves of a training run: columns of its log against the step, prepared for `templates/chart.html`.
+
+The template draws the SVG. matplotlib would be a heavy dependency for two line charts, and its SVG is several
+times larger and has fixed colours, where these follow the page in light and dark.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LOSSES", "MAX_POINTS", "RECALLS", "draw_chart"]
+__all__ = ["LOSSES", "MAX_POINTS", "RECALLS", "make_chart"]
 
 Points = list[tuple[float, float]]
 
 MAX_POINTS = 200  # of each line
 _MARKED_POINTS = 60
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 500, 260, 62, 28, 12, 46
+_WIDTH, _HEIGHT = 500, 260
+_MARGINS = {"left": 62, "right": 28, "top": 12, "bottom": 46}
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One column of the log as it is drawn; lines of one chart differ in colour and in dashes."""
+    """How one column of the log is drawn; lines of one chart differ in colour and in dashes."""
 
     column: str
     label: str
@@ -45,79 +51,77 @@ def _points(rows: Sequence[Mapping[str, Any]], column: str) -> Points:
     return [(x, y) for x, y in pairs if isinstance(x, float) and isinstance(y, float) and abs(y) < 1e99]
 
 
-def _thinned(points: Points) -> Points:
-    """Keep both ends and, of each stretch, the lowest and the highest: no peak is lost."""
+def _thin_out(points: Points) -> Points:
+    """Keep both ends and the lowest and highest point of each stretch, so that no peak is lost."""
     if len(points) <= MAX_POINTS:
         return points
     stretch = math.ceil(2 * len(points) / (MAX_POINTS - 2))
-    kept = {0, len(points) - 1}
+    rows = {0, len(points) - 1}
     for start in range(0, len(points), stretch):
         part = range(start, min(start + stretch, len(points)))
-        kept |= {min(part, key=lambda i: points[i][1]), max(part, key=lambda i: points[i][1])}
-    return [points[i] for i in sorted(kept)]
+        rows |= {min(part, key=lambda i: points[i][1]), max(part, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(rows)]
 
 
-def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
-    """Return round numbers 1, 2 or 5 times a power of ten apart, and not less than `least`, over a range."""
-    rough = max((high - low) / 5, least) or 0.2
+def _ticks(low: float, high: float, *, min_step: float = 0.0) -> list[float]:
+    """Return round numbers over a range, 1, 2 or 5 times a power of ten apart and at least `min_step`."""
+    rough = max((high - low) / 5, min_step) or 0.2
     unit = 10.0 ** math.floor(math.log10(rough))
-    apart = next((unit * times for times in (1, 2, 5) if unit * times >= rough * 0.999), unit * 10)
-    first, last = math.floor(low / apart), math.ceil(high / apart)
-    return [i * apart for i in range(first, max(last, first + 1) + 1)]
+    step = next((unit * times for times in (1, 2, 5) if unit * times >= rough * 0.999), unit * 10)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [i * step for i in range(first, max(last, first + 1) + 1)]
 
 
-def draw_chart(
-    rows: Sequence[Mapping[str, Any]], title: str, unit: str, highest: float | None, lines: Sequence[_Line]
-) -> str:
-    """Draw columns of the log against the step, from 0 to `highest` or to the largest value."""
-    points = {line: some for line in lines if (some := _points(rows, line.column))}
+def make_chart(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    unit: str,
+    lines: Sequence[_Line],
+    *,
+    highest: float | None = None,
+) -> dict[str, Any]:
+    """Lay out a chart of columns of the log against the step.
+
+    Args:
+        rows: The log; values are numbers where they are known.
+        title: What the chart shows.
+        unit: Label of the vertical axis, which starts at 0 or the lowest value.
+        lines: The columns; those without a number are left out.
+        highest: Where the vertical axis ends; by default at the largest value.
+
+    Returns:
+        Values for the macro `draw` of `templates/chart.html`; positions are in its view box.
+    """
+    chart: dict[str, Any] = {"title": title, "unit": unit, "lines": []}
+    points = {line: values for line in lines if (values := _points(rows, line.column))}
     if not points:
-        return f"<figure><figcaption>{title}: nothing was logged.</figcaption></figure>"
-    values = [y for some in points.values() for _, y in some]
-    xs = _ticks(0.0, max(x for some in points.values() for x, _ in some), least=1.0)
-    ys = _ticks(min(0.0, *values), max(values) if highest is None else highest)
-    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+        return chart
+    every = [point for values in points.values() for point in values]
+    xs = _ticks(0.0, max(x for x, _ in every), min_step=1.0)
+    ys = _ticks(min(0.0, *(y for _, y in every)), max(y for _, y in every) if highest is None else highest)
+    width = _WIDTH - _MARGINS["left"] - _MARGINS["right"]
+    height = _HEIGHT - _MARGINS["top"] - _MARGINS["bottom"]
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        up = (y - ys[0]) / (ys[-1] - ys[0])
-        return _LEFT + width * (x - xs[0]) / (xs[-1] - xs[0]), _TOP + height * (1.0 - up)
+    def across(x: float) -> float:
+        return _MARGINS["left"] + width * (x - xs[0]) / (xs[-1] - xs[0])
 
-    drawn = _axes(xs, ys, unit, at)
-    legend, said = "", []
-    for line, some in points.items():
-        stroke = f'stroke="var({line.colour})" stroke-width="2" stroke-dasharray="{line.dashes}"'
-        places = [at(x, y) for x, y in _thinned(some)]
-        drawn += (
-            f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" {stroke}/>'
+    def down(y: float) -> float:
+        return _MARGINS["top"] + height * (1.0 - (y - ys[0]) / (ys[-1] - ys[0]))
+
+    for line, values in points.items():
+        shown = _thin_out(values)
+        chart["lines"].append(
+            {
+                **dataclasses.asdict(line),
+                "points": [(across(x), down(y)) for x, y in shown],
+                "marked": len(shown) <= _MARKED_POINTS,
+                "range": f"{line.label} from {values[0][1]:.4g} to {values[-1][1]:.4g}",
+            }
         )
-        if len(places) <= _MARKED_POINTS:
-            dots = (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places)
-            drawn += f'<g fill="var({line.colour})">{"".join(dots)}</g>'
-        legend += f'<span><svg aria-hidden="true"><path d="M0 5H28" {stroke}/></svg> {line.label}</span> '
-        said.append(f"{line.label} from {some[0][1]:.4g} to {some[-1][1]:.4g}")
-    return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{title} by step: {"; ".join(said)}">{drawn}</svg>'
-        f'<figcaption class="legend">{title}: {legend}</figcaption></figure>'
-    )
-
-
-def _axes(
-    xs: Sequence[float], ys: Sequence[float], unit: str, at: Callable[[float, float], tuple[float, float]]
-) -> str:
-    """Draw rules with their numbers, and the names of both axes."""
-    drawn, bottom, right = "", _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    for value in ys:
-        y = at(xs[0], value)[1]
-        drawn += f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="var(--rule)"/>'
-        drawn += f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
-    for value in xs:
-        x = at(value, ys[0])[0]
-        drawn += f'<path d="M{x:.1f} {bottom}v5" stroke="var(--soft)"/>'
-        drawn += f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,.6g}</text>'
-    middle = (_TOP + bottom) // 2
-    return (
-        f'{drawn}<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="var(--soft)"/>'
-        f'<text x="{(_LEFT + right) // 2}" y="{_HEIGHT - 8}" text-anchor="middle">step</text>'
-        f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{unit}</text>'
-    )
+    return chart | {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "margins": _MARGINS,
+        "x_ticks": [(across(x), f"{x:,.6g}") for x in xs],
+        "y_ticks": [(down(y), f"{y:,.6g}") for y in ys],
+    }
