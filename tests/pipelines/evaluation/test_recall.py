@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,9 +28,10 @@ def utm_of(degrees: tuple[float, float]) -> tuple[float, float, str]:
     return float(east), float(north), f"{number}{letter}"
 
 
-def record(image_id: str, east: float | None, zone: str | None = "33T") -> ImageRecord:
-    north = None if east is None else 4_000_000.0
-    position = Position(utm_e=east, utm_n=north, utm_zone=zone)
+def record(
+    image_id: str, east: float | None, zone: str | None = "33T", *, north: float = 4_000_000.0
+) -> ImageRecord:
+    position = Position(utm_e=east, utm_n=None if east is None else north, utm_zone=zone)
     return ImageRecord(image_id, image_id, "", 1, 1, position, None, None, "s", 0)
 
 
@@ -153,8 +153,8 @@ def test_recall_counts_pairs_across_the_border_of_a_zone_and_the_equator(
     (east, north, west_zone), (other_east, other_north, other_zone) = map(utm_of, degrees)
     assert (west_zone, other_zone) == places
     database = [
-        replace(record("across", other_east, other_zone), utm_n=other_north),
-        replace(record("far", other_east + 40, other_zone), utm_n=other_north),
+        record("across", other_east, other_zone, north=other_north),
+        record("far", other_east + 40, other_zone, north=other_north),
     ]
     name = f"@{east:.2f}@{north:.2f}@{west_zone[:-1]}@{west_zone[-1]}@.jpg"
     result = run(tmp_path, database, {name: [("far", 0.9, 5), ("across", 0.8, 9), ("far", 0.7, 1)]})
