@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from html import escape
 
 import mkdocs_gen_files
 
@@ -51,7 +52,7 @@ def row(action: argparse.Action) -> str:
         many = isinstance(action.default, tuple)
         shown = "..".join(str(n) for n in action.default) if many else action.default
         about += f"{'; ' if about else ''}default: {shown}"
-    return f"| {names} | {about.replace('|', chr(92) + '|')} |"
+    return f"| {names} | {escape(about, quote=False).replace('|', '&#124;')} |"
 
 
 def page(parser: argparse.ArgumentParser) -> str:

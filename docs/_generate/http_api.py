@@ -63,7 +63,7 @@ def operation(path: str, method: str, said: dict[str, Any]) -> str:
         kinds = ", ".join(f"`{kind}`" for kind in body["content"])
         text += f"Request body: {body['description']} Content types: {kinds}.\n\n"
     text += "| status | body | meaning |\n|---|---|---|\n"
-    for status, answer in said["responses"].items():
+    for status, answer in sorted(said["responses"].items()):
         content = answer.get("content", {})
         shapes = [
             type_of(one["schema"]) if "$ref" in one.get("schema", {}) else f"`{kind}`"

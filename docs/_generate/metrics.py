@@ -21,7 +21,7 @@ def rows() -> str:
     """Return one line for each metric."""
     families = text_string_to_metric_families(Metrics("replica").render()[0].decode())
     return "".join(
-        f"| `{one.name}` | {one.type} | {one.documentation} |\n"
+        f"| `{one.name}{'_total' if one.type == 'counter' else ''}` | {one.type} | {one.documentation} |\n"
         for one in families
         if not one.name.endswith("_created")
     )
