@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-PACKAGES = ("storage", "models", "serving", "pipelines")  # each may import those before it
+PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")  # each may import those before it
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 ONLY_IN = {
     "ray": (
