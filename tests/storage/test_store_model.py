@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from storage.store import Store
 from tests.support.store_samples import contents, descriptor_of, features_of, make_card, make_rows
 
 KEYS = [f"key{i:02d}" for i in range(40)]
+SEEDS = range(10, 20)
+# Of the slow test, over all seeds.
+OPERATION_COUNT = int(os.environ.get("PLACERAY_STORE_MODEL_OPERATIONS", "20000"))
 
 
 @dataclass
@@ -112,7 +116,7 @@ def test_store_random_operations_agree_with_a_dictionary(tmp_path: Path, seed: i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10, 20))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_store_many_random_operations_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    keys, model = run(tmp_path, 2000, seed)
+    keys, model = run(tmp_path, OPERATION_COUNT // len(SEEDS), seed)
     assert keys == sorted(model.generation) != []
