@@ -46,7 +46,7 @@ from storage.features.encodings import open_codec, projected_channels
 from storage.features.projection import fit_projection, projection_sha256
 from storage.features.shards import write_shard
 from storage.store import Store
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.json"
 TIMELINE = Path(__file__).parent / "results" / "pipeline_timeline.svg"

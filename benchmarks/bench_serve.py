@@ -85,7 +85,7 @@ def generated(city: str, folder: Path, rows: int) -> str:
     from models.feature_encoder import FeatureEncoder
     from storage.features.shards import write_shard
     from storage.store import Store
-    from storage.table.vectors import row_schema
+    from storage.table.schema import row_schema
 
     source = Store.open(city)
     records = source.get(source.known()["image_id"].to_pylist())

@@ -24,7 +24,7 @@ from serving.lines import line_points
 from serving.query import Query, QueryOptions
 from serving.reranking import ALL_EXACTLY, Matching, match_in_turn
 from storage.records import ImageRecord
-from storage.search.searchers import Method
+from storage.search.searcher import SearchMethod
 from storage.store import Store
 
 __all__ = ["QueryEngine"]
@@ -48,13 +48,13 @@ class QueryEngine:
         store: Store,
         extractor: Extractor,
         *,
-        method: Method = "exact",
+        method: SearchMethod = "exact",
         matching: Matching = ALL_EXACTLY,
     ) -> None:
         store.card.require_model(extractor.card)
         self.store = store
         self.extractor = extractor
-        self.method: Method = method
+        self.method: SearchMethod = method
         self.matching = matching
 
     @classmethod
@@ -63,7 +63,7 @@ class QueryEngine:
         store_uri: str,
         *,
         model: str | None = None,
-        method: Method = "exact",
+        method: SearchMethod = "exact",
         matching: Matching = ALL_EXACTLY,
         execution: Execution = AS_USUAL,
     ) -> QueryEngine:
@@ -124,10 +124,12 @@ class QueryEngine:
             pixels = load_pixels(photo)
         with query.timed("extract"):
             descriptors, features = self.extractor.extract([pixels])
-        view = self.store.view  # the store may move on meanwhile; this answer does not
+        snapshot = self.store.snapshot  # the store may move on meanwhile; this answer does not
         with query.timed("search"):
-            hits = view.search(descriptors, k=query.k, method=self.method)[0]
-        self._match(query, features[0], query.searched(hits, version=view.version, degraded=view.degraded))
+            hits = snapshot.search(descriptors, k=query.k, method=self.method)[0]
+        self._match(
+            query, features[0], query.searched(hits, version=snapshot.version, degraded=snapshot.degraded)
+        )
         return query.result()
 
     def answer_many(

@@ -29,7 +29,7 @@ from serving.stages.refusal import Refusal, refusal_of
 from serving.stages.remote import RemoteStages
 from serving.stages.search import open_search_worker
 from storage.records import ImageRecord
-from storage.search.searchers import WHOLE, Part
+from storage.search.partition import WHOLE_INDEX, Partition
 from storage.store import Store
 
 __all__ = [
@@ -61,7 +61,7 @@ class SearcherReplica:
 
     def __init__(self, settings: ServeSettings, number: int) -> None:
         _start_replica(settings)
-        self._worker = open_search_worker(settings, Part(number, settings.shards))
+        self._worker = open_search_worker(settings, Partition(number, settings.shards))
 
     async def search(
         self, descriptor: NDArray[np.float32], k: int, version: int | None, timeout_s: float
@@ -134,7 +134,7 @@ def _local_stages(settings: ServeSettings) -> LocalStages:
     from serving.stages.rerank import open_rerank_worker
 
     extract = open_extract_worker(settings)
-    return LocalStages(extract, open_search_worker(settings, WHOLE), open_rerank_worker(settings))
+    return LocalStages(extract, open_search_worker(settings, WHOLE_INDEX), open_rerank_worker(settings))
 
 
 def _start_replica(settings: ServeSettings) -> str:

@@ -10,7 +10,7 @@ from models.matching.precision import MatchingPrecision
 from models.runtime.execution import Execution, Precision
 from serving.reranking import Matching
 from storage.errors import PlacerayError
-from storage.search.index_part import Choice
+from storage.search.searcher import SearchMethodSetting
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
 
@@ -92,7 +92,7 @@ class ServeSettings(BaseModel):
     compile: bool = False
     topology: Literal["compact", "split"] = "compact"
     shards: int = Field(default=1, ge=1, le=256)
-    method: Choice = "auto"
+    method: SearchMethodSetting = "auto"
     matching: MatchingPrecision = "exact"
     stop_early: bool = False
     rerank_budget_ms: float | None = Field(default=None, ge=0, le=3_600_000)

@@ -5,11 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from storage.errors import CardMismatch, CorruptStore, InvalidBatch
+from storage.errors import CardMismatch, CorruptStore, InvalidBatch, StoreNotFound
 
-__all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "Preprocessing"]
+__all__ = [
+    "CARD_FILE",
+    "FEATURE_ENCODINGS",
+    "FORMAT_VERSION",
+    "Card",
+    "FeatureEncoding",
+    "Preprocessing",
+    "read_card",
+]
+
+CARD_FILE = "card.json"
 
 FORMAT_VERSION = 2  # the newest that can be read
 _PLAIN_VERSION, _ENCODED_VERSION = 1, 2  # the oldest that can hold features as float16, and otherwise
@@ -169,3 +180,23 @@ class Card:
 
 
 _ENCODING_FIELDS = ("feature_encoding", "projection_sha256")
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of the store in `folder`.
+
+    Raises:
+        StoreNotFound: there is no store.
+        CardMismatch: the store has a newer format.
+        CorruptStore: the card cannot be read.
+    """
+    path = folder / CARD_FILE
+    try:
+        text = path.read_text(errors="replace")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise StoreNotFound(
+            f"{folder} contains no store: create one with placeray index SOURCE --store {folder}"
+        ) from None
+    except OSError as error:
+        raise CorruptStore(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    return Card.from_json(text)

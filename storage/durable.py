@@ -1,55 +1,17 @@
-"""Files that survive a power cut: flushing, replacing in one step, full disks, and fault points for tests."""
+"""Durable files: fsync, atomic replacement, and a clear error when the disk is full."""
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
-from storage.errors import OutOfSpace, StoreError
+from storage.errors import OutOfSpace
+from storage.fault_points import fault_point
 
-__all__ = ["fault_point", "flush", "local_folder", "name_full_disk", "replace_file"]
-
-_passed: Counter[str] = Counter()
-
-
-def local_folder(uri: str | os.PathLike[str]) -> Path:
-    """Return the folder that a store URI names.
-
-    Raises:
-        StoreError: the URI names something else than a local folder.
-    """
-    text = os.fspath(uri)
-    if "://" not in text:
-        return Path(text).expanduser().absolute()
-    parsed = urlparse(text)
-    if parsed.scheme != "file" or parsed.netloc not in ("", "localhost"):
-        raise StoreError(
-            f"{text}: stores live in local folders so far: give a path, or mount the bucket as one"
-        )
-    return Path(unquote(parsed.path))
-
-
-def fault_point(name: str) -> None:
-    """Kill this process when the environment variable `PLACERAY_FAULT_AT` asks for it (crash tests).
-
-    Args:
-        name: The point just reached. `PLACERAY_FAULT_AT=name` kills the first time it is reached and
-            `PLACERAY_FAULT_AT=name:3` the third time.
-    """
-    wanted = os.environ.get("PLACERAY_FAULT_AT")
-    if not wanted:
-        return
-    point, _, nth = wanted.partition(":")
-    if point == name:
-        _passed[name] += 1
-        if _passed[name] >= int(nth or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+__all__ = ["detect_full_disk", "flush", "replace_file"]
 
 
 def flush(path: Path) -> None:
@@ -74,7 +36,7 @@ def replace_file(path: Path, data: bytes, *, fault: str | None = None) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with name_full_disk(path, len(data)), open(temporary, "wb") as file:
+        with detect_full_disk(path, len(data)), open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -87,7 +49,7 @@ def replace_file(path: Path, data: bytes, *, fault: str | None = None) -> None:
 
 
 @contextmanager
-def name_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
+def detect_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
     """Turn "no space left on device", however a library words it, into OutOfSpace.
 
     Args:

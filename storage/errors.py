@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "StoreLocked",
     "StoreNotFound",
     "error_from_dict",
+    "repair_command",
 ]
 
 
@@ -138,3 +140,8 @@ class InvalidBatch(StoreError):
     reason = "invalid_batch"
     http_reason = "model_fault"
     http_message = "The model gave numbers that cannot be searched for this photo; tell the operator."
+
+
+def repair_command(folder: os.PathLike[str]) -> str:
+    """Return the next step for damage that `placeray verify --repair` removes, as the end of a message."""
+    return f"run placeray verify --store {os.fspath(folder)} --repair"

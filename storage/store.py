@@ -13,23 +13,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.card import Card
+from storage.card import CARD_FILE, Card, read_card
 from storage.care.compaction import CompactReport, compact_store
 from storage.care.repair import RepairReport, repair_store
 from storage.care.verify import VerifyReport, verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import acknowledge, manifests, read_committed
 from storage.commit.writer import Writer
-from storage.durable import local_folder, replace_file
-from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound
+from storage.durable import replace_file
+from storage.errors import CorruptStore, InvalidBatch, StoreLocked
 from storage.features.encodings import FeatureCodec
 from storage.features.projection import write_projection
 from storage.features.reader import FeatureReader
 from storage.features.shards import FEATURES_FOLDER
 from storage.records import Candidate, ImageRecord
-from storage.search.searchers import Method, Searcher
-from storage.search.view import View, newest_view
-from storage.table.vectors import VectorTable, good_rows, to_records
+from storage.search.searcher import SearchMethod
+from storage.search.snapshot import Snapshot, newest_snapshot
+from storage.table.checksums import intact_rows
+from storage.table.lance_table import LanceTable
+from storage.table.schema import to_records
+from storage.uri import local_folder
 
 __all__ = ["Store"]
 
@@ -58,7 +61,7 @@ class Store:
         self._folder = folder
         self._features = FeatureReader(folder, card)
         self._writer: Writer | None = None
-        self._view = newest_view(self._folder, self.card)
+        self._snapshot = newest_snapshot(self._folder, self.card)
 
     @classmethod
     def create(
@@ -101,11 +104,7 @@ class Store:
             CorruptStore: what is on disk cannot be read or contradicts itself.
         """
         folder = local_folder(uri)
-        if not (folder / "card.json").is_file():
-            raise StoreNotFound(
-                f"{folder} holds no store: make one with placeray index SOURCE --store {folder}"
-            )
-        stored = Card.from_json((folder / "card.json").read_text(errors="replace"))
+        stored = read_card(folder)
         if card is not None:
             stored.require_same(card)
         return cls(folder, stored)
@@ -116,24 +115,24 @@ class Store:
         return self._features.codec
 
     @property
-    def view(self) -> View:
-        """The version in view, which stays as it is while the store moves on."""
-        return self._view
+    def snapshot(self) -> Snapshot:
+        """The version this store reads from; it does not change when the store moves to a newer one."""
+        return self._snapshot
 
     @property
     def version(self) -> int:
         """The version in view."""
-        return self._view.version
+        return self._snapshot.version
 
     @property
     def count(self) -> int:
         """How many rows the version in view has."""
-        return self._view.count
+        return self._snapshot.count
 
     @property
     def degraded(self) -> bool:
         """Whether rows of the version in view had to be left out of a search because they are damaged."""
-        return self._view.degraded
+        return self._snapshot.degraded
 
     def refresh(self) -> bool:
         """Move to the newest acknowledged version; return whether there was a newer one.
@@ -141,10 +140,10 @@ class Store:
         Raises:
             CorruptStore: what is on disk cannot be read; the version in view stays.
         """
-        view = newest_view(self._folder, self.card)
-        if view.version == self._view.version:
+        view = newest_snapshot(self._folder, self.card)
+        if view.version == self._snapshot.version:
             return False
-        self._view = view
+        self._snapshot = view
         return True
 
     @contextmanager
@@ -205,15 +204,15 @@ class Store:
 
     def known(self) -> pa.Table:
         """Return every stored column but descriptor and crc32: at the head under the lease, else in view."""
-        pieces = list(self._view.table.scan(_KNOWN))
-        return pa.concat_tables(pieces) if pieces else self._view.table.take([], _KNOWN)
+        pieces = list(self._snapshot.table.scan(_KNOWN))
+        return pa.concat_tables(pieces) if pieces else self._snapshot.table.take([], _KNOWN)
 
     def places(self, limit: int) -> list[dict[str, Any]]:
         """Return image_id and position of about `limit` rows in view, evenly out of all of them."""
         step = max(1, -(-self.count // limit))
         chosen: list[dict[str, Any]] = []
         start = 0
-        for piece in self._view.table.scan(_PLACE):
+        for piece in self._snapshot.table.scan(_PLACE):
             chosen += piece.take(list(range(-start % step, len(piece), step))).to_pylist()
             start += len(piece)
         return chosen
@@ -221,28 +220,25 @@ class Store:
     def get(self, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records stored under these keys, in this order; absent or damaged ones are left out."""
         found = {
-            r.image_id: r for r in to_records(good_rows(self._view.table.find("image_id", list(image_ids))))
+            r.image_id: r
+            for r in to_records(intact_rows(self._snapshot.table.find("image_id", list(image_ids))))
         }
         return [found[image_id] for image_id in image_ids if image_id in found]
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, method: Method = "exact"
+        self, descriptors: npt.NDArray[np.float32], *, k: int, method: SearchMethod = "exact"
     ) -> list[list[Candidate]]:
-        """Return for each query up to k candidates, best first, equal ones by image_id.
+        """Return up to k candidates per query, best first, ties by image_id.
 
         Args:
             descriptors: (B, D) float32, unit L2 norm.
-            k: How many candidates.
+            k: Number of candidates per query.
             method: `exact` compares with every row in memory, `ivf` with few of them, `lance` on disk.
 
         Raises:
             InvalidBatch: descriptors of another width, not finite, or of no unit norm; k below 1.
         """
-        return self._view.search(descriptors, k=k, method=method)
-
-    def searcher(self, method: Method = "exact") -> Searcher:
-        """Return the searcher of the version in view, building its index when first asked."""
-        return self._view.searcher(method)
+        return self._snapshot.search(descriptors, k=k, method=method)
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
         """Read the local features of these records; damage is reported, never raised.
@@ -303,8 +299,8 @@ class Store:
 
     def _follow(self) -> int:
         committed = self._leased().committed
-        if committed.version != self._view.version:
-            self._view = View(self._folder, self.card, committed.version, committed.rows)
+        if committed.version != self._snapshot.version:
+            self._snapshot = Snapshot(self._folder, self.card, committed.version, committed.rows)
         return committed.version
 
 
@@ -314,9 +310,9 @@ def _make(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) 
         raise InvalidBatch(
             "the card names another projection: make it with storage.features.projection first"
         )
-    path = folder / "card.json"
+    path = folder / CARD_FILE
     if path.exists():
-        stored = Card.from_json(path.read_text(errors="replace"))
+        stored = read_card(folder)
         # Without rows nothing depends on a projection yet, and learning it again may give another last digit.
         replace(stored, projection_sha256=card.projection_sha256).require_same(card)
     if projection is not None:
@@ -324,5 +320,5 @@ def _make(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) 
     replace_file(path, card.to_json().encode())
     if len(manifests(folder)) > 1:
         raise CorruptStore(f"{folder / 'COMMITTED'} is gone: run placeray verify --store {folder} --repair")
-    table = VectorTable.create(folder, card)
+    table = LanceTable.create(folder, card)
     acknowledge(folder, table.version, table.count(), known=set())

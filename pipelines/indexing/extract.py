@@ -13,10 +13,10 @@ from models.runtime.execution import AS_USUAL, Execution
 from pipelines.indexing.failures import reject_rows, with_failure
 from pipelines.indexing.trace import span
 from storage.card import Card
-from storage.durable import local_folder
 from storage.errors import PlacerayError
 from storage.features.encodings import open_codec
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
+from storage.uri import local_folder
 
 __all__ = ["Extract"]
 

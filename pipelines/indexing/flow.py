@@ -18,7 +18,7 @@ from pipelines.indexing.tally import Tally
 from pipelines.indexing.trace import span
 from pipelines.indexing.write import write
 from storage.store import Store
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
 
 __all__ = ["commit_all", "written_rows"]
 

@@ -12,7 +12,7 @@ from pipelines.indexing.trace import span
 from storage.card import Card
 from storage.errors import OutOfSpace
 from storage.features.shards import write_shard
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
 
 __all__ = ["write"]
 

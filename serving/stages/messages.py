@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.search.index_part import Found
+from storage.search.hits import SearchHits
 
 __all__ = ["Counted", "Extracted", "IndexStatus", "Searched"]
 
@@ -60,7 +60,7 @@ class Searched:
         waiting: Queries that waited when it was done.
     """
 
-    found: Found | None
+    found: SearchHits | None
     held: tuple[int, ...]
     search_ms: float
     batch: int

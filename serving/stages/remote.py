@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
 from serving.stages.refusal import QueryRefused, Refusal, Unreachable
 from storage.records import ImageRecord
-from storage.search.index_part import merge
+from storage.search.hits import merge_hits
 
 __all__ = ["RemoteStages", "ask"]
 
@@ -84,9 +84,9 @@ class RemoteStages:
         else:
             said = "The index is moving to a new version; try again after Retry-After."
             raise QueryRefused(Refusal(503, "not_ready", said, 1))
-        found = merge([reply.found for reply in replies if reply.found is not None], k=k)
+        found = merge_hits([reply.found for reply in replies if reply.found is not None], k=k)
         slowest = max(replies, key=lambda reply: reply.search_ms)
-        return Searched(found, found.held, slowest.search_ms, slowest.batch, slowest.waiting)
+        return Searched(found, found.loaded_versions, slowest.search_ms, slowest.batch, slowest.waiting)
 
     async def count(
         self,

@@ -15,8 +15,9 @@ from serving.stages.batcher import MicroBatcher
 from serving.stages.messages import IndexStatus, Searched
 from serving.stages.refusal import StoreUnavailable
 from storage.errors import CardMismatch, StoreError
-from storage.search.index_part import Found, IndexPart, VersionNotHeld
-from storage.search.searchers import Part
+from storage.search.hits import SearchHits
+from storage.search.index_partition import IndexPartition, VersionNotLoaded
+from storage.search.partition import Partition
 
 __all__ = ["SearchWorker", "open_search_worker"]
 
@@ -43,7 +44,7 @@ class SearchWorker:
     """
 
     def __init__(
-        self, part: IndexPart, *, refresh_s: float = 2.0, max_batch: int = 32, max_queue: int = 256
+        self, part: IndexPartition, *, refresh_s: float = 2.0, max_batch: int = 32, max_queue: int = 256
     ) -> None:
         self.part = part
         self._refresh_s = refresh_s
@@ -58,8 +59,8 @@ class SearchWorker:
     @property
     def status(self) -> IndexStatus:
         """How this part stands."""
-        view = self.part.view
-        return IndexStatus(view.version, view.count, self._trouble)
+        snapshot = self.part.snapshot
+        return IndexStatus(snapshot.version, snapshot.count, self._trouble)
 
     async def search(
         self,
@@ -88,10 +89,10 @@ class SearchWorker:
             _Query(descriptor, k, version), timeout_s=timeout_s
         )
         if isinstance(outcome, StoreError):
-            if not isinstance(outcome, VersionNotHeld):
+            if not isinstance(outcome, VersionNotLoaded):
                 raise outcome
-            return Searched(None, self.part.held, search_ms, batch, self._batcher.waiting)
-        return Searched(outcome, outcome.held, search_ms, batch, self._batcher.waiting)
+            return Searched(None, self.part.loaded_versions, search_ms, batch, self._batcher.waiting)
+        return Searched(outcome, outcome.loaded_versions, search_ms, batch, self._batcher.waiting)
 
     async def close(self) -> None:
         """Finish what waits and end the threads."""
@@ -103,14 +104,14 @@ class SearchWorker:
         groups: dict[int | None, list[int]] = {}
         for i, query in enumerate(queries):
             groups.setdefault(query.version, []).append(i)
-        outcomes: list[Found | StoreError | None] = [None] * len(queries)
+        outcomes: list[SearchHits | StoreError | None] = [None] * len(queries)
         for version, members in groups.items():
             for i, outcome in zip(members, self._search([queries[i] for i in members], version), strict=True):
                 outcomes[i] = outcome
         search_ms = (time.perf_counter() - started) * 1e3
         return [(outcome, search_ms, len(queries)) for outcome in outcomes if outcome is not None]
 
-    def _search(self, queries: list[_Query], version: int | None) -> list[Found | StoreError]:
+    def _search(self, queries: list[_Query], version: int | None) -> list[SearchHits | StoreError]:
         k = max(query.k for query in queries)
         try:
             found = self.part.search(np.stack([query.descriptor for query in queries]), k=k, version=version)
@@ -120,7 +121,7 @@ class SearchWorker:
             # One query's bad descriptor is not the others' fault.
             return [self._search([query], version)[0] for query in queries]
         return [
-            Found(f.version, f.rows, f.degraded, f.hits[: query.k], f.held)
+            SearchHits(f.version, f.rows, f.degraded, f.hits[: query.k], f.loaded_versions)
             for f, query in zip(found, queries, strict=True)
         ]
 
@@ -138,9 +139,9 @@ class SearchWorker:
 
     def _look(self) -> str | None:
         try:
-            if self.part.follow():
-                view = self.part.view
-                LOG.info({"event": "version", "store_version": view.version, "rows": view.count})
+            if self.part.refresh():
+                newest = self.part.snapshot
+                LOG.info({"event": "version", "store_version": newest.version, "rows": newest.count})
         except CardMismatch:
             return "another_model"
         except Exception:  # whatever it is, this thread must go on, or the answers grow old unnoticed
@@ -149,12 +150,12 @@ class SearchWorker:
         return None
 
 
-_Outcome = tuple[Found | StoreError, float, int]
+_Outcome = tuple[SearchHits | StoreError, float, int]
 
 
-def open_search_worker(settings: ServeSettings, part: Part) -> SearchWorker:
+def open_search_worker(settings: ServeSettings, part: Partition) -> SearchWorker:
     """Load a part of the index and begin to follow the store."""
-    loaded = IndexPart(
+    loaded = IndexPartition(
         settings.store,
         part=part,
         method=settings.method,

@@ -17,9 +17,11 @@ from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
 from storage.features.reader import FeatureReader
 from storage.features.shards import FEATURES_FOLDER, shard_path, write_shard
-from storage.table.vectors import VectorTable, good_rows, row_schema, to_records
+from storage.table.checksums import intact_rows
+from storage.table.lance_table import LanceTable
+from storage.table.schema import row_schema, to_records
 
-__all__ = ["CompactReport", "compact_store", "leftovers", "references"]
+__all__ = ["CompactReport", "compact_store", "rows_by_shard", "unreferenced_files"]
 
 _GRACE_S = 3600.0  # a younger file may belong to a batch that is not committed yet
 _REWRITE_ROWS = 64
@@ -67,7 +69,7 @@ def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: 
     return CompactReport(committed.version, dropped, rewritten, removed, freed)
 
 
-def references(table: VectorTable) -> dict[str, dict[int, str]]:
+def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
     """Return for each shard which of its rows belong to which image in this version."""
     found: dict[str, dict[int, str]] = defaultdict(dict)
     for piece in table.scan(["image_id", "shard", "row"]):
@@ -78,7 +80,7 @@ def references(table: VectorTable) -> dict[str, dict[int, str]]:
     return dict(found)
 
 
-def leftovers(folder: Path, live: set[str]) -> tuple[list[str], list[str]]:
+def unreferenced_files(folder: Path, live: set[str]) -> tuple[list[str], list[str]]:
     """Return the shards that are not `live`, and temporary files, by name in the features folder."""
     files = sorted(path.name for path in (folder / FEATURES_FOLDER).iterdir() if path.is_file())
     shards = [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
@@ -105,11 +107,11 @@ def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
     reader = FeatureReader(folder, card)
     sparse = [
         shard
-        for shard, rows in references(writer.table).items()
+        for shard, rows in rows_by_shard(writer.table).items()
         if shard_path(folder, shard).is_file() and 2 * len(rows) < reader.rows(shard)
     ]
     for start in range(0, len(sparse), 1000):
-        stored = good_rows(writer.table.find("shard", sparse[start : start + 1000]))
+        stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]))
         for at in range(0, len(stored), _REWRITE_ROWS):
             _move_rows(folder, writer, card, reader, stored.slice(at, _REWRITE_ROWS))
     return len(sparse)
@@ -134,16 +136,16 @@ def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, 
     writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))
 
 
-def _remove_leftovers(folder: Path, table: VectorTable, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
+def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
     """Remove shards that no version references, and temporary files, older than `min_age_s`."""
-    shards, temporary = leftovers(folder, set(references(table)))
+    shards, temporary = unreferenced_files(folder, set(rows_by_shard(table)))
     candidates = {shard: shard_path(folder, shard) for shard in shards}
     limit = time.time() - min_age_s
     candidates = {shard: path for shard, path in candidates.items() if path.stat().st_mtime < limit}
     for version in reversed(manifests(folder)):
         if not candidates:
             break
-        old = VectorTable.open(folder, version=version)
+        old = LanceTable.open(folder, version=version)
         for start in range(0, len(candidates), 1000):
             some = sorted(candidates)[start : start + 1000]
             for shard in set(old.find("shard", some, ["shard"])["shard"].to_pylist()):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage.card import Card
-from storage.care.verify import VerifyReport, read_card, verify_store
+from storage.card import Card, read_card
+from storage.care.verify import VerifyReport, verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import (
     Committed,
@@ -22,11 +22,13 @@ from storage.commit.ledger import (
     read_sums,
     write_sums,
 )
-from storage.durable import local_folder
 from storage.errors import CorruptStore
 from storage.features.shards import shard_path
-from storage.search.searchers import readable_pieces
-from storage.table.vectors import TABLE_FOLDER, VectorTable, good_rows, manifest_name, table_schema
+from storage.table.checksums import intact_rows
+from storage.table.lance_table import TABLE_FOLDER, LanceTable, manifest_name
+from storage.table.salvage import readable_batches
+from storage.table.schema import table_schema
+from storage.uri import local_folder
 
 __all__ = ["RepairReport", "repair_store"]
 
@@ -102,7 +104,7 @@ def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> C
             f"went back to version {version}"
             + (f" from {committed.version}: rows committed since are gone, index again" if committed else "")
         )
-        table = VectorTable.open(folder, version=version)
+        table = LanceTable.open(folder, version=version)
         return acknowledge(folder, version, table.count(), known=set(sums))
     raise CorruptStore(f"{folder}: no version can be read: restore a backup, or index into a new store")
 
@@ -112,7 +114,7 @@ def _opens(folder: Path, version: int, sums: dict[str, str]) -> bool:
     if name in sums and file_sha256(folder / name) != sums[name]:
         return False
     try:
-        return VectorTable.open(folder, version=version).version == version
+        return LanceTable.open(folder, version=version).version == version
     except CorruptStore:
         return False
 
@@ -122,7 +124,7 @@ def _rewrite_table(
 ) -> Committed:
     """Write a version of only the sound rows into new files."""
     bad = {row.image_id for row in report.bad_rows}
-    table = VectorTable.open(folder)
+    table = LanceTable.open(folder)
     keep = _sound_rows(table, bad)
     schema = table_schema(card)
     table.replace_all(iter(keep.cast(schema).to_batches(8192)), schema)
@@ -135,11 +137,11 @@ def _rewrite_table(
     return committed
 
 
-def _sound_rows(table: VectorTable, bad: set[str | None]) -> pa.Table:
+def _sound_rows(table: LanceTable, bad: set[str | None]) -> pa.Table:
     """Return the rows whose checksum holds and whose key is not in `bad`; of equal keys the latest."""
     pieces = []
-    for piece, _ in readable_pieces(table):
-        piece = good_rows(piece)
+    for piece, _ in readable_batches(table):
+        piece = intact_rows(piece)
         keys = piece["image_id"].to_pylist()
         pieces.append(piece.filter(pa.array([key not in bad for key in keys], pa.bool_())))
     rows = pa.concat_tables(pieces)

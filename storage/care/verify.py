@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.card import Card
-from storage.care.compaction import leftovers
+from storage.card import Card, read_card
+from storage.care.compaction import unreferenced_files
 from storage.commit.ledger import (
     Committed,
     check_manifests,
@@ -19,14 +19,15 @@ from storage.commit.ledger import (
     read_committed,
     read_sums,
 )
-from storage.durable import local_folder
-from storage.errors import CorruptStore, StoreNotFound
+from storage.errors import CorruptStore
 from storage.features.reader import FeatureReader
 from storage.features.shards import shard_intact, shard_path
-from storage.search.searchers import readable_pieces
-from storage.table.vectors import VectorTable, intact
+from storage.table.checksums import checksums_match
+from storage.table.lance_table import LanceTable
+from storage.table.salvage import readable_batches
+from storage.uri import local_folder
 
-__all__ = ["BadRow", "VerifyReport", "read_card", "verify_store"]
+__all__ = ["BadRow", "VerifyReport", "verify_store"]
 
 
 @dataclass(frozen=True)
@@ -90,28 +91,15 @@ def verify_store(uri: str | Path) -> VerifyReport:
         if committed is None:
             return VerifyReport(problems=["COMMITTED is missing"])
         check_manifests(folder, committed)
-        if VectorTable.open(folder).version < committed.version:
+        if LanceTable.open(folder).version < committed.version:
             return VerifyReport(problems=["the head is older than the acknowledged version"])
-        table = VectorTable.open(folder, version=committed.version)
+        table = LanceTable.open(folder, version=committed.version)
     except CorruptStore as error:
         return VerifyReport(problems=[str(error)])
     report = VerifyReport(version=committed.version, rows=committed.rows)
     report.damaged_files.extend(_damaged_files(folder))
     _check_table(folder, card, table, committed, report)
     return report
-
-
-def read_card(folder: Path) -> Card:
-    """Return the card of the store at `folder`.
-
-    Raises:
-        StoreNotFound: there is no store.
-        CardMismatch: the store is of a newer format.
-        CorruptStore: the card cannot be read.
-    """
-    if not (folder / "card.json").is_file():
-        raise StoreNotFound(f"{folder} holds no store: make one with placeray index SOURCE --store {folder}")
-    return Card.from_json((folder / "card.json").read_text(errors="replace"))
 
 
 def _damaged_files(folder: Path) -> Iterator[str]:
@@ -122,12 +110,12 @@ def _damaged_files(folder: Path) -> Iterator[str]:
 
 
 def _check_table(
-    folder: Path, card: Card, table: VectorTable, committed: Committed, report: VerifyReport
+    folder: Path, card: Card, table: LanceTable, committed: Committed, report: VerifyReport
 ) -> None:
     found: Counter[str] = Counter()
     shards: dict[str, list[tuple[int, str]]] = {}
     total = 0
-    for piece, unreadable in readable_pieces(table):
+    for piece, unreadable in readable_batches(table):
         total += unreadable + len(piece)
         report.bad_rows.extend([BadRow(None, "the row cannot be read")] * unreadable)
         good = _check_rows(piece, report)
@@ -146,7 +134,7 @@ def _check_table(
 
 def _check_rows(piece: pa.Table, report: VerifyReport) -> np.ndarray:
     """Report rows that fail their checksum; return (N,) bool, True for the others."""
-    good = intact(piece)
+    good = checksums_match(piece)
     for i in np.flatnonzero(~good):
         key = piece["image_id"].cast(pa.binary())[int(i)].as_py()
         text = None if key is None else key.decode(errors="replace")
@@ -176,6 +164,6 @@ def _check_shards(
             report.corrupt_shards.append(shard)
             bad = [BadRow(key, f"features: {reason or 'the shard is damaged'}") for key, reason in reasons]
         report.bad_rows.extend(bad)
-    orphans, temporary = leftovers(folder, set(shards))
+    orphans, temporary = unreferenced_files(folder, set(shards))
     report.orphan_shards.extend(orphans)
     report.temp_files.extend(temporary)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from storage.durable import name_full_disk
+from storage.durable import detect_full_disk
 from storage.errors import StoreLocked
 
 __all__ = ["DEAD_AFTER_S", "HEARTBEAT_S", "Lease"]
@@ -91,7 +91,7 @@ class Lease:
 
     def _try_take(self) -> dict[str, Any] | None:
         """Take the lease and return None, or return what is known of its holder."""
-        with name_full_disk(self._path, _BYTES):
+        with detect_full_disk(self._path, _BYTES):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +106,7 @@ class Lease:
             return holder
         self._fd = fd
         self.since = datetime.now(UTC)
-        with name_full_disk(self._path, _BYTES):
+        with detect_full_disk(self._path, _BYTES):
             self._write_beat()
         return None
 

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.durable import fault_point, flush, name_full_disk, replace_file
+from storage.durable import detect_full_disk, flush, replace_file
 from storage.errors import CorruptStore
-from storage.table.vectors import TABLE_FOLDER, manifest_name
+from storage.fault_points import fault_point
+from storage.table.lance_table import TABLE_FOLDER, manifest_name
 
 __all__ = [
     "Committed",
@@ -87,7 +88,7 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
         lines.append(f"{file_sha256(path)}  {name}\n")
     for parent in dict.fromkeys((folder / name).parent for name in new):
         flush(parent)
-    with name_full_disk(folder / "SHA256SUMS", 128 * len(lines)), open(folder / "SHA256SUMS", "ab") as file:
+    with detect_full_disk(folder / "SHA256SUMS", 128 * len(lines)), open(folder / "SHA256SUMS", "ab") as file:
         file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())

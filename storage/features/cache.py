@@ -11,13 +11,13 @@ import numpy as np
 from storage.features.reader import FeatureReader
 from storage.records import ImageRecord
 
-__all__ = ["FeatureCache", "Fetched"]
+__all__ = ["FeatureCache", "FetchedFeatures"]
 
 _Key = tuple[str, int, str]
 
 
 @dataclass(frozen=True, eq=False)
-class Fetched:
+class FetchedFeatures:
     """Local features of some records.
 
     Attributes:
@@ -49,7 +49,7 @@ class FeatureCache:
         """Return how many images are cached."""
         return len(self._slots)
 
-    def fetch(self, records: Sequence[ImageRecord]) -> Fetched:
+    def fetch(self, records: Sequence[ImageRecord]) -> FetchedFeatures:
         """Return the features of these records, reading what is not cached."""
         keys: list[_Key] = [(record.shard, record.row, record.image_id) for record in records]
         present = [i for i, key in enumerate(keys) if key in self._slots]
@@ -68,7 +68,7 @@ class FeatureCache:
         for i in missing:
             if ok[i]:
                 self._keep(keys[i], rows[i])
-        return Fetched(self._reader.codec.decode(rows), ok, len(present))
+        return FetchedFeatures(self._reader.codec.decode(rows), ok, len(present))
 
     def _keep(self, key: _Key, row: np.ndarray) -> None:
         if not len(self._block) or key in self._slots:

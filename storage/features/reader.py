@@ -20,7 +20,7 @@ from isal.isal_zlib import crc32
 
 from storage.card import Card
 from storage.features.encodings import open_codec
-from storage.features.row_pages import NOT_NOW, page_positions, read_row
+from storage.features.row_pages import WOULD_BLOCK, page_positions, read_row
 from storage.features.row_table import RowTable, row_checksum
 from storage.features.shards import shard_path
 from storage.records import ImageRecord
@@ -188,7 +188,7 @@ class FeatureReader:
             for i in some:
                 record = records[i]
                 outcome = self._read_one(record.shard, record.row, record.image_id, rows[i], files, _NO_WAIT)
-                if outcome == NOT_NOW:
+                if outcome == WOULD_BLOCK:
                     awaited.append(i)
                 elif outcome is not None:
                     lost.append(i)
@@ -220,7 +220,7 @@ class FeatureReader:
                 return f"the shard has {len(shard.positions)} rows, not row {row}"
             key_at, value_at, value_end = shard.positions[row].tolist()
             found = read_row(files[name], (key_at, value_at, value_end), image_id, out, flags)
-            if found == NOT_NOW:
+            if found == WOULD_BLOCK:
                 os.posix_fadvise(files[name], key_at, value_end - key_at, os.POSIX_FADV_WILLNEED)
         except FileNotFoundError:
             return "the shard is missing"

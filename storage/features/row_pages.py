@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-__all__ = ["NOT_NOW", "page_positions", "read_row"]
+__all__ = ["WOULD_BLOCK", "page_positions", "read_row"]
 
 _MAX_HEADERS_BYTES = 1 << 20
-NOT_NOW = "the row is not in memory"
+WOULD_BLOCK = "the row is not in memory"
 
 
 def page_positions(path: Path) -> np.ndarray:
@@ -48,8 +48,8 @@ def read_row(
         flags: Of preadv.
 
     Returns:
-        Where its features begin in the file, or why the row is unusable: `NOT_NOW` where `flags` forbid to
-        wait.
+        Where its features begin in the file, or why the row is unusable: `WOULD_BLOCK` if `flags` forbid
+        waiting.
     """
     key_at, value_at, value_end = position
     target = memoryview(out.data).cast("B")
@@ -61,13 +61,13 @@ def read_row(
     headers = bytearray(length - target.nbytes)
     try:
         if os.preadv(fd, [headers, target], key_at, flags) != length:
-            return NOT_NOW if flags else "the shard is cut short"
+            return WOULD_BLOCK if flags else "the shard is cut short"
         before_value = value_at - key_at
         size, key_crc = _page_header(headers)
         key = headers[before_value - size : before_value]
         value_size, value_crc = _page_header(headers[before_value:])
     except (OSError, ValueError, OverflowError) as error:
-        return NOT_NOW if flags and isinstance(error, OSError) else f"the row cannot be read ({error})"
+        return WOULD_BLOCK if flags and isinstance(error, OSError) else f"the row cannot be read ({error})"
     if crc32(key) != key_crc or value_size != target.nbytes:
         return "the page holding the key fails its checksum"
     if key[4:] != image_id.encode():

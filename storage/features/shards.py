@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-from storage.durable import fault_point, flush, local_folder, name_full_disk
+from storage.durable import detect_full_disk, flush
 from storage.errors import InvalidBatch
+from storage.fault_points import fault_point
 from storage.features.row_table import ROW_TABLE_KEY, pack_row_table
+from storage.uri import local_folder
 
 __all__ = [
     "FEATURES_FOLDER",
@@ -95,7 +97,7 @@ def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> s
         ),
     )
     try:
-        with name_full_disk(shard_path(folder.parent, name), flat.size):
+        with detect_full_disk(shard_path(folder.parent, name), flat.size):
             _write_rows(temporary, table, rows)
             flush(temporary)
             name = f"{name}-{file_crc32(temporary)}"

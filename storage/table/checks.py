@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from storage.card import Card
 from storage.errors import InvalidBatch
-from storage.table.vectors import descriptor_matrix, row_schema
+from storage.table.schema import descriptor_matrix, row_schema
 
 __all__ = ["AMENDABLE", "check_amendments", "check_query", "check_rows"]
 

@@ -26,7 +26,7 @@ from storage.features.shards import write_shard
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
 from storage.store import Store
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
 from tests.support.pictures import photo
 
 COUNT = 12

@@ -135,10 +135,10 @@ def test_checked_refuses_another_model_before_anything_starts(tmp_path: Path, ci
 def test_engine_answers_from_the_version_it_began_with(city_store: CityStore, tmp_path: Path) -> None:
     shutil.copytree(city_store.uri, tmp_path / "store")
     engine = QueryEngine.open(str(tmp_path / "store"))
-    view = engine.store.view
+    view = engine.store.snapshot
     with engine.store.lease():
         engine.store.delete([path.name for path in city_store.database[:1]])
-    assert engine.store.view is not view
+    assert engine.store.snapshot is not view
     assert view.count == len(city_store.database)
     result = engine.answer(city_store.queries[0].read_bytes(), top_k=100, candidates=5)
     assert result.store_version == engine.store.version

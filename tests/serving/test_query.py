@@ -21,7 +21,7 @@ from serving.stages.rerank import open_rerank_worker
 from serving.stages.search import open_search_worker
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
-from storage.search.searchers import WHOLE
+from storage.search.partition import WHOLE_INDEX
 from storage.store import Store
 from tests.support.city_store import CityStore
 
@@ -101,7 +101,7 @@ def test_options_below_one_are_refused() -> None:
 async def answers_of_service(city_store: CityStore, photo: bytes, **options: Any) -> list[QueryResult]:
     settings = read_settings({"store": city_store.uri, "model_name": "efficientnet-lite0", **options})
     stages = LocalStages(
-        open_extract_worker(settings), open_search_worker(settings, WHOLE), open_rerank_worker(settings)
+        open_extract_worker(settings), open_search_worker(settings, WHOLE_INDEX), open_rerank_worker(settings)
     )
     gallery = Gallery(Store.open(city_store.uri), refresh_s=60.0)
     service = Service(settings, stages, gallery, Metrics("test"))

@@ -7,8 +7,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ import pytest
 
 from storage.care.repair import repair_store
 from storage.care.verify import verify_store
+from storage.commit.lease import Lease
 from storage.commit.ledger import manifests, read_sums
 from storage.commit.writer import Writer
 from storage.errors import (
@@ -35,7 +34,7 @@ from storage.errors import (
 from storage.features.shards import FEATURES_FOLDER, shard_path
 from storage.records import ImageRecord
 from storage.store import Store
-from storage.table.vectors import VectorTable, manifest_name
+from storage.table.lance_table import LanceTable, manifest_name
 from tests.support.store_samples import contents, descriptor_of, make_card, make_rows, make_store, rows_of
 
 IDS = [f"id{i:02d}" for i in range(30)]
@@ -214,7 +213,7 @@ def test_amend_invalid_rows_write_nothing(tmp_path: Path, columns: dict[str, lis
 
 def test_known_has_every_column_but_descriptor_and_checksum(tmp_path: Path) -> None:
     store = make_store(tmp_path, IDS)
-    stored = VectorTable.open(tmp_path).take([]).schema.names
+    stored = LanceTable.open(tmp_path).take([]).schema.names
     assert set(store.known().column_names) == set(stored) - {"descriptor", "crc32"}
 
 
@@ -262,7 +261,7 @@ def test_commit_after_losing_the_lease_writes_nothing(tmp_path: Path) -> None:
         (tmp_path / "LEASE").write_text(json.dumps({"token": "another", "host": "h", "beat": time.time()}))
         with pytest.raises(StoreLocked, match="taken over"):
             store.commit(rows)
-    assert VectorTable.open(tmp_path).count() == len(IDS)
+    assert LanceTable.open(tmp_path).count() == len(IDS)
 
 
 def test_full_disk_while_committing_keeps_what_was_and_goes_on_later(
@@ -277,7 +276,7 @@ def test_full_disk_while_committing_keeps_what_was_and_goes_on_later(
     with store.lease():
         rows = make_rows(store, IDS[5:10])
         with monkeypatch.context() as patch:
-            patch.setattr(VectorTable, "append", refuse)
+            patch.setattr(LanceTable, "append", refuse)
             with pytest.raises(OutOfSpace, match="free some space"):
                 store.commit(rows)
         with monkeypatch.context() as patch:  # full after LanceDB wrote, before it is acknowledged
@@ -289,35 +288,6 @@ def test_full_disk_while_committing_keeps_what_was_and_goes_on_later(
         store.commit(make_rows(store, IDS[10:]))
     assert sorted(store.known()["image_id"].to_pylist()) == IDS
     assert store.verify().ok
-
-
-RACE = """
-import sys, pathlib
-from storage.records import ImageRecord
-from storage.store import Store
-from storage.commit.writer import Writer
-from tests.support.store_samples import rows_of
-store = Store.open(sys.argv[1])
-writer = Writer(pathlib.Path(sys.argv[1]), store.card, None)
-print("ready", flush=True)
-sys.stdin.readline()
-for start in range(0, 40, 10):
-    ids = [f"race{i}" for i in range(start, start + 10)]
-    writer.commit(rows_of(store.card, ids, int(sys.argv[3]), shard=sys.argv[2]))
-"""
-
-
-def test_four_writers_without_lease_leave_no_duplicates(tmp_path: Path) -> None:
-    store = make_store(tmp_path, ["id00"])
-    shard = store.get(["id00"])[0].shard
-    command = [sys.executable, "-c", RACE, str(tmp_path), shard]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    racers = [subprocess.Popen([*command, str(n)], text=True, **pipes) for n in range(4)]  # type: ignore[call-overload]
-    for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    results = [racer.communicate("go\n") for racer in reversed(racers)]
-    rows = pa.concat_tables(VectorTable.open(tmp_path).scan(["image_id"]))["image_id"].to_pylist()
-    assert sorted(rows) == sorted(["id00", *[f"race{i}" for i in range(40)]]), results
 
 
 def test_present_keys_are_known_to_a_writer_that_opens_later(tmp_path: Path) -> None:
@@ -485,7 +455,7 @@ def test_verify_finds_keys_stored_twice_and_repair_keeps_the_latest(tmp_path: Pa
 
 
 def _stored(rows: pa.Table) -> pa.Table:
-    from storage.table.vectors import add_checksums
+    from storage.table.checksums import add_checksums
 
     return add_checksums(rows)
 
@@ -569,5 +539,5 @@ def test_readers_on_threads_each_get_whole_answers_while_a_writer_commits(tmp_pa
 def test_writer_class_refuses_a_head_older_than_acknowledged(tmp_path: Path) -> None:
     make_store(tmp_path, IDS)
     head(tmp_path).unlink()
-    with pytest.raises(CorruptStore):
-        Writer(tmp_path, make_card(), None)
+    with Lease(tmp_path) as lease, pytest.raises(CorruptStore):
+        Writer(tmp_path, make_card(), lease)

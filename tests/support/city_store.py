@@ -17,7 +17,7 @@ from pipelines.demo.dataset import draw_city
 from pipelines.sources import list_source
 from storage.features.shards import write_shard
 from storage.store import Store
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
 
 MODEL = "efficientnet-lite0"
 

@@ -21,7 +21,7 @@ from serving.stages.extract import open_extract_worker
 from serving.stages.protocol import LocalStages
 from serving.stages.rerank import open_rerank_worker
 from serving.stages.search import open_search_worker
-from storage.search.searchers import WHOLE
+from storage.search.partition import WHOLE_INDEX
 from storage.store import Store
 
 PATIENCE_S = 30.0  # only ends a test that hangs
@@ -50,7 +50,7 @@ def running_service(
     async def serve() -> None:
         gallery = Gallery(Store.open(store_uri), refresh_s=chosen.refresh_s)
         stages = LocalStages(
-            open_extract_worker(chosen), open_search_worker(chosen, WHOLE), open_rerank_worker(chosen)
+            open_extract_worker(chosen), open_search_worker(chosen, WHOLE_INDEX), open_rerank_worker(chosen)
         )
         service = Service(chosen, stages, gallery, Metrics("test"))
         app = build_guarded(service, tokens=tokens or {}, behind_serve=False)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from storage.card import Card, Preprocessing
 from storage.features.shards import write_shard
 from storage.store import Store
-from storage.table.vectors import row_schema
+from storage.table.schema import row_schema
 
 DIM, GRID, CHANNELS = 16, 2, 4
 
@@ -91,6 +91,13 @@ def rows_of(card: Card, image_ids: Sequence[str], generation: int = 0, *, shard:
         "row": list(range(len(image_ids))),
     }
     return pa.table(columns, schema=schema)
+
+
+def with_value(rows: pa.Table, name: str, row: int, value: Any) -> pa.Table:
+    values = rows[name].to_pylist()
+    values[row] = value
+    at = rows.schema.get_field_index(name)
+    return rows.set_column(at, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
 
 
 def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, dim: int = DIM) -> Store:

@@ -229,7 +229,7 @@ def test_extract_runs_in_the_precision_asked_for(
 
 
 def _storable(rows: pa.Table, card: Card) -> pa.Table:
-    from storage.table.vectors import row_schema
+    from storage.table.schema import row_schema
 
     schema = row_schema(card)
     return rows.filter(pa.compute.is_valid(rows["shard"])).select(schema.names).cast(schema)

@@ -17,7 +17,7 @@ from serving.stages.refusal import QueryRefused, Refusal, Unreachable
 from serving.stages.remote import RemoteStages, ask
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
-from storage.search.index_part import Found
+from storage.search.hits import SearchHits
 
 QUERY = np.ones(4, np.float32)
 
@@ -85,7 +85,7 @@ class Part:
             return Searched(None, held, 1.0, 1, 0)
         name = f"v{chosen}-part{self._number}"
         record = ImageRecord(name, "", "", 1, 1, Position(), None, None, "", 0)
-        found = Found(chosen, 10, False, [Candidate(record, 0.5)], held)
+        found = SearchHits(chosen, 10, False, [Candidate(record, 0.5)], held)
         return Searched(found, held, 1.0, 1, 0)
 
 

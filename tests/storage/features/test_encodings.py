@@ -17,7 +17,7 @@ from models.matching.mutual import mutual_nn_count
 from serving.counting import count_matches
 from serving.lines import line_points
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
-from storage.care.compaction import references
+from storage.care.compaction import rows_by_shard
 from storage.care.repair import repair_store
 from storage.care.verify import verify_store
 from storage.errors import CardMismatch, CorruptStore, InvalidBatch
@@ -370,5 +370,5 @@ def test_store_interrupted_while_made_takes_a_newly_learned_projection(tmp_path:
 
 def test_shards_of_an_encoded_store_hold_one_row_an_image(tmp_path: Path) -> None:
     store = make_encoded_store(tmp_path / "s", "int2", IDS)
-    assert sorted(len(rows) for rows in references(store.view.table).values()) == [4, 4, 4]
+    assert sorted(len(rows) for rows in rows_by_shard(store.snapshot.table).values()) == [4, 4, 4]
     assert len(list((tmp_path / "s" / FEATURES_FOLDER).iterdir())) == 3

@@ -15,13 +15,21 @@ import pytest
 from lancedb.index import HnswSq
 
 from storage.errors import InvalidBatch
-from storage.search.searchers import RECALL, IndexSearcher, MemorySearcher, Method, read_good_rows
+from storage.search.approximate import TARGET_RECALL
+from storage.search.lance_searcher import LanceSearcher
+from storage.search.memory_searcher import MemorySearcher
+from storage.search.partition import read_partition
+from storage.search.searcher import SearchMethod
 from storage.store import Store
-from storage.table.vectors import VectorTable, add_checksums, descriptor_matrix, row_schema
+from storage.table.checksums import add_checksums
+from storage.table.lance_table import LanceTable
+from storage.table.schema import descriptor_matrix, row_schema
 from tests.support.store_samples import descriptor_of, make_card, make_rows, make_store, rows_of
 
 ROWS, DIM = 1500, 32
 IDS = [f"id{i:05d}" for i in range(ROWS)]
+# Share of the exact k nearest that each approximate method finds at least, on the seeded data below.
+MIN_RECALL: dict[SearchMethod, float] = {"ivf": TARGET_RECALL, "lance": 0.95}
 
 
 def exact_search(rows: pa.Table, queries: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
@@ -51,7 +59,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, pa.Table]:
         store.delete(["shard-owner"])
         for start in range(0, ROWS, 500):
             store.commit(rows_of(store.card, IDS[start : start + 500], shard=shard))
-    return store, pa.concat_tables(VectorTable.open(folder, version=store.version).scan())
+    return store, pa.concat_tables(LanceTable.open(folder, version=store.version).scan())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -109,7 +117,8 @@ def test_search_exact_on_a_gpu_answers_as_without(monkeypatch: pytest.MonkeyPatc
     queries = seeded_queries(1, 2)
     expected = {k: MemorySearcher(rows).search(queries, k=k) for k in (1, 20, 2400)}
     gpu = WithGpu()
-    monkeypatch.setattr("storage.search.searchers.import_faiss", lambda: gpu)
+    for module in ("faiss_module", "flat"):
+        monkeypatch.setattr(f"storage.search.{module}.import_faiss", lambda: gpu)
     searcher = MemorySearcher(rows)
     for k, answers in expected.items():
         assert searcher.search(queries, k=k) == answers
@@ -123,7 +132,8 @@ def test_search_exact_goes_on_without_a_gpu_that_is_too_small(monkeypatch: pytes
     queries = seeded_queries(2, 3)
     expected = MemorySearcher(rows).search(queries, k=5)
     small = WithGpu("Error in cudaMalloc\nFaiss assertion 'out of memory' failed")
-    monkeypatch.setattr("storage.search.searchers.import_faiss", lambda: small)
+    for module in ("faiss_module", "flat"):
+        monkeypatch.setattr(f"storage.search.{module}.import_faiss", lambda: small)
     with pytest.warns(RuntimeWarning, match=r"stays on the CPU.*out of memory"):
         searcher = MemorySearcher(rows)
     assert searcher.search(queries, k=5) == expected
@@ -132,10 +142,10 @@ def test_search_exact_goes_on_without_a_gpu_that_is_too_small(monkeypatch: pytes
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("method", ["ivf", "lance"])
 def test_search_approximate_reaches_its_stated_recall(
-    big: tuple[Store, pa.Table], method: Method, indexed: bool, monkeypatch: pytest.MonkeyPatch
+    big: tuple[Store, pa.Table], method: SearchMethod, indexed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, rows = big
-    monkeypatch.setattr("storage.search.view._LANCE_INDEX_ROWS", 0 if indexed else 10**9)
+    monkeypatch.setattr("storage.search.snapshot._LANCE_INDEX_ROWS", 0 if indexed else 10**9)
     store = Store.open(shared.uri)
     version = store.version
     queries, k = seeded_queries(99, 40), 20
@@ -148,11 +158,11 @@ def test_search_approximate_reaches_its_stated_recall(
         hits += sum(c.record.image_id in truth for c in found)
         for c in found:
             assert abs(c.similarity - truth.get(c.record.image_id, c.similarity)) < 1e-5
-    assert hits / (len(queries) * k) >= RECALL[method]
+    assert hits / (len(queries) * k) >= MIN_RECALL[method]
     assert store.version == version, "building an index must not move the view"
     if method == "lance":
         newest = Store.open(shared.uri)
-        assert VectorTable.open(Path(shared.uri), version=newest.version).has_index == indexed
+        assert LanceTable.open(Path(shared.uri), version=newest.version).has_index == indexed
         assert newest.count == ROWS
 
 
@@ -161,9 +171,9 @@ def test_search_through_each_index_of_lancedb_reaches_the_recall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, former: bool
 ) -> None:
     """12 dimensions cannot have the usual index; `former` is what stores got before."""
-    monkeypatch.setattr("storage.search.view._LANCE_INDEX_ROWS", 0)
+    monkeypatch.setattr("storage.search.snapshot._LANCE_INDEX_ROWS", 0)
     if former:
-        monkeypatch.setattr("storage.table.vectors.IvfRq", lambda **_: HnswSq(distance_type="cosine"))
+        monkeypatch.setattr("storage.table.lance_table.IvfRq", lambda **_: HnswSq(distance_type="cosine"))
     store = make_store(tmp_path, IDS[:600], batch=600, dim=dim)
     queries, k = seeded_queries(5, 20, dim), 20
     store.search(queries, k=k, method="lance")  # builds the index
@@ -172,7 +182,7 @@ def test_search_through_each_index_of_lancedb_reaches_the_recall(
 
     def recall() -> float:
         newest = Store.open(tmp_path)
-        table = VectorTable.open(tmp_path, version=newest.version)
+        table = LanceTable.open(tmp_path, version=newest.version)
         assert table.has_index
         exact = exact_search(pa.concat_tables(table.scan()), queries, k)
         answers = newest.search(queries, k=k, method="lance")
@@ -180,18 +190,20 @@ def test_search_through_each_index_of_lancedb_reaches_the_recall(
         pairs = zip(found, exact, strict=True)
         return sum(len(ids & {key for key, _ in best}) for ids, best in pairs) / (len(queries) * k)
 
-    assert recall() >= RECALL["lance"]
+    assert recall() >= MIN_RECALL["lance"]
     newest = Store.open(tmp_path)
     with newest.lease():
         newest.commit(make_rows(newest, IDS[600:900]))
         newest.delete(IDS[:300:2])
-        assert recall() >= RECALL["lance"]
+        assert recall() >= MIN_RECALL["lance"]
         newest.compact(keep_versions_s=0.0)
-    assert recall() >= RECALL["lance"]
+    assert recall() >= MIN_RECALL["lance"]
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf", "lance"])
-def test_search_finds_each_row_by_its_own_descriptor(big: tuple[Store, pa.Table], method: Method) -> None:
+def test_search_finds_each_row_by_its_own_descriptor(
+    big: tuple[Store, pa.Table], method: SearchMethod
+) -> None:
     store, _ = big
     asked = IDS[::97]
     answers = store.search(np.stack([descriptor_of(i, dim=DIM) for i in asked]), k=1, method=method)
@@ -248,7 +260,7 @@ def test_search_without_queries_returns_no_answers(big: tuple[Store, pa.Table]) 
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf", "lance"])
-def test_search_bad_descriptor_raises(big: tuple[Store, pa.Table], method: Method) -> None:
+def test_search_bad_descriptor_raises(big: tuple[Store, pa.Table], method: SearchMethod) -> None:
     good = seeded_queries(0, 2)
     nan = good.copy()
     nan[1, 3] = np.nan
@@ -265,11 +277,11 @@ def test_search_damaged_rows_are_left_out_and_said_so(tmp_path: Path) -> None:
     at = stored.schema.get_field_index("width")
     widths = stored["width"].to_pylist()
     widths[7] += 1
-    table = VectorTable.create(tmp_path, card)
+    table = LanceTable.create(tmp_path, card)
     table.append(stored.set_column(at, stored.schema.field(at), pa.array(widths, pa.int32())))
-    rows, left_out = read_good_rows(table)
+    rows, left_out = read_partition(table)
     assert (len(rows), left_out) == (49, 1)
-    searcher = IndexSearcher(table)
+    searcher = LanceSearcher(table)
     found = searcher.search(descriptor_of(IDS[7])[None], k=50)[0]
     assert searcher.degraded
     assert sorted(c.record.image_id for c in found) == IDS[:7] + IDS[8:50]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from storage.errors import CardMismatch, StoreError, StoreNotFound
-from storage.search.index_part import IndexPart, VersionNotHeld, merge
-from storage.search.searchers import Method, Part
-from storage.search.view import View
+from storage.search.hits import merge_hits
+from storage.search.index_partition import IndexPartition, VersionNotLoaded
+from storage.search.partition import Partition
+from storage.search.searcher import SearchMethod
+from storage.search.snapshot import Snapshot
 from storage.store import Store
 from tests.support.store_samples import descriptor_of, make_card, make_rows, make_store
 
@@ -34,11 +36,11 @@ def test_parts_together_answer_like_the_whole(tmp_path: Path, parts: int, k: int
         first = rows["descriptor"].combine_chunks().take([0] * 9)
         place = rows.schema.get_field_index("descriptor")
         store.commit(rows.set_column(place, rows.schema.field(place), first))
-    pieces = [IndexPart(store.uri, part=Part(number, parts)) for number in range(parts)]
+    pieces = [IndexPartition(store.uri, part=Partition(number, parts)) for number in range(parts)]
     assert sum(len(piece.search(QUERIES[:1], k=1000)[0].hits) for piece in pieces) == len(IDS) + 9
 
     found = [piece.search(QUERIES, k=k) for piece in pieces]
-    together = [merge([answers[i] for answers in found], k=k) for i in range(len(QUERIES))]
+    together = [merge_hits([answers[i] for answers in found], k=k) for i in range(len(QUERIES))]
 
     expected = store.search(QUERIES, k=k)
     assert [answer.hits for answer in together] == expected
@@ -47,12 +49,12 @@ def test_parts_together_answer_like_the_whole(tmp_path: Path, parts: int, k: int
 
 def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", IDS)
-    small = [IndexPart(store.uri, part=Part(number, 2), memory_bytes=10) for number in range(2)]
+    small = [IndexPartition(store.uri, part=Partition(number, 2), memory_bytes=10) for number in range(2)]
     found = [piece.search(QUERIES[:20], k=10) for piece in small]
     assert [len(answers[0].hits) for answers in found] == [10, 0]  # one index covers the whole table
     expected = store.search(QUERIES[:20], k=10)
     for i, hits in enumerate(expected):
-        ids = [hit.record.image_id for hit in merge([answers[i] for answers in found], k=10).hits]
+        ids = [hit.record.image_id for hit in merge_hits([answers[i] for answers in found], k=10).hits]
         assert ids == [hit.record.image_id for hit in hits], f"query {i}"
 
 
@@ -61,16 +63,16 @@ def test_part_beyond_exact_rows_searches_approximately(
 ) -> None:
     store = make_store(tmp_path / "s", IDS)
     asked: list[str] = []
-    search = View.search
+    search = Snapshot.search
 
-    def noted(view: View, *args: Any, method: Method, **options: Any) -> Any:
+    def noted(view: Snapshot, *args: Any, method: SearchMethod, **options: Any) -> Any:
         asked.append(method)
         return search(view, *args, method=method, **options)
 
-    monkeypatch.setattr(View, "search", noted)
+    monkeypatch.setattr(Snapshot, "search", noted)
     for limit, parts in ((len(IDS), 1), (len(IDS) - 1, 1), (len(IDS) // 2 + 1, 2)):
-        monkeypatch.setattr("storage.search.index_part.EXACT_ROWS", limit)
-        piece = IndexPart(store.uri, part=Part(0, parts))
+        monkeypatch.setattr("storage.search.index_partition.EXACT_ROWS", limit)
+        piece = IndexPartition(store.uri, part=Partition(0, parts))
         assert piece.search(QUERIES[:2], k=5)[0].hits
     assert asked == ["exact", "ivf", "exact"]
 
@@ -78,53 +80,53 @@ def test_part_beyond_exact_rows_searches_approximately(
 def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path) -> None:
     now = [0.0]
     store = make_store(tmp_path / "s", IDS[:20])
-    part = IndexPart(store.uri, keep_s=10.0, clock=lambda: now[0])
-    old = part.view.version
-    assert not part.follow()
+    part = IndexPartition(store.uri, keep_s=10.0, clock=lambda: now[0])
+    old = part.snapshot.version
+    assert not part.refresh()
     grow(store, ["new"])
     wanted = descriptor_of("new")[None]
     assert part.search(wanted, k=1)[0].hits[0].record.image_id != "new"
 
-    assert part.follow()
-    assert part.held == (old, store.version)
+    assert part.refresh()
+    assert part.loaded_versions == (old, store.version)
     assert part.search(wanted, k=1)[0].hits[0].record.image_id == "new"
     before = part.search(wanted, k=100, version=old)[0]
     assert before.version == old
     assert (before.rows, len(before.hits)) == (20, 20)
 
     now[0] = 10.5
-    assert not part.follow()
-    assert part.held == (store.version,)
-    with pytest.raises(VersionNotHeld, match="ask for one of these"):
+    assert not part.refresh()
+    assert part.loaded_versions == (store.version,)
+    with pytest.raises(VersionNotLoaded, match="request one of"):
         part.search(wanted, k=1, version=old)
 
 
 def test_follow_of_a_store_gone_or_replaced_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", IDS[:20])
-    part = IndexPart(store.uri)
+    part = IndexPartition(store.uri)
     expected = part.search(QUERIES[:3], k=5)
     shutil.move(tmp_path / "s", tmp_path / "away")
     with pytest.raises(StoreNotFound):
-        part.follow()
+        part.refresh()
     shutil.move(tmp_path / "away", tmp_path / "s")
-    assert not part.follow()
+    assert not part.refresh()
     assert part.search(QUERIES[:3], k=5) == expected
     shutil.rmtree(tmp_path / "s" / "features")
     with pytest.raises(StoreError, match="features"):
-        part.follow()
+        part.refresh()
     shutil.rmtree(tmp_path / "s")
     Store.create(tmp_path / "s", make_card(model="other"))
     with pytest.raises(CardMismatch):
-        part.follow()
+        part.refresh()
 
 
 def test_follow_of_a_store_made_anew_forgets_the_old_one(tmp_path: Path) -> None:
     make_store(tmp_path / "s", IDS[:20])
-    part = IndexPart(str(tmp_path / "s"))
+    part = IndexPartition(str(tmp_path / "s"))
     shutil.rmtree(tmp_path / "s")
     anew = make_store(tmp_path / "s", IDS[50:70])  # the same number of commits: the same version number
-    assert anew.version == part.view.version
-    assert part.follow()
-    assert part.held == (anew.version,)
+    assert anew.version == part.snapshot.version
+    assert part.refresh()
+    assert part.loaded_versions == (anew.version,)
     found = {hit.record.image_id for hit in part.search(QUERIES[:1], k=100)[0].hits}
     assert found == set(IDS[50:70])

@@ -1,0 +1,36 @@
+"""The installed FAISS: importing it, and copying indexes to GPUs where it supports any."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+__all__ = ["copy_to_gpus", "import_faiss"]
+
+
+def import_faiss() -> Any:
+    """Return the module faiss.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "searching in memory needs FAISS: pip install 'placeray[cpu]', or 'placeray[gpu]' with CUDA"
+        ) from error
+    return faiss
+
+
+def copy_to_gpus(index: Any) -> Any | None:
+    """Return a copy of an index on all GPUs; None without GPU support or if it does not fit."""
+    faiss = import_faiss()
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+        return None
+    try:
+        return faiss.index_cpu_to_all_gpus(index)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        warnings.warn(f"search stays on the CPU: {reason}", RuntimeWarning, stacklevel=2)
+        return None

@@ -1,0 +1,36 @@
+"""The interface of a searcher, and the names of the search methods."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.records import Candidate
+
+__all__ = ["SearchMethod", "SearchMethodSetting", "Searcher"]
+
+SearchMethod = Literal["exact", "ivf", "lance"]
+SearchMethodSetting = Literal["auto", "exact", "ivf", "lance"]  # `auto`: by the number of rows
+
+
+class Searcher(Protocol):
+    """Finds the nearest rows in one version of a store, or in one partition of it.
+
+    Attributes:
+        degraded: Whether rows had to be left out because they fail their checksum.
+        count: How many rows it searches.
+    """
+
+    degraded: bool
+    count: int
+
+    def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
+        """Return up to k candidates per query, best first, ties by image_id.
+
+        Args:
+            descriptors: (B, D) float32, unit L2 norm.
+            k: Number of candidates per query.
+        """
+        ...

@@ -1,0 +1,129 @@
+"""A snapshot of a store: one committed version and the indexes loaded of it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.card import Card
+from storage.commit.lease import Lease
+from storage.commit.ledger import check_manifests, manifests, read_committed
+from storage.commit.writer import Writer
+from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound, repair_command
+from storage.records import Candidate
+from storage.search.lance_searcher import LanceSearcher
+from storage.search.memory_searcher import MemorySearcher
+from storage.search.partition import WHOLE_INDEX, Partition, read_partition
+from storage.search.searcher import Searcher, SearchMethod
+from storage.table.checks import check_query
+from storage.table.lance_table import LanceTable
+
+__all__ = ["Snapshot", "newest_snapshot"]
+
+_LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
+
+
+class Snapshot:
+    """One committed version, opened and loaded on first use; safe to share between threads.
+
+    Attributes:
+        version: Its number.
+        count: How many rows it has, in all partitions.
+        partition: Which of its rows are searched.
+    """
+
+    def __init__(
+        self, folder: Path, card: Card, version: int, count: int, partition: Partition = WHOLE_INDEX
+    ) -> None:
+        """Use `newest_snapshot`, or give a version that is committed."""
+        self.version = version
+        self.count = count
+        self.partition = partition
+        self._folder = folder
+        self._card = card
+        self._table: LanceTable | None = None
+        self._searchers: dict[SearchMethod, Searcher] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def table(self) -> LanceTable:
+        """The table at this version."""
+        if self._table is None:
+            self._table = LanceTable.open(self._folder, version=self.version)
+        return self._table
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a searcher had to leave damaged rows out."""
+        return any(searcher.degraded for searcher in list(self._searchers.values()))
+
+    def search(
+        self, descriptors: npt.NDArray[np.float32], *, k: int, method: SearchMethod = "exact"
+    ) -> list[list[Candidate]]:
+        """Search this version; arguments, result and errors as in `Store.search`."""
+        if k < 1:
+            raise InvalidBatch(f"k is {k}: ask for one candidate or more")
+        return self._searcher(method).search(check_query(descriptors, self._card), k=k)
+
+    def load(self, method: SearchMethod) -> None:
+        """Build the index of a search method, which the first search would otherwise wait for."""
+        self._searcher(method)
+
+    def _searcher(self, method: SearchMethod) -> Searcher:
+        with self._lock:
+            if method not in self._searchers:
+                self._searchers[method] = self._build(method)
+            return self._searchers[method]
+
+    def _build(self, method: SearchMethod) -> Searcher:
+        if method == "lance":
+            # One index covers the whole table: the first partition searches it all, the others nothing.
+            if self.partition.number > 0:
+                return MemorySearcher(self.table.schema.empty_table())
+            return LanceSearcher(self._indexed_table())
+        rows, damaged = read_partition(self.table, self.partition)
+        return MemorySearcher(rows, approximate=method == "ivf", degraded=damaged > 0)
+
+    def _indexed_table(self) -> LanceTable:
+        """Return a table of the same rows, with LanceDB's index where it pays and no writer is active."""
+        if self.count < _LANCE_INDEX_ROWS or self.table.has_index:
+            return self.table
+        try:
+            with Lease(self._folder) as lease:
+                writer = Writer(self._folder, self._card, lease)
+                if writer.committed.version != self.version:
+                    return self.table
+                committed = writer.change(writer.table.build_index)
+        except StoreLocked:
+            return self.table  # every row is read instead, until the store moves to a newer version
+        return LanceTable.open(self._folder, version=committed.version)
+
+
+def newest_snapshot(folder: Path, card: Card, partition: Partition = WHOLE_INDEX) -> Snapshot:
+    """Return the newest committed version.
+
+    Args:
+        folder: The store's folder.
+        card: The store's card.
+        partition: Which of its rows to search.
+
+    Raises:
+        StoreNotFound: nothing was ever committed.
+        CorruptStore: the store cannot be read; no older version is used instead.
+    """
+    committed = read_committed(folder)
+    if committed is None:
+        if len(manifests(folder)) > 1:
+            raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
+        raise StoreNotFound(f"{folder}: creating this store was interrupted: run placeray index again")
+    check_manifests(folder, committed)
+    newest = LanceTable.open(folder)  # a torn head, committed or not, must not go unnoticed
+    if newest.version < committed.version:
+        raise CorruptStore(
+            f"{folder}: the newest readable version is {newest.version}, but {committed.version} was "
+            f"committed: {repair_command(folder)}"
+        )
+    return Snapshot(folder, card, committed.version, committed.rows, partition)

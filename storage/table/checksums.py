@@ -1,0 +1,63 @@
+"""A CRC-32 per row over everything stored of it."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.table.schema import NUMBER_COLUMNS, TEXT_COLUMNS, descriptor_matrix
+
+__all__ = ["add_checksums", "checksums_match", "intact_rows", "row_crc32"]
+
+
+def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
+    """Return one CRC-32 per row over every stored column but `crc32` and `indexed_at`.
+
+    The canonical encoding of a row, little-endian: a bit set for each missing value, the byte length of each
+    text, each number in eight bytes (zero when missing), the descriptor's bytes, then the texts.
+
+    Returns:
+        (N,) uint32.
+    """
+    texts = [pc.fill_null(rows[name].cast(pa.binary()), b"") for name in TEXT_COLUMNS]
+    head = np.zeros((len(rows), 1 + len(TEXT_COLUMNS) + len(NUMBER_COLUMNS)), dtype="<i8")
+    for bit, name in enumerate((*TEXT_COLUMNS, *NUMBER_COLUMNS, "descriptor")):
+        head[:, 0] |= rows[name].is_null().to_numpy().astype(np.int64) << bit
+    for at, text in enumerate(texts, start=1):
+        head[:, at] = pc.binary_length(text).to_numpy()
+    for at, name in enumerate(NUMBER_COLUMNS, start=1 + len(TEXT_COLUMNS)):
+        column = rows[name]
+        if pa.types.is_floating(column.type):
+            head[:, at] = pc.fill_null(column, 0.0).to_numpy().astype("<f8", copy=False).view("<i8")
+        else:
+            head[:, at] = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    vectors = np.ascontiguousarray(descriptor_matrix(rows)).view(np.uint8)
+    packed = np.concatenate([head.view(np.uint8).reshape(len(rows), 8 * head.shape[1]), vectors], axis=1)
+    width, data = packed.shape[1], packed.reshape(-1).data
+    joined = pc.binary_join_element_wise(*texts, b"").to_pylist()
+    sums = [zlib.crc32(text, zlib.crc32(data[i * width : (i + 1) * width])) for i, text in enumerate(joined)]
+    return np.array(sums, dtype=np.uint32)
+
+
+def add_checksums(rows: pa.Table) -> pa.Table:
+    """Return `rows` with the columns `crc32` and `indexed_at` (now)."""
+    now = pa.array([datetime.now(UTC)] * len(rows), pa.timestamp("us", tz="UTC"))
+    rows = rows.append_column(pa.field("crc32", pa.uint32()), pa.array(row_crc32(rows)))
+    return rows.append_column(pa.field("indexed_at", pa.timestamp("us", tz="UTC")), now)
+
+
+def checksums_match(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return (N,) bool: whether each stored row matches its checksum."""
+    recorded = rows["crc32"]
+    return np.asarray((row_crc32(rows) == recorded.fill_null(0).to_numpy()) & recorded.is_valid().to_numpy())
+
+
+def intact_rows(rows: pa.Table) -> pa.Table:
+    """Return the stored rows that match their checksum."""
+    matches = checksums_match(rows)
+    return rows if matches.all() else rows.filter(pa.array(matches))

@@ -1,0 +1,193 @@
+"""The LanceDB table of records and descriptors; the only module that imports lancedb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from lancedb.index import HnswSq, IvfRq
+
+from storage.card import Card
+from storage.errors import CorruptStore, repair_command
+from storage.table.schema import table_schema
+
+__all__ = ["TABLE_FOLDER", "LanceTable", "manifest_name"]
+
+TABLE_FOLDER = "records.lance"
+
+_SCAN_ROWS = 8192
+_LIST_ROWS = 8192  # of LanceDB's index; its own default
+
+
+def manifest_name(version: int) -> str:
+    """Return the file name of a version's manifest; LanceDB counts down so that the newest sorts first."""
+    return f"{2**64 - 1 - version:020d}.manifest"
+
+
+class LanceTable:
+    """One version of the table; opened without a version, its head, for writing.
+
+    Attributes:
+        folder: The store's folder.
+    """
+
+    def __init__(self, folder: Path, table: Any) -> None:
+        """Wrap an open table; use `create` or `open`."""
+        self.folder = folder
+        self._table = table
+
+    @classmethod
+    def create(cls, folder: Path, card: Card) -> LanceTable:
+        """Create the empty table, or open the existing one."""
+        database = lancedb.connect(os.fspath(folder))
+        return cls(folder, database.create_table("records", schema=table_schema(card), exist_ok=True))
+
+    @classmethod
+    def open(cls, folder: Path, *, version: int | None = None) -> LanceTable:
+        """Open the table at `version`, read-only, or at its head.
+
+        Raises:
+            CorruptStore: there is no such version, or a manifest cannot be read.
+        """
+        try:
+            return cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
+        except (RuntimeError, ValueError, OSError) as error:
+            which = "the newest version" if version is None else f"version {version}"
+            raise CorruptStore(
+                f"{folder / TABLE_FOLDER}: {which} cannot be opened ({error}): {repair_command(folder)}"
+            ) from error
+
+    @property
+    def version(self) -> int:
+        """The version that is open."""
+        return int(self._table.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The stored columns."""
+        return self._table.schema
+
+    @property
+    def has_index(self) -> bool:
+        """Whether this version has a LanceDB index on the descriptors."""
+        return any("descriptor" in index.columns for index in self._table.list_indices())
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return int(self._table.count_rows())
+
+    def versions(self) -> list[tuple[int, datetime]]:
+        """Return every existing version with the time of its creation, oldest first."""
+        versions = self._table.list_versions()
+        return sorted((int(v["version"]), v["timestamp"].astimezone(UTC)) for v in versions)
+
+    def scan(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield all rows in batches, in the table's order.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        query = self._table.search()
+        if columns is not None:
+            query = query.select(list(columns))
+        with _read_errors_as_corruption(self.folder):
+            for batch in query.to_batches(_SCAN_ROWS):
+                yield pa.Table.from_batches([batch])
+
+    def take(self, offsets: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows at these offsets in the table's order.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        query = self._table.take_offsets(list(offsets))
+        with _read_errors_as_corruption(self.folder):
+            return (query if columns is None else query.select(list(columns))).to_arrow()
+
+    def find(self, column: str, values: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows whose text `column` is one of `values`, in the table's order.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        tables = []
+        for start in range(0, max(1, len(values)), 1000):
+            query = self._table.search().where(_in_clause(column, values[start : start + 1000]))
+            with _read_errors_as_corruption(self.folder):
+                tables.append((query if columns is None else query.select(list(columns))).to_arrow())
+        return pa.concat_tables(tables)
+
+    def append(self, rows: pa.Table) -> None:
+        """Add rows whose keys are not in the table yet: one version."""
+        self._table.add(rows)
+
+    def upsert(self, rows: pa.Table) -> None:
+        """Replace rows of the same key and add the others: one version."""
+        merge = self._table.merge_insert("image_id").when_matched_update_all()
+        merge.when_not_matched_insert_all().execute(rows)
+
+    def delete(self, image_ids: Sequence[str]) -> None:
+        """Remove rows by key: one version per thousand."""
+        for start in range(0, len(image_ids), 1000):
+            self._table.delete(_in_clause("image_id", image_ids[start : start + 1000]))
+
+    def replace_all(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Write a version of exactly these rows; earlier versions stay."""
+        database = lancedb.connect(os.fspath(self.folder))
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        self._table = database.create_table("records", reader, schema=schema, mode="overwrite")
+
+    def build_index(self) -> None:
+        """Build LanceDB's index on the descriptors (cosine): IVF_RQ with two bits per dimension.
+
+        IVF_RQ needs a multiple of eight dimensions; otherwise IVF_HNSW_SQ.
+        """
+        config: HnswSq | IvfRq = HnswSq(distance_type="cosine")
+        if self.schema.field("descriptor").type.list_size % 8 == 0:
+            config = IvfRq(distance_type="cosine", num_bits=2, target_partition_size=_LIST_ROWS)
+        self._table.create_index("descriptor", config=config, replace=True)
+
+    def nearest(self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int) -> pa.Table:
+        """Return about the k nearest rows by cosine distance, through the index if this version has one.
+
+        Args:
+            descriptor: (D,) float32, unit L2 norm.
+            k: Number of rows.
+            rows: How many rows the table has: every list of the index is probed up to two million, then half.
+        """
+        query = self._table.search(descriptor, vector_column_name="descriptor").distance_type("cosine")
+        query = query.nprobes(max(256, rows // (2 * _LIST_ROWS))).ef(max(64, 4 * k))
+        with _read_errors_as_corruption(self.folder):
+            return query.refine_factor(4).limit(k).to_arrow()
+
+    def optimize(self, *, older_than_s: float) -> None:
+        """Merge small files, update the index, and drop versions older than `older_than_s`."""
+        self._table.optimize(cleanup_older_than=timedelta(seconds=older_than_s))
+
+
+def _in_clause(column: str, values: Sequence[str]) -> str:
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({quoted})" if values else "false"
+
+
+@contextmanager
+def _read_errors_as_corruption(folder: Path) -> Iterator[None]:
+    """Raise CorruptStore where LanceDB fails to read."""
+    try:
+        yield
+    except BaseException as error:
+        # On some damage LanceDB's native code panics, and PanicException is a BaseException.
+        damage = isinstance(error, RuntimeError | ValueError | OSError | pa.ArrowException)
+        if not damage and type(error).__name__ != "PanicException":
+            raise
+        raise CorruptStore(
+            f"{folder / TABLE_FOLDER} cannot be read ({error}): {repair_command(folder)}"
+        ) from error

@@ -1,0 +1,96 @@
+"""A row's CRC-32 covers every stored bit and never changes between releases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage.table.checksums import add_checksums, row_crc32
+from storage.table.schema import descriptor_matrix
+from tests.support.store_samples import make_card, rows_of, with_value
+
+IDS = [f"id{i}" for i in range(40)]
+CHANGED: dict[str, Any] = {
+    "image_id": "other",
+    "uri": "other",
+    "sha256": "other",
+    "width": 1,
+    "height": 1,
+    "lat": 1.25,
+    "lon": 1.25,
+    "utm_e": 1.25,
+    "utm_n": 1.25,
+    "utm_zone": "1N",
+    "heading_deg": 1.25,
+    "captured_at": datetime(2001, 1, 1, tzinfo=UTC),
+    "shard": "other",
+    "row": 99,
+}
+
+
+@pytest.mark.parametrize("name", sorted(CHANGED))
+def test_row_crc32_changes_with_each_column(name: str) -> None:
+    rows = rows_of(make_card(), IDS[:3])
+    before = row_crc32(rows)
+    after = row_crc32(with_value(rows, name, 1, CHANGED[name]))
+    assert (after != before).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at"])
+def test_row_crc32_tells_missing_from_zero(name: str) -> None:
+    rows = rows_of(make_card(), IDS[:1])
+    zero = {"utm_zone": "", "captured_at": datetime(1970, 1, 1, tzinfo=UTC)}.get(name, 0.0)
+    assert row_crc32(with_value(rows, name, 0, None)) != row_crc32(with_value(rows, name, 0, zero))
+
+
+def test_row_crc32_covers_every_bit_of_the_descriptor() -> None:
+    rows = rows_of(make_card(), IDS[:1])
+    before = int(row_crc32(rows)[0])
+    vector = descriptor_matrix(rows).copy()
+    for bit in range(vector.nbytes * 8):
+        flipped = vector.copy()
+        flipped.reshape(-1).view(np.uint8)[bit // 8] ^= 1 << bit % 8
+        column = pa.FixedSizeListArray.from_arrays(pa.array(flipped.reshape(-1)), flipped.shape[1])
+        at = rows.schema.get_field_index("descriptor")
+        assert row_crc32(rows.set_column(at, rows.schema.field(at), column))[0] != before, f"bit {bit}"
+
+
+def test_row_crc32_covers_where_one_text_ends_and_the_next_begins() -> None:
+    rows = rows_of(make_card(), IDS[:1])
+    moved = with_value(with_value(rows, "uri", 0, "ab"), "sha256", 0, "c")
+    other = with_value(with_value(rows, "uri", 0, "a"), "sha256", 0, "bc")
+    assert row_crc32(moved) != row_crc32(other)
+
+
+def test_row_crc32_is_the_same_for_slices_chunks_and_column_order() -> None:
+    rows = rows_of(make_card(), IDS)
+    whole = row_crc32(rows)
+    assert whole[7:19].tolist() == row_crc32(rows.slice(7, 12)).tolist()
+    assert whole.tolist() == row_crc32(pa.concat_tables([rows.slice(0, 9), rows.slice(9)])).tolist()
+    assert whole.tolist() == row_crc32(rows.select(rows.column_names[::-1])).tolist()
+    assert len(set(whole.tolist())) == len(IDS)
+    assert len(row_crc32(rows.slice(0, 0))) == 0
+
+
+def test_row_crc32_of_a_fixed_row_never_changes() -> None:
+    """Stored checksums must hold in every later release."""
+    rows = rows_of(make_card(), ["id0"])
+    vector = np.zeros((1, 16), np.float16)
+    vector[0, 3] = 1
+    at = rows.schema.get_field_index("descriptor")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vector.reshape(-1)), 16)
+    rows = rows.set_column(at, rows.schema.field(at), column)
+    for name, value in CHANGED.items():
+        rows = with_value(rows, name, 0, value)
+    rows = with_value(rows, "heading_deg", 0, None)
+    assert row_crc32(rows)[0] == 2603866295
+
+
+def test_add_checksums_notes_the_time() -> None:
+    stored = add_checksums(rows_of(make_card(), IDS))
+    ages = [datetime.now(UTC) - moment for moment in stored["indexed_at"].to_pylist()]
+    assert timedelta(0) <= min(ages) <= max(ages) < timedelta(minutes=5)
