@@ -36,7 +36,7 @@ class QueryEngine:
     Args:
         store: An open store; `store.refresh()` between queries makes newer commits visible.
         extractor: The model; its card must equal the store's.
-        method: How the nearest descriptors are found, see `storage.search.searchers`.
+        method: How the nearest descriptors are found, see `storage.search.searcher`.
         matching: How the candidates are matched, see `serving.reranking`.
 
     Raises:
@@ -188,8 +188,8 @@ class QueryEngine:
         started = time.perf_counter()
         descriptors, features = self.extractor.extract(usable)
         extracted = time.perf_counter()
-        view = self.store.view
-        hits = view.search(descriptors, k=self._query(options).k, method=self.method)
+        snapshot = self.store.snapshot
+        hits = snapshot.search(descriptors, k=self._query(options).k, method=self.method)
         searched = time.perf_counter()
         shares_ms = {
             "extract": (extracted - started) * 1e3 / len(usable),
@@ -203,7 +203,7 @@ class QueryEngine:
             query = self._query(options)
             query.timings_ms |= {"decode": photo.decode_ms, **shares_ms}
             found, features_of_photo = next(outputs)
-            records = query.searched(found, version=view.version, degraded=view.degraded)
+            records = query.searched(found, version=snapshot.version, degraded=snapshot.degraded)
             self._match(query, features_of_photo, records)
             yield query.result(total_ms=sum(query.timings_ms.values()))
 

@@ -60,7 +60,7 @@ class ServeSettings(BaseModel):
         model_name: Name on the store's card; filled in when the service is built.
         topology: `compact` runs every stage in the serving replica, `split` each in deployments of its own.
         shards: Parts of the index, each in a deployment of its own; topology `split`.
-        method: How the nearest descriptors are found, see `storage.search.index_part`.
+        method: How the nearest descriptors are found, see `storage.search.index_partition`.
         matching: `exact`, or `fast` for approximate counts of large maps, see `serving.reranking`.
         stop_early: Whether candidates are left out once one stands far above the others.
         rerank_budget_ms: Time of fetching and matching after which candidates are left out; None: no limit.

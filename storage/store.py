@@ -169,7 +169,7 @@ class Store:
         """Upsert rows and return the new version; under the lease.
 
         Args:
-            rows: The columns of `storage.table.vectors.row_schema(card)`; their shards are written.
+            rows: The columns of `storage.table.schema.row_schema(card)`; their shards are written.
 
         Raises:
             InvalidBatch: the rows may not enter; nothing is written.

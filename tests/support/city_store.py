@@ -67,7 +67,7 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
 
 def copy_rows(store: Store, suffix: str) -> pa.Table:
     """Return the store's rows again under other keys, ready to commit."""
-    rows = store.view.table.take(range(store.count))
+    rows = store.snapshot.table.take(range(store.count))
     rows = rows.select(row_schema(store.card).names)
     keys = pa.array([f"{key}{suffix}" for key in rows["image_id"].to_pylist()], pa.string())
     return rows.set_column(0, rows.schema.field(0), keys).cast(row_schema(store.card))
