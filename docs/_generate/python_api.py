@@ -9,6 +9,11 @@ from pathlib import Path
 import mkdocs_gen_files
 
 PACKAGES = ("storage", "models", "serving", "pipelines")
+INTRODUCTION = """# Python API
+
+Import these names from `placeray`, unless the entry says otherwise: [Use it from Python](../guides/python.md).
+
+"""
 SECTIONS = {
     "Querying": ("QueryEngine", "QueryResult", "Match", "PlaceClient"),
     "Whole jobs": ("index", "IndexReport", "evaluate", "finetune", "TrainingSettings"),
@@ -25,26 +30,37 @@ def definitions() -> dict[str, list[str]]:
         for path in sorted(Path(package).rglob("*.py")):
             module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
             tree = ast.parse(path.read_text())
-            exported: set[object] = set()
+            names = exported(tree)
             for node in tree.body:
-                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                    exported = set(ast.literal_eval(node.value))
-            for node in tree.body:
-                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in exported:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in names:
                     found[node.name].append(module)
     return found
+
+
+def exported(tree: ast.Module) -> set[str]:
+    """Return what a module's `__all__` lists."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
 
 
 def page() -> str:
     """Return the whole page."""
     where = definitions()
-    text = "# Python API\n\n"
+    text = INTRODUCTION
+    public = exported(ast.parse(PUBLIC.read_text())) - {"__version__"}
+    missing = public - {name for names in SECTIONS.values() for name in names}
+    if missing:
+        raise SystemExit(f"docs/_generate/python_api.py has no section for {sorted(missing)} of placeray")
     for title, names in SECTIONS.items():
         text += f"## {title}\n\n"
         for name in names:
             if len(where[name]) != 1:
                 raise SystemExit(f"reference/python.md names {name}, defined in {where[name] or 'no module'}")
             text += f"::: {where[name][0]}.{name}\n    options:\n      heading_level: 3\n\n"
+            if name not in public:
+                text += f"Import it from `{where[name][0]}`.\n\n"
     return text
 
 
