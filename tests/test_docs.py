@@ -125,7 +125,8 @@ def test_paths_and_verbs_named_in_the_documentation_exist() -> None:
     for document in documents:
         text = document.read_text()
         for path in re.findall(
-            r"`((?:models|storage|serving|pipelines|tests|deploy|benchmarks)/[\w./-]*)`", text
+            r"`((?:models|storage|serving|pipelines|placeray|tests|deploy|benchmarks|examples)/[\w./-]*)`",
+            text,
         ):
             assert (ROOT / path).exists(), f"{document.name}: {path}"
         fenced = "\n".join(re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL))

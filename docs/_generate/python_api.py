@@ -8,16 +8,18 @@ from pathlib import Path
 
 import mkdocs_gen_files
 
-PACKAGES = ("storage", "models", "serving", "pipelines")
+PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")
+PUBLIC = Path("placeray/__init__.py")
 INTRODUCTION = """# Python API
 
-Import these names from `placeray`, unless the entry says otherwise: [Use it from Python](../guides/python.md).
+Import these names from `placeray`, unless the entry says otherwise. By example:
+[Use it from Python](../guides/python.md).
 
 """
 SECTIONS = {
     "Querying": ("QueryEngine", "QueryResult", "Match", "PlaceClient"),
     "Whole jobs": ("index", "IndexReport", "evaluate", "finetune", "TrainingSettings"),
-    "Stores": ("Store", "Candidate"),
+    "Stores": ("Store", "Candidate", "Position"),
     "Models and images": ("load_extractor", "Extractor", "decode_image", "mutual_nn_count"),
     "Errors": ("PlacerayError",),
 }
