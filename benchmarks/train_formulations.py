@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from models.networks.backbone import Architecture
 from models.networks.selavpr import SelaVPR
-from models.training.losses import MARGIN
+from models.training.options import MARGIN
 from models.weights import load_network
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.step import TrainingStep

@@ -1,9 +1,26 @@
-"""Defaults that the jobs share with the help of the command line. Imports nothing heavy."""
+"""Defaults that the jobs share with the command line. Imports nothing."""
 
-__all__ = ["BATCH_SIZE", "COMMIT_EVERY", "MAX_REJECTED", "SPLIT", "THRESHOLD_M"]
+__all__ = [
+    "BATCH_SIZE",
+    "COMMIT_EVERY",
+    "DEMO_DATABASE",
+    "DEMO_OUT",
+    "DEMO_QUERIES",
+    "HOST",
+    "MAX_FAILURES",
+    "MAX_REJECTED",
+    "PORT",
+    "SPLIT",
+    "THRESHOLD_M",
+    "TRAINING_SPLIT",
+    "VALIDATION_SPLIT",
+]
 
 BATCH_SIZE = 32  # images per forward pass while indexing
 COMMIT_EVERY = 1024  # images between two commits of an index run
-MAX_REJECTED = 0.1  # share of rejected images above which a command exits with code 3
-SPLIT = "test"  # of a data set in the standard layout
-THRESHOLD_M = 25.0  # distance up to which an answer is correct, as in the published protocols
+MAX_REJECTED = 0.1  # share of rejected images above which a job fails
+THRESHOLD_M = 25.0  # distance up to which a result is correct, as in the published protocols
+SPLIT, TRAINING_SPLIT, VALIDATION_SPLIT = "test", "train", "val"  # of a data set in the standard layout
+MAX_FAILURES = 3  # of training workers
+HOST, PORT = "127.0.0.1", 8000
+DEMO_OUT, DEMO_DATABASE, DEMO_QUERIES = "placeray-demo", 240, 80

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pipelines.defaults import HOST, PORT
 from pipelines.ray_session import quiet_stderr, ray_session
 from serving.http.tokens import require_token_beyond_loopback, tokens_from_environment
 from serving.settings import ServeSettings, read_settings
@@ -52,8 +53,8 @@ class NoPort(PlacerayError):
 def serve_store(
     settings: ServeSettings,
     *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    host: str = HOST,
+    port: int = PORT,
     ready: Callable[[str], None] = lambda url: None,
     stop: threading.Event | None = None,
 ) -> None:

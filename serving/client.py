@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from models.images.photo_file import read_bytes
 from serving.answer import QueryResult
+from serving.defaults import CANDIDATES, TOP_K
 from serving.http.schema import QueryAnswer
 from storage.errors import PlacerayError, RejectedError
 
@@ -110,7 +111,12 @@ class PlaceClient:
         self._session.auth = _Bearer(token)  # set in any case, so that no ~/.netrc replaces it
 
     def answer(
-        self, photo: bytes | str | Path, *, top_k: int = 5, candidates: int = 100, rerank: bool = True
+        self,
+        photo: bytes | str | Path,
+        *,
+        top_k: int = TOP_K,
+        candidates: int = CANDIDATES,
+        rerank: bool = True,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same class as of `QueryEngine.answer`.
 
@@ -129,7 +135,7 @@ class PlaceClient:
         return QueryResult.from_dict(self.query(image, top_k=top_k, candidates=candidates, rerank=rerank))
 
     def query(
-        self, image: bytes, *, top_k: int = 5, candidates: int = 100, rerank: bool = True
+        self, image: bytes, *, top_k: int = TOP_K, candidates: int = CANDIDATES, rerank: bool = True
     ) -> dict[str, Any]:
         """Rank the places where a photo may have been taken.
 

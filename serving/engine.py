@@ -20,11 +20,13 @@ from models.weights import load_extractor
 from serving.answer import PlaceRecord, QueryResult
 from serving.counting import count_matches
 from serving.decoding import DecodedPhoto, decoded_batches
+from serving.defaults import CANDIDATES, TOP_K
 from serving.lines import line_points
+from serving.matching_options import ALL_EXACTLY, Matching
 from serving.query import Query, QueryOptions
-from serving.reranking import ALL_EXACTLY, Matching, match_in_turn
+from serving.reranking import match_in_turn
 from storage.records import ImageRecord
-from storage.search.searcher import SearchMethod
+from storage.search.methods import SearchMethod
 from storage.store import Store
 
 __all__ = ["QueryEngine"]
@@ -36,8 +38,8 @@ class QueryEngine:
     Args:
         store: An open store; `store.refresh()` between queries makes newer commits visible.
         extractor: The model; its card must equal the store's.
-        method: How the nearest descriptors are found, see `storage.search.searcher`.
-        matching: How the candidates are matched, see `serving.reranking`.
+        method: How the nearest descriptors are found, see `storage.search.methods`.
+        matching: How the candidates are matched, see `serving.matching_options`.
 
     Raises:
         CardMismatch: the store was made by another model.
@@ -91,8 +93,8 @@ class QueryEngine:
         self,
         photo: Photo,
         *,
-        top_k: int = 5,
-        candidates: int = 100,
+        top_k: int = TOP_K,
+        candidates: int = CANDIDATES,
         rerank: bool = True,
         min_candidates: int | None = None,
     ) -> QueryResult:

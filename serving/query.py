@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from serving.answer import QueryResult, rank
+from serving.defaults import CANDIDATES, TOP_K
 from storage.records import Candidate, ImageRecord
 
 __all__ = ["STAGES", "Query", "QueryOptions"]
@@ -33,8 +34,8 @@ class QueryOptions:
         ValueError: a number is below 1.
     """
 
-    top_k: int = 5
-    candidates: int = 100
+    top_k: int = TOP_K
+    candidates: int = CANDIDATES
     rerank: bool = True
     min_candidates: int | None = None
 

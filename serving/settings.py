@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.matching.precision import MatchingPrecision
 from models.runtime.execution import Execution, Precision
-from serving.reranking import Matching
+from serving.matching_options import Matching
 from storage.errors import PlacerayError
-from storage.search.searcher import SearchMethodSetting
+from storage.search.methods import SearchMethodSetting
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
 
@@ -39,7 +39,9 @@ class Scale(BaseModel):
     min_replicas: int = Field(default=1, ge=1, le=1000)
     max_replicas: int = Field(default=1, ge=1, le=1000)
     num_cpus: float = Field(default=0.1, ge=0)
-    num_gpus: float | None = Field(default=None, ge=0)
+    num_gpus: float | None = Field(
+        default=None, ge=0, description="share of a GPU per replica; default: 1, or half of a single GPU"
+    )
     target_ongoing_requests: float = Field(default=8, gt=0)
 
     @model_validator(mode="after")
@@ -85,32 +87,43 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    store: str = Field(min_length=1)
-    model: str | None = None
+    store: str = Field(min_length=1, description="folder of the store")
+    model: str | None = Field(default=None, description="name or weights file; default: the store's")
     model_name: str = ""
     precision: Precision = "auto"
     compile: bool = False
-    topology: Literal["compact", "split"] = "compact"
-    shards: int = Field(default=1, ge=1, le=256)
-    method: SearchMethodSetting = "auto"
+    topology: Literal["compact", "split"] = Field(
+        default="compact", description="compact: one process; split: one deployment per stage"
+    )
+    shards: int = Field(default=1, ge=1, le=256, description="partitions of the index, with topology split")
+    method: SearchMethodSetting = Field(default="auto", description="search method")
     matching: MatchingPrecision = "exact"
     stop_early: bool = False
     rerank_budget_ms: float | None = Field(default=None, ge=0, le=3_600_000)
-    memory_gib: float = Field(default=4.0, gt=0)
-    refresh_s: float = Field(default=2.0, ge=0.1, le=30)
-    cache_mib: int = Field(default=256, ge=0)
-    max_batch: int = Field(default=8, ge=1, le=1024)
-    max_queue: int = Field(default=32, ge=1, le=100_000)
-    max_in_flight: int = Field(default=64, ge=1, le=100_000)
-    max_candidates: int = Field(default=1000, ge=1, le=10_000)
+    memory_gib: float = Field(default=4.0, gt=0, description="memory for descriptors per searcher")
+    refresh_s: float = Field(default=2.0, ge=0.1, le=30, description="interval of checks for new commits")
+    cache_mib: int = Field(default=256, ge=0, description="feature cache per re-ranker")
+    max_batch: int = Field(default=8, ge=1, le=1024, description="photos per forward pass")
+    max_queue: int = Field(default=32, ge=1, le=100_000, description="queued queries per replica")
+    max_in_flight: int = Field(
+        default=64, ge=1, le=100_000, description="concurrent queries per ingress replica"
+    )
+    max_candidates: int = Field(
+        default=1000, ge=1, le=10_000, description="largest number of candidates a client may request"
+    )
     max_top_k: int = Field(default=100, ge=1, le=10_000)
-    request_timeout_s: float = Field(default=30.0, gt=0, le=3600)
-    receive_timeout_s: float = Field(default=5.0, gt=0, le=600)
-    max_body_mib: float = Field(default=16.0, gt=0, le=64)
-    threads: int = Field(default=0, ge=0)
-    tiles: str = OPEN_STREET_MAP
+    request_timeout_s: float = Field(default=30.0, gt=0, le=3600, description="timeout of a query")
+    receive_timeout_s: float = Field(default=5.0, gt=0, le=600, description="upload timeout")
+    max_body_mib: float = Field(default=16.0, gt=0, le=64, description="largest request body")
+    threads: int = Field(
+        default=0, ge=0, description="threads of the model per process; default: half of the cores"
+    )
+    tiles: str = Field(
+        default=OPEN_STREET_MAP,
+        description="URL template of street tiles; '' for none; default: OpenStreetMap",
+    )
     tiles_attribution: str = "© OpenStreetMap contributors"
-    log_file: str = ""
+    log_file: str = Field(default="", description="file for logs; '-': stderr; default: a new file")
     ingress: Scale = Scale()
     extractor: Scale = Scale()
     searcher: Scale = Scale()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,48 +21,15 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-__all__ = ["Augmentation", "augment"]
+from models.training.options import Augmentation
+
+__all__ = ["augment"]
 
 Photos = NDArray[np.uint8] | NDArray[np.float32]
 
 # Of the shape of what is cut out, relative to the photo's own.
 _MOST_STRETCHED = 4 / 3
 _BILINEAR = InterpolationMode.BILINEAR
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How strongly photos are changed; 0 leaves them as they are.
-
-    Attributes:
-        jitter: Brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter, hue is turned by
-            up to a tenth of jitter of the circle; 0..1.
-        perspective: Each corner moves inwards by up to this share of half the side, both ways; 0..1.
-        crop: A rectangle of 1 - crop to all of the area is cut out and scaled to the whole; 0 to below 1.
-        rotation_deg: Turned by up to so many degrees either way; 0..180.
-        flip: Chance that a triplet is mirrored; 0..1.
-    """
-
-    jitter: float = 0.0
-    perspective: float = 0.0
-    crop: float = 0.0
-    rotation_deg: float = 0.0
-    flip: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, limit = getattr(self, field.name), 180.0 if field.name == "rotation_deg" else 1.0
-            # Written so that NaN is refused too.
-            if not (0.0 <= value <= limit) or (field.name == "crop" and value == limit):
-                below = "below " * (field.name == "crop")
-                raise ValueError(
-                    f"{field.name} {value:g} is not within 0 to {below}{limit:g}: give such a value"
-                )
-
-    @property
-    def is_off(self) -> bool:
-        """Whether photos stay as they are."""
-        return self == Augmentation()
 
 
 def augment(images: Photos, augmentation: Augmentation, *, seed: tuple[int, ...]) -> Photos:

@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.matching.mutual import mutual_nn_mean_similarity
+from models.training.options import MARGIN
 
-__all__ = ["MARGIN", "mnn_local_loss", "triplet_loss"]
-
-MARGIN = 0.1
+__all__ = ["mnn_local_loss", "triplet_loss"]
 
 
 def triplet_loss(query: Tensor, positive: Tensor, negatives: Tensor, *, margin: float = MARGIN) -> Tensor:

@@ -125,7 +125,7 @@ def _execution(args: argparse.Namespace) -> Execution:
 
 def _matching(args: argparse.Namespace) -> dict[str, Any]:
     """Return the option `matching` where one of its flags is given."""
-    from serving.reranking import OPTIONS, matching_of
+    from serving.matching_options import OPTIONS, matching_of
 
     given = {name: value for name, value in vars(args).items() if name in OPTIONS}
     return {"matching": matching_of(given)} if given else {}

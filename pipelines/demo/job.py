@@ -8,6 +8,7 @@ from typing import Any
 
 from models.images.photo_file import read_bytes
 from models.names import DEFAULT_MODEL
+from pipelines.defaults import DEMO_DATABASE, DEMO_QUERIES
 from pipelines.demo.dataset import draw_city
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
@@ -22,8 +23,8 @@ def run_demo(
     out: str | Path,
     *,
     seed: int = 0,
-    database_images: int = 240,
-    query_images: int = 80,
+    database_images: int = DEMO_DATABASE,
+    query_images: int = DEMO_QUERIES,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Draw a city, index its database, locate its queries, write the report page.

@@ -11,12 +11,14 @@ from typing import Any
 
 from models.names import DEFAULT_MODEL
 from models.runtime.execution import AS_USUAL, Execution
+from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.indexing.job import index
 from pipelines.sources import open_dataset
+from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
-from serving.reranking import ALL_EXACTLY, Matching
+from serving.matching_options import ALL_EXACTLY, Matching
 from storage.errors import StoreNotFound
 from storage.store import Store
 
@@ -29,11 +31,11 @@ def evaluate(
     store_uri: str | None = None,
     model: str | None = None,
     image_size: tuple[int, int] | None = None,
-    split: str = "test",
-    candidates: int = 100,
+    split: str = SPLIT,
+    candidates: int = CANDIDATES,
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
-    threshold_m: float = 25.0,
+    threshold_m: float = THRESHOLD_M,
     report: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
 ) -> dict[str, Any]:

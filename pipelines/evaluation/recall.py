@@ -19,9 +19,11 @@ import pyarrow as pa
 
 from models.images.decoder import ImageRejected
 from models.images.photo_file import read_bytes
+from pipelines.defaults import THRESHOLD_M
 from pipelines.evaluation.ground_truth import GroundTruth, positions_of
 from pipelines.sources import SourceError, list_source, open_dataset
 from serving.answer import Match, QueryResult
+from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from storage.position import Position
 
@@ -103,8 +105,8 @@ def measure_recall(
     engine: QueryEngine,
     *,
     split: str = "test",
-    candidates: int = 100,
-    threshold_m: float = 25.0,
+    candidates: int = CANDIDATES,
+    threshold_m: float = THRESHOLD_M,
     only: Collection[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:

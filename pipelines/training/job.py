@@ -14,6 +14,7 @@ from torch import nn
 from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
 from models.weights import save_weights
+from pipelines.defaults import MAX_FAILURES, MAX_REJECTED, TRAINING_SPLIT, VALIDATION_SPLIT
 from pipelines.evaluation.recall import Evaluation, measure_recall
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
@@ -41,15 +42,15 @@ def finetune(
     out: str | Path,
     *,
     settings: TrainingSettings | None = None,
-    split: str = "train",
+    split: str = TRAINING_SPLIT,
     val: str | Path | None = None,
-    val_split: str = "val",
+    val_split: str = VALIDATION_SPLIT,
     workers: tuple[int, int] = (1, 1),
     gpus_per_worker: float | None = None,
     run: str | Path | None = None,
     storage: str | None = None,
-    max_rejected: float = 0.1,
-    max_failures: int = 3,
+    max_rejected: float = MAX_REJECTED,
+    max_failures: int = MAX_FAILURES,
     choose_floor: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.training.errors import MiningRejected
 from pipelines.training.neighbours import Neighbours
+from pipelines.training.settings import Strategy
 
-__all__ = ["MiningState", "Round", "Strategy", "draw_round", "mine", "msls_weights"]
+__all__ = ["MiningState", "Round", "draw_round", "mine", "msls_weights"]
 
-Strategy = Literal["partial", "full", "random", "msls_weighted"]
 Indices = NDArray[np.int64]
 
 # Similarities held at once, about 16 MiB.

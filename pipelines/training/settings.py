@@ -7,19 +7,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from models.names import DEFAULT_MODEL
-from models.networks.efficientnet import EfficientNetLite0
 from models.runtime.execution import Precision
-from models.training.augment import Augmentation
-from models.training.losses import MARGIN
+from models.training.options import MARGIN, Augmentation
 from pipelines.training.errors import BadSettings
-from pipelines.training.mining import Strategy
 
-__all__ = ["TrainingSettings", "settings_of"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Strategy", "TrainingSettings", "settings_of"]
+
+Strategy = Literal["partial", "full", "random", "msls_weighted"]
 
 # Lu et al., ICLR 2024, section 4.1; for the convolutional model see benchmarks/README.md.
 _PUBLISHED_RATE, _CONVOLUTIONAL_RATE = 1e-5, 1e-4
@@ -65,33 +65,67 @@ class TrainingSettings:
         threads: Of torch in each worker; 0: the cores it was given.
     """
 
-    model: str = DEFAULT_MODEL
-    image_size: tuple[int, int] | None = None
-    adapter_stages: tuple[int, ...] = (2, 3, 4, 5, 6)
-    local_head: bool = False
-    epochs: int = 50
-    patience: int = 3
-    queries_per_epoch: int = 5_000
-    queries_per_round: int = 1_000
-    sampled: int = 1_000
-    batch: int = 4
-    accumulate: int = 1
-    negatives: int = 2
-    mining: Strategy = "partial"
-    positive_m: float = 10.0
-    negative_m: float = 25.0
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
-    margin: float = MARGIN
-    local_weight: float = 1.0
-    precision: Precision = "auto"
-    recompute: bool = False
+    model: str = field(default=DEFAULT_MODEL, metadata={"help": "name or weights file to start from"})
+    image_size: tuple[int, int] | None = field(
+        default=None,
+        metadata={
+            "help": "input size of the network in pixels; multiples of 14 for ViTs; default: the model's"
+        },
+    )
+    adapter_stages: tuple[int, ...] = field(
+        default=(2, 3, 4, 5, 6), metadata={"help": "stages of the convolutional model that get adapters"}
+    )
+    local_head: bool = field(
+        default=False, metadata={"help": "train a head for local features of the convolutional model"}
+    )
+    epochs: int = field(default=50, metadata={"help": "maximum number of epochs", "ge": 1})
+    patience: int = field(
+        default=3, metadata={"help": "stop after this many epochs without a better R@5", "ge": 1}
+    )
+    queries_per_epoch: int = field(default=5_000, metadata={"help": "training queries per epoch", "ge": 1})
+    queries_per_round: int = field(
+        default=1_000, metadata={"help": "training queries between two rounds of mining", "ge": 1}
+    )
+    sampled: int = field(
+        default=1_000, metadata={"help": "database photos that negatives are mined from", "ge": 1}
+    )
+    batch: int = field(default=4, metadata={"help": "queries per step, over all workers", "ge": 1})
+    accumulate: int = field(
+        default=1, metadata={"help": "parts in which each worker computes its share of a step", "ge": 1}
+    )
+    negatives: int = field(default=2, metadata={"help": "negatives per query", "ge": 1})
+    mining: Strategy = field(default="partial", metadata={"help": "strategy for choosing negatives"})
+    positive_m: float = field(default=10.0, metadata={"help": "largest distance of positives in metres"})
+    negative_m: float = field(default=25.0, metadata={"help": "smallest distance of negatives in metres"})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "learning rate of Adam; default: 1e-5, or 1e-4 for the convolutional model"},
+    )
+    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay (AdamW)"})
+    margin: float = field(default=MARGIN, metadata={"help": "margin of the triplet loss"})
+    local_weight: float = field(default=1.0, metadata={"help": "weight of the loss on local features"})
+    precision: Precision = field(
+        default="auto", metadata={"help": "numeric precision; auto: bf16 on accelerators, fp32 on CPUs"}
+    )
+    recompute: bool = field(
+        default=False, metadata={"help": "recompute activations in the backward pass: less memory, more time"}
+    )
     augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 0
-    val_queries: int = 1_000
-    val_candidates: int = 100
-    threshold_m: float = 25.0
-    threads: int = 0
+    seed: int = field(default=0, metadata={"help": "seed of all random draws"})
+    val_queries: int = field(
+        default=1_000, metadata={"help": "maximum number of validation queries", "ge": 1}
+    )
+    val_candidates: int = field(default=100, metadata={"help": "candidates re-ranked in validation", "ge": 1})
+    threshold_m: float = field(
+        default=25.0, metadata={"help": "distance in metres up to which a result is correct"}
+    )
+    threads: int = field(
+        default=0,
+        metadata={
+            "help": "torch threads per worker; default: its cores",
+            "ge": 1,
+        },
+    )
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
@@ -126,6 +160,8 @@ class TrainingSettings:
         """Return the settings with the learning rate that suits a model, where none was given."""
         if self.learning_rate is not None:
             return self
+        from models.networks.efficientnet import EfficientNetLite0  # loads torch
+
         rate = _CONVOLUTIONAL_RATE if isinstance(model, EfficientNetLite0) else _PUBLISHED_RATE
         return dataclasses.replace(self, learning_rate=rate)
 

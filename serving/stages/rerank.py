@@ -16,7 +16,8 @@ from models.runtime.allocator import keep_freed_memory
 from models.runtime.execution import best_device
 from serving.counting import count_matches
 from serving.lines import line_points
-from serving.reranking import ALL_EXACTLY, Matching, match_in_turn
+from serving.matching_options import ALL_EXACTLY, Matching
+from serving.reranking import match_in_turn
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
 from serving.stages.messages import Counted

@@ -1,18 +1,15 @@
-"""The interface of a searcher, and the names of the search methods."""
+"""The interface of a searcher."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.records import Candidate
 
-__all__ = ["SearchMethod", "SearchMethodSetting", "Searcher"]
-
-SearchMethod = Literal["exact", "ivf", "lance"]
-SearchMethodSetting = Literal["auto", "exact", "ivf", "lance"]  # `auto`: by the number of rows
+__all__ = ["Searcher"]
 
 
 class Searcher(Protocol):

@@ -17,7 +17,8 @@ from models.images.decoder import decode_image
 from models.matching import cpu as matching_cpu
 from serving.counting import count_matches
 from serving.engine import QueryEngine
-from serving.reranking import ALL_EXACTLY, BadMatching, Matching, match_in_turn, matching_of
+from serving.matching_options import ALL_EXACTLY, BadMatching, Matching, matching_of
+from serving.reranking import match_in_turn
 from serving.settings import read_settings
 from serving.stages.messages import Counted
 from serving.stages.rerank import RerankWorker, open_rerank_worker
@@ -184,7 +185,7 @@ def test_matching_of_flags_and_settings_reads_their_names() -> None:
     assert matching_of({"top_k": 5}) == ALL_EXACTLY
     given = {"matching": "fast", "stop_early": True, "rerank_budget_ms": 7.5}
     assert matching_of(given) == Matching(precision="fast", stop_early=True, budget_ms=7.5)
-    assert str(matching_of(given)) == "fast, stopping early, 7.5 ms a query"
+    assert str(matching_of(given)) == "fast, stopping early, 7.5 ms per query"
     assert read_settings({"store": "s", **given}).matching_options == matching_of(given)
     assert str(ALL_EXACTLY) == ""
 

@@ -11,7 +11,7 @@ import requests
 import torch
 
 from serving.engine import QueryEngine
-from serving.reranking import matching_of
+from serving.matching_options import matching_of
 from tests.support.city_store import CityStore
 from tests.support.paths import ROOT
 from tests.support.serve_client import deployed, query, serve_started

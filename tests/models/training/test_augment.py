@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.augment import Augmentation, Photos, augment
+from models.training.augment import Photos, augment
+from models.training.options import Augmentation
 
 EVERY = {"jitter": 0.3, "perspective": 0.3, "crop": 0.4, "rotation_deg": 15.0, "flip": 1.0}
 
@@ -151,7 +152,8 @@ def test_threads_at_once_draw_what_each_draws_alone() -> None:
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "import hashlib; from models.training.augment import Augmentation, augment; "
+        "import hashlib; from models.training.augment import augment; "
+        "from models.training.options import Augmentation; "
         "from tests.models.training.test_augment import EVERY, photos; "
         "print(hashlib.sha256(augment(photos(), Augmentation(**EVERY), seed=(0, 7, 1))).hexdigest())"
     )

@@ -115,7 +115,7 @@ def test_evaluate_json_report_and_kept_store(
         capsys, "evaluate", city, "--store", tmp_path / "s", "--stop-early", "--rerank-budget-ms", "0"
     )
     assert "after re-ranking" in again
-    assert "100 candidates re-ranked; stopping early, 0 ms a query" in again
+    assert "100 candidates re-ranked; stopping early, 0 ms per query" in again
     assert "candidates matched a query: 10\n" in again
 
 

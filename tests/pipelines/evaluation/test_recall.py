@@ -15,7 +15,7 @@ from models.images.decoder import ImageRejected
 from pipelines.evaluation.recall import measure_recall
 from pipelines.sources import SourceError
 from serving.answer import Match, QueryResult
-from serving.reranking import ALL_EXACTLY
+from serving.matching_options import ALL_EXACTLY
 from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.pictures import photo

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.tensors import WeightsRejected, weights_digest
-from models.training.augment import Augmentation
+from models.training.options import Augmentation
 from models.training.trainable import trainable_parameters, trainable_state
 from pipelines.training.checkpoints import STATE, restore
 from pipelines.training.data import open_training_set

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipelines.training.errors import MiningRejected
-from pipelines.training.mining import MiningState, Round, Strategy, draw_round, mine, msls_weights
+from pipelines.training.mining import MiningState, Round, draw_round, mine, msls_weights
 from pipelines.training.neighbours import Neighbours, find_neighbours
+from pipelines.training.settings import Strategy
 from tests.support.training_city import photo_set
 
 STRATEGIES: tuple[Strategy, ...] = ("partial", "full", "random", "msls_weighted")

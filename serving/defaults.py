@@ -1,0 +1,6 @@
+"""Defaults of a query, for the engine, the service, its client and the command line. Imports nothing."""
+
+__all__ = ["CANDIDATES", "TOP_K"]
+
+TOP_K = 5  # places in a result
+CANDIDATES = 100  # hits of the search that are re-ranked

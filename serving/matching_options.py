@@ -1,0 +1,85 @@
+"""Options of matching: how precisely candidates are matched, and how many of them.
+
+By default every candidate is matched exactly. Each of the three options trades some of that for time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.matching.precision import MatchingPrecision
+from storage.errors import PlacerayError
+
+__all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "matching_of"]
+
+
+class BadMatching(PlacerayError, ValueError):
+    """An option of matching is unknown or out of bounds."""
+
+    reason = "bad_matching"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    """Options of matching.
+
+    Attributes:
+        precision: See `models.matching.mutual.mutual_nn_count`; `fast` rounds large feature maps.
+        stop_early: Skip the remaining candidates once one is far ahead of the others.
+        budget_ms: Milliseconds after which no further block of candidates is fetched and matched; the first
+            block always is. None: no limit.
+
+    Raises:
+        BadMatching: a value is unknown or out of bounds.
+    """
+
+    precision: MatchingPrecision = field(
+        default="exact",
+        metadata={
+            "help": "fast: approximate counts on large feature maps, the first result stays exact",
+        },
+    )
+    stop_early: bool = field(
+        default=False, metadata={"help": "skip candidates once one is far ahead of the others"}
+    )
+    budget_ms: float | None = field(
+        default=None,
+        metadata={"help": "skip candidates after this time; default: no limit", "ge": 0, "le": 3_600_000},
+    )
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("exact", "fast"):
+            raise BadMatching(f'matching is {self.precision!r}: choose "exact" or "fast"')
+        if self.budget_ms is not None and not (math.isfinite(self.budget_ms) and self.budget_ms >= 0):
+            raise BadMatching(f"the budget is {self.budget_ms} ms: give a number from 0 up, or none")
+
+    @property
+    def partial(self) -> bool:
+        """Whether candidates may be left out."""
+        return self.stop_early or self.budget_ms is not None
+
+    def __str__(self) -> str:
+        """The options in force, such as `fast, stopping early, 50 ms per query`; empty for none."""
+        options = ["fast"] if self.precision == "fast" else []
+        if self.stop_early:
+            options.append("stopping early")
+        if self.budget_ms is not None:
+            options.append(f"{self.budget_ms:g} ms per query")
+        return ", ".join(options)
+
+
+ALL_EXACTLY = Matching()
+# Name of the flag and the setting -> name of the attribute.
+OPTIONS = {"matching": "precision", "stop_early": "stop_early", "rerank_budget_ms": "budget_ms"}
+
+
+def matching_of(options: Mapping[str, Any]) -> Matching:
+    """Build the options from flags or settings; those not given keep their defaults.
+
+    Raises:
+        BadMatching: a value is unknown or out of bounds.
+    """
+    return Matching(**{name: options[option] for option, name in OPTIONS.items() if option in options})
