@@ -19,7 +19,7 @@ from models.matching.mutual import mutual_nn_count
 from models.weights import load_extractor
 from serving.answer import QueryResult, rank
 from serving.engine import QueryEngine
-from serving.reranking import ALL_EXACTLY, Matching
+from serving.matching_options import ALL_EXACTLY, Matching
 from storage.card import Card
 from storage.errors import CardMismatch
 from storage.features.shards import write_shard
