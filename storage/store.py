@@ -27,7 +27,7 @@ from storage.features.projection import write_projection
 from storage.features.reader import FeatureReader
 from storage.features.shards import FEATURES_FOLDER
 from storage.records import Candidate, ImageRecord
-from storage.search.searcher import SearchMethod
+from storage.search.methods import SearchMethod
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable

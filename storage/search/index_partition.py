@@ -15,8 +15,8 @@ from storage.commit.ledger import Committed, read_committed
 from storage.errors import CorruptStore, StoreError, StoreNotFound
 from storage.features.shards import FEATURES_FOLDER
 from storage.search.hits import SearchHits
-from storage.search.partition import WHOLE_INDEX, Partition
 from storage.search.methods import SearchMethod, SearchMethodSetting
+from storage.search.partition import WHOLE_INDEX, Partition
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.lance_table import TABLE_FOLDER
 from storage.uri import local_folder

@@ -16,8 +16,8 @@ from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFoun
 from storage.records import Candidate
 from storage.search.lance_searcher import LanceSearcher
 from storage.search.memory_searcher import MemorySearcher
-from storage.search.partition import WHOLE_INDEX, Partition, read_partition
 from storage.search.methods import SearchMethod
+from storage.search.partition import WHOLE_INDEX, Partition, read_partition
 from storage.search.searcher import Searcher
 from storage.table.checks import check_query
 from storage.table.lance_table import LanceTable

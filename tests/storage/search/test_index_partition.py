@@ -12,8 +12,8 @@ import pytest
 from storage.errors import CardMismatch, StoreError, StoreNotFound
 from storage.search.hits import merge_hits
 from storage.search.index_partition import IndexPartition, VersionNotLoaded
+from storage.search.methods import SearchMethod
 from storage.search.partition import Partition
-from storage.search.searcher import SearchMethod
 from storage.search.snapshot import Snapshot
 from storage.store import Store
 from tests.support.store_samples import descriptor_of, make_card, make_rows, make_store

@@ -18,8 +18,8 @@ from storage.errors import InvalidBatch
 from storage.search.approximate import TARGET_RECALL
 from storage.search.lance_searcher import LanceSearcher
 from storage.search.memory_searcher import MemorySearcher
+from storage.search.methods import SearchMethod
 from storage.search.partition import read_partition
-from storage.search.searcher import SearchMethod
 from storage.store import Store
 from storage.table.checksums import add_checksums
 from storage.table.lance_table import LanceTable
