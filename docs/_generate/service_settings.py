@@ -59,7 +59,7 @@ def table(model: type[BaseModel]) -> str:
         shown = {None: "none", "": "empty"}.get(default, default)
         text += (
             f"| `{name}` | {type_name(field.annotation)} | {shown} | {', '.join(limits)} | "
-            f"{field.description or said.get(name, '')} |\n"
+            f"{said.get(name) or field.description or ''} |\n"
         )
     return text
 
