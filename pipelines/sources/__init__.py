@@ -1,0 +1,16 @@
+"""Sources of images: folders, CSV and Parquet listings, data sets in the standard layout."""
+
+from pipelines.sources.datasets import Dataset, open_dataset
+from pipelines.sources.errors import SourceError
+from pipelines.sources.listing import list_source
+from pipelines.sources.schema import LISTING_SCHEMA
+from pipelines.sources.standard_name import parse_standard_name
+
+__all__ = [
+    "LISTING_SCHEMA",
+    "Dataset",
+    "SourceError",
+    "list_source",
+    "open_dataset",
+    "parse_standard_name",
+]

@@ -1,0 +1,63 @@
+"""List the images of a source.
+
+Every source becomes one Arrow table. A row that cannot be used stays in it with its reason in `rejected`, so
+that accepted and rejected rows always add up to the input.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipelines.sources.containers import SUFFIXES, read_table
+from pipelines.sources.datasets import map_folder
+from pipelines.sources.errors import SourceError
+from pipelines.sources.folders import list_folder
+from pipelines.sources.rows import list_table
+from pipelines.sources.schema import LISTING_SCHEMA
+
+__all__ = ["list_source"]
+
+
+def list_source(source: str | Path, *, root: str | Path | None = None, id_prefix: str = "") -> pa.Table:
+    """List the images of a folder, of a CSV or Parquet listing, or of the database of a data set.
+
+    Image ids are paths relative to the folder, or the `image_id` column of a listing, after `id_prefix`; they
+    do not change when the folder moves.
+
+    Args:
+        source: The folder or the listing.
+        root: Folder that the paths of a listing are relative to and must stay inside; default: its own.
+        id_prefix: Prefix of every image id, to keep several sources apart in one store.
+
+    Returns:
+        One row per image, of `LISTING_SCHEMA`, sorted by file name or in the listing's order.
+
+    Raises:
+        SourceError: the source does not exist, contains no image, or cannot be read.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise SourceError(f"{source} does not exist: give a folder, a .csv or a .parquet file")
+    if path.is_dir():
+        if root is not None:
+            raise SourceError("--root is for CSV and Parquet listings: leave it out for a folder")
+        rows = list_folder(map_folder(path), id_prefix)
+    elif path.suffix.lower() in SUFFIXES:
+        folder = Path(root) if root is not None else path.parent
+        if not folder.is_dir():
+            raise SourceError(
+                f"--root {folder} is not a folder: give the folder that the listed paths are relative to"
+            )
+        rows = list_table(read_table(path), folder.resolve(), id_prefix)
+    else:
+        raise SourceError(f"{source} is neither a folder nor a .csv or .parquet listing: give one of them")
+    # In chunks: one dictionary per row would take a gigabyte for a million photos.
+    chunks = iter(lambda: list(islice(rows, 10_000)), [])
+    batches = [pa.RecordBatch.from_pylist(chunk, schema=LISTING_SCHEMA) for chunk in chunks]
+    listing = pa.Table.from_batches(batches, schema=LISTING_SCHEMA)
+    if listing.num_rows == 0:
+        raise SourceError(f"{source} contains no images: give another folder or listing")
+    return listing

@@ -1,0 +1,23 @@
+"""The columns of a listing."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = ["LISTING_SCHEMA"]
+
+LISTING_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("lat", pa.float64()),
+        ("lon", pa.float64()),
+        ("utm_e", pa.float64()),
+        ("utm_n", pa.float64()),
+        ("utm_zone", pa.string()),
+        ("heading_deg", pa.float64()),
+        ("captured_at", pa.timestamp("us", tz="UTC")),
+        ("rejected", pa.string()),
+        ("message", pa.string()),
+    ]
+)
