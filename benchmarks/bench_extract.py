@@ -32,10 +32,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_index import cpu_name
 from benchmarks.drawn_photos import PHOTO, make_photos
-from models.extractor import Extractor, make_card
+from models.card import make_card
+from models.extractor import Extractor
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from models.runtime import onednn
 from models.runtime.execution import native_dtype

@@ -33,7 +33,7 @@ from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
 from models.images.decoder import decode_image
 from models.images.photo_file import read_bytes
-from models.weights import load_extractor
+from models.weights import load_card, load_extractor
 from pipelines.sources import Dataset, list_source, open_dataset
 from serving.counting import count_matches
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
@@ -214,7 +214,7 @@ def fastest_ms(work: Callable[[Any], object], given: Any, *, rounds: int = 5) ->
 def counts() -> dict[str, Any]:
     generator = np.random.default_rng(0)
     pictures = smooth_images(6, generator)
-    card = load_extractor("efficientnet-lite0", device="cpu").card
+    card = load_card("efficientnet-lite0")
     card = dataclasses.replace(
         card,
         grid_height=LARGE_GRID,

@@ -30,7 +30,7 @@ from isal.isal_zlib import crc32
 
 from benchmarks.bench_features import LARGE_CHANNELS, LARGE_GRID
 from benchmarks.bench_index import cpu_name
-from models.weights import load_extractor
+from models.weights import load_card
 from storage.card import Card
 from storage.features.reader import FeatureReader
 from storage.features.row_pages import page_positions
@@ -164,7 +164,7 @@ def alternate(
 
 
 def reading_all() -> dict[str, Any]:
-    small = load_extractor("efficientnet-lite0", device="cpu").card
+    small = load_card("efficientnet-lite0")
     large = dataclasses.replace(
         small, grid_height=LARGE_GRID, grid_width=LARGE_GRID, feature_dim=LARGE_CHANNELS
     )

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from models.weights import save_weights
 from pipelines.demo.dataset import draw_city

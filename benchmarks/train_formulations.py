@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from models.training.options import MARGIN
 from models.weights import load_network

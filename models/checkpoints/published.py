@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from models.networks.backbone import PATCH_PX, Architecture
+from models.networks.architecture import PATCH_PX, Architecture
 
 __all__ = ["UnknownLayout", "read_architecture", "translate"]
 

@@ -9,20 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from storage.errors import RejectedError
+from models.errors import WeightsRejected
 
-__all__ = ["WeightsRejected", "fill", "require_finite", "require_fitting", "weights_digest"]
-
-
-class WeightsRejected(RejectedError):
-    """A weights file is damaged, unsafe, or not what it claims to be.
-
-    Attributes:
-        reason: Machine-readable: not_a_file, unreadable, unsafe, wrong_layout, missing_tensors,
-            unknown_tensors, wrong_shapes, not_finite, wrong_sha256, wrong_card or other_backbone.
-    """
-
-    reason = "weights_rejected"
+__all__ = ["fill", "require_finite", "require_fitting", "weights_digest"]
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -6,7 +6,6 @@ by DINOv2's own rule, which timm does not follow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,112 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.networks.attention import attend
-from models.networks.lean_block import PARALLEL_SCALE, lean_block
+from models.networks.architecture import PATCH_PX, Architecture, token_grid
+from models.networks.block_adapters import untrained_adapters
+from models.networks.lean_block import lean_block
 
-__all__ = ["PATCH_PX", "AdaptedViT", "Adapter", "Architecture", "token_grid", "untrained_adapters"]
+__all__ = ["AdaptedViT"]
 
-PATCH_PX = 14
 # DINOv2 resamples its position embeddings by the factor (n + 0.1) / 37 instead of to the size n.
 _POSITION_OFFSET = 0.1
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Shape of a DINOv2 vision transformer.
-
-    Attributes:
-        width: C, channels of a token.
-        depth: Number of blocks.
-        num_heads: Attention heads of a block.
-        mlp_width: Rows of the first MLP layer; for a gated MLP both halves together.
-        registers: Number of register tokens.
-        gated_mlp: SwiGLU instead of GELU, as in ViT-g.
-        position_grid: Side of the stored square grid of position embeddings.
-    """
-
-    width: int
-    depth: int
-    num_heads: int
-    mlp_width: int
-    registers: int = 0
-    gated_mlp: bool = False
-    position_grid: int = 37
-
-    @classmethod
-    def of_size(cls, size: str, *, registers: int = 0) -> Architecture:
-        """Return a published shape: `s`, `b`, `l` or `g`."""
-        width, depth, num_heads, mlp_width = {
-            "s": (384, 12, 6, 1536),
-            "b": (768, 12, 12, 3072),
-            "l": (1024, 24, 16, 4096),
-            "g": (1536, 40, 24, 8192),
-        }[size]
-        return cls(width, depth, num_heads, mlp_width, registers=registers, gated_mlp=size == "g")
-
-
-def token_grid(height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of patch tokens of an input.
-
-    Raises:
-        ValueError: a side is not a positive multiple of the patch size.
-    """
-    for name, side in (("height", height), ("width", width)):
-        if side <= 0 or side % PATCH_PX:
-            below = max(PATCH_PX, side // PATCH_PX * PATCH_PX)
-            above = max(PATCH_PX, below + PATCH_PX if side > 0 else PATCH_PX)
-            choice = f"{below} or {above}" if below != above else f"{below} or more"
-            raise ValueError(f"input {name} {side} is not a multiple of {PATCH_PX}: use {choice}")
-    return height // PATCH_PX, width // PATCH_PX
-
-
-class Adapter(nn.Module):
-    """A bottleneck of half the width; untrained it returns zero."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, width // 2)
-        self.up = nn.Linear(width // 2, width)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., C) to (..., C)."""
-        return self.up(F.relu(self.down(tokens)))  # type: ignore[no-any-return]
-
-
-class BlockAdapters(nn.Module):
-    """The two adapters of one transformer block: after the attention and beside the MLP."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.serial = Adapter(width)
-        self.parallel = Adapter(width)
-
-    def forward(self, block: Any, tokens: Tensor) -> Tensor:
-        """Run a timm block with these adapters in it (Lu et al., ICLR 2024, section 3.2, equations 5 and 6).
-
-        Args:
-            block: The frozen timm block.
-            tokens: (B, N, C) float.
-
-        Returns:
-            (B, N, C) float.
-        """
-        attended = attend(block.attn, block.norm1(tokens))
-        tokens = tokens + block.ls1(attended + self.serial(attended))
-        normed = block.norm2(tokens)
-        return tokens + block.ls2(block.mlp(normed) + PARALLEL_SCALE * self.parallel(normed))  # type: ignore[no-any-return]
-
-
-def untrained_adapters(architecture: Architecture) -> nn.ModuleList:
-    """Return new adapters, which change nothing and are the same every time.
-
-    Untrained models must have equal weights in every process, or their vectors would not mix.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return nn.ModuleList(BlockAdapters(architecture.width) for _ in range(architecture.depth))
 
 
 class AdaptedViT(nn.Module):

@@ -16,18 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.names import DEFAULT_MODEL
 from models.networks.adapters import conv_adapters, up_head
+from models.networks.descriptions import LOCAL_STAGE, STAGE_CHANNELS, EfficientNetDescription
 from models.networks.folding import fold_batch_norm
 from models.networks.selavpr import generalized_mean
 from storage.card import Preprocessing
 
 __all__ = ["ADAPTER_STAGES", "EfficientNetLite0"]
 
-_LOCAL_STRIDE = 16
-# The last of the blocks whose output has a sixteenth of the input's side.
-_LOCAL_STAGE = 4
-_STAGE_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
 _GEM_P = 3.0
 # From an eighth of the input's side on: the stages before are most of the cost of a backward pass, and what
 # they see, edges and colours, is the same everywhere.
@@ -48,9 +44,6 @@ class EfficientNetLite0(nn.Module):
         activation_checkpointing: Compute maps again in the backward pass instead of keeping them.
     """
 
-    descriptor_dim = 1280
-    feature_dim = _STAGE_CHANNELS[_LOCAL_STAGE]
-
     backbone: Any
     adapters: nn.ModuleDict | None
     local_head: nn.Module | None
@@ -63,8 +56,7 @@ class EfficientNetLite0(nn.Module):
         self.backbone.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
         self.adapters, self.local_head = None, None
         self.gem_p: nn.Parameter | None = None
-        # With 196 coarse features a plain count is noisy: similar cells alone tell places apart.
-        self.min_similarity: float | None = 0.6
+        self.min_similarity: float | None = self.description.min_similarity
         self.activation_checkpointing = False
         if adapter_stages:
             self.add_adapters(adapter_stages)
@@ -72,10 +64,24 @@ class EfficientNetLite0(nn.Module):
             self.add_local_head()
 
     @property
+    def description(self) -> EfficientNetDescription:
+        """What the network puts out, see `models.networks.descriptions`."""
+        return EfficientNetDescription(self.adapter_stages, local_head=self.local_head is not None)
+
+    @property
     def name(self) -> str:
         """Architecture name for the card."""
-        trained = self.adapters is not None or self.local_head is not None
-        return DEFAULT_MODEL + "-adapted" * trained
+        return self.description.name
+
+    @property
+    def descriptor_dim(self) -> int:
+        """D, the width of the descriptor."""
+        return self.description.descriptor_dim
+
+    @property
+    def feature_dim(self) -> int:
+        """C, the channels of one local feature."""
+        return self.description.feature_dim
 
     @property
     def adapter_stages(self) -> tuple[int, ...]:
@@ -91,11 +97,11 @@ class EfficientNetLite0(nn.Module):
         Raises:
             ValueError: there is no such stage.
         """
-        if not stages or not set(stages) <= set(range(len(_STAGE_CHANNELS))):
-            raise ValueError(f"stages {list(stages)} are not some of 0 to {len(_STAGE_CHANNELS) - 1}")
+        if not stages or not set(stages) <= set(range(len(STAGE_CHANNELS))):
+            raise ValueError(f"stages {list(stages)} are not some of 0 to {len(STAGE_CHANNELS) - 1}")
         if self.adapters is None:
             device = self.backbone.conv_stem.weight.device
-            self.adapters = conv_adapters({i: _STAGE_CHANNELS[i] for i in sorted(set(stages))}).to(device)
+            self.adapters = conv_adapters({i: STAGE_CHANNELS[i] for i in sorted(set(stages))}).to(device)
             self.gem_p = nn.Parameter(torch.full((1,), _GEM_P, device=device))
 
     def add_local_head(self) -> None:
@@ -106,7 +112,7 @@ class EfficientNetLite0(nn.Module):
         """
         if self.local_head is None:
             self.local_head = up_head(self.feature_dim).to(self.backbone.conv_stem.weight.device)
-            self.min_similarity = None
+            self.min_similarity = self.description.min_similarity
 
     def train(self, mode: bool = True) -> EfficientNetLite0:
         """Switch the trained parts; batch normalisation of the frozen network never learns."""
@@ -132,16 +138,11 @@ class EfficientNetLite0(nn.Module):
         Raises:
             ValueError: a side is no positive multiple of 32.
         """
-        for name, side in (("height", height), ("width", width)):
-            if side <= 0 or side % 32:
-                below = max(32, side // 32 * 32)
-                raise ValueError(f"input {name} {side} is not a multiple of 32: use {below} or {below + 32}")
-        rows, columns = height // _LOCAL_STRIDE, width // _LOCAL_STRIDE
-        return (2 * rows - 1, 2 * columns - 1) if self.local_head is not None else (rows, columns)
+        return self.description.grid(height, width)
 
     def default_preprocessing(self) -> Preprocessing:
         """Return 224 x 224, antialiased, scaled to -1..1."""
-        return Preprocessing("pil_bilinear", 224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return self.description.default_preprocessing()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return descriptors and local features.
@@ -168,7 +169,7 @@ class EfficientNetLite0(nn.Module):
         local = maps
         for index in range(len(net.blocks)):
             maps = self._recomputed(partial(self._stage, net), index, maps)
-            if index == _LOCAL_STAGE:
+            if index == LOCAL_STAGE:
                 local = maps
         return local, self._recomputed(partial(self._last, net), 0, maps)
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.backbone import AdaptedViT, Architecture, token_grid
+from models.networks.architecture import Architecture
+from models.networks.backbone import AdaptedViT
+from models.networks.descriptions import LOCAL_CHANNELS, SelaVPRDescription
 from storage.card import Preprocessing
 
 __all__ = ["LocalHead", "SelaVPR", "generalized_mean"]
 
-LOCAL_CHANNELS = 128
 _GEM_EPS = 1e-6
-_WIDTH_NAMES = {(384, 12): "vits14", (768, 12): "vitb14", (1024, 24): "vitl14", (1536, 40): "vitg14"}
 
 
 def generalized_mean(cells: Tensor, p: Tensor | float) -> Tensor:
@@ -64,15 +64,17 @@ class SelaVPR(nn.Module):
         self.backbone = AdaptedViT(architecture)
         self.gem_p = nn.Parameter(torch.full((1,), 3.0))
         self.local_head = LocalHead(architecture.width) if local_head else None
-        # The published features are trained for counting every mutual neighbour.
-        self.min_similarity: float | None = None
+        self.min_similarity: float | None = self.description.min_similarity
+
+    @property
+    def description(self) -> SelaVPRDescription:
+        """What the model puts out, see `models.networks.descriptions`."""
+        return SelaVPRDescription(self.backbone.architecture, local_head=self.local_head is not None)
 
     @property
     def name(self) -> str:
         """Architecture name for the card, such as `selavpr-vitl14-reg4`."""
-        shape = self.backbone.architecture
-        size = _WIDTH_NAMES.get((shape.width, shape.depth), f"vit{shape.width}x{shape.depth}")
-        return f"selavpr-{size}" + (f"-reg{shape.registers}" if shape.registers else "")
+        return self.description.name
 
     @property
     def activation_checkpointing(self) -> bool:
@@ -85,26 +87,25 @@ class SelaVPR(nn.Module):
 
     @property
     def descriptor_dim(self) -> int:
-        """Return D."""
-        return self.backbone.architecture.width
+        """D, the width of the descriptor."""
+        return self.description.descriptor_dim
 
     @property
     def feature_dim(self) -> int:
-        """Return C of one local feature."""
-        return LOCAL_CHANNELS if self.local_head is not None else self.backbone.architecture.width
+        """C, the channels of one local feature."""
+        return self.description.feature_dim
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return rows and columns of local features for an input size.
+        """Return rows and columns of local features for an input size in pixels.
 
         Raises:
-            ValueError: a side is no multiple of 14.
+            ValueError: a side is not a multiple of 14.
         """
-        rows, columns = token_grid(height, width)
-        return (4 * rows - 3, 4 * columns - 3) if self.local_head is not None else (rows, columns)
+        return self.description.grid(height, width)
 
     def default_preprocessing(self) -> Preprocessing:
         """Return the published evaluation's preprocessing: ImageNet statistics, no antialiasing."""
-        return Preprocessing("tensor_bilinear", 224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        return self.description.default_preprocessing()
 
     def add_local_head(self) -> None:
         """Put an untrained local head, the same every time, on a model that has none, to train it."""

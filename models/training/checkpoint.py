@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.checkpoints.tensors import WeightsRejected, require_finite
+from models.checkpoints.tensors import require_finite
+from models.errors import WeightsRejected
 from models.training.trainable import restore_trainable, trainable_parameters, trainable_state
 
 __all__ = ["load_checkpoint", "read_trained", "save_checkpoint"]

@@ -186,20 +186,20 @@ def _card_of(
 
     It must fit the model and the wanted encoding. A new one does not name its projection yet.
     """
-    from models.weights import BadImageSize, load_network
+    from models.weights import BadImageSize, load_card
 
     try:
         stored = Store.open(store_uri).card
     except StoreNotFound:
-        _, card = load_network(model, image_size=image_size)
+        card = load_card(model, image_size=image_size)
         return card.stored_as(features or default_encoding(card))
     size = (stored.preprocessing.height, stored.preprocessing.width)
     try:
-        _, card = load_network(model, image_size=image_size or size)
+        card = load_card(model, image_size=image_size or size)
     except BadImageSize:
         if image_size is not None:
             raise
-        _, card = load_network(model)  # another model: the store's card will say so
+        card = load_card(model)  # another model: the store's card will say so
     stored.require_model(card)
     if features is not None:
         stored.require_same(stored.stored_as(features, projection_sha256=stored.projection_sha256))

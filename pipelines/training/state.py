@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from models.checkpoints.tensors import WeightsRejected
+from models.errors import WeightsRejected
 from pipelines.training.mining import MiningState
 
 __all__ = ["Progress"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from models.checkpoints.tensors import WeightsRejected
+from models.errors import WeightsRejected
 from models.networks.efficientnet import EfficientNetLite0
 from models.training.checkpoint import read_trained
 from models.weights import load_network

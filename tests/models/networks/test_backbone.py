@@ -11,7 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.backbone import AdaptedViT, Architecture, token_grid, untrained_adapters
+from models.networks.architecture import Architecture, token_grid
+from models.networks.backbone import AdaptedViT
+from models.networks.block_adapters import untrained_adapters
 
 SMALL = Architecture(width=48, depth=3, num_heads=3, mlp_width=192)
 SHAPES = {

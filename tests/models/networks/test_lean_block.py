@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks import lean_block as lean
-from models.networks.backbone import AdaptedViT, Architecture
+from models.networks.architecture import Architecture
+from models.networks.backbone import AdaptedViT
 from tests.support.kept_tensors import bytes_kept
 
 SMALL = Architecture(width=48, depth=3, num_heads=3, mlp_width=192, registers=2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.selavpr import LocalHead, SelaVPR, generalized_mean
 from tests.support.paths import GOLDEN
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbone import Architecture
+from models.networks.architecture import Architecture
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavpr import SelaVPR
 from models.runtime.compiled import CannotCompile, compiled

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from models.checkpoints.tensors import WeightsRejected
-from models.networks.backbone import Architecture
+from models.errors import WeightsRejected
+from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from models.training.checkpoint import load_checkpoint, read_trained, save_checkpoint
 from models.training.trainable import trainable_parameters, trainable_state

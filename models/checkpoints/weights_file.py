@@ -1,0 +1,175 @@
+"""Weights files: safetensors with a model's card and architecture in their metadata.
+
+Nothing in a file is executed, and nothing of it is believed before its tensors have the digest of its card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from models.card import make_card
+from models.checkpoints.lite0_package import require_installed
+from models.checkpoints.published import UnknownLayout, read_architecture
+from models.checkpoints.tensors import fill, require_finite, weights_digest
+from models.errors import WeightsRejected
+from models.names import DEFAULT_MODEL
+from models.networks.architecture import Architecture
+from models.networks.descriptions import ADAPTED_MODEL, EfficientNetDescription, SelaVPRDescription
+from storage.card import Card, Preprocessing
+from storage.durable import replace_file
+from storage.errors import CardMismatch, CorruptStore
+
+if TYPE_CHECKING:
+    from models.networks.efficientnet import EfficientNetLite0
+    from models.networks.selavpr import SelaVPR
+
+__all__ = ["load_file", "read_card", "save_weights"]
+
+Description = SelaVPRDescription | EfficientNetDescription
+
+# What reading a file's own description raises where it is not as it was written.
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
+
+
+def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preprocessing | None = None) -> Card:
+    """Write a model with its card to a safetensors file, whole or not at all.
+
+    Of an adapted `EfficientNetLite0` the file holds the trained tensors only: the frozen ones come from the
+    installed package when it is loaded. The card's digest covers them all.
+
+    Args:
+        path: The file to write or replace.
+        model: A `SelaVPR` or `EfficientNetLite0`.
+        preprocessing: How pixels became its input. Default: the model's own.
+
+    Returns:
+        The card, also stored inside the file.
+
+    Raises:
+        TypeError: the model is of another class.
+        WeightsRejected: a weight is not finite, or the frozen tensors of an adapted model are not the
+            installed ones.
+        OutOfSpace: the disk is full; a previous file is left as it was.
+    """
+    description = getattr(model, "description", None)
+    if not isinstance(description, Description):
+        raise TypeError(f"cannot save a {type(model).__name__}: pass a SelaVPR or EfficientNetLite0 model")
+    tensors = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    require_finite(tensors)
+    network: Any = model
+    card = make_card(network, weights_sha256=weights_digest(tensors), preprocessing=preprocessing)
+    shape: dict[str, Any] = {"kind": description.name}
+    if isinstance(description, SelaVPRDescription):
+        shape = {"kind": "selavpr", "local_head": description.local_head}
+        shape |= dataclasses.asdict(description.architecture)
+    elif description.name == ADAPTED_MODEL:
+        frozen = weights_digest({name: tensors.pop(name) for name in [*tensors] if _is_frozen(name)})
+        shape |= dataclasses.asdict(description) | {"frozen_sha256": frozen}
+        require_installed(frozen, f"the {ADAPTED_MODEL} to save")
+    metadata = {"format": "pt", "placeray_card": card.to_json(), "placeray_architecture": json.dumps(shape)}
+    replace_file(Path(path), safetensors.torch.save(tensors, metadata=metadata))
+    return card
+
+
+def load_file(path: Path) -> tuple[SelaVPR | EfficientNetLite0, Card]:
+    """Build the model of a weights file.
+
+    Raises:
+        WeightsRejected: the file cannot be trusted.
+        WeightsUnavailable: the frozen tensors of an adapted model are not installed.
+    """
+    from models.networks.build import build_network  # loads timm, which the card alone does not need
+
+    tensors, card, description = _read(path, in_memory=True)
+    model = build_network(description)
+    fill(model, tensors)
+    model.min_similarity = card.min_similarity
+    return model, card
+
+
+def read_card(path: Path) -> tuple[Card, Description]:
+    """Return the card of a weights file and what it describes; the tensors are digested but not loaded.
+
+    Raises:
+        WeightsRejected, WeightsUnavailable: as `load_file`.
+    """
+    _, card, description = _read(path, in_memory=False)
+    return card, description
+
+
+def _read(path: Path, *, in_memory: bool) -> tuple[dict[str, Tensor], Card, Description]:
+    """Return a file's tensors, with those of its frozen network, once they have the digest of its card."""
+    if not path.is_file():
+        raise WeightsRejected("not_a_file", f"{path} is not a file: pass a safetensors file")
+    tensors, metadata = _read_tensors(path, in_memory=in_memory)
+    try:
+        card = Card.from_json(metadata["placeray_card"])
+        shape = json.loads(metadata["placeray_architecture"])
+        description = _description_of(shape, tensors)
+        digest, preprocessing = card.weights_sha256, card.preprocessing
+        expected = make_card(description, weights_sha256=digest, preprocessing=preprocessing)
+        if card != dataclasses.replace(
+            expected, format_version=card.format_version, min_similarity=card.min_similarity
+        ):
+            raise ValueError("the card describes another model")
+    except (*_MALFORMED, CorruptStore, CardMismatch, UnknownLayout) as error:
+        raise WeightsRejected(
+            "wrong_card", f"{path} was not written by this placeray ({error}): save or import it again"
+        ) from error
+    if "frozen_sha256" in shape:
+        tensors |= require_installed(str(shape["frozen_sha256"]), str(path))
+    if weights_digest(tensors) != card.weights_sha256:
+        raise WeightsRejected("wrong_sha256", f"{path} has been altered since it was written: copy it again")
+    return tensors, card, description
+
+
+def _read_tensors(path: Path, *, in_memory: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and metadata; unless in memory, the tensors are views of the mapped file."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            if in_memory:
+                tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsRejected(
+            "unreadable",
+            f"{path} is damaged or not a safetensors file: copy it again, or convert a checkpoint with "
+            "`placeray import-weights`",
+        ) from error
+    return tensors, metadata
+
+
+def _description_of(shape: dict[str, Any], tensors: Mapping[str, Tensor]) -> Description:
+    """Return the model that a file describes, which is no larger than the tensors that it holds."""
+    shape = dict(shape)
+    kind = shape.pop("kind")
+    if kind == DEFAULT_MODEL:
+        return EfficientNetDescription()
+    if kind == ADAPTED_MODEL:
+        return EfficientNetDescription(tuple(shape["adapter_stages"]), local_head=bool(shape["local_head"]))
+    if kind != "selavpr":
+        raise ValueError(f"unknown kind of model {kind!r}")
+    local_head = bool(shape.pop("local_head"))
+    heads = shape["num_heads"]
+    if type(heads) is not int or heads < 1:
+        raise ValueError(f"{heads!r} attention heads")
+    architecture = read_architecture(tensors, num_heads=heads)
+    if architecture != Architecture(**shape):
+        raise ValueError("the shape is not that of the tensors")
+    return SelaVPRDescription(architecture, local_head=local_head)
+
+
+def _is_frozen(name: str) -> bool:
+    return name.startswith("backbone.")
