@@ -32,20 +32,16 @@ from numpy.typing import NDArray
 from benchmarks.bench_index import cpu_name
 from models.images.decoder import decode_image
 from models.matching import cpu as matching_cpu
-from models.matching.adaptive import StopRule, rank_adaptively
+from models.matching.adaptive import StopRule, match_in_blocks
 from models.matching.mutual import mutual_nn_count
 from models.runtime.allocator import keep_freed_memory
 from models.weights import load_extractor
 
 RULES = {
     "all 100": StopRule(),
-    "patience 10": StopRule(patience=10),
-    "patience 20": StopRule(patience=20),
-    "patience 40": StopRule(patience=40),
     "lead 3": StopRule(lead=3.0),
     "lead 5": StopRule(lead=5.0),
-    "lead 5, patience 40": StopRule(lead=5.0, patience=40),
-    "blocks of 5, least 10, lead 5": StopRule(block=5, least=10, lead=5.0),
+    "blocks of 5, at least 10, lead 5": StopRule(block=5, min_candidates=10, lead=5.0),
 }
 
 
@@ -158,7 +154,6 @@ class Photos:
         queries, self.queries, here = self._read(extractor, root / "queries")
         similarity = queries @ database.T
         self.top = np.argsort(-similarity, axis=1, kind="stable")[:, :candidates]
-        self.similarity = np.take_along_axis(similarity, self.top, axis=1)
         near = np.linalg.norm(here[:, None] - there[None], axis=2) <= 25
         self.right = np.take_along_axis(near, self.top, axis=1)
 
@@ -191,15 +186,15 @@ def judge(photos: Photos) -> dict[str, Any]:
     first = exact.argmax(axis=1)
     early = []
     for name, rule in RULES.items():
-        ranked = [
-            rank_adaptively(s.tolist(), lambda asked, row=row: row[asked].tolist(), rule)
-            for s, row in zip(photos.similarity, exact, strict=True)
+        matched = [
+            match_in_blocks(len(row), lambda block, row=row: row[block.start : block.stop].tolist(), rule)
+            for row in exact
         ]
-        answers = [ranking.order[0] for ranking in ranked]
+        answers = [int(np.argmax(counts)) for counts in matched]
         early.append(
             {
                 "rule": name,
-                "matched_mean": statistics.mean(ranking.matched for ranking in ranked),
+                "matched_mean": statistics.mean(len(counts) for counts in matched),
                 "r1": photos.recall(answers),
                 "same_first": float(np.mean(np.array(answers) == first)) * 100,
             }

@@ -1,6 +1,7 @@
 """Encoding local features on the device that made them, so that only what is stored leaves it.
 
-`storage.features.encodings` says what the bytes mean, and decodes them.
+The other half of `storage.features.encodings`, which defines what the bytes mean and decodes them without
+torch: whoever changes a layout there changes it here.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from models.matching.adaptive import StopRule, rank_adaptively
+from models.matching.adaptive import StopRule, match_in_blocks
 from serving.matching_options import Matching
 from storage.records import ImageRecord
 
@@ -39,10 +39,8 @@ def match_in_turn(
         return match(records)
     rule = StopRule(
         block=BLOCK,
-        least=max(MIN_CANDIDATES, min_candidates),
+        min_candidates=max(MIN_CANDIDATES, min_candidates),
         lead=LEAD if matching.stop_early else None,
         budget_s=None if matching.budget_ms is None else matching.budget_ms / 1e3,
     )
-    in_order = range(len(records), 0, -1)  # stands for the similarities
-    ranking = rank_adaptively(in_order, lambda block: match([records[i] for i in block]), rule)
-    return list(ranking.counts[: ranking.matched])
+    return match_in_blocks(len(records), lambda block: match(records[block.start : block.stop]), rule)

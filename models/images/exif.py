@@ -8,12 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
 
 __all__ = ["PhotoFacts", "read_facts", "read_orientation"]
-
-_ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
-_TIME_ORIGINAL, _OFFSET_ORIGINAL = 0x9003, 0x9011
-_LAT_REF, _LAT, _LON_REF, _LON, _GPS_TIME, _HEADING, _GPS_DATE = 1, 2, 3, 4, 7, 17, 29
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class PhotoFacts:
 def read_orientation(image: Image.Image) -> int:
     """Return EXIF orientation 1..8, 1 where there is none."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(Base.Orientation, 1)
     except Exception:  # a malformed block raises nearly every built-in type; then the file has no EXIF
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
@@ -46,14 +43,14 @@ def read_facts(image: Image.Image) -> PhotoFacts:
     """Return position, direction and time, each on its own or not at all."""
     try:
         exif = image.getexif()
-        gps, details = dict(exif.get_ifd(_GPS_IFD)), dict(exif.get_ifd(_EXIF_IFD))
+        gps, details = dict(exif.get_ifd(IFD.GPSInfo)), dict(exif.get_ifd(IFD.Exif))
     except Exception:  # as above
         return PhotoFacts()
-    lat = _degrees(gps.get(_LAT), gps.get(_LAT_REF), "N", "S", 90)
-    lon = _degrees(gps.get(_LON), gps.get(_LON_REF), "E", "W", 180)
+    lat = _degrees(gps.get(GPS.GPSLatitude), gps.get(GPS.GPSLatitudeRef), "N", "S", 90)
+    lon = _degrees(gps.get(GPS.GPSLongitude), gps.get(GPS.GPSLongitudeRef), "E", "W", 180)
     if lat is None or lon is None:
         lat = lon = None
-    heading = _number(gps.get(_HEADING))
+    heading = _number(gps.get(GPS.GPSImgDirection))
     return PhotoFacts(
         lat=lat,
         lon=lon,
@@ -89,7 +86,7 @@ def _degrees(values: Any, reference: Any, positive: str, negative: str, limit: i
 
 def _local_time(details: dict[int, Any]) -> datetime | None:
     """Read the camera's clock; without its time zone it does not name a moment."""
-    clock, offset = details.get(_TIME_ORIGINAL), details.get(_OFFSET_ORIGINAL)
+    clock, offset = details.get(Base.DateTimeOriginal), details.get(Base.OffsetTimeOriginal)
     if not isinstance(clock, str) or not isinstance(offset, str):
         return None
     try:
@@ -101,7 +98,7 @@ def _local_time(details: dict[int, Any]) -> datetime | None:
 
 
 def _gps_time(gps: dict[int, Any]) -> datetime | None:
-    date, parts = gps.get(_GPS_DATE), _three(gps.get(_GPS_TIME))
+    date, parts = gps.get(GPS.GPSDateStamp), _three(gps.get(GPS.GPSTimeStamp))
     if not isinstance(date, str) or parts is None:
         return None
     try:

@@ -15,6 +15,9 @@ features have unit norm, so that one step suits all of an image's cells. That of
 wider than the intervals that were rounded, so that an image's inner product with its own decoded features is
 what it was; else coarse levels would lower every similarity (Gao and Long, "RaBitQ", SIGMOD 2024, section
 3.2, for one bit), and fewer pairs would reach a model's least similarity.
+
+This module decodes, with NumPy alone. `models.feature_encoder` is the other half and writes these bytes with
+torch, on the device that made the features: whoever changes a layout here changes it there.
 """
 
 from __future__ import annotations

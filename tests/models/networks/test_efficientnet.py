@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.extractor import Extractor
 from models.images.decoder import decode_image
 from models.matching.mutual import mutual_nn_count
+from models.networks.descriptions import EfficientNetDescription
 from models.networks.efficientnet import EfficientNetLite0
 from models.weights import load_extractor
 from tests.support.photo_sets import photo_set
@@ -49,7 +50,7 @@ def test_efficientnet_features_match_hooked_timm_maps(extractor: Extractor) -> N
 @pytest.mark.parametrize("size", [(225, 224), (224, 100), (0, 224), (-32, 224)])
 def test_efficientnet_grid_wrong_size_names_next_sizes(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="not a multiple of 32: use"):
-        EfficientNetLite0.grid(None, *size)  # type: ignore[arg-type]
+        EfficientNetDescription().grid(*size)
 
 
 def easting_northing(path: Path) -> tuple[float, float]:
