@@ -1,4 +1,4 @@
-"""Whole jobs: index, evaluate, demo, and the command line."""
+"""Whole jobs (index, evaluate, fine-tune, serve, demo) and the command line."""
 
 from models.runtime.threads import sleep_while_waiting
 

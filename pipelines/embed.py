@@ -1,4 +1,4 @@
-"""Write descriptors and local features of images to a file for other programs.
+"""Write descriptors and local features of images to a file that NumPy reads.
 
 placeray embed photo.jpg --model efficientnet-lite0 --out photo.npz
 """
@@ -25,23 +25,23 @@ def embed(
     image_size: tuple[int, int] | None = None,
     execution: Execution = AS_USUAL,
 ) -> tuple[int, list[dict[str, str]]]:
-    """Embed images one by one; those that cannot be used are left out.
+    """Embed images one by one; images that cannot be used are skipped.
 
     Args:
         images: Paths.
         out: `.npz` file; arrays `names` (N,) str, `descriptors` (N, D) float32, unit L2 norm, and `features`
-            (N, H, W, C) float32, unit L2 norm per cell. Not written when no image could be used.
+            (N, H, W, C) float32, unit L2 norm per cell. Not written if no image can be used.
         model: Name or weights file.
-        image_size: Height and width of the network's input; by default the model's.
-        execution: How to run the network.
+        image_size: Height and width of the network's input; default: the model's.
+        execution: How the network is run.
 
     Returns:
-        N, and path, reason and message of each image that was left out.
+        N, and path, reason and message of each skipped image.
 
     Raises:
         BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
-        ModelFault: the model gave numbers that are not finite.
-        CannotCompile: compiling was asked for and is not possible here.
+        ModelFault: the model's output is not finite.
+        CannotCompile: compiling was requested and is not possible here.
     """
     extractor = load_extractor(model, image_size=image_size, execution=execution)
     names, descriptors, features, rejected = [], [], [], []

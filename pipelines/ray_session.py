@@ -1,4 +1,4 @@
-"""The Ray that a command runs on: the cluster at hand, or a local one for the command alone."""
+"""The Ray of a job: the cluster it runs on, or a local one for this job alone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["quiet_stderr", "ray_session"]
 def ray_session(
     *, num_cpus: int | None = None, object_store_bytes: int = 200 << 20, show_logs: bool = False
 ) -> Iterator[Any]:
-    """Use the cluster at hand (a job's, or one already started here), else a local one for this run.
+    """Connect to the cluster of this process or of RAY_ADDRESS, or start a local Ray for this run.
 
     Args:
-        num_cpus: Cores that a local Ray may hand out; default: as many as there are.
+        num_cpus: CPU cores of a local Ray; default: all of the machine.
         object_store_bytes: Size of a local Ray's object store.
-        show_logs: Whether what workers write to stderr comes out here.
+        show_logs: Forward the stderr of workers to this process.
 
     Yields:
         The `ray` module, connected.
@@ -48,28 +48,28 @@ def ray_session(
 
 
 def _start_embedded(ray: Any, options: dict[str, Any]) -> None:
-    """Start a Ray for this run alone, without its native log lines between the user's progress lines."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # which Ray announces on stderr while it starts
+    """Start a local Ray, without its log lines between those of the progress bar."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray announces it on stderr
     with quiet_stderr(), warnings.catch_warnings():
-        # Ray starts its processes by fork and exec at once; LanceDB fears a fork without exec.
+        # LanceDB warns of a fork without exec; Ray calls exec right after it forks.
         warnings.filterwarnings("ignore", message="lancedb fork support")
         ray.init(include_dashboard=False, **options)
 
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what this process writes to stderr, natively too; show it if the block fails."""
+    """Hold back what this process and its native code write to stderr; show it if the block raises."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
             captured.seek(0)
-            os.write(kept, captured.read())
+            os.write(stderr, captured.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)

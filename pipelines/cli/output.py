@@ -1,4 +1,4 @@
-"""Results as people and scripts read them: tables and JSON on stdout."""
+"""Results on stdout: tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_pairs(values: dict[str, Any]) -> None:
-    """Print one name and value a line; lists as their length and first items."""
+    """Print one name and value per line; lists as their length and first items."""
     for name, value in values.items():
         if isinstance(value, dict):
             value = json.dumps(value, default=str)
@@ -41,13 +41,13 @@ def print_answer(answer: dict[str, Any]) -> None:
         scores = f"{match['rank']:>4}  {count:>7}  {match['similarity']:>10.4f}"
         print(f"  {scores}  {position:<28}  {match['image_id']}")
     if answer["degraded"]:
-        print("  something stored could not be read; run placeray verify on its store")
+        print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
     print(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
 
 
 def print_evaluation(summary: dict[str, Any]) -> None:
-    """Print the recall table of an evaluation and what has to be said about it."""
+    """Print the recall table of an evaluation and notes on what was left out."""
     print(f"\n{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
     print(f"protocol: {summary['protocol']}; model {summary['model']}")
     columns = list(summary["recall"]["global"])
@@ -55,14 +55,14 @@ def print_evaluation(summary: dict[str, Any]) -> None:
     for key, name in (("global", "global descriptor"), ("reranked", "after re-ranking")):
         print(f"{name:<20}" + "".join(f"{summary['recall'][key][k]:>8.1f}" for k in columns))
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
-    print(f"candidates matched a query: {summary['matched_per_query']:g}")
+    print(f"candidates matched per query: {summary['matched_per_query']:g}")
     for key, value in summary.items():
         if key.startswith(("queries_", "database_")) and value:
             print(f"note: {key.replace('_', ' ')}: {value}")
 
 
 def print_training(report: dict[str, Any]) -> None:
-    """Print recall before and after fine-tuning, and where everything is."""
+    """Print recall before and after fine-tuning, and the paths of the results."""
     print(f"\n{report['dataset']}: {report['queries']} queries, {report['database']} database images")
     print(f"protocol: {report['protocol']}")
     recall = report["recall"]

@@ -129,7 +129,7 @@ def index(
             progress = stack.enter_context(ProgressBar("index", quiet=quiet)).update
         card = _card_of(model, image_size, store_uri, features)
         listing = list_source(source, root=root, id_prefix=id_prefix)
-        store = _open_or_create(store_uri, card, model, listing, execution, asked=features is not None)
+        store = _open_or_create(store_uri, card, model, listing, execution, requested=features is not None)
         rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
         tally = Tally(total=listing.num_rows, progress=progress)
         import ray.data  # before the session, which then quietens its log
@@ -207,11 +207,11 @@ def _card_of(
 
 
 def _open_or_create(
-    store_uri: str, card: Card, model: str, listing: pa.Table, execution: Execution, *, asked: bool
+    store_uri: str, card: Card, model: str, listing: pa.Table, execution: Execution, *, requested: bool
 ) -> Store:
-    """Open the store, or make it, with a projection learned from the listed images where it needs one.
+    """Open the store, or create it, with a projection learned from the listed images if the encoding has one.
 
-    Where they cannot teach one, as when none can be used, only who asked for it hears of that.
+    If too few images can be used to learn it, that is an error only where the encoding was requested.
     """
     channels = projected_channels(card.feature_encoding, card.feature_dim)
     if channels is None or card.projection_sha256 is not None:
@@ -220,13 +220,15 @@ def _open_or_create(
     from pipelines.indexing.projection import learn_projection
 
     size = (card.preprocessing.height, card.preprocessing.width)
-    uncompiled = dataclasses.replace(execution, compiled=False)  # for a sample that is not worth it
+    uncompiled = dataclasses.replace(execution, compiled=False)  # not worth it for a small sample
     extractor = load_extractor(model, image_size=size, execution=uncompiled)
     try:
         projection = learn_projection(listing, extractor, channels=channels)
     except InvalidBatch:
-        if asked:
+        if requested:
             raise
-        return Store.create(store_uri, card.stored_as("int4"))  # the same bits a value, nothing to learn
+        return Store.create(
+            store_uri, card.stored_as("int4")
+        )  # the same number of bits, without a projection
     named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
     return Store.create(store_uri, named, projection=projection)

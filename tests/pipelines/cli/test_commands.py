@@ -116,7 +116,7 @@ def test_evaluate_json_report_and_kept_store(
     )
     assert "after re-ranking" in again
     assert "100 candidates re-ranked; stopping early, 0 ms per query" in again
-    assert "candidates matched a query: 10\n" in again
+    assert "candidates matched per query: 10\n" in again
 
 
 def test_embed_golden_checkpoint_gives_published_outputs(

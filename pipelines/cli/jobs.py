@@ -1,0 +1,123 @@
+"""The verbs that run a whole job: demo, index, evaluate, finetune."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+
+from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for, matching_from
+from pipelines.cli.output import print_answer, print_evaluation, print_json, print_training
+
+__all__ = ["run_demo", "run_evaluate", "run_finetune", "run_index"]
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Run the whole pipeline on a generated city."""
+    from pipelines.demo import job
+
+    summary = job.run_demo(
+        args.out, seed=args.seed, database_images=args.database, query_images=args.queries, quiet=args.quiet
+    )
+    if args.json:
+        print_json(summary)
+    else:
+        print("\nfirst query, as `placeray query` shows it:")
+        print_answer(summary["first_query"])
+        print_evaluation(summary["evaluation"])
+        print(f"report: {summary['report']}")
+        print(f"try it: {sys.argv[0]} query {summary['first_query']['image']} --store {summary['store']}")
+    return EXIT_OK
+
+
+def run_index(args: argparse.Namespace) -> int:
+    """Index images into a store."""
+    from pipelines.indexing.job import index
+
+    report = index(
+        args.source,
+        args.store,
+        model=args.model,
+        image_size=args.image_size,
+        features=args.features,
+        root=args.root,
+        id_prefix=args.id_prefix,
+        batch_size=args.batch_size,
+        extractors=args.extractors,
+        gpus_per_extractor=args.gpus_per_extractor,
+        commit_every=args.commit_every,
+        rejected_file=args.rejected,
+        trace=args.trace,
+        scaled_decode=args.scaled_decode,
+        execution=execution_from(args),
+        quiet=args.quiet,
+    )
+    if args.json:
+        print_json(dataclasses.asdict(report))
+    else:
+        print(
+            f"{report.input} images: {report.accepted} accepted ({report.unchanged} unchanged), "
+            f"{report.rejected} rejected, {report.seconds:.1f} s, {report.images_per_s:.1f} images/s, "
+            f"store version {report.store_version}"
+        )
+        for reason, count in sorted(report.rejected_by_reason.items()):
+            print(f"  rejected {count}: {reason}")
+        if report.rejected_file:
+            print(f"  listed in {report.rejected_file}")
+    return exit_code_for(report.rejected, report.input, args.max_rejected)
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Measure recall on a data set."""
+    from pipelines.evaluation.job import evaluate
+    from pipelines.progress import ProgressBar
+
+    with ProgressBar("evaluate", quiet=args.quiet) as bar:
+        summary = evaluate(
+            args.dataset,
+            store_uri=args.store,
+            model=args.model,
+            image_size=args.image_size,
+            split=args.split,
+            candidates=args.candidates,
+            threshold_m=args.threshold_m,
+            report=args.report,
+            execution=execution_from(args),
+            progress=bar.update,
+            **matching_from(args),
+        )
+    if args.json:
+        print_json(summary)
+    else:
+        print_evaluation(summary)
+        if args.report:
+            print(f"report: {args.report}/index.html")
+    return EXIT_OK
+
+
+def run_finetune(args: argparse.Namespace) -> int:
+    """Train adapters."""
+    from pipelines.training.job import finetune
+    from pipelines.training.settings import settings_of
+
+    report = finetune(
+        args.dataset,
+        args.out,
+        settings=settings_of(vars(args)),
+        split=args.split,
+        val=args.val,
+        val_split=args.val_split,
+        workers=args.workers,
+        gpus_per_worker=args.gpus_per_worker,
+        run=args.run,
+        storage=args.storage,
+        max_rejected=args.max_rejected,
+        max_failures=args.max_failures,
+        choose_floor=not args.keep_floor,
+        quiet=args.quiet,
+    )
+    if args.json:
+        print_json(report)
+    else:
+        print_training(report)
+    return EXIT_OK

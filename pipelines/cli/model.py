@@ -1,0 +1,41 @@
+"""The verbs that use a model alone: embed, import-weights."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for
+from pipelines.cli.output import print_json
+
+__all__ = ["run_embed", "run_import_weights"]
+
+
+def run_embed(args: argparse.Namespace) -> int:
+    """Write descriptors and features to a file."""
+    from pipelines.embed import embed
+
+    embedded, rejected = embed(
+        args.image, args.out, model=args.model, image_size=args.image_size, execution=execution_from(args)
+    )
+    if args.json:
+        print_json({"out": args.out if embedded else None, "images": embedded, "rejected": rejected})
+    else:
+        print(f"{embedded} images embedded" + (f" into {args.out}" if embedded else "; nothing written"))
+        for row in rejected:
+            print(f"  rejected {row['image']}: {row['reason']} ({row['message']})")
+    return exit_code_for(len(rejected), len(args.image), args.max_rejected)
+
+
+def run_import_weights(args: argparse.Namespace) -> int:
+    """Convert a published checkpoint."""
+    from models.weights import import_checkpoint
+
+    card = import_checkpoint(args.checkpoint, args.out, num_heads=args.heads)
+    if args.json:
+        print_json({"out": args.out, "card": dataclasses.asdict(card)})
+    else:
+        print(
+            f"{args.out}: {card.model}, descriptor {card.descriptor_dim}, weights {card.weights_sha256[:12]}"
+        )
+    return EXIT_OK

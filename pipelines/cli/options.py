@@ -1,0 +1,41 @@
+"""What several verbs share: options read from flags, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from storage.errors import PlacerayError
+
+if TYPE_CHECKING:
+    from models.runtime.execution import Execution
+
+__all__ = ["EXIT_OK", "UsageError", "execution_from", "exit_code_for", "matching_from"]
+
+EXIT_OK, EXIT_REJECTED = 0, 3  # the other codes are those of the errors
+
+
+class UsageError(PlacerayError):
+    """Arguments that are valid by themselves but not together."""
+
+    reason = "usage"
+
+
+def execution_from(args: argparse.Namespace) -> Execution:
+    """Return how the network is run."""
+    from models.runtime.execution import execution_of
+
+    return execution_of(vars(args))
+
+
+def matching_from(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the argument `matching` if one of its flags is given."""
+    from serving.matching_options import OPTIONS, matching_of
+
+    given = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    return {"matching": matching_of(given)} if given else {}
+
+
+def exit_code_for(rejected: int, total: int, max_rejected: float) -> int:
+    """Return the exit code of a job that rejected some of its images."""
+    return EXIT_REJECTED if total and rejected / total > max_rejected else EXIT_OK

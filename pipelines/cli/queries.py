@@ -1,0 +1,68 @@
+"""The verbs that answer queries: query, serve."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+
+from pipelines.cli.options import EXIT_OK, UsageError, execution_from, exit_code_for, matching_from
+from pipelines.cli.output import print_answer, print_json
+
+__all__ = ["run_query", "run_serve"]
+
+
+def run_query(args: argparse.Namespace) -> int:
+    """Rank the places of photos."""
+    from pipelines.query import ask_service, ask_store, query
+
+    matching = matching_from(args)
+    if matching and args.no_rerank:
+        raise UsageError("--no-rerank leaves nothing to match: leave it out, or the options of matching")
+    if args.url is None:
+        ask = ask_store(args.store, model=args.model, execution=execution_from(args), **matching)
+    elif args.model is not None or {"precision", "compile"} & vars(args).keys():
+        raise UsageError("--model, --precision and --compile go with --store: a service has its own settings")
+    elif matching:
+        raise UsageError("options of matching go with --store: a service has its own settings")
+    else:
+        ask = ask_service(args.url, token=os.environ.get("PLACERAY_TOKEN"))
+    answers, rejected = query(
+        args.image, ask, top_k=args.top_k, candidates=args.candidates, rerank=not args.no_rerank
+    )
+    if args.json:
+        print_json({"queries": answers})
+    else:
+        for answer in answers:
+            print_answer(answer)
+    return exit_code_for(rejected, len(answers), args.max_rejected)
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve a store over HTTP."""
+    from pipelines.serve import serve_store, settings_of
+    from storage.store import Store
+
+    flags = vars(args)
+    log_file = flags.get("log_file") or _new_log_file()
+    flags["log_file"] = "" if log_file == "-" else os.path.abspath(log_file)
+
+    def ready(url: str) -> None:
+        if args.json:
+            print_json({"url": url, "log_file": flags["log_file"] or None})
+        else:
+            rows = Store.open(args.store).count
+            print(f"{rows} images at {url}  (stop with Ctrl-C)")
+            if flags["log_file"]:
+                print(f"logs: {flags['log_file']}")
+        sys.stdout.flush()
+
+    serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
+    return EXIT_OK
+
+
+def _new_log_file() -> str:
+    handle, path = tempfile.mkstemp(prefix="placeray-serve-", suffix=".log")
+    os.close(handle)
+    return path

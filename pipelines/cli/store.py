@@ -1,0 +1,67 @@
+"""The verbs that look after a store: info, verify, compact, delete."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from pipelines.cli.options import EXIT_OK
+from pipelines.cli.output import print_json, print_pairs
+from storage.errors import CorruptStore
+
+__all__ = ["run_compact", "run_delete", "run_info", "run_verify"]
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Describe a store."""
+    from storage.store import Store
+
+    info = Store.open(args.store).info()
+    _print_result(args, info)
+    return EXIT_OK
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Check a store, after repairing it if requested."""
+    from storage.care.repair import repair_store
+    from storage.care.verify import verify_store
+
+    result: dict[str, Any] = {}
+    if args.repair:
+        result["repair"] = dataclasses.asdict(repair_store(args.store))
+    report = verify_store(args.store)
+    result |= {"ok": report.ok, **dataclasses.asdict(report)}
+    _print_result(args, result)
+    return EXIT_OK if report.ok else CorruptStore.exit_code
+
+
+def run_compact(args: argparse.Namespace) -> int:
+    """Merge small files of a store."""
+    from storage.store import Store
+
+    store = Store.open(args.store)
+    with store.lease():
+        report = dataclasses.asdict(store.compact())
+    _print_result(args, report)
+    return EXIT_OK
+
+
+def run_delete(args: argparse.Namespace) -> int:
+    """Delete images from a store."""
+    from storage.store import Store
+
+    store = Store.open(args.store)
+    with store.lease():
+        deleted = store.delete(args.image_id)
+    result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
+    _print_result(args, result)
+    return EXIT_OK
+
+
+def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print a result as JSON or as one line per value."""
+    if args.json:
+        print_json(result)
+    else:
+        print_pairs(result)
