@@ -56,7 +56,7 @@ def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40
         records += [ImageRecord(k, "", "", 1, 1, Position(), None, None, shard, i) for i, k in enumerate(ids)]
     paths = {record.shard: shard_path(folder, record.shard) for record in records}
     assert reader.fetch_encoded(records)[1].all()
-    tables = {shard: reader._shards[shard].table for shard in paths}
+    tables = {shard: reader._tables._shards[shard].table for shard in paths}
     starts = {shard: table.starts[:] for shard, table in tables.items()}
 
     def copied(some: list[ImageRecord]) -> None:

@@ -88,7 +88,7 @@ def generated(city: str, folder: Path, rows: int) -> str:
     from storage.table.schema import row_schema
 
     source = Store.open(city)
-    records = source.get(source.known()["image_id"].to_pylist())
+    records = source.get(source.metadata()["image_id"].to_pylist())
     pool, ok = source.fetch(records)
     assert ok.all()
     store = Store.create(folder, source.card)

@@ -1,4 +1,4 @@
-"""The card: what made the vectors. Vectors of different cards never mix."""
+"""The card of a model or store: what made its vectors. Vectors of different cards are never mixed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 CARD_FILE = "card.json"
 
 FORMAT_VERSION = 2  # the newest that can be read
-_PLAIN_VERSION, _ENCODED_VERSION = 1, 2  # the oldest that can hold features as float16, and otherwise
+_PLAIN_VERSION, _ENCODED_VERSION = 1, 2  # the oldest for float16 features, and for other encodings
 
 FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
 FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
@@ -53,7 +53,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Card:
-    """What made the vectors of a store or comes out of a model.
+    """Which model makes vectors, in which shape, and how a store encodes them.
 
     Attributes:
         model: Architecture name, such as `efficientnet-lite0` or `selavpr-vitl14`.
@@ -64,13 +64,13 @@ class Card:
         grid_height: H, rows of the local-feature grid.
         grid_width: W, columns of the local-feature grid.
         feature_dim: C, channels of one local feature.
-        feature_dtype: How local features come out of a model's extraction, before they are encoded.
-        metric: How descriptors compare; both sides have unit L2 norm.
-        min_similarity: Only mutual neighbours of at least this cosine similarity count; None counts all.
-        format_version: Version of the store format that this card belongs to.
-        feature_encoding: How a store keeps local features, see `storage.features.encodings`. A model's own
-            card says `float16`: what the model makes does not depend on it.
-        projection_sha256: Digest of the store's learned projection; None where the encoding has none.
+        feature_dtype: Type of local features as extracted, before they are encoded.
+        metric: Similarity of descriptors, which have unit L2 norm.
+        min_similarity: Mutual neighbours below this cosine similarity are not counted; None counts all.
+        format_version: Version of the store format.
+        feature_encoding: How a store encodes local features, see `storage.features.encodings`. Always `float16`
+            on a model's own card, because the model's output does not depend on it.
+        projection_sha256: Digest of the store's learned projection; None if the encoding has none.
     """
 
     model: str
@@ -89,14 +89,14 @@ class Card:
     projection_sha256: str | None = None
 
     def stored_as(self, encoding: FeatureEncoding, *, projection_sha256: str | None = None) -> Card:
-        """Return this card for a store that keeps local features in another encoding.
+        """Return this card for a store with another feature encoding.
 
         Raises:
             InvalidBatch: there is no such encoding.
         """
         if encoding not in FEATURE_ENCODINGS:
             raise InvalidBatch(
-                f"no feature encoding {encoding!r}: choose one of {', '.join(FEATURE_ENCODINGS)}"
+                f"unknown feature encoding {encoding!r}: choose one of {', '.join(FEATURE_ENCODINGS)}"
             )
         return dataclasses.replace(
             self,
@@ -108,8 +108,8 @@ class Card:
     def to_json(self) -> str:
         """Return the card as JSON text with sorted keys, ending in a newline.
 
-        A card of float16 features is written as before there were other encodings, so that older programs
-        read it too.
+        A card of float16 features is written without the fields of format version 2, so that older versions of
+        placeray can read it.
         """
         values = dataclasses.asdict(self)
         for name in _ENCODING_FIELDS if self.feature_encoding == "float16" else ():
@@ -118,11 +118,11 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> Card:
-        """Read a card back.
+        """Parse a card.
 
         Raises:
-            CardMismatch: the card was written by a newer format.
-            CorruptStore: the text is no card.
+            CardMismatch: the card has a newer format.
+            CorruptStore: the text is not a card.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -134,7 +134,7 @@ class Card:
                 )
             if values.get("feature_encoding", "float16") not in FEATURE_ENCODINGS:
                 raise CorruptStore(
-                    f"the card names the unknown feature encoding {values['feature_encoding']!r}: "
+                    f"the card has the unknown feature encoding {values['feature_encoding']!r}: "
                     "restore card.json from a backup"
                 )
             pre = values.pop("preprocessing")
@@ -146,18 +146,18 @@ class Card:
             ) from error
 
     def require_same(self, other: Card) -> None:
-        """Refuse to mix what two stores hold.
+        """Check that vectors of two stores may be mixed.
 
         Raises:
-            CardMismatch: any field but the format version differs; the message names each.
+            CardMismatch: any field except the format version differs; the message names each.
         """
-        self._require(other, ignored=("format_version",), whose="asked for is")
+        self._require(other, ignored=("format_version",), whose="requested is")
 
     def require_model(self, other: Card) -> None:
-        """Refuse to mix vectors of two models, however a store encodes them.
+        """Check that a model may be used with this store, whatever its feature encoding.
 
         Raises:
-            CardMismatch: any field differs but the format version and how features are encoded; the message
+            CardMismatch: any field except the format version and the feature encoding differs; the message
                 names each.
         """
         self._require(other, ignored=("format_version", *_ENCODING_FIELDS), whose="model has")
@@ -170,8 +170,8 @@ class Card:
         different = "; ".join(f"{name}: store has {mine[name]!r}, {whose} {theirs[name]!r}" for name in names)
         if set(names) <= set(_ENCODING_FIELDS):
             raise CardMismatch(
-                f"the store keeps its local features in another way: {different}. Leave --features out to go "
-                "on with the store's own, or index into a new store"
+                f"the store has another feature encoding: {different}. Omit --features to use the store's "
+                "own, or index into a new store"
             )
         raise CardMismatch(
             f"the store was made by another model: {different}. Use the store's own model, or index into a "

@@ -15,7 +15,7 @@ __all__ = ["detect_full_disk", "flush", "replace_file"]
 
 
 def flush(path: Path) -> None:
-    """Force a file's contents, or a folder's list of names, down to the disk."""
+    """Flush a file, or a folder's entries, to disk (fsync)."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -24,15 +24,15 @@ def flush(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, fault: str | None = None) -> None:
-    """Put `data` at `path` so that a crash at any moment leaves the old file or the new one, whole.
+    """Write a file atomically: a crash at any moment leaves either the old file or the new one.
 
     Args:
         path: The file to create or replace.
-        data: All of its new contents.
+        data: Its new contents.
         fault: Fault point between writing and renaming.
 
     Raises:
-        OutOfSpace: the disk is full; the old file stands.
+        OutOfSpace: the disk is full; the old file is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,11 +50,11 @@ def replace_file(path: Path, data: bytes, *, fault: str | None = None) -> None:
 
 @contextmanager
 def detect_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
-    """Turn "no space left on device", however a library words it, into OutOfSpace.
+    """Raise OutOfSpace instead of "no space left on device", however a library words it.
 
     Args:
-        path: What was being written.
-        bytes_needed: About how much room it takes.
+        path: The file being written, for the message.
+        bytes_needed: About how much space it takes, for the message.
 
     Raises:
         OutOfSpace: the disk is full.

@@ -8,21 +8,21 @@ from collections import Counter
 
 __all__ = ["fault_point"]
 
-_passed: Counter[str] = Counter()
+_counts: Counter[str] = Counter()
 
 
 def fault_point(name: str) -> None:
-    """Kill this process when the environment variable `PLACERAY_FAULT_AT` asks for it (crash tests).
+    """Kill this process if the environment variable `PLACERAY_FAULT_AT` names this point (crash tests).
 
     Args:
-        name: The point just reached. `PLACERAY_FAULT_AT=name` kills the first time it is reached and
+        name: The point that was reached. `PLACERAY_FAULT_AT=name` kills the process the first time,
             `PLACERAY_FAULT_AT=name:3` the third time.
     """
-    wanted = os.environ.get("PLACERAY_FAULT_AT")
-    if not wanted:
+    setting = os.environ.get("PLACERAY_FAULT_AT")
+    if not setting:
         return
-    point, _, nth = wanted.partition(":")
+    point, _, nth = setting.partition(":")
     if point == name:
-        _passed[name] += 1
-        if _passed[name] >= int(nth or 1):
+        _counts[name] += 1
+        if _counts[name] >= int(nth or 1):
             os.kill(os.getpid(), signal.SIGKILL)

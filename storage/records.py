@@ -12,7 +12,7 @@ __all__ = ["Candidate", "ImageRecord"]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one indexed image, without its descriptor.
+    """One indexed image, without its descriptor.
 
     Attributes:
         image_id: Primary key, stable between runs.

@@ -1,4 +1,4 @@
-"""A store: records and descriptors in one table, local features in shards, one version in view."""
+"""A store: records and descriptors in a LanceDB table, local features in Parquet shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from storage.commit.lease import Lease
 from storage.commit.ledger import acknowledge, manifests, read_committed
 from storage.commit.writer import Writer
 from storage.durable import replace_file
-from storage.errors import CorruptStore, InvalidBatch, StoreLocked
+from storage.errors import CorruptStore, InvalidBatch, StoreLocked, repair_command
 from storage.features.encodings import FeatureCodec
 from storage.features.projection import write_projection
 from storage.features.reader import FeatureReader
@@ -37,21 +37,21 @@ from storage.uri import local_folder
 __all__ = ["Store"]
 
 _CREATE_TIMEOUT_S = 5.0
-_PLACE = ("image_id", "lat", "lon", "utm_e", "utm_n", "utm_zone")
-_KNOWN = (
+_POSITION_COLUMNS = ("image_id", "lat", "lon", "utm_e", "utm_n", "utm_zone")
+_METADATA_COLUMNS = (
     *("image_id", "uri", "sha256", "width", "height", "lat", "lon", "utm_e", "utm_n", "utm_zone"),
     *("heading_deg", "captured_at", "shard", "row", "indexed_at"),
 )
 
 
 class Store:
-    """An index of images: a reader pinned to one acknowledged version, and under its lease a writer.
+    """An index of images: a reader pinned to one committed version and, while it holds the lease, a writer.
 
-    Readers may share a Store between threads. Each call answers from one version.
+    Threads may share a Store for reading. Each call reads from one version.
 
     Attributes:
         uri: The store's folder.
-        card: What made its vectors.
+        card: Which model made its vectors, and how its features are encoded.
     """
 
     def __init__(self, folder: Path, card: Card) -> None:
@@ -67,41 +67,40 @@ class Store:
     def create(
         cls, uri: str | os.PathLike[str], card: Card, *, projection: npt.NDArray[np.float32] | None = None
     ) -> Store:
-        """Make a store, or open the one already there.
+        """Create a store, or open the existing one.
 
         Args:
-            uri: A folder; it and the folders above are made.
-            card: What makes its vectors, and how it keeps local features.
-            projection: (C, C') float32 of `storage.features.projection`, where the card names one: kept
-                beside it.
+            uri: A folder; created with its parents if missing.
+            card: Which model makes its vectors, and how local features are encoded.
+            projection: (C, C') float32 of `storage.features.projection`, if the card names one.
 
         Raises:
-            CardMismatch: there is a store of another card.
-            InvalidBatch: the projection is not the one that the card names.
-            CorruptStore: there is a store that cannot be read.
+            CardMismatch: the existing store has another card.
+            InvalidBatch: the projection is not the one named on the card.
+            CorruptStore: the existing store cannot be read.
             OutOfSpace: the disk is full.
-            StoreLocked: another process has been making it for 5 s.
+            StoreLocked: another process has been creating it for 5 s.
         """
         folder = local_folder(uri)
         (folder / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
         if read_committed(folder) is None:
             with Lease(folder, timeout_s=_CREATE_TIMEOUT_S):
                 if read_committed(folder) is None:
-                    _make(folder, card, projection)
+                    _initialise(folder, card, projection)
         return cls.open(uri, card=card)
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str], *, card: Card | None = None) -> Store:
-        """Open a store at its newest acknowledged version.
+        """Open a store at its newest committed version.
 
         Args:
             uri: The store's folder.
-            card: What the vectors must have been made by; None takes any.
+            card: The card that the store must have; None accepts any.
 
         Raises:
             StoreNotFound: there is no store.
-            CardMismatch: the store's card is another, or of a newer format.
-            CorruptStore: what is on disk cannot be read or contradicts itself.
+            CardMismatch: the store has another card, or a newer format.
+            CorruptStore: the files cannot be read or are inconsistent.
         """
         folder = local_folder(uri)
         stored = read_card(folder)
@@ -111,7 +110,7 @@ class Store:
 
     @property
     def codec(self) -> FeatureCodec:
-        """What encodes and decodes its local features."""
+        """The codec of its local features."""
         return self._features.codec
 
     @property
@@ -121,34 +120,34 @@ class Store:
 
     @property
     def version(self) -> int:
-        """The version in view."""
+        """The version this store reads from."""
         return self._snapshot.version
 
     @property
     def count(self) -> int:
-        """How many rows the version in view has."""
+        """How many rows that version has."""
         return self._snapshot.count
 
     @property
     def degraded(self) -> bool:
-        """Whether rows of the version in view had to be left out of a search because they are damaged."""
+        """Whether a search of that version had to leave damaged rows out."""
         return self._snapshot.degraded
 
     def refresh(self) -> bool:
-        """Move to the newest acknowledged version; return whether there was a newer one.
+        """Move to the newest committed version; return whether there was a newer one.
 
         Raises:
-            CorruptStore: what is on disk cannot be read; the version in view stays.
+            CorruptStore: the store cannot be read; this object stays at its version.
         """
-        view = newest_snapshot(self._folder, self.card)
-        if view.version == self._snapshot.version:
+        newest = newest_snapshot(self._folder, self.card)
+        if newest.version == self._snapshot.version:
             return False
-        self._snapshot = view
+        self._snapshot = newest
         return True
 
     @contextmanager
     def lease(self, *, timeout_s: float = 0.0) -> Iterator[None]:
-        """Hold the right to write for a `with` block; the view moves to the head, and on with each commit.
+        """Hold the write lock for a `with` block; the store moves to the head, and on with each commit.
 
         Args:
             timeout_s: How long to wait for another writer.
@@ -160,65 +159,65 @@ class Store:
         with Lease(self._folder, timeout_s=timeout_s) as lease:
             self._writer = Writer(self._folder, self.card, lease)
             try:
-                self._follow()
+                self._advance()
                 yield
             finally:
                 self._writer = None
 
     def commit(self, rows: pa.Table) -> int:
-        """Upsert rows and return the new version; under the lease.
+        """Upsert rows and return the new version; needs the lease.
 
         Args:
-            rows: The columns of `storage.table.schema.row_schema(card)`; their shards are written.
+            rows: The columns of `storage.table.schema.row_schema(card)`; their shards must exist already.
 
         Raises:
-            InvalidBatch: the rows may not enter; nothing is written.
+            InvalidBatch: the rows are invalid; nothing is written.
             StoreLocked: the lease is not held, or was lost; nothing is written.
-            OutOfSpace: the disk is full; everything committed before stands.
+            OutOfSpace: the disk is full; everything committed before is kept.
         """
         self._leased().commit(rows)
-        return self._follow()
+        return self._advance()
 
     def amend(self, rows: pa.Table) -> int:
-        """Replace metadata of stored rows and return the new version; under the lease.
+        """Replace metadata of stored rows and return the new version; needs the lease.
 
         Args:
             rows: image_id and any of uri, lat, lon, utm_e, utm_n, utm_zone, heading_deg, captured_at.
 
         Raises:
-            InvalidBatch: the rows may not enter, or are not stored; nothing is written.
+            InvalidBatch: the rows are invalid, or not in the store; nothing is written.
             StoreLocked: the lease is not held, or was lost; nothing is written.
         """
         self._leased().amend(rows)
-        return self._follow()
+        return self._advance()
 
     def delete(self, image_ids: Sequence[str]) -> int:
-        """Remove rows and return how many there were; under the lease. `compact` frees the space.
+        """Remove rows and return how many there were; needs the lease. `compact` frees the space.
 
         Raises:
             StoreLocked: the lease is not held, or was lost.
         """
         removed = self._leased().delete(image_ids)
-        self._follow()
+        self._advance()
         return removed
 
-    def known(self) -> pa.Table:
-        """Return every stored column but descriptor and crc32: at the head under the lease, else in view."""
-        pieces = list(self._snapshot.table.scan(_KNOWN))
-        return pa.concat_tables(pieces) if pieces else self._snapshot.table.take([], _KNOWN)
+    def metadata(self) -> pa.Table:
+        """Return all rows with every column but descriptor and crc32."""
+        batches = list(self._snapshot.table.scan(_METADATA_COLUMNS))
+        return pa.concat_tables(batches) if batches else self._snapshot.table.take([], _METADATA_COLUMNS)
 
     def places(self, limit: int) -> list[dict[str, Any]]:
-        """Return image_id and position of about `limit` rows in view, evenly out of all of them."""
+        """Return image_id and position of about `limit` rows, evenly spaced over all of them."""
         step = max(1, -(-self.count // limit))
-        chosen: list[dict[str, Any]] = []
+        sample: list[dict[str, Any]] = []
         start = 0
-        for piece in self._snapshot.table.scan(_PLACE):
-            chosen += piece.take(list(range(-start % step, len(piece), step))).to_pylist()
-            start += len(piece)
-        return chosen
+        for batch in self._snapshot.table.scan(_POSITION_COLUMNS):
+            sample += batch.take(list(range(-start % step, len(batch), step))).to_pylist()
+            start += len(batch)
+        return sample
 
     def get(self, image_ids: Sequence[str]) -> list[ImageRecord]:
-        """Return the records stored under these keys, in this order; absent or damaged ones are left out."""
+        """Return the records of these keys, in this order, without absent or damaged ones."""
         found = {
             r.image_id: r
             for r in to_records(intact_rows(self._snapshot.table.find("image_id", list(image_ids))))
@@ -233,18 +232,19 @@ class Store:
         Args:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
-            method: `exact` compares with every row in memory, `ivf` with few of them, `lance` on disk.
+            method: `exact` compares every row in memory, `ivf` uses an approximate index in memory, `lance`
+                searches on disk.
 
         Raises:
-            InvalidBatch: descriptors of another width, not finite, or of no unit norm; k below 1.
+            InvalidBatch: descriptors of another width, not finite, or not of unit norm; k below 1.
         """
         return self._snapshot.search(descriptors, k=k, method=method)
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
-        """Read the local features of these records; damage is reported, never raised.
+        """Read the local features of these records; damage is reported, not raised.
 
         Returns:
-            features: as `FeatureCodec.decode` returns them, (K, H, W, C) float16 in a store of float16; zeros
+            features: As returned by `FeatureCodec.decode`; (K, H, W, C) float16 in a float16 store. Zeros
                 where they could not be read.
             ok: (K,) bool; False where the row is missing or damaged.
         """
@@ -265,11 +265,11 @@ class Store:
         }
 
     def verify(self) -> VerifyReport:
-        """Read everything and report what is damaged, missing or left over."""
+        """Read everything and report what is damaged, missing or unreferenced."""
         return verify_store(self._folder)
 
     def repair(self) -> RepairReport:
-        """Remove what is damaged and list which images to index again; takes the lease.
+        """Remove what is damaged and list the images to index again; takes the lease.
 
         Raises:
             StoreLocked: another writer holds it.
@@ -279,7 +279,7 @@ class Store:
         return report
 
     def compact(self, *, keep_versions_s: float = 3600.0) -> CompactReport:
-        """Merge small files, drop old versions and dead features; takes the lease unless it is held.
+        """Merge small files, drop old versions and unused features; takes the lease unless it is held.
 
         Args:
             keep_versions_s: Versions that were the newest within this time stay readable.
@@ -289,7 +289,7 @@ class Store:
         """
         with self.lease() if self._writer is None else nullcontext():
             report = compact_store(self._folder, self._leased(), self.card, keep_versions_s=keep_versions_s)
-            self._follow()
+            self._advance()
         return report
 
     def _leased(self) -> Writer:
@@ -297,28 +297,29 @@ class Store:
             raise StoreLocked("writing needs the lease: wrap the call in `with store.lease():`")
         return self._writer
 
-    def _follow(self) -> int:
+    def _advance(self) -> int:
         committed = self._leased().committed
         if committed.version != self._snapshot.version:
             self._snapshot = Snapshot(self._folder, self.card, committed.version, committed.rows)
         return committed.version
 
 
-def _make(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) -> None:
-    """Make the card and the empty table, or finish making them after a crash."""
+def _initialise(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) -> None:
+    """Write the card and the empty table, or finish that after a crash."""
     if FeatureCodec(card, projection=projection).projection_sha256 != card.projection_sha256:
         raise InvalidBatch(
-            "the card names another projection: make it with storage.features.projection first"
+            "the projection is not the one named on the card: fit it with storage.features.projection and "
+            "put its projection_sha256 on the card"
         )
     path = folder / CARD_FILE
     if path.exists():
         stored = read_card(folder)
-        # Without rows nothing depends on a projection yet, and learning it again may give another last digit.
+        # Without rows nothing depends on the projection yet, and fitting it again may change its last digits.
         replace(stored, projection_sha256=card.projection_sha256).require_same(card)
     if projection is not None:
         write_projection(folder, projection)
     replace_file(path, card.to_json().encode())
     if len(manifests(folder)) > 1:
-        raise CorruptStore(f"{folder / 'COMMITTED'} is gone: run placeray verify --store {folder} --repair")
+        raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
     table = LanceTable.create(folder, card)
     acknowledge(folder, table.version, table.count(), known=set())

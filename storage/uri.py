@@ -1,4 +1,4 @@
-"""Store URIs."""
+"""From a store URI to its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def local_folder(uri: str | os.PathLike[str]) -> Path:
     """Return the folder that a store URI names.
 
     Raises:
-        StoreError: the URI names something else than a local folder.
+        StoreError: the URI is not a local folder.
     """
     text = os.fspath(uri)
     if "://" not in text:
@@ -23,6 +23,6 @@ def local_folder(uri: str | os.PathLike[str]) -> Path:
     parsed = urlparse(text)
     if parsed.scheme != "file" or parsed.netloc not in ("", "localhost"):
         raise StoreError(
-            f"{text}: stores live in local folders so far: give a path, or mount the bucket as one"
+            f"{text}: only local folders are supported: give a path, or mount the bucket as a folder"
         )
     return Path(unquote(parsed.path))

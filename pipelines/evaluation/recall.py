@@ -132,7 +132,7 @@ def measure_recall(
     if not located.num_rows:
         raise SourceError(f"no query in {layout.queries} has coordinates in its name: nothing can be scored")
     asked = f"{located.num_rows} of {queries.num_rows} queries" if only is not None else "all queries"
-    known = engine.store.known()
+    known = engine.store.metadata()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
     truth = GroundTruth(located, known, threshold_m)

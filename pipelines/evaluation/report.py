@@ -90,7 +90,7 @@ def _stage_ms(evaluation: Evaluation) -> list[tuple[str, float]]:
 
 def _map(evaluation: Evaluation, engine: QueryEngine) -> dict[str, Any] | None:
     """Place queries and database on a map 1000 units wide; None where no stored image has coordinates."""
-    stored = engine.store.known().select(POSITION_COLUMNS).to_pylist()
+    stored = engine.store.metadata().select(POSITION_COLUMNS).to_pylist()
     positions = [outcome.position for outcome in evaluation.outcomes] + [Position.of(row) for row in stored]
     points = Positions.of(positions).on_one_plane()
     queries, database = np.split(points, [len(evaluation.outcomes)])

@@ -136,7 +136,7 @@ def index(
 
         stack.enter_context(store.lease())
         ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
-        work = mark_known(listing, store.known())
+        work = mark_known(listing, store.metadata())
         plan = make_plan(
             ray,
             images=work.num_rows,

@@ -1,1 +1,1 @@
-"""Verifying, repairing and compacting a store."""
+"""Maintenance of a store: verification, repair and compaction."""

@@ -1,4 +1,4 @@
-"""Housekeeping: merge small files, drop versions nobody reads, free the space of dead features."""
+"""Compaction: merge small files, drop old versions, free the space of features that no row uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from storage.table.schema import row_schema, to_records
 
 __all__ = ["CompactReport", "compact_store", "rows_by_shard", "unreferenced_files"]
 
-_GRACE_S = 3600.0  # a younger file may belong to a batch that is not committed yet
+_GRACE_S = 3600.0  # a newer file may belong to a batch that is not committed yet
 _REWRITE_ROWS = 64
 _NEVER_S = 1e9
 _MARGIN_S = 60.0
@@ -31,14 +31,14 @@ _MARGIN_S = 60.0
 
 @dataclass(frozen=True)
 class CompactReport:
-    """What a compaction did.
+    """The result of a compaction.
 
     Attributes:
         version: The version after it.
-        versions_removed: How many old versions were dropped.
-        shards_rewritten: Shards that were more than half dead.
-        files_removed: Names of feature files no longer needed.
-        bytes_freed: Size of these.
+        versions_removed: Number of old versions dropped.
+        shards_rewritten: Number of shards of which less than half was in use.
+        files_removed: Names of the feature files removed.
+        bytes_freed: Their size.
     """
 
     version: int
@@ -49,18 +49,18 @@ class CompactReport:
 
 
 def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: float) -> CompactReport:
-    """Compact the store at `folder` through its leased writer.
+    """Compact the store in `folder`.
 
     Args:
         folder: The store's folder.
-        writer: The writer at the head.
+        writer: The store's writer, with the lease taken.
         card: The store's card.
         keep_versions_s: Versions that were the newest within this time stay readable.
     """
-    rewritten = _rewrite_half_dead(folder, writer, card)
+    rewritten = _rewrite_sparse_shards(folder, writer, card)
     before = manifests(folder)
     writer.change(lambda: writer.table.optimize(older_than_s=_NEVER_S))
-    # A second pass, with nothing left to merge: how long the first takes must not shift the age of versions.
+    # In a second pass, so that the time the merge takes does not shift the age of versions.
     older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
     write_sums(folder, table_files(folder))
@@ -70,40 +70,40 @@ def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: 
 
 
 def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
-    """Return for each shard which of its rows belong to which image in this version."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    for piece in table.scan(["image_id", "shard", "row"]):
+    """Return the rows of each shard that this version uses: image_id by row number."""
+    shards: dict[str, dict[int, str]] = defaultdict(dict)
+    for batch in table.scan(["image_id", "shard", "row"]):
         for image_id, shard, row in zip(
-            *(piece[name].to_pylist() for name in piece.column_names), strict=True
+            *(batch[name].to_pylist() for name in batch.column_names), strict=True
         ):
-            found[shard][row] = image_id
-    return dict(found)
+            shards[shard][row] = image_id
+    return dict(shards)
 
 
-def unreferenced_files(folder: Path, live: set[str]) -> tuple[list[str], list[str]]:
-    """Return the shards that are not `live`, and temporary files, by name in the features folder."""
+def unreferenced_files(folder: Path, used: set[str]) -> tuple[list[str], list[str]]:
+    """Return the shards that are not in `used`, and the temporary files, by name in the features folder."""
     files = sorted(path.name for path in (folder / FEATURES_FOLDER).iterdir() if path.is_file())
     shards = [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
     temporary = [name for name in files if name.endswith(".tmp")]
-    return [shard for shard in shards if shard not in live], temporary
+    return [shard for shard in shards if shard not in used], temporary
 
 
 def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
     """Return the age above which LanceDB may drop versions.
 
-    LanceDB counts from when a version was made; a reader may be pinned to it until it was superseded.
+    LanceDB counts from the creation of a version; readers may be pinned to it until it was superseded.
     """
     now = datetime.now(UTC)
     oldest_needed = versions[-1][1]
-    for (_, made), (_, superseded) in itertools.pairwise(versions):
+    for (_, created), (_, superseded) in itertools.pairwise(versions):
         if (now - superseded).total_seconds() < keep_s:
-            oldest_needed = made
+            oldest_needed = created
             break
     return (now - oldest_needed).total_seconds() + min(keep_s, _MARGIN_S)
 
 
-def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
-    """Move the live rows of shards that are more than half dead into new shards; return how many shards."""
+def _rewrite_sparse_shards(folder: Path, writer: Writer, card: Card) -> int:
+    """Move rows out of shards of which less than half is in use; return the number of these shards."""
     reader = FeatureReader(folder, card)
     sparse = [
         shard
@@ -118,26 +118,26 @@ def _rewrite_half_dead(folder: Path, writer: Writer, card: Card) -> int:
 
 
 def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, stored: pa.Table) -> None:
-    # Encoded as they are: decoding and encoding again would lose a little each time.
+    # Copied as encoded: decoding and encoding again would lose precision each time.
     encoded = np.empty((len(stored), reader.codec.row_bytes), np.uint8)
-    # A row that cannot be read stays where it is, for verify to report.
-    usable = np.array(
+    # An unreadable row stays where it is, for verify to report.
+    readable = np.array(
         [
             reader.read(record.shard, record.row, record.image_id, encoded[i]) is None
             for i, record in enumerate(to_records(stored))
         ]
     )
-    if not usable.any():
+    if not readable.any():
         return
-    rows = stored.filter(pa.array(usable)).select(row_schema(card).names)
-    shard = write_shard(str(folder), rows["image_id"].to_pylist(), encoded[usable])
+    rows = stored.filter(pa.array(readable)).select(row_schema(card).names)
+    shard = write_shard(str(folder), rows["image_id"].to_pylist(), encoded[readable])
     numbers = pa.array(range(len(rows)), pa.int32())
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
     writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))
 
 
 def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
-    """Remove shards that no version references, and temporary files, older than `min_age_s`."""
+    """Remove shards that no version uses, and temporary files, older than `min_age_s`."""
     shards, temporary = unreferenced_files(folder, set(rows_by_shard(table)))
     candidates = {shard: shard_path(folder, shard) for shard in shards}
     limit = time.time() - min_age_s
@@ -147,8 +147,8 @@ def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> t
             break
         old = LanceTable.open(folder, version=version)
         for start in range(0, len(candidates), 1000):
-            some = sorted(candidates)[start : start + 1000]
-            for shard in set(old.find("shard", some, ["shard"])["shard"].to_pylist()):
+            batch = sorted(candidates)[start : start + 1000]
+            for shard in set(old.find("shard", batch, ["shard"])["shard"].to_pylist()):
                 candidates.pop(shard, None)
     paths = list(candidates.values())
     files = [folder / FEATURES_FOLDER / name for name in temporary]

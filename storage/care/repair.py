@@ -1,4 +1,4 @@
-"""Taking damage out of a store, so that running the index command again heals it."""
+"""Repair: remove what is damaged, so that running the index command again restores it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ __all__ = ["RepairReport", "repair_store"]
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What a repair did.
+    """The result of a repair.
 
     Attributes:
         version: The acknowledged version after it.
-        actions: Each step taken, in words.
-        removed: Keys of the rows taken out: index their images again.
-        removed_unnamed: How many more were taken out whose key could not be read.
+        actions: A sentence per step taken.
+        removed: Keys of the removed rows: index their images again.
+        removed_unnamed: Number of further removed rows, whose keys could not be read.
         quarantined: Files moved to `<store>/quarantine/`.
     """
 
@@ -53,11 +53,11 @@ class RepairReport:
 
 
 def repair_store(uri: str | Path) -> RepairReport:
-    """Take out what is damaged; running the index command again restores it.
+    """Remove what is damaged; running the index command again restores it.
 
     Raises:
         StoreNotFound: there is no store.
-        StoreLocked: a writer is at work.
+        StoreLocked: another writer holds the lease.
         CorruptStore: no version can be read, or the card cannot.
     """
     folder = local_folder(uri)
@@ -67,18 +67,18 @@ def repair_store(uri: str | Path) -> RepairReport:
         quarantined: list[str] = []
         committed = _restore_head(folder, actions, quarantined)
         report = verify_store(folder)
-        bad = report.bad_rows
-        if bad or report.damaged_files or report.problems:
+        bad_rows = report.bad_rows
+        if bad_rows or report.damaged_files or report.problems:
             committed = _rewrite_table(folder, card, report, actions, quarantined)
         for shard in report.corrupt_shards:
             _quarantine(folder, shard_path(folder, shard), quarantined)
-        named = sorted({row.image_id for row in bad if row.image_id is not None})
-        unnamed = sum(row.image_id is None for row in bad)
+        named = sorted({row.image_id for row in bad_rows if row.image_id is not None})
+        unnamed = sum(row.image_id is None for row in bad_rows)
         return RepairReport(committed.version, actions, named, unnamed, quarantined)
 
 
 def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> Committed:
-    """Move manifests aside until an acknowledged version opens; acknowledge it where that is another."""
+    """Quarantine manifests until an acknowledged version opens; acknowledge it if it is an older one."""
     versions = folder / TABLE_FOLDER / "_versions"
     for name in foreign_manifests(folder):
         _quarantine(folder, versions / name, quarantined)
@@ -93,10 +93,10 @@ def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> C
     for version in reversed(manifests(folder)):
         path = versions / manifest_name(version)
         newer = committed is not None and version > committed.version
-        if newer or not _opens(folder, version, sums):
+        if newer or not _is_readable(folder, version, sums):
             _quarantine(folder, path, quarantined)
-            why = "was never acknowledged" if newer else "cannot be read"
-            actions.append(f"version {version} {why}: moved its manifest aside")
+            reason = "was never acknowledged" if newer else "cannot be read"
+            actions.append(f"version {version} {reason}: moved its manifest aside")
             continue
         if committed is not None and version == committed.version:
             return committed
@@ -109,7 +109,7 @@ def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> C
     raise CorruptStore(f"{folder}: no version can be read: restore a backup, or index into a new store")
 
 
-def _opens(folder: Path, version: int, sums: dict[str, str]) -> bool:
+def _is_readable(folder: Path, version: int, sums: dict[str, str]) -> bool:
     name = f"{TABLE_FOLDER}/_versions/{manifest_name(version)}"
     if name in sums and file_sha256(folder / name) != sums[name]:
         return False
@@ -122,12 +122,12 @@ def _opens(folder: Path, version: int, sums: dict[str, str]) -> bool:
 def _rewrite_table(
     folder: Path, card: Card, report: VerifyReport, actions: list[str], quarantined: list[str]
 ) -> Committed:
-    """Write a version of only the sound rows into new files."""
-    bad = {row.image_id for row in report.bad_rows}
+    """Write a version of the intact rows only, into new files."""
+    bad_ids = {row.image_id for row in report.bad_rows}
     table = LanceTable.open(folder)
-    keep = _sound_rows(table, bad)
+    rows = _intact_rows(table, bad_ids)
     schema = table_schema(card)
-    table.replace_all(iter(keep.cast(schema).to_batches(8192)), schema)
+    table.replace_all(iter(rows.cast(schema).to_batches(8192)), schema)
     for name in report.damaged_files:
         if "/_versions/" in name and (folder / name).is_file():
             _quarantine(folder, folder / name, quarantined)
@@ -137,14 +137,14 @@ def _rewrite_table(
     return committed
 
 
-def _sound_rows(table: LanceTable, bad: set[str | None]) -> pa.Table:
-    """Return the rows whose checksum holds and whose key is not in `bad`; of equal keys the latest."""
-    pieces = []
-    for piece, _ in readable_batches(table):
-        piece = intact_rows(piece)
-        keys = piece["image_id"].to_pylist()
-        pieces.append(piece.filter(pa.array([key not in bad for key in keys], pa.bool_())))
-    rows = pa.concat_tables(pieces)
+def _intact_rows(table: LanceTable, bad_ids: set[str | None]) -> pa.Table:
+    """Return the intact rows whose key is not in `bad_ids`; of equal keys the latest."""
+    batches = []
+    for batch, _ in readable_batches(table):
+        batch = intact_rows(batch)
+        keys = batch["image_id"].to_pylist()
+        batches.append(batch.filter(pa.array([key not in bad_ids for key in keys], pa.bool_())))
+    rows = pa.concat_tables(batches)
     latest: dict[str, int] = {}
     stored_at = rows["indexed_at"].to_pylist()
     for i, key in enumerate(rows["image_id"].to_pylist()):

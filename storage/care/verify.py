@@ -1,4 +1,4 @@
-"""Reading everything to find damage, and taking the damage out so that indexing again heals it."""
+"""Verification: read everything and report damage."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = ["BadRow", "VerifyReport", "verify_store"]
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that may not be answered.
+    """A row that must not be returned by a search.
 
     Attributes:
-        image_id: Its key as far as it can be read; None where it cannot.
+        image_id: Its key as far as it can be read; None if it cannot.
         reason: What is wrong.
     """
 
@@ -45,17 +45,17 @@ class BadRow:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What a full read found.
+    """The result of reading a whole store.
 
     Attributes:
-        version: The acknowledged version that was read; None where none can be.
-        rows: How many rows were checked.
-        problems: What is wrong with the table as a whole.
+        version: The acknowledged version that was read; None if none can be.
+        rows: Number of rows checked.
+        problems: Damage to the table as a whole.
         bad_rows: Rows that are damaged, or whose features are.
-        missing_shards: Shards that rows name and that do not exist.
+        missing_shards: Shards that rows refer to and that do not exist.
         corrupt_shards: Shards that fail a checksum.
-        orphan_shards: Shards that no row of the version names: garbage or work in progress, no error.
-        temp_files: Temporary files: the same.
+        orphan_shards: Shards that no row of the version refers to: garbage or work in progress, not an error.
+        temp_files: Temporary files; not an error either.
         damaged_files: Files of the table that differ from their recorded digest.
     """
 
@@ -72,16 +72,17 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged or missing."""
-        found = (self.problems, self.bad_rows, self.missing_shards, self.corrupt_shards, self.damaged_files)
-        return not any(found)
+        return not (
+            self.problems or self.bad_rows or self.missing_shards or self.corrupt_shards or self.damaged_files
+        )
 
 
 def verify_store(uri: str | Path) -> VerifyReport:
-    """Check every checksum, descriptor, feature row and file of a store, also of one that cannot be opened.
+    """Check every checksum, descriptor, feature row and file of a store, even if it cannot be opened.
 
     Raises:
         StoreNotFound: there is no store.
-        CardMismatch: the store is of a newer format.
+        CardMismatch: the store has a newer format.
         CorruptStore: the card cannot be read.
     """
     folder = local_folder(uri)
@@ -104,7 +105,7 @@ def verify_store(uri: str | Path) -> VerifyReport:
 
 def _damaged_files(folder: Path) -> Iterator[str]:
     for name, digest in read_sums(folder).items():
-        # A file that is gone was dropped with its version; were it needed, reading the rows would fail.
+        # A missing file was dropped with its version; if it were needed, reading the rows would fail.
         if (folder / name).is_file() and file_sha256(folder / name) != digest:
             yield name
 
@@ -112,34 +113,34 @@ def _damaged_files(folder: Path) -> Iterator[str]:
 def _check_table(
     folder: Path, card: Card, table: LanceTable, committed: Committed, report: VerifyReport
 ) -> None:
-    found: Counter[str] = Counter()
+    key_counts: Counter[str] = Counter()
     shards: dict[str, list[tuple[int, str]]] = {}
     total = 0
-    for piece, unreadable in readable_batches(table):
-        total += unreadable + len(piece)
+    for batch, unreadable in readable_batches(table):
+        total += unreadable + len(batch)
         report.bad_rows.extend([BadRow(None, "the row cannot be read")] * unreadable)
-        good = _check_rows(piece, report)
-        sound = piece.filter(pa.array(good)).select(["image_id", "shard", "row"]).to_pydict()
-        keys = sound["image_id"]
-        found.update(keys)
-        for key, shard, row in zip(keys, sound["shard"], sound["row"], strict=True):
+        is_intact = _check_rows(batch, report)
+        intact = batch.filter(pa.array(is_intact)).select(["image_id", "shard", "row"]).to_pydict()
+        keys = intact["image_id"]
+        key_counts.update(keys)
+        for key, shard, row in zip(keys, intact["shard"], intact["row"], strict=True):
             shards.setdefault(shard, []).append((row, key))
     if total != committed.rows:
-        report.problems.append(f"the table has {total} rows, acknowledged were {committed.rows}")
-    twice = [key for key, times in found.items() if times > 1]
-    if twice:
-        report.problems.append(f"{len(twice)} keys are stored twice (first: {min(twice)})")
+        report.problems.append(f"the table has {total} rows, but {committed.rows} were acknowledged")
+    duplicates = [key for key, count in key_counts.items() if count > 1]
+    if duplicates:
+        report.problems.append(f"{len(duplicates)} keys are stored more than once (first: {min(duplicates)})")
     _check_shards(folder, card, shards, report)
 
 
-def _check_rows(piece: pa.Table, report: VerifyReport) -> np.ndarray:
+def _check_rows(batch: pa.Table, report: VerifyReport) -> np.ndarray:
     """Report rows that fail their checksum; return (N,) bool, True for the others."""
-    good = checksums_match(piece)
-    for i in np.flatnonzero(~good):
-        key = piece["image_id"].cast(pa.binary())[int(i)].as_py()
+    is_intact = checksums_match(batch)
+    for i in np.flatnonzero(~is_intact):
+        key = batch["image_id"].cast(pa.binary())[int(i)].as_py()
         text = None if key is None else key.decode(errors="replace")
         report.bad_rows.append(BadRow(text, "the row fails its checksum"))
-    return good
+    return is_intact
 
 
 def _check_shards(
@@ -160,7 +161,7 @@ def _check_shards(
         reasons = [(key, reader.read(shard, row, key, out)) for row, key in sorted(rows)]
         bad = [BadRow(key, f"features: {reason}") for key, reason in reasons if reason is not None]
         if not shard_intact(folder, shard):
-            # Its file is replaced as a whole, whatever part of it the damage hit.
+            # The file is replaced as a whole, whichever part of it is damaged.
             report.corrupt_shards.append(shard)
             bad = [BadRow(key, f"features: {reason or 'the shard is damaged'}") for key, reason in reasons]
         report.bad_rows.extend(bad)

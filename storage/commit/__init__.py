@@ -1,1 +1,1 @@
-"""Writing: the lease, commits, and the record of what was acknowledged."""
+"""Writing to a store: the lease, the writer, and the acknowledged version with its digests."""

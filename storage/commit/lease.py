@@ -1,4 +1,4 @@
-"""One writer at a time: a lease file held by flock and by a heartbeat."""
+"""The write lock of a store: a lease file with flock and a heartbeat."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["DEAD_AFTER_S", "HEARTBEAT_S", "Lease"]
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 15.0
 _POLL_S = 0.2
-_BYTES = 512  # one padded write, so that a reader never sees half a heartbeat
+_BYTES = 512  # one padded write, so that readers never see a partial heartbeat
 
 
 class Lease:
-    """The right to write to a store, from `with` to the end of the block.
+    """The write lock of a store, as a context manager.
 
-    On one host the kernel decides: it frees a dead process's flock at once. A shared folder may not carry
-    flock between hosts, so a holder on another host counts as alive until its heartbeat is 15 s old (by wall
-    clocks that agree to a few seconds).
+    On one host flock decides, which the kernel releases as soon as a process dies. A shared folder may not
+    support flock between hosts, so a holder on another host is considered alive until its heartbeat is 15 s
+    old (by wall clocks that agree to a few seconds).
 
     Attributes:
         since: When the lease was taken.
     """
 
     def __init__(self, folder: Path, *, timeout_s: float = 0.0) -> None:
-        """Prepare to take the lease of the store in `folder`, waiting up to `timeout_s` for its holder."""
+        """Prepare the lease of the store in `folder`; taking it waits up to `timeout_s` for its holder."""
         self._path = folder / "LEASE"
         self._timeout_s = timeout_s
         self._fd = -1
@@ -54,43 +54,43 @@ class Lease:
             StoreLocked: another writer holds it.
         """
         deadline = time.monotonic() + self._timeout_s
-        while (holder := self._try_take()) is not None:
+        while (holder := self._try_acquire()) is not None:
             if time.monotonic() >= deadline:
                 raise StoreLocked(
                     f"{self._path.parent} is being written by process {holder.get('pid', '?')} on host "
                     f"{holder.get('host', '?')} since {holder.get('since', '?')}: wait for it, or stop it"
                 )
             time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
-        self._thread = threading.Thread(target=self._beat, name="placeray-lease", daemon=True)
+        self._thread = threading.Thread(target=self._run_heartbeat, name="placeray-lease", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._still_ours():
+        if self._is_held():
             os.ftruncate(self._fd, 0)
         os.close(self._fd)
         self._fd = -1
 
     def check(self) -> None:
-        """Make sure that the lease is still held.
+        """Check that the lease is still held.
 
         Raises:
-            StoreLocked: it was taken over, after this process was stopped for long.
+            StoreLocked: another writer took it over after this process was suspended for long.
         """
-        if not self._still_ours():
+        if not self._is_held():
             raise StoreLocked(
                 f"the lease {self._path} was taken over by another writer; nothing was written: "
                 "run the same command again when it is done"
             )
 
-    def _try_take(self) -> dict[str, Any] | None:
-        """Take the lease and return None, or return what is known of its holder."""
+    def _try_acquire(self) -> dict[str, Any] | None:
+        """Take the lease and return None, or return the state of its holder."""
         with detect_full_disk(self._path, _BYTES):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -107,10 +107,10 @@ class Lease:
         self._fd = fd
         self.since = datetime.now(UTC)
         with detect_full_disk(self._path, _BYTES):
-            self._write_beat()
+            self._write_heartbeat()
         return None
 
-    def _write_beat(self) -> None:
+    def _write_heartbeat(self) -> None:
         state = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -120,14 +120,14 @@ class Lease:
         }
         os.pwrite(self._fd, json.dumps(state).encode().ljust(_BYTES), 0)
 
-    def _beat(self) -> None:
+    def _run_heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            if not self._still_ours():
+            if not self._is_held():
                 return
-            with contextlib.suppress(OSError):  # a full disk: the next beat may go through
-                self._write_beat()
+            with contextlib.suppress(OSError):  # a full disk: the next heartbeat may succeed
+                self._write_heartbeat()
 
-    def _still_ours(self) -> bool:
+    def _is_held(self) -> bool:
         try:
             same_file = os.stat(self._path).st_ino == os.fstat(self._fd).st_ino
         except OSError:
@@ -136,7 +136,7 @@ class Lease:
 
 
 def _read(fd: int) -> dict[str, Any]:
-    """Return the holder's state; empty after a release, or where it cannot be read."""
+    """Return the holder's state; empty after a release, or if it cannot be read."""
     try:
         state = json.loads(os.pread(fd, _BYTES, 0) or b"{}")
     except ValueError:

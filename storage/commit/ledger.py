@@ -1,4 +1,4 @@
-"""What has been acknowledged: the COMMITTED file, and SHA256SUMS over the table's files."""
+"""The acknowledged version (the file COMMITTED) and the digests of the table's files (SHA256SUMS)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.durable import detect_full_disk, flush, replace_file
-from storage.errors import CorruptStore
+from storage.errors import CorruptStore, repair_command
 from storage.fault_points import fault_point
 from storage.table.lance_table import TABLE_FOLDER, manifest_name
 
@@ -29,12 +29,12 @@ __all__ = [
 ]
 
 _VERSIONS = f"{TABLE_FOLDER}/_versions"
-# Data first, manifests last: a manifest on disk must never name a data file that is not. LanceDB gets along
-# with torn transaction files and a torn version hint, so these are left to the system.
+# Data first, manifests last: a manifest on disk must never refer to a data file that is not. LanceDB
+# tolerates torn transaction files and a torn version hint, so these are not flushed.
 _FOLDERS = ("data", "_deletions", "_indices", "_versions")
 # LanceDB's own temporary names: ".tmp..." for all files, "<manifest>#1" for manifests.
 _MANIFEST = re.compile(r"(\d{20})\.manifest")
-_EXPECTED = re.compile(r"\..*|\d{20}\.manifest#\d+|latest_version_hint\.json")
+_IGNORED_NAME = re.compile(r"\..*|\d{20}\.manifest#\d+|latest_version_hint\.json")
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -54,7 +54,7 @@ class Committed:
 
 
 def read_committed(folder: Path) -> Committed | None:
-    """Return what is acknowledged; None where nothing ever was.
+    """Return the acknowledged version; None if there is none yet.
 
     Raises:
         CorruptStore: the file cannot be read.
@@ -65,20 +65,22 @@ def read_committed(folder: Path) -> Committed | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptStore(f"{folder / 'COMMITTED'} cannot be read ({error}): {_repair(folder)}") from error
+        raise CorruptStore(
+            f"{folder / 'COMMITTED'} cannot be read ({error}): {repair_command(folder)}"
+        ) from error
 
 
 def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Committed:
-    """Bring a version down to disk and declare it: its new files, their digests, then COMMITTED.
+    """Flush a version to disk and acknowledge it: its new files, their digests, then COMMITTED.
 
     Args:
         folder: The store's folder.
         version: A version that LanceDB has written.
         rows: How many rows it has.
-        known: Relative names of the table's files brought down before; grows by the new ones.
+        known: Relative names of the table's files that are flushed already; the new ones are added.
 
     Raises:
-        OutOfSpace: the disk is full; the version before stays the acknowledged one.
+        OutOfSpace: the disk is full; the previous version stays the acknowledged one.
     """
     new = table_files(folder, known)
     lines = []
@@ -102,8 +104,8 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
 
 
 def table_files(folder: Path, known: Collection[str] = ()) -> list[str]:
-    """Return the table's files that are not `known`, relative to the store, as they must reach the disk."""
-    found = []
+    """Return the table's files that are not in `known`, relative to the store, in the order to flush them."""
+    files = []
     for name in _FOLDERS:
         top = f"{TABLE_FOLDER}/{name}/"
         new = [top + file for file in _names(folder / top) if top + file not in known and file[0] != "."]
@@ -113,8 +115,8 @@ def table_files(folder: Path, known: Collection[str] = ()) -> list[str]:
             new = [file for file in new if file not in known]
         elif name == "_versions":
             new = [file for file in new if _MANIFEST.fullmatch(file.removeprefix(top))]
-        found += new
-    return found
+        files += new
+    return files
 
 
 def _names(folder: Path) -> list[str]:
@@ -124,37 +126,40 @@ def _names(folder: Path) -> list[str]:
 def manifests(folder: Path) -> list[int]:
     """Return the versions whose manifests exist, oldest first."""
     names = _names(folder / _VERSIONS)
-    found = [2**64 - 1 - int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name))]
-    return sorted(found)
+    return sorted(2**64 - 1 - int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
 
 
 def foreign_manifests(folder: Path) -> list[str]:
-    """Return names among the manifests that LanceDB did not write."""
+    """Return the files next to the manifests that LanceDB did not write."""
     names = _names(folder / _VERSIONS)
-    foreign = [name for name in names if not _EXPECTED.fullmatch(name) and not _MANIFEST.fullmatch(name)]
+    foreign = [name for name in names if not _IGNORED_NAME.fullmatch(name) and not _MANIFEST.fullmatch(name)]
     return foreign + [manifest_name(v) for v in manifests(folder) if not 0 < v < 2**48]
 
 
 def check_manifests(folder: Path, committed: Committed) -> None:
-    """Make sure that the acknowledged manifest is there, unchanged, and alone with its kind.
+    """Check that the acknowledged manifest exists unchanged, and that there are no foreign files.
 
     Raises:
-        CorruptStore: it is not; nothing older is ever taken instead.
+        CorruptStore: they are not as expected; no older version is used instead.
     """
     foreign = foreign_manifests(folder)
     if foreign:
-        raise CorruptStore(f"{folder / _VERSIONS} holds foreign files {foreign[:3]}: {_repair(folder)}")
+        raise CorruptStore(
+            f"{folder / _VERSIONS} contains foreign files {foreign[:3]}: {repair_command(folder)}"
+        )
     path = folder / _VERSIONS / manifest_name(committed.version)
     if not path.exists():
-        raise CorruptStore(f"{path}: the acknowledged version {committed.version} is gone: {_repair(folder)}")
+        raise CorruptStore(
+            f"{path}: the acknowledged version {committed.version} is missing: {repair_command(folder)}"
+        )
     if file_sha256(path) != committed.manifest_sha256:
         raise CorruptStore(
-            f"{path}: the acknowledged version {committed.version} is damaged: {_repair(folder)}"
+            f"{path}: the acknowledged version {committed.version} is damaged: {repair_command(folder)}"
         )
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Return the recorded digest of each of the table's files; a line cut short by a crash is skipped."""
+    """Return the recorded digest of each of the table's files; a line truncated by a crash is skipped."""
     path = folder / "SHA256SUMS"
     text = path.read_text(errors="replace") if path.exists() else ""
     matches = (_SUM_LINE.fullmatch(line) for line in text.splitlines())
@@ -162,7 +167,7 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Record digests anew: of `names` as they are recorded, or of all the table's files as they are."""
+    """Rewrite SHA256SUMS: with the recorded digests of `names`, or new digests of all the table's files."""
     if names is None:
         sums = {name: file_sha256(folder / name) for name in table_files(folder)}
     else:
@@ -176,7 +181,3 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _repair(folder: Path) -> str:
-    return f"run placeray verify --store {folder} --repair"

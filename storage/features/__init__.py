@@ -1,1 +1,1 @@
-"""Local features: Parquet shards, encodings, reading single rows."""
+"""Local features: Parquet shards, encodings, reading of single rows, the cache."""

@@ -1,4 +1,4 @@
-"""A bounded cache of local features in front of their shards."""
+"""An LRU cache of local features in memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class FetchedFeatures:
     """Local features of some records.
 
     Attributes:
-        features: as `FeatureCodec.decode` returns them; zeros where they could not be read.
+        features: As returned by `FeatureCodec.decode`; zeros where they could not be read.
         ok: (K,) bool.
-        hits: How many came out of the cache.
+        hits: Number of records found in the cache.
     """
 
     features: np.ndarray
@@ -32,15 +32,15 @@ class FetchedFeatures:
 
 
 class FeatureCache:
-    """Keeps the features used last in one block of memory, encoded; for one thread at a time.
+    """Caches the most recently used features, encoded, in one block of memory; for one thread at a time.
 
-    Shards never change, so an entry never goes stale. What cannot be read is not remembered.
+    Shards never change, so entries never become stale. Unreadable features are not cached.
     """
 
     def __init__(self, reader: FeatureReader, *, max_bytes: int) -> None:
-        """Cache up to `max_bytes` of features; less than one image's switches the cache off."""
+        """Cache up to `max_bytes` of features; less than the size of one image disables the cache."""
         self._reader = reader
-        # The system hands out the memory page by page, when rows are first written.
+        # The operating system allocates the pages when rows are first written.
         width = reader.codec.row_bytes
         self._block = np.empty((max_bytes // width, width), np.uint8)
         self._slots: OrderedDict[_Key, int] = OrderedDict()
@@ -52,25 +52,25 @@ class FeatureCache:
     def fetch(self, records: Sequence[ImageRecord]) -> FetchedFeatures:
         """Return the features of these records, reading what is not cached."""
         keys: list[_Key] = [(record.shard, record.row, record.image_id) for record in records]
-        present = [i for i, key in enumerate(keys) if key in self._slots]
+        cached = [i for i, key in enumerate(keys) if key in self._slots]
         missing = [i for i, key in enumerate(keys) if key not in self._slots]
-        if not present:
+        if not cached:
             rows, ok = self._reader.fetch_encoded(records)
         else:
             rows = np.empty((len(records), self._block.shape[1]), np.uint8)
             ok = np.ones(len(records), bool)
-            for i in present:
+            for i in cached:
                 rows[i] = self._block[self._slots[keys[i]]]
-            for i in present:
+            for i in cached:
                 self._slots.move_to_end(keys[i])
             if missing:
                 rows[missing], ok[missing] = self._reader.fetch_encoded([records[i] for i in missing])
         for i in missing:
             if ok[i]:
-                self._keep(keys[i], rows[i])
-        return FetchedFeatures(self._reader.codec.decode(rows), ok, len(present))
+                self._insert(keys[i], rows[i])
+        return FetchedFeatures(self._reader.codec.decode(rows), ok, len(cached))
 
-    def _keep(self, key: _Key, row: np.ndarray) -> None:
+    def _insert(self, key: _Key, row: np.ndarray) -> None:
         if not len(self._block) or key in self._slots:
             return
         if len(self._slots) < len(self._block):

@@ -1,20 +1,20 @@
-"""What the bytes of one image's local features mean, and what matching gets back out of them.
+"""Encodings of local features: their bytes, and how they are decoded for matching.
 
 | encoding | bytes for N cells of C channels | decoded as |
 |---|---|---|
 | float16 | 2 N C | (H, W, C) float16, the bytes themselves |
 | int8 | 4 + N C | (H, W, C) float32 |
-| int8-pca32 | 4 + 32 N | (H, W, 32) float32, to be compared with a projected query |
+| int8-pca32 | 4 + 32 N | (H, W, 32) float32, compared with a projected query |
 | int4 | 4 + N C / 2 | (H, W, C) float32 |
-| int4-pca64 | 4 + 32 N | (H, W, 64) float32, to be compared with a projected query |
+| int4-pca64 | 4 + 32 N | (H, W, 64) float32, compared with a projected query |
 | int2 | 4 + N C / 4 | (H, W, C) float32 |
 | binary | N C / 8 | (H, W, C / 8) uint8, packed signs, compared by Hamming distance |
 
-Scaled encodings begin with one little-endian float32 an image, the step between two levels. Each cell's
-features have unit norm, so that one step suits all of an image's cells. That of 4 and 2 bits is a little
-wider than the intervals that were rounded, so that an image's inner product with its own decoded features is
-what it was; else coarse levels would lower every similarity (Gao and Long, "RaBitQ", SIGMOD 2024, section
-3.2, for one bit), and fewer pairs would reach a model's least similarity.
+Scaled encodings begin with one little-endian float32 per image, the step between two levels. Each cell's
+features have unit norm, so one step suits all cells of an image. The step of 4 and 2 bits is a little wider
+than the quantisation intervals, so that an image's inner product with its own decoded features is unchanged;
+otherwise coarse levels would lower every similarity (Gao and Long, "RaBitQ", SIGMOD 2024, section 3.2, for
+one bit), and fewer pairs would reach a model's minimum similarity.
 
 This module decodes, with NumPy alone. `models.feature_encoder` is the other half and writes these bytes with
 torch, on the device that made the features: whoever changes a layout here changes it there.
@@ -40,24 +40,24 @@ _LARGE_CELLS, _LARGE_CHANNELS = 2048, 128  # measured at 61 x 61 cells of 128 ch
 
 
 def default_encoding(card: Card) -> FeatureEncoding:
-    """Return the smallest encoding that was not seen to lose recall with features of this shape.
+    """Return the smallest encoding that lost no recall in measurements with features of this shape.
 
-    Measured by R@1 after re-ranking (benchmarks/README.md, Features on disk). On small maps counts are small
-    too, and everything below float16 changed a first answer; maps of SelaVPR's shape have cells to spare.
-    Wider features than SelaVPR's were not measured.
+    Measured by R@1 after re-ranking (benchmarks/README.md, Features on disk). On small maps match counts are
+    small too, and everything below float16 changed a first result; maps of SelaVPR's shape have enough cells.
+    Features wider than SelaVPR's were not measured.
     """
     large = card.grid_height * card.grid_width >= _LARGE_CELLS and card.feature_dim <= _LARGE_CHANNELS
     return "int4-pca64" if large else "float16"
 
 
 def projected_channels(encoding: str, feature_dim: int) -> int | None:
-    """Return to how many channels an encoding projects features of `feature_dim`; None: it does not."""
-    found = re.search(r"-pca(\d+)$", encoding)
-    return min(int(found[1]), feature_dim) if found else None
+    """Return how many channels an encoding projects features of `feature_dim` to; None if it does not."""
+    match = re.search(r"-pca(\d+)$", encoding)
+    return min(int(match[1]), feature_dim) if match else None
 
 
 def open_codec(folder: Path, card: Card) -> FeatureCodec:
-    """Return the codec of the store at `folder` with its learned projection.
+    """Return the codec of the store in `folder`, with its learned projection.
 
     Raises:
         CorruptStore: the projection that the card names is missing or damaged.
@@ -66,7 +66,7 @@ def open_codec(folder: Path, card: Card) -> FeatureCodec:
     if channels is None:
         return FeatureCodec(card)
     if card.projection_sha256 is None:
-        raise CorruptStore("the card names no projection: restore card.json from a backup")
+        raise CorruptStore("the card does not name its projection: restore card.json from a backup")
     shape = (card.feature_dim, channels)
     return FeatureCodec(card, projection=read_projection(folder, card.projection_sha256, shape=shape))
 
@@ -75,31 +75,31 @@ class FeatureCodec:
     """Decodes the local features of one store; safe to share between threads.
 
     Attributes:
-        encoding: As on the card.
-        row_bytes: Bytes of one image.
+        encoding: The card's feature encoding.
+        row_bytes: Bytes per image.
         grid: H and W.
         feature_dim: C, channels of a model's features.
-        channels: C' of decoded features, or how many bits a cell has.
-        binary: Whether what `decode` and `query` return are packed bits.
+        channels: C' of decoded features, or the number of bits per cell.
+        binary: Whether `decode` and `query` return packed bits.
         projection: (C, C') float32 for encodings that project, else None.
     """
 
     def __init__(self, card: Card, *, projection: NDArray[np.float32] | None = None) -> None:
-        """Read what was encoded as `card` says.
+        """Create the codec for a card.
 
         Args:
-            card: The store's.
+            card: The store's card.
             projection: (C, C') float32, for encodings that project.
 
         Raises:
-            InvalidBatch: the projection is missing, has another shape, or none is wanted.
+            InvalidBatch: the projection is missing, has another shape, or is not needed.
         """
         channels = projected_channels(card.feature_encoding, card.feature_dim)
-        wanted = None if channels is None else (card.feature_dim, channels)
-        if (None if projection is None else projection.shape) != wanted:
+        shape = None if channels is None else (card.feature_dim, channels)
+        if (None if projection is None else projection.shape) != shape:
             raise InvalidBatch(
-                f"features kept as {card.feature_encoding} need a projection of shape {wanted}: "
-                "learn it with storage.features.projection.fit_projection"
+                f"features encoded as {card.feature_encoding} need a projection of shape {shape}: "
+                "fit it with storage.features.projection.fit_projection"
             )
         self.encoding = card.feature_encoding
         self.grid = (card.grid_height, card.grid_width)
@@ -119,18 +119,18 @@ class FeatureCodec:
 
     @property
     def projection_sha256(self) -> str | None:
-        """The digest that the card names the projection by."""
+        """The digest that identifies the projection on the card."""
         return None if self.projection is None else projection_sha256(self.projection)
 
     def decode(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
-        """Decode images into what `models.matching.mutual` or `models.matching.binary` compares.
+        """Decode images for `models.matching.mutual` or `models.matching.binary`.
 
         Args:
             rows: (K, row_bytes) uint8, C-contiguous; a row of zeros decodes to zeros.
 
         Returns:
             (K, H, W, C') float16 or float32, or (K, H, W, ceil(C / 8)) uint8 of packed bits; a view of `rows`
-            where the bytes already are what matching needs.
+            where no conversion is needed.
         """
         if self._kind == "float16":
             return rows.view(np.float16).reshape(len(rows), *self.grid, self.channels)
@@ -147,7 +147,7 @@ class FeatureCodec:
         return decoded.reshape(len(rows), *self.grid, self.channels)
 
     def query(self, features: NDArray[np.float32]) -> NDArray[Any]:
-        """Turn a photo's features into what decoded ones are compared with.
+        """Convert a query's features for comparison with decoded ones.
 
         Args:
             features: (..., C) float32.
@@ -161,7 +161,7 @@ class FeatureCodec:
 
 
 def _levels(bits: int) -> NDArray[np.float32]:
-    """Return (256, 8 / bits) float32: the levels in each byte, the middle of their intervals, in steps."""
+    """Return (256, 8 / bits) float32: the levels packed in each byte, as interval midpoints, in steps."""
     byte = np.arange(256)[:, None] >> (bits * np.arange(8 // bits))
     return (byte & ((1 << bits) - 1)).astype(np.float32) - ((1 << bits) - 1) / np.float32(2)
 
@@ -170,9 +170,9 @@ _LEVELS = {bits: _levels(bits) for bits in (2, 4)}
 
 
 def _unpack(row: NDArray[np.uint8], step: np.float32, out: NDArray[np.float32], *, bits: int) -> None:
-    """Write the values of packed levels to `out`, which may end within the last byte."""
+    """Write the values of packed levels to `out`, whose end may lie within the last byte."""
     table = _LEVELS[bits] * step
-    # All values of a byte are moved as one item of 8 or 16 bytes.
+    # All values of a byte are copied as one item of 8 or 16 bytes.
     wide = table.view(np.int64 if bits == 4 else np.complex128)[:, 0]
     if len(out) % table.shape[1] == 0:
         wide.take(row, out=out.view(wide.dtype), mode="clip")

@@ -1,4 +1,4 @@
-"""A learned projection of local features to fewer channels, kept beside the store's card."""
+"""A learned projection of local features to fewer channels, stored next to the card."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _SEED = 0
 
 
 def fit_projection(features: NDArray[np.floating], channels: int) -> NDArray[np.float32]:
-    """Learn the projection that keeps inner products best.
+    """Fit the projection that preserves inner products best.
 
     The leading eigenvectors of the second moment E[x x^T] lose least of it (Eckart and Young, "The
-    approximation of one matrix by another of lower rank", 1936). There is no centring: inner products with
-    the origin as it is are what matching compares. A fixed random rotation follows, which changes no inner
-    product and spreads the variance evenly over the channels, so that few bits a channel suffice (Jegou et
+    approximation of one matrix by another of lower rank", 1936). There is no centring, because
+    matching compares inner products about the origin. A fixed random rotation follows, which changes no inner
+    product and spreads the variance evenly over the channels, so that few bits per channel suffice (Jegou et
     al., "Aggregating local descriptors into a compact image representation", CVPR 2010, section 3.2).
 
     Args:
         features: (..., C) float, finite, of images like those to be stored; at least C cells.
-        channels: C' to keep, at most C.
+        channels: C', at most C.
 
     Returns:
-        (C, C') float32, orthonormal columns; the same for the same features.
+        (C, C') float32, orthonormal columns; deterministic.
 
     Raises:
-        InvalidBatch: too few cells, or no room for `channels`.
+        InvalidBatch: too few cells, or too many `channels`.
     """
     width = features.shape[-1]
     cells = features.reshape(-1, width)
     if not 0 < channels <= width or len(cells) < width:
         raise InvalidBatch(
-            f"{len(cells)} cells of {width} channels cannot teach a projection to {channels}: give more "
-            "images, or choose a feature encoding without pca in its name"
+            f"{len(cells)} cells of {width} channels are too few to fit a projection to {channels}: give "
+            "more images, or choose a feature encoding without pca in its name"
         )
     random = np.random.default_rng(_SEED)
     if len(cells) > _SAMPLE_CELLS:
@@ -54,17 +54,17 @@ def fit_projection(features: NDArray[np.floating], channels: int) -> NDArray[np.
 
 
 def projection_sha256(projection: NDArray[np.float32]) -> str:
-    """Return the digest that a card names the projection by."""
+    """Return the digest that identifies a projection on the card."""
     return hashlib.sha256(_bytes(projection)).hexdigest()
 
 
 def projection_path(folder: Path, sha256: str) -> Path:
-    """Return where a projection lies in the store at `folder`; its name keeps two from being mistaken."""
+    """Return the path of a projection in the store in `folder`."""
     return folder / f"projection-{sha256[:16]}.f32"
 
 
 def write_projection(folder: Path, projection: NDArray[np.float32]) -> None:
-    """Write a projection so that it survives a power cut; before the card that names it.
+    """Write a projection durably; to be done before writing the card that names it.
 
     Raises:
         OutOfSpace: the disk is full.

@@ -1,6 +1,6 @@
-"""Reading one row of a shard with the headers of its Parquet pages, which name the image and carry checksums.
+"""Reading one row of a shard with its Parquet page headers, which contain the image id and checksums.
 
-This needs no row table: for shards that have none, for rows that do not fit it, and to check every byte.
+No row table is needed: for shards without one, for rows that do not match it, and to check every byte.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from isal.isal_zlib import crc32
 __all__ = ["WOULD_BLOCK", "page_positions", "read_row"]
 
 _MAX_HEADERS_BYTES = 1 << 20
-WOULD_BLOCK = "the row is not in memory"
+WOULD_BLOCK = "the row is not in the page cache"
 
 
 def page_positions(path: Path) -> np.ndarray:
-    """Return (rows, 3) int64: where each row's key and features begin, and where its features end, in bytes.
+    """Return (rows, 3) int64: offsets of each row's key, features, and end of features, in bytes.
 
     Raises:
         OSError: the file cannot be read.
-        ArrowException: it is no Parquet file.
+        ArrowException: it is not a Parquet file.
     """
     footer = pq.read_metadata(path)
     positions = np.empty((footer.num_row_groups, 3), dtype=np.int64)
@@ -42,13 +42,13 @@ def read_row(
 
     Args:
         fd: The open shard.
-        position: The row's of `page_positions`.
-        image_id: Whose features they must be.
+        position: The row's entry of `page_positions`.
+        image_id: The image that the row must belong to.
         out: (row_bytes,) uint8, C-contiguous, written.
-        flags: Of preadv.
+        flags: Flags of preadv.
 
     Returns:
-        Where its features begin in the file, or why the row is unusable: `WOULD_BLOCK` if `flags` forbid
+        The offset of its features in the file, or why the row is unusable: `WOULD_BLOCK` if `flags` forbid
         waiting.
     """
     key_at, value_at, value_end = position
@@ -61,7 +61,7 @@ def read_row(
     headers = bytearray(length - target.nbytes)
     try:
         if os.preadv(fd, [headers, target], key_at, flags) != length:
-            return WOULD_BLOCK if flags else "the shard is cut short"
+            return WOULD_BLOCK if flags else "the shard is truncated"
         before_value = value_at - key_at
         size, key_crc = _page_header(headers)
         key = headers[before_value - size : before_value]
@@ -81,7 +81,7 @@ def _page_header(data: bytearray) -> tuple[int, int]:
     """Return size and CRC-32 from a page's Thrift header (Parquet's PageHeader, fields 1 to 4).
 
     Raises:
-        ValueError: this is no such header.
+        ValueError: it is not such a header.
     """
     values, at = [], 0
     for _ in range(4):
@@ -92,7 +92,7 @@ def _page_header(data: bytearray) -> tuple[int, int]:
         while True:
             byte = data[at] if at < len(data) and shift < 35 else -1
             if byte < 0:
-                raise ValueError("a page header is cut short")
+                raise ValueError("a page header is truncated")
             value |= (byte & 0x7F) << shift
             at, shift = at + 1, shift + 7
             if byte < 0x80:

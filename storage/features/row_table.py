@@ -1,11 +1,10 @@
-"""What a shard's footer tells about its rows, so that the first reading of one costs no more than the next.
+"""The row table: a footer entry of each shard with the offset and checksum of every row.
 
-Parquet's own metadata take a microsecond and more a row to parse, and neither checksums nor keys are among
-them. So each shard's footer holds one more entry, `placeray.row_table`: in Base64, the CRC-32 of what
-follows, and for its N rows, little-endian, N times 8 bytes where the features begin in the file, and N times
-4 bytes CRC-32 of the image's id and the features, one after the other: it tells at once whether the row is
-whole and whose it is. The entry is found by its name at the end of the file. Other readers of Parquet pass
-over it.
+Parquet's own metadata take more than a microsecond per row to parse, and contain neither checksums nor keys.
+So each shard's footer has a further entry, `placeray.row_table`: in Base64, the CRC-32 of what follows, and
+for its N rows, little-endian, N times 8 bytes with the offset of the features in the file, and N times 4
+bytes with the CRC-32 of the image's id followed by the features, which tells whether the row is intact and
+belongs to the image. The entry is found by its name at the end of the file. Other Parquet readers ignore it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ROW_TABLE_KEY = b"placeray.row_table"
 _ROW_BYTES = 8 + 4
 _TAIL_BYTES = 1 << 16
 _MAGIC = b"PAR1"
-# The key is followed by Thrift's mark of a string and its length as a varint.
+# The key is followed by Thrift's type of a string and its length as a varint.
 _ENTRY = re.compile(re.escape(ROW_TABLE_KEY) + rb"\x18([\x80-\xff]{0,4}[\x00-\x7f])")
 
 
@@ -46,7 +45,7 @@ def pack_row_table(image_ids: Sequence[str], starts: Sequence[int], rows: np.nda
 
     Args:
         image_ids: N keys.
-        starts: Where the features of each begin in the file, in bytes.
+        starts: Offset of each row's features in the file, in bytes.
         rows: (N, row_bytes) uint8, C-contiguous.
     """
     columns = (
@@ -58,25 +57,25 @@ def pack_row_table(image_ids: Sequence[str], starts: Sequence[int], rows: np.nda
 
 
 class RowTable:
-    """What is known of the rows of one shard.
+    """Offsets and checksums of the rows of one shard.
 
     Attributes:
-        starts: Where the features of each row begin in the file, in bytes; -1 where nothing is known of it.
+        starts: Offset of each row's features in the file, in bytes; -1 if unknown.
         checksums: `row_checksum` of each.
     """
 
     def __init__(self, rows: int) -> None:
-        """Know nothing yet of so many rows."""
+        """Create a table of `rows` unknown rows."""
         self.starts = array("q", [-1]) * rows
         self.checksums = array("I", [0]) * rows
 
     def __len__(self) -> int:
-        """Return how many rows the shard has."""
+        """Return the number of rows of the shard."""
         return len(self.starts)
 
     @classmethod
     def read(cls, fd: int) -> Self | None:
-        """Read the table of an open shard; None where it has none or it is damaged.
+        """Read the table of an open shard; None if it has none or it is damaged.
 
         Raises:
             OSError: the file cannot be read.
@@ -100,14 +99,14 @@ class RowTable:
         table.checksums.frombytes(np.frombuffer(payload, "<u4", rows, 8 * rows).astype(np.uintc).tobytes())
         return table
 
-    def remember(self, row: int, *, start: int, checksum: int) -> None:
-        """Keep what was found out about a row, its start last: other threads look at that first."""
+    def set_row(self, row: int, *, start: int, checksum: int) -> None:
+        """Set a row's values; its start last, because other threads check that first."""
         self.checksums[row] = checksum
         self.starts[row] = start
 
 
 def _payload(footer: bytes) -> bytes | None:
-    """Return the entry's bytes; None where there is none or its checksum is wrong."""
+    """Return the entry's bytes; None if there is none or its checksum is wrong."""
     entry = _ENTRY.match(footer, max(0, footer.rfind(ROW_TABLE_KEY)))
     if entry is None:
         return None

@@ -1,6 +1,6 @@
-"""Shards of local features: one Parquet file a batch, one row group an image, every page checksummed.
+"""Writing shards of local features: one Parquet file per batch, one row group per image, checksummed pages.
 
-Written here, read by `storage.features.reader`.
+`storage.features.reader` reads them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 1 << 22
 
 
 def shard_path(folder: Path, shard: str) -> Path:
-    """Return where a shard lies in the store at `folder`."""
+    """Return the path of a shard in the store in `folder`."""
     return folder / FEATURES_FOLDER / f"{shard}.parquet"
 
 
@@ -56,27 +56,27 @@ def shard_intact(folder: Path, shard: str) -> bool:
 
 
 def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> str:
-    """Write the encoded local features of a batch so that they survive a power cut.
+    """Write the encoded local features of a batch durably.
 
-    The file appears under its name only when it is whole and on disk. The name ends in the CRC-32 of the
-    file, so that damage to any byte of it can be found, also outside the checksummed pages.
+    The file gets its name only when it is complete and on disk. The name ends in the CRC-32 of the file, so
+    that damage to any byte can be detected, also outside the checksummed pages.
 
     Args:
         store_uri: Folder of the store.
         image_ids: B keys, in the order of `rows`.
-        rows: (B, row_bytes) uint8, as the store's codec makes them.
+        rows: (B, row_bytes) uint8, as encoded by the store's codec.
 
     Returns:
         The shard's name; its rows are numbered in the order of `image_ids`.
 
     Raises:
-        InvalidBatch: the rows are of another shape or type, or there are none.
+        InvalidBatch: the rows have another shape or type, or there are none.
         OutOfSpace: the disk is full; nothing is left of the shard.
     """
     if rows.ndim != 2 or rows.dtype != np.uint8 or len(rows) != len(image_ids) or not rows.size:
         raise InvalidBatch(
             f"{len(image_ids)} image ids with rows of shape {rows.shape} and type {rows.dtype}: encode them "
-            "with the store's codec and give one row an image"
+            "with the store's codec and give one row per image"
         )
     folder = local_folder(store_uri) / FEATURES_FOLDER
     name = uuid.uuid4().hex
@@ -88,7 +88,7 @@ def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> s
             "image_id": pa.array(image_ids, pa.string()),
             "features": pa.Array.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(flat)]),
         },
-        # Without missing values a page is nothing but the values, which `storage.features.reader` relies on.
+        # Without nulls a page consists of the values alone, which `storage.features.reader` relies on.
         schema=pa.schema(
             [
                 pa.field("image_id", pa.string(), nullable=False),
@@ -126,6 +126,6 @@ def _write_rows(path: Path, table: pa.Table, rows: np.ndarray) -> None:
         starts = []
         for row in range(len(table)):
             writer.write_table(table.slice(row, 1))
-            starts.append(file.tell() - rows.shape[1])  # the features are what is written last
+            starts.append(file.tell() - rows.shape[1])  # the features are written last
         entry = pack_row_table(table["image_id"].to_pylist(), starts, rows)
         writer.add_key_value_metadata({ROW_TABLE_KEY.decode(): entry.decode()})

@@ -1,1 +1,4 @@
-"""Nearest descriptors: exact, approximate, on disk, and one version of a store in view."""
+"""Search for the nearest descriptors: exact and approximate in memory (FAISS), and on disk (LanceDB).
+
+`snapshot` searches one version of a store, `index_partition` follows the newest one for a service.
+"""

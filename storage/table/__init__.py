@@ -1,1 +1,1 @@
-"""Records and descriptors: the LanceDB table, and the checks of what enters it."""
+"""The LanceDB table of records and descriptors: schema, checksums, validation, salvage of damaged files."""

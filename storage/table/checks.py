@@ -1,4 +1,4 @@
-"""What may enter the store and what may be asked of it: checks before anything is written or searched."""
+"""Validation of rows before they are written, and of descriptors before they are searched."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ def check_rows(rows: pa.Table, card: Card) -> pa.Table:
     """Return `rows` with the columns and types of `row_schema(card)`.
 
     Raises:
-        InvalidBatch: a column is missing or unknown or has another type, a needed value is missing, a key
-            comes twice, or a descriptor has another width, a value that is not finite, or no unit norm.
+        InvalidBatch: a column is missing, unknown or of another type, a required value is missing, a key is
+            duplicated, or a descriptor has another width, values that are not finite, or no unit norm.
     """
     rows = _as_schema(rows, row_schema(card))
     for name in _REQUIRED:
         if rows[name].null_count:
-            raise InvalidBatch(f"column {name} has missing values: give one for each row")
+            raise InvalidBatch(f"column {name} has missing values: give every row one")
     _check_keys(rows)
     _check_coordinates(rows)
     if pc.any(pc.less(rows["row"], 0)).as_py() or pc.any(pc.equal(rows["shard"], "")).as_py():
         raise InvalidBatch(
-            "shard or row names no place: use the name from write_shard and the row's number in it"
+            "shard is empty or row is negative: use the name that write_shard returned and the row's index in it"
         )
     vectors = descriptor_matrix(rows).astype(np.float32)
-    bad = np.flatnonzero(~_unit(vectors, _NORM_TOLERANCE[card.descriptor_dtype]))
-    if len(bad) or rows["descriptor"].combine_chunks().flatten().null_count:
-        named = rows["image_id"][int(bad[0])].as_py() if len(bad) else "one"
+    invalid = np.flatnonzero(~_unit(vectors, _NORM_TOLERANCE[card.descriptor_dtype]))
+    if len(invalid) or rows["descriptor"].combine_chunks().flatten().null_count:
+        first = rows["image_id"][int(invalid[0])].as_py() if len(invalid) else "with missing values"
         raise InvalidBatch(
-            f"{max(1, len(bad))} descriptors are not finite or have no unit norm (first: {named}): "
+            f"{max(1, len(invalid))} descriptors are not finite or not of unit norm (first: {first}): "
             "check the model that made them"
         )
     return rows
 
 
 def check_amendments(rows: pa.Table, card: Card) -> pa.Table:
-    """Return `rows` with known columns in the store's types: image_id and some of `AMENDABLE`.
+    """Return `rows` in the store's types: image_id and any of `AMENDABLE`.
 
     Raises:
-        InvalidBatch: a column cannot be amended or has another type, or a key is missing or comes twice.
+        InvalidBatch: a column cannot be amended or has another type, or a key is missing or duplicated.
     """
     schema = row_schema(card)
     unknown = [name for name in rows.column_names if name not in ("image_id", *AMENDABLE)]
@@ -60,7 +60,7 @@ def check_amendments(rows: pa.Table, card: Card) -> pa.Table:
         raise InvalidBatch(f"columns {rows.column_names}: give image_id and any of {', '.join(AMENDABLE)}")
     rows = _as_schema(rows, pa.schema([field for field in schema if field.name in rows.column_names]))
     if "uri" in rows.column_names and rows["uri"].null_count:
-        raise InvalidBatch("column uri has missing values: give one for each row")
+        raise InvalidBatch("column uri has missing values: give every row one")
     _check_keys(rows)
     _check_coordinates(rows)
     return rows
@@ -70,7 +70,7 @@ def check_query(descriptors: npt.NDArray[np.float32], card: Card) -> npt.NDArray
     """Return query descriptors as C-contiguous (B, D) float32 of unit norm.
 
     Raises:
-        InvalidBatch: another width, values that are not finite, or a norm that is not one.
+        InvalidBatch: another width, values that are not finite, or not of unit norm.
     """
     array = np.asarray(descriptors)
     if array.ndim != 2 or array.shape[1] != card.descriptor_dim or array.dtype.kind != "f":
@@ -81,7 +81,7 @@ def check_query(descriptors: npt.NDArray[np.float32], card: Card) -> npt.NDArray
     array = np.ascontiguousarray(array, dtype=np.float32)
     if not _unit(array, _NORM_TOLERANCE["float16"]).all():
         raise InvalidBatch(
-            "query descriptors are not finite or have no unit norm: check the model that made them"
+            "query descriptors are not finite or not of unit norm: check the model that made them"
         )
     return array
 
@@ -97,21 +97,23 @@ def _as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         missing = sorted(set(schema.names) - set(rows.column_names))
         extra = sorted(set(rows.column_names) - set(schema.names))
         raise InvalidBatch(
-            f"columns missing: {missing}, columns not known: {extra}: give those of row_schema(card)"
+            f"missing columns {missing}, unknown columns {extra}: give those of row_schema(card)"
         )
     try:
         return rows.select(schema.names).cast(schema)
     except (pa.ArrowException, ValueError) as error:
-        raise InvalidBatch(f"a column has another type than row_schema(card) ({error})") from error
+        raise InvalidBatch(
+            f"a column has another type than in row_schema(card) ({error}): cast it to that type"
+        ) from error
 
 
 def _check_keys(rows: pa.Table) -> None:
     keys = rows["image_id"]
     if keys.null_count or pc.any(pc.equal(keys, "")).as_py():
-        raise InvalidBatch("image_id is missing or empty: give each row its key")
+        raise InvalidBatch("image_id is missing or empty: give every row a key")
     if pc.count_distinct(keys).as_py() != len(keys):
-        twice = next(v["values"] for v in pc.value_counts(keys).to_pylist() if v["counts"] > 1)
-        raise InvalidBatch(f"image_id {twice!r} comes twice in one batch: keep one of the rows")
+        duplicate = next(v["values"] for v in pc.value_counts(keys).to_pylist() if v["counts"] > 1)
+        raise InvalidBatch(f"duplicate image_id {duplicate!r} in the batch: keep one of the rows")
 
 
 def _check_coordinates(rows: pa.Table) -> None:
@@ -119,4 +121,4 @@ def _check_coordinates(rows: pa.Table) -> None:
         if name in rows.column_names:
             values = np.asarray(pc.drop_null(rows[name]), dtype=np.float64)
             if not (np.isfinite(values) & (np.abs(values) <= _LIMITS.get(name, np.inf))).all():
-                raise InvalidBatch(f"column {name} holds a value out of range: leave unknown values empty")
+                raise InvalidBatch(f"column {name} has a value out of range: leave unknown values empty")

@@ -30,7 +30,7 @@ def command(photos: Path, store: Path) -> list[str]:
 
 
 def rows(store: Path) -> dict[str, tuple[object, ...]]:
-    table = Store.open(str(store)).known()
+    table = Store.open(str(store)).metadata()
     assert Counter(table["image_id"].to_pylist()).most_common(1)[0][1] == 1
     names = ("image_id", "uri", "sha256", "width", "height", "utm_e", "utm_n", "utm_zone", "lat", "lon")
     return {row["image_id"]: tuple(row[name] for name in names) for row in table.select(names).to_pylist()}

@@ -86,7 +86,7 @@ def test_config_deployed_answers_scales_in_place_and_refuses_what_it_must(
     wrong["http_options"] = dict(loaded["http_options"])
     deploy(tmp_path, wrong, head)
     wait_for(lambda: state(head).get("status") == "DEPLOY_FAILED")
-    assert "holds no store" in json.dumps(state(head))
+    assert "contains no store" in json.dumps(state(head))
 
     deploy(tmp_path, loaded, head)
     wait_for(lambda: state(head).get("status") == "RUNNING", patience_s=120)

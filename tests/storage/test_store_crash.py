@@ -32,7 +32,7 @@ from tests.support.store_samples import make_card, make_rows
 from tests.storage.test_store_crash import BATCHES
 store = Store.create(sys.argv[1], make_card())
 with store.lease():
-    known = set(store.known()["image_id"].to_pylist())
+    known = set(store.metadata()["image_id"].to_pylist())
     for batch in BATCHES:
         todo = [image_id for image_id in batch if image_id not in known]
         if todo:
@@ -64,7 +64,7 @@ def check_after_kill(folder: Path, acked: set[str], what: str) -> None:
     except StoreNotFound:
         assert not acked, what
         return
-    keys = store.known()["image_id"].to_pylist()
+    keys = store.metadata()["image_id"].to_pylist()
     assert len(keys) == len(set(keys)), what
     assert acked <= set(keys), what
     report = store.verify()
@@ -97,7 +97,7 @@ def kill_and_finish(tmp_path: Path, faults: list[str], random_kills: int, seed: 
     code, _ = run_child(folder)
     assert (code, contents(Store.open(folder))) == (0, undisturbed), f"seed {seed}"
     assert verify_store(folder).ok
-    return sorted(Store.open(folder).known()["image_id"].to_pylist())
+    return sorted(Store.open(folder).metadata()["image_id"].to_pylist())
 
 
 def test_store_killed_at_each_fault_point_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def torn_copies(tmp_path: Path) -> tuple[Path, list[str], set[str]]:
     store = make_store(folder, IDS[:20], batch=5)
     with store.lease():
         store.delete(IDS[:2])
-    acked = set(store.known()["image_id"].to_pylist())
+    acked = set(store.metadata()["image_id"].to_pylist())
     committed = (folder / "COMMITTED").read_bytes()
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with store.lease():
@@ -144,7 +144,7 @@ def check_torn(folder: Path, torn: dict[str, int], acked: set[str]) -> None:
             assert attempt == 0, f"{torn}: still damaged after repair"
             assert not repair_store(folder).removed, f"{torn}"
     assert store.version >= version, f"{torn}"
-    rows = set(store.known()["image_id"].to_pylist())
+    rows = set(store.metadata()["image_id"].to_pylist())
     assert acked <= rows, f"{torn}"
     with store.lease():
         todo = [i for i in IDS if i not in rows]

@@ -106,7 +106,7 @@ def run(folder: Path, steps: int, seed: int) -> tuple[list[str], Model]:
             raise AssertionError(f"seed {seed}, step {step}, {operation.__name__}: {error}") from error
     store = Store.open(folder)
     compare(store, model, rng, steps)
-    return sorted(store.known()["image_id"].to_pylist()), model
+    return sorted(store.metadata()["image_id"].to_pylist()), model
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -112,7 +112,7 @@ def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, 
 def contents(store: Store) -> dict[str, tuple[object, ...]]:
     """Return everything stored, by key, without what differs between runs (shard name, time)."""
     found = {}
-    for record in store.get([key.as_py() for key in store.known()["image_id"]]):
+    for record in store.get([key.as_py() for key in store.metadata()["image_id"]]):
         features, ok = store.fetch([record])
         shown = features[0].tobytes() if ok[0] else None
         found[record.image_id] = (

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 def stored(uri: str) -> dict[str, dict[str, object]]:
-    return {row["image_id"]: row for row in Store.open(uri).known().to_pylist()}
+    return {row["image_id"]: row for row in Store.open(uri).metadata().to_pylist()}
 
 
 def shown(report: IndexReport) -> tuple[int, int, int, int]:

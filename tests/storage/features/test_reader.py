@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from storage.features import open_shards
 from storage.features import reader as module
 from storage.features.reader import FeatureReader
 from storage.features.row_table import ROW_TABLE_KEY, pack_row_table
@@ -81,20 +82,26 @@ def test_fetch_shard_cut_anywhere_reports_and_never_raises(tmp_path: Path, warm:
     assert not reader.fetch(records)[1].any()
 
 
-def test_fetch_more_shards_than_remembered_still_reads_all(tmp_path: Path) -> None:
+def test_fetch_more_shards_than_remembered_still_reads_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_shards, "_MAX_SHARDS", 2)
     records = [written(tmp_path, [f"i{n}"])[0] for n in range(6)]
-    reader = FeatureReader(tmp_path, make_card(), known_shards=2)
+    reader = FeatureReader(tmp_path, make_card())
     for _ in range(2):
         assert reader.fetch(records)[1].all()
-    assert len(reader._shards) == 2
+    assert len(reader._tables) == 2
 
 
-def test_fetch_forgets_the_shard_that_was_not_read_for_longest(tmp_path: Path) -> None:
+def test_fetch_forgets_the_shard_that_was_not_read_for_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_shards, "_MAX_SHARDS", 2)
     first, second, third = (written(tmp_path, [f"i{n}"])[0] for n in range(3))
-    reader = FeatureReader(tmp_path, make_card(), known_shards=2)
+    reader = FeatureReader(tmp_path, make_card())
     for one in (first, second, first, third):
         assert reader.fetch([one])[1].all()
-    assert set(reader._shards) == {first.shard, third.shard}
+    assert [one.shard in reader._tables for one in (first, second, third)] == [True, False, True]
 
 
 def test_fetch_on_many_threads_returns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
