@@ -68,8 +68,8 @@ class Card:
         metric: Similarity of descriptors, which have unit L2 norm.
         min_similarity: Mutual neighbours below this cosine similarity are not counted; None counts all.
         format_version: Version of the store format.
-        feature_encoding: How a store encodes local features, see `storage.features.encodings`. Always `float16`
-            on a model's own card, because the model's output does not depend on it.
+        feature_encoding: How a store encodes local features, see `storage.features.encodings`. Always
+            `float16` on a model's own card, because the model's output does not depend on it.
         projection_sha256: Digest of the store's learned projection; None if the encoding has none.
     """
 
@@ -108,8 +108,8 @@ class Card:
     def to_json(self) -> str:
         """Return the card as JSON text with sorted keys, ending in a newline.
 
-        A card of float16 features is written without the fields of format version 2, so that older versions of
-        placeray can read it.
+        A card of float16 features is written without the fields of format version 2, so that older versions
+        of placeray can read it.
         """
         values = dataclasses.asdict(self)
         for name in _ENCODING_FIELDS if self.feature_encoding == "float16" else ():

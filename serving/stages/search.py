@@ -157,7 +157,7 @@ def open_search_worker(settings: ServeSettings, part: Partition) -> SearchWorker
     """Load a part of the index and begin to follow the store."""
     loaded = IndexPartition(
         settings.store,
-        part=part,
+        partition=part,
         method=settings.method,
         memory_bytes=int(settings.memory_gib * (1 << 30)),
         keep_s=2 * settings.refresh_s + 2,

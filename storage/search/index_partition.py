@@ -58,7 +58,7 @@ class IndexPartition:
         self,
         store_uri: str,
         *,
-        part: Partition = WHOLE_INDEX,
+        partition: Partition = WHOLE_INDEX,
         method: SearchMethodSetting = "auto",
         memory_bytes: int = MEMORY_BYTES,
         keep_s: float = 10.0,
@@ -68,7 +68,7 @@ class IndexPartition:
 
         Args:
             store_uri: The store's folder.
-            part: Which of its rows.
+            partition: Which of its rows.
             method: See the attribute.
             memory_bytes: Budget for this partition's index.
             keep_s: How long a version stays loaded after a newer one took over.
@@ -79,7 +79,7 @@ class IndexPartition:
         """
         self.method: SearchMethodSetting = method
         self._folder = local_folder(store_uri)
-        self._part = part
+        self._partition = partition
         self._memory_bytes = memory_bytes
         self._keep_s = keep_s
         self._clock = clock
@@ -148,7 +148,7 @@ class IndexPartition:
 
     def _load(self) -> _Loaded:
         before = self._newest()
-        snapshot = newest_snapshot(self._folder, self.card, self._part)
+        snapshot = newest_snapshot(self._folder, self.card, self._partition)
         snapshot.load(self._method_for(snapshot.count))
         # A commit may have come in between; the version says which of the two this snapshot is of.
         after = self._newest()
@@ -167,7 +167,7 @@ class IndexPartition:
         if self.method != "auto":
             return self.method
         # Decided by the version alone, so that all partitions of an index decide alike.
-        rows = -(-rows // self._part.total)
+        rows = -(-rows // self._partition.total)
         method: SearchMethod = "exact" if rows <= EXACT_ROWS else "ivf"
         stored = 2 if self.card.descriptor_dtype == "float16" else 4
         # Besides the descriptors as they are stored, up to half a byte of codes per dimension.

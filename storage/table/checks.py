@@ -35,12 +35,12 @@ def check_rows(rows: pa.Table, card: Card) -> pa.Table:
     _check_coordinates(rows)
     if pc.any(pc.less(rows["row"], 0)).as_py() or pc.any(pc.equal(rows["shard"], "")).as_py():
         raise InvalidBatch(
-            "shard is empty or row is negative: use the name that write_shard returned and the row's index in it"
+            "shard is empty or row is negative: use the name from write_shard and the row's number in it"
         )
     vectors = descriptor_matrix(rows).astype(np.float32)
     invalid = np.flatnonzero(~_unit(vectors, _NORM_TOLERANCE[card.descriptor_dtype]))
     if len(invalid) or rows["descriptor"].combine_chunks().flatten().null_count:
-        first = rows["image_id"][int(invalid[0])].as_py() if len(invalid) else "with missing values"
+        first = rows["image_id"][int(invalid[0])].as_py() if len(invalid) else "one with missing values"
         raise InvalidBatch(
             f"{max(1, len(invalid))} descriptors are not finite or not of unit norm (first: {first}): "
             "check the model that made them"

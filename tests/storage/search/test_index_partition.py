@@ -36,7 +36,7 @@ def test_parts_together_answer_like_the_whole(tmp_path: Path, parts: int, k: int
         first = rows["descriptor"].combine_chunks().take([0] * 9)
         place = rows.schema.get_field_index("descriptor")
         store.commit(rows.set_column(place, rows.schema.field(place), first))
-    pieces = [IndexPartition(store.uri, part=Partition(number, parts)) for number in range(parts)]
+    pieces = [IndexPartition(store.uri, partition=Partition(number, parts)) for number in range(parts)]
     assert sum(len(piece.search(QUERIES[:1], k=1000)[0].hits) for piece in pieces) == len(IDS) + 9
 
     found = [piece.search(QUERIES, k=k) for piece in pieces]
@@ -49,7 +49,9 @@ def test_parts_together_answer_like_the_whole(tmp_path: Path, parts: int, k: int
 
 def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", IDS)
-    small = [IndexPartition(store.uri, part=Partition(number, 2), memory_bytes=10) for number in range(2)]
+    small = [
+        IndexPartition(store.uri, partition=Partition(number, 2), memory_bytes=10) for number in range(2)
+    ]
     found = [piece.search(QUERIES[:20], k=10) for piece in small]
     assert [len(answers[0].hits) for answers in found] == [10, 0]  # one index covers the whole table
     expected = store.search(QUERIES[:20], k=10)
@@ -72,7 +74,7 @@ def test_part_beyond_exact_rows_searches_approximately(
     monkeypatch.setattr(Snapshot, "search", noted)
     for limit, parts in ((len(IDS), 1), (len(IDS) - 1, 1), (len(IDS) // 2 + 1, 2)):
         monkeypatch.setattr("storage.search.index_partition.EXACT_ROWS", limit)
-        piece = IndexPartition(store.uri, part=Partition(0, parts))
+        piece = IndexPartition(store.uri, partition=Partition(0, parts))
         assert piece.search(QUERIES[:2], k=5)[0].hits
     assert asked == ["exact", "ivf", "exact"]
 
