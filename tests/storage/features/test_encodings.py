@@ -362,7 +362,7 @@ def test_store_interrupted_while_made_takes_a_newly_learned_projection(tmp_path:
     with store.lease():
         store.commit(make_rows(store, IDS))
     assert Store.open(tmp_path / "s").card.projection_sha256 == card.projection_sha256
-    with pytest.raises(InvalidBatch, match="names another projection"):
+    with pytest.raises(InvalidBatch, match="not the one named on the card"):
         Store.create(tmp_path / "t", card, projection=projection[::-1])
     with pytest.raises(InvalidBatch, match="projection"):
         Store.create(tmp_path / "u", card)
