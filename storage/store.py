@@ -218,11 +218,9 @@ class Store:
 
     def get(self, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of these keys, in this order, without absent or damaged ones."""
-        found = {
-            r.image_id: r
-            for r in to_records(intact_rows(self._snapshot.table.find("image_id", list(image_ids))))
-        }
-        return [found[image_id] for image_id in image_ids if image_id in found]
+        rows = intact_rows(self._snapshot.table.find("image_id", list(image_ids)))
+        records = {record.image_id: record for record in to_records(rows)}
+        return [records[image_id] for image_id in image_ids if image_id in records]
 
     def search(
         self, descriptors: npt.NDArray[np.float32], *, k: int, method: SearchMethod = "exact"

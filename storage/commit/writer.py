@@ -143,7 +143,7 @@ class Writer:
         stored = add_checksums(rows)
         keys = rows["image_id"].to_pylist()
         if self._present is None:
-            self._present = PresentIds(piece["image_id"] for piece in self.table.scan(["image_id"]))
+            self._present = PresentIds(batch["image_id"] for batch in self.table.scan(["image_id"]))
         # One version per batch: if any key may be present, the whole batch is upserted.
         write = self.table.upsert if self._present.may_contain(keys).any() else self.table.append
         committed = self.change(lambda: write(stored), bytes_needed=stored.nbytes)
@@ -158,7 +158,7 @@ class Writer:
         before = LanceTable.open(self._folder, version=committed.version) if committed else None
         shards = _shards(self.table) - (_shards(before) if before else set())
         shards_intact = all(shard_intact(self._folder, shard) for shard in shards)
-        if not shards_intact or any(len(intact_rows(piece)) != len(piece) for piece in self.table.scan()):
+        if not shards_intact or any(len(intact_rows(batch)) != len(batch) for batch in self.table.scan()):
             raise CorruptStore(
                 f"version {self.table.version}, never acknowledged, is damaged: "
                 f"{repair_command(self._folder)}"
@@ -168,4 +168,4 @@ class Writer:
 
 
 def _shards(table: LanceTable) -> set[str]:
-    return {shard for piece in table.scan(["shard"]) for shard in pc.unique(piece["shard"]).to_pylist()}
+    return {shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist()}
