@@ -11,7 +11,7 @@ from pathlib import Path
 import mkdocs_gen_files
 
 TEXT = Path("docs/_generate/errors_text.md").read_text()
-PACKAGES = ("storage", "models", "serving", "pipelines")
+PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")
 FIELDS = ("reason", "exit_code", "http_status", "http_reason")
 
 
