@@ -1,11 +1,11 @@
-"""What a GPU does: extraction, matching and the training step, each against its plain formulation there.
+"""Extraction, matching and the training step on a GPU, each against its plain formulation there.
 
     python -m benchmarks.bench_accelerator extract --models vitl
     python -m benchmarks.bench_accelerator matching
     python -m benchmarks.bench_accelerator train --models vit
 
-Ways take turns in one process and medians are given; all wait for the device before the clock is read. Each
-model's figures are written before the next one begins. `--device cpu` tries the measuring, with few images.
+The ways take turns in one process and medians are given; all wait for the device before the clock is read.
+Each model's figures are written before the next one begins. `--device cpu` is a trial run; use few images.
 
 `extract`: images/s with prepared photos, with decoded ones that the device resizes, and with features encoded
 there; and of the network alone, whose input lies on the device and whose output stays there. Its operations
@@ -19,12 +19,9 @@ and a loop over the candidates. `train`: as `bench_train`, which says what is pl
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from models.runtime.threads import sleep_while_waiting
@@ -35,9 +32,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench_extract import ROUNDS, alternate, make_network, product_rate
-from benchmarks.bench_matching import drawn, plain
+from benchmarks.bench_extract import ROUNDS, make_network
+from benchmarks.bench_matching import draw_features, plain
 from benchmarks.drawn_photos import PHOTO
+from benchmarks.floors import product_rate
+from benchmarks.results import command_line, make_parser, read_results, write_results
+from benchmarks.timing import medians
 from benchmarks.train_formulations import FORMULATIONS, IMAGES, INPUT, OURS, RECOMPUTED, WEIGHTS, make_step
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
@@ -48,7 +48,6 @@ from models.runtime.compiled import CannotCompile
 from models.runtime.execution import best_device
 from storage.features.encodings import FeatureCodec
 
-RESULTS = Path(__file__).parent / "results" / "accelerator.json"
 PLAIN, BATCH = "plain float32", 64
 Ways = dict[str, Callable[[], object]]
 
@@ -70,7 +69,7 @@ def extract(name: str, device: torch.device, rounds: int, images: int) -> dict[s
         "bf16": lambda: half.extract_prepared(prepared),
         "bf16, network alone": network_alone(half, images),
     }
-    found: dict[str, Any] = {"images": images, "rounds": rounds}
+    figures: dict[str, Any] = {"images": images, "rounds": rounds}
     try:
         fast.warm_up(images)
         ways |= {
@@ -80,14 +79,14 @@ def extract(name: str, device: torch.device, rounds: int, images: int) -> dict[s
             "bf16, compiled, network alone": network_alone(fast, images),
         }
     except CannotCompile as error:
-        found["compiled"] = str(error)
-    times = alternate(ways, rounds)
+        figures["compiled"] = str(error)
+    times = medians(ways, rounds)
     peak = product_rate(torch.bfloat16, device, side=1024 if device.type == "cpu" else 8192)
     # Shapes tell, and of a network as it was loaded: what is laid out for oneDNN is not counted.
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copy.deepcopy(network).to("meta")(torch.empty(1, 3, pre.height, pre.width, device="meta"))
     gflop = counter.get_total_flops() / 1e9
-    return found | {
+    return figures | {
         "gflop_image": gflop,
         "bf16_product_gflops": round(peak),
         "ways": {
@@ -139,12 +138,12 @@ def wait_for(device: torch.device) -> None:
 
 def matching(cells: int, channels: int, device: torch.device, rounds: int, count: int) -> dict[str, Any]:
     """Compare the milliseconds that `count` candidates of one query take, and of eight queries together."""
-    query, candidates = (features.to(device) for features in drawn(count, cells, channels))
-    brain, others = (query.bfloat16(), candidates.bfloat16()), candidates.float()
-    several = brain[0].expand(8, -1, -1).contiguous(), brain[1].expand(8, -1, -1, -1).contiguous()
+    query, candidates = (features.to(device) for features in draw_features(count, cells, channels))
+    halves, others = (query.bfloat16(), candidates.bfloat16()), candidates.float()
+    several = halves[0].expand(8, -1, -1).contiguous(), halves[1].expand(8, -1, -1, -1).contiguous()
     ways: Ways = {
         "plain": lambda: plain(query, others),
-        "bf16": lambda: mutual_nn_count(*brain),
+        "bf16": lambda: mutual_nn_count(*halves),
         "float16": lambda: mutual_nn_count(query.half(), candidates),
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "exact": lambda: mutual_nn_count(query, candidates),
@@ -156,22 +155,22 @@ def matching(cells: int, channels: int, device: torch.device, rounds: int, count
     # Equal but for what is nearly a tie.
     few = mutual_nn_count(query, candidates[:4]).tolist()
     assert max(abs(a - b) for a, b in zip(few, plain(query, others[:4]), strict=True)) <= 1
-    times = alternate({way: waited(run, device) for way, run in ways.items()}, rounds)
+    times = medians({way: waited(run, device) for way, run in ways.items()}, rounds)
     assert not matching_triton._REFUSED, "the kernel could not be used: no figure is the kernel's"
     peak = product_rate(torch.bfloat16, device, side=8192 if kernel else 1024)
     gflop = 2 * count * cells**2 * channels / 1e9
-    found: dict[str, Any] = {"candidates": count, "cells": cells, "channels": channels, "rounds": rounds}
-    found |= {"kernel": kernel, "bf16_product_gflops": round(peak), "ways": {}}
+    figures: dict[str, Any] = {"candidates": count, "cells": cells, "channels": channels, "rounds": rounds}
+    figures |= {"kernel": kernel, "bf16_product_gflops": round(peak), "ways": {}}
     for way, seconds in times.items():
         queries = 8 if way.endswith("queries") else 1
-        found["ways"][way] = {
+        figures["ways"][way] = {
             "ms_a_query": round(1e3 * seconds / queries, 3),
             "times_faster": round(queries * times["plain"] / seconds, 2),
             "share_of_peak": round(queries * gflop / seconds / peak, 3),
         }
         if kernel:
-            found["ways"][way]["extra_mib"] = round(peak_mib(ways[way]), 1)
-    return found
+            figures["ways"][way]["extra_mib"] = round(peak_mib(ways[way]), 1)
+    return figures
 
 
 def waited(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
@@ -183,7 +182,7 @@ def waited(run: Callable[[], object], device: torch.device) -> Callable[[], obje
 
 
 def peak_mib(run: Callable[[], object]) -> float:
-    """Return what something takes of a CUDA device's memory at most, above what is held before."""
+    """Return the peak of a CUDA device's memory while something runs, above what was allocated before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -200,7 +199,7 @@ def train(name: str, device: torch.device, rounds: int) -> dict[str, Any]:
     steps = {
         label: make_step(name, which, device=str(device), precision=p) for label, (which, p) in cases.items()
     }
-    times = alternate({label: waited(step, device) for label, step in steps.items()}, rounds)
+    times = medians({label: waited(step, device) for label, step in steps.items()}, rounds)
     rows: dict[str, Any] = {}
     for label, step in steps.items():
         rows[label] = {"images_per_s": round(IMAGES / times[label], 1)}
@@ -211,23 +210,22 @@ def train(name: str, device: torch.device, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure one part and put it into the results, model by model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "accelerator.json")
     parser.add_argument("part", choices=("extract", "matching", "train"))
     parser.add_argument("--models", nargs="+", help="conv, vits and vitl for extract, conv and vit for train")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=256, help="for extract")
     parser.add_argument("--candidates", type=int, default=100, help="for matching")
     parser.add_argument("--device", type=torch.device, help="default: the accelerator")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     device = args.device or best_device()
     if device.type == "cpu" and args.device is None:
-        parser.error("there is no accelerator here; --device cpu tries the measuring")
+        parser.error("no accelerator found: --device cpu tries the benchmark without one")
     known = {"extract": list(ROUNDS), "train": ["conv", "vit"], "matching": []}[args.part]
     if unknown := set(args.models or ()) - set(known):
-        parser.error(f"{args.part} knows no {', '.join(sorted(unknown))}, only {', '.join(known) or 'none'}")
+        parser.error(
+            f"{args.part} does not know {', '.join(sorted(unknown))}, only {', '.join(known) or 'none'}"
+        )
     sizes = {"SelaVPR's": (3721, 128), "default model's": (196, 112)}
     if args.part == "extract":
         work: Any = {name: (extract, name, device, args.rounds, args.images) for name in args.models or known}
@@ -235,17 +233,17 @@ def main() -> None:
         work = {name: (train, name, device, args.rounds) for name in args.models or known}
     else:
         work = {name: (matching, *size, device, args.rounds, args.candidates) for name, size in sizes.items()}
-    for name, (measure, *given) in work.items():
-        row = measure(*given) | {
-            "command": " ".join(["python -m benchmarks.bench_accelerator", *sys.argv[1:]]),
+    for name, (measure, *arguments) in work.items():
+        row = measure(*arguments) | {
+            "command": command_line(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             "torch": torch.__version__,
         }
-        results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+        results = read_results(args.out)
         if not isinstance(results.get(args.part), dict):
             results[args.part] = {}
         results[args.part][name] = row
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_results(args.out, results)
         print(name, json.dumps(row, indent=1), flush=True)
 
 

@@ -11,16 +11,11 @@ shapes have random weights: their speed does not depend on them. `bench_accelera
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,20 +25,22 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench_index import cpu_name
 from benchmarks.drawn_photos import PHOTO, make_photos
+from benchmarks.floors import product_rate
+from benchmarks.machine import describe_machine
+from benchmarks.results import command_line, make_parser, read_results, write_results
+from benchmarks.subprocesses import apart
+from benchmarks.timing import medians
 from models.card import make_card
 from models.extractor import Extractor
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
-from models.runtime import onednn
 from models.runtime.execution import native_dtype
 from models.weights import load_network
 from storage.card import Card
 
-RESULTS = Path(__file__).parent / "results" / "extract.json"
 BATCH, SIDE = 8, 224
 ROUNDS = {"conv": 12, "vits": 5, "vitl": 3}
 
@@ -56,19 +53,7 @@ def make_network(name: str) -> tuple[Any, Card]:
     return network, make_card(network, weights_sha256="0" * 64)
 
 
-def alternate(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each, taken in turns after one run of each unmeasured."""
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for at in range(rounds + 1):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            if at:
-                spent[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in spent.items()}
-
-
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: str) -> dict[str, Any]:
     """Compare one model, with one thread and with all, in this process."""
     plain, card = make_network(name)
     extractor = Extractor(copy.deepcopy(plain), card, device="cpu")
@@ -96,12 +81,12 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             weights.requires_grad_(False)
         return plain((tensors / 255 - mean) / std)
 
-    found: dict[str, Any] = {"photo": PHOTO, "batch": BATCH, "rounds": rounds}
+    found: dict[str, Any] = {"photo": PHOTO, "batch": BATCH, "rounds": int(rounds)}
     parts = {
         "plain": plain_prepare,
         "placeray": lambda: [prepare(decode_image(data).pixels, pre) for data in files],
     }
-    found["decode_and_resize_ms"] = {k: round(1e3 * v / BATCH, 2) for k, v in alternate(parts, 8).items()}
+    found["decode_and_resize_ms"] = {k: round(1e3 * v / BATCH, 2) for k, v in medians(parts, 8).items()}
     with FlopCounterMode(display=False) as counter:
         plain_forward()
     found["gflop_image"] = round(counter.get_total_flops() / BATCH / 1e9, 2)
@@ -119,7 +104,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         found["bf16_cosines"] = cosines(ours, half.extract_prepared(prepared))
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)
-        times = alternate(ways, rounds)
+        times = medians(ways, int(rounds))
         row = {f"{way}_ms": round(1e3 * seconds / BATCH, 2) for way, seconds in times.items()}
         for way, dtype in types.items():
             rate = product_rate(dtype)
@@ -140,54 +125,21 @@ def cosines(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> dict[
     }
 
 
-def product_rate(dtype: torch.dtype, device: torch.device | str = "cpu", *, side: int = 1024) -> float:
-    """Return GFLOP/s of a square matrix product, best of ten; on a CPU also of one laid out for oneDNN."""
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    on_cpu = left.device.type == "cpu"
-
-    def blas() -> None:
-        torch.mm(left, right)
-        if not on_cpu:
-            torch.accelerator.synchronize()
-
-    ways: dict[str, Callable[[], object]] = {"blas": blas}
-    if on_cpu and onednn.lays_out(dtype):
-        laid_out = onednn.lay_out(right)
-        ways["onednn"] = lambda: onednn.product(left, laid_out)
-    best = min(min(alternate(ways, 1).values()) for _ in range(10))
-    return 2 * side**3 / best / 1e9
-
-
 def main() -> None:
     """Measure each model in a process of its own and put it into the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "extract.json")
     parser.add_argument("--models", nargs="+", choices=list(ROUNDS), default=list(ROUNDS))
     parser.add_argument("--rounds", type=int, help="default: 12 for conv, 5 for vits, 3 for vitl")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        print(json.dumps(measure(args.models[0], args.rounds)))
-        return
-    results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"models": {}}
-    results |= {
-        "command": "python -m benchmarks.bench_extract",
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "bf16": native_dtype("cpu") == torch.bfloat16,
-        },
-    }
+    results = {"models": {}} | read_results(args.out)
+    bf16 = native_dtype("cpu") == torch.bfloat16
+    results |= {"command": command_line(), "machine": describe_machine(bf16=bf16)}
     for name in args.models:
-        command = [sys.executable, "-m", "benchmarks.bench_extract", "--child", "--models", name]
-        command += ["--rounds", str(args.rounds or ROUNDS[name])]
-        quiet = os.environ | {"OMP_WAIT_POLICY": "passive"}  # as placeray's own processes
-        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=quiet).stdout
-        results["models"][name] = json.loads(out.splitlines()[-1])
-        print(name, json.dumps(results["models"][name], indent=1), flush=True)
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
+        quiet = {"OMP_WAIT_POLICY": "passive"}  # as placeray's own processes
+        row = apart(measure, name, args.rounds or ROUNDS[name], environment=quiet)
+        results["models"][name] = row
+        print(name, json.dumps(row, indent=1), flush=True)
+    write_results(args.out, results)
 
 
 if __name__ == "__main__":

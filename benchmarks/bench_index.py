@@ -10,34 +10,27 @@ see the same generated photos in the same run, and compute in the same precision
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import psutil
+from benchmarks.machine import describe_machine
+from benchmarks.results import command_line, make_parser, write_results
+from benchmarks.subprocesses import apart, run_watched
 
-RESULTS = Path(__file__).parent / "results" / "index.json"
 BATCH = 32
 COMMITS = 40
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "index.json")
     parser.add_argument("--counts", type=int, nargs="+", default=[400, 4000])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--photos", type=Path, help="keep the generated photos here for another run")
+    parser.add_argument("--photos", type=Path, help="folder that keeps the generated photos for another run")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
         photos = args.photos or Path(scratch)
@@ -57,9 +50,9 @@ def run(count: int, precision: str, photos: Path, scratch: Path) -> dict[str, An
         draw_city(city, seed=1, database_images=count, query_images=8)
     images = sorted((city / "images/test/database").glob("*.jpg"))
     # Before and after: the machine's speed drifts within a run of minutes.
-    before = bare(images, precision)
+    before = apart(bare_loop, precision, *images[:400])
     pipeline = whole(city, len(images), precision, scratch)
-    after = bare(images, precision)
+    after = apart(bare_loop, precision, *images[:400])
     rates = [before["extract_images_per_s"], after["extract_images_per_s"]]
     loops = [before["loop_images_per_s"], after["loop_images_per_s"]]
     return {
@@ -74,14 +67,8 @@ def run(count: int, precision: str, photos: Path, scratch: Path) -> dict[str, An
     }
 
 
-def bare(images: list[Path], precision: str) -> dict[str, float]:
-    """Run the bare loop in a process of its own on at most 400 photos."""
-    code = "import sys; from benchmarks.bench_index import bare_loop; bare_loop(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, precision, *map(str, images[:400])]
-    return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-
-
-def bare_loop(precision: str, *paths: str) -> None:
+def bare_loop(precision: str, *paths: str) -> dict[str, float]:
+    """Extract photos without the pipeline, in this process."""
     from models.runtime.threads import sleep_while_waiting
 
     sleep_while_waiting()
@@ -104,8 +91,7 @@ def bare_loop(precision: str, *paths: str) -> None:
     for at in range(0, len(data), BATCH):
         extractor.extract([decode_image(one).pixels for one in data[at : at + BATCH]])
     loop_s = time.perf_counter() - started
-    rates = {"extract_images_per_s": len(data) / extract_s, "loop_images_per_s": len(data) / loop_s}
-    print(json.dumps(rates))
+    return {"extract_images_per_s": len(data) / extract_s, "loop_images_per_s": len(data) / loop_s}
 
 
 def whole(city: Path, count: int, precision: str, scratch: Path) -> dict[str, Any]:
@@ -114,14 +100,7 @@ def whole(city: Path, count: int, precision: str, scratch: Path) -> dict[str, An
     command = [sys.executable, "-m", "pipelines.index", str(city), "--store", str(store), "--json", "--quiet"]
     command += ["--commit-every", str(max(10, count // COMMITS)), "--batch-size", str(BATCH)]
     command += ["--trace", str(trace), "--extractors", str(os.cpu_count() or 1), "--precision", precision]
-    process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
-    peaks: dict[str, int] = defaultdict(int)
-    watcher = threading.Thread(target=watch, args=(process, peaks), daemon=True)
-    watcher.start()
-    out, _ = process.communicate()
-    watcher.join()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
+    out, peak_mb = run_watched(command)
     result = json.loads(out)
     spans = [json.loads(line) for line in trace.read_text().splitlines()]
     commits = [s["end_s"] - s["begin_s"] for s in spans if s["stage"] == "commit"]
@@ -141,30 +120,8 @@ def whole(city: Path, count: int, precision: str, scratch: Path) -> dict[str, An
         "commits": len(commits),
         "commit_first_ms": 1e3 * sorted(commits[:fifth])[fifth // 2],
         "commit_last_ms": 1e3 * sorted(commits[-fifth:])[fifth // 2],
-        "peak_mb": {name: round(size / 2**20, 1) for name, size in sorted(peaks.items())},
+        "peak_mb": peak_mb,
     }
-
-
-def watch(process: psutil.Popen, peaks: dict[str, int]) -> None:
-    """Keep the peak of unshared memory (RSS less shared) of the driver and of each kind of Ray worker."""
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        totals: dict[str, int] = defaultdict(int)
-        try:
-            processes = [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        for one in processes:
-            try:
-                title = "driver" if one.pid == process.pid else one.cmdline()[0]
-                if title == "driver" or title.startswith("ray::"):
-                    kind = "extractor" if "Extract" in title else title if title == "driver" else "workers"
-                    memory = one.memory_info()
-                    totals[kind] += memory.rss - memory.shared
-            except (psutil.Error, IndexError):
-                continue
-        for kind, size in totals.items():
-            peaks[kind] = max(peaks[kind], size)
-        time.sleep(1.0)
 
 
 def report(results: list[dict[str, Any]], out: Path) -> None:
@@ -195,20 +152,7 @@ def report(results: list[dict[str, Any]], out: Path) -> None:
         few, many = alike[0]["peak_mb"], alike[-1]["peak_mb"]
         growth = {name: round(many[name] / few[name], 2) for name in few if name in many}
         print(f"\npeak memory at {alike[-1]['images']} over {alike[0]['images']} images: {growth}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()}
-    command = "python -m benchmarks.bench_index " + " ".join(sys.argv[1:])
-    out.write_text(
-        json.dumps({"command": command.strip(), "machine": machine, "results": results}, indent=2) + "\n"
-    )
-    print(f"\nwritten to {out}")
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
+    write_results(out, {"command": command_line(), "machine": describe_machine(), "results": results})
 
 
 if __name__ == "__main__":

@@ -2,22 +2,17 @@
 
     python -m benchmarks.bench_reading
 
-Warm against copying from a memory map, cold against plain pread, in alternation. "fetch": rows of shards that
-the process knows. "headers": the same without a table of rows, by the headers of their pages, as in shards
-that have none. "unopened": shards it does not know. "bare": a loop of preadv and CRC-32 that looks at nothing
-else, the least that it takes row by row on one thread. Opening a shard is measured alone, too, beside what
-parsing Parquet's own metadata takes.
+Warm reads are compared with copying from a memory map, cold ones with plain pread, in turns. "fetch": rows of
+shards that the process has open. "headers": the same by the headers of their pages, as in shards without a
+table of rows. "unopened": shards that it has not opened yet. "bare": a loop of preadv and CRC-32 alone, the
+lower bound of reading row by row on one thread. Opening a shard is measured too, beside parsing Parquet's own
+metadata.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from array import array
@@ -28,8 +23,9 @@ from typing import Any
 import numpy as np
 from isal.isal_zlib import crc32
 
-from benchmarks.bench_features import LARGE_CHANNELS, LARGE_GRID
-from benchmarks.bench_index import cpu_name
+from benchmarks.large_maps import large_card
+from benchmarks.machine import describe_machine
+from benchmarks.results import command_line, make_parser, write_results
 from models.weights import load_card
 from storage.card import Card
 from storage.features.reader import FeatureReader
@@ -43,7 +39,7 @@ CANDIDATES = 100
 SHARD_ROWS = (40, 500, 1500)
 
 
-def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40) -> dict[str, Any]:
+def measure_reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     (folder / FEATURES_FOLDER).mkdir()
     reader = FeatureReader(folder, card)
@@ -108,7 +104,7 @@ def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40
 
     maps = {shard: np.memmap(path, np.uint8, "r") for shard, path in paths.items()}
     whole = np.zeros((CANDIDATES, width), np.uint8)
-    warm = alternate(
+    warm = take_turns(
         {
             "map": copied,
             "checksums": checked,
@@ -121,8 +117,8 @@ def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40
         generator,
         rounds=100,
     )
-    maps.clear()  # mapped pages would not be forgotten
-    cold = alternate(
+    maps.clear()  # mapped pages would stay in the cache
+    cold = take_turns(
         {"pread": plain, "fetch": fetched},
         records,
         generator,
@@ -132,7 +128,7 @@ def reading(folder: Path, card: Card, *, images: int = 240, shard_rows: int = 40
     return {"bytes_image": width, "warm_ms": warm, "cold_ms": cold}
 
 
-def alternate(
+def take_turns(
     ways: dict[str, Callable[[list[ImageRecord]], np.ndarray | None]],
     records: list[ImageRecord],
     generator: np.random.Generator,
@@ -143,7 +139,7 @@ def alternate(
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds):
         some = [records[i] for i in generator.choice(len(records), CANDIDATES, replace=False)]
-        # Whoever comes later finds the rows in the processor's cache.
+        # A later way finds the rows in the processor's cache, so the order rotates.
         names = list(ways)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             way = ways[name]
@@ -163,19 +159,17 @@ def alternate(
     }
 
 
-def reading_all() -> dict[str, Any]:
+def read_all_encodings() -> dict[str, Any]:
     small = load_card("efficientnet-lite0")
-    large = dataclasses.replace(
-        small, grid_height=LARGE_GRID, grid_width=LARGE_GRID, feature_dim=LARGE_CHANNELS
-    )
-    found = {}
+    large = large_card(small)
+    results = {}
     for name, card in (("default model", small), ("large grid", large)):
         for encoding in ("float16", "int8", "int4", "int2"):
             with tempfile.TemporaryDirectory() as folder:
-                stored = reading(Path(folder), card.stored_as(encoding))
-            found[f"{name}, {encoding}"] = stored
-            print(f"{name}, {encoding}: {stored}", flush=True)
-    return found
+                figures = measure_reading(Path(folder), card.stored_as(encoding))
+            results[f"{name}, {encoding}"] = figures
+            print(f"{name}, {encoding}: {figures}", flush=True)
+    return results
 
 
 def table_of(path: Path) -> RowTable:
@@ -185,7 +179,7 @@ def table_of(path: Path) -> RowTable:
     return table
 
 
-def opening(folder: Path, rows: int) -> dict[str, Any]:
+def measure_opening(folder: Path, rows: int) -> dict[str, Any]:
     (folder / FEATURES_FOLDER).mkdir()
     ids = [f"district-1/street-2/image-{i}.jpg" for i in range(rows)]
     shard = write_shard(str(folder), ids, np.zeros((rows, 256), np.uint8))
@@ -203,25 +197,21 @@ def opening(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "reading.json")
-    args = parser.parse_args()
+    args = make_parser(__doc__, "reading.json").parse_args()
     opened = {}
     for rows in SHARD_ROWS:
         with tempfile.TemporaryDirectory() as folder:
-            opened[str(rows)] = opening(Path(folder), rows)
+            opened[str(rows)] = measure_opening(Path(folder), rows)
         print(f"opening a shard of {rows} rows: {opened[str(rows)]}", flush=True)
-    found = {
-        "command": "python -m benchmarks.bench_reading",
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
+    results = {
+        "command": command_line(),
+        "machine": describe_machine(),
         "load_average": os.getloadavg(),
         "opening": opened,
-        "reading": reading_all(),
+        "reading": read_all_encodings(),
     }
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    write_results(args.out, results)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.results import make_parser, read_results, write_results
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from models.weights import save_weights
@@ -33,7 +34,6 @@ from pipelines.sources import list_source, open_dataset
 from pipelines.training.job import finetune
 from pipelines.training.settings import TrainingSettings
 
-RESULTS = Path(__file__).parent / "results" / "finetune.json"
 TRAIN_SEED, VAL_SEED, TEST_SEED = 1, 2, 0
 DATABASE, QUERIES = 480, 240
 # Three passes over the queries of the training city; the defaults are the published ones otherwise.
@@ -42,10 +42,8 @@ STANDARD = TrainingSettings(epochs=3, queries_per_round=120)
 CAREFUL = TrainingSettings(epochs=1, queries_per_round=120, adapter_stages=(5, 6), local_weight=0.0)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = make_parser(__doc__, "finetune.json")
     parser.add_argument("what", choices=("demo", "corridor", "forgetting", "vit"))
     parser.add_argument("--photos", type=Path, metavar="DIR", help="data set of real photos along a route")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
@@ -61,10 +59,8 @@ def main() -> int:
         + (" --photos DIR" if args.photos else ""),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(results | {args.what: result}, indent=2, sort_keys=True) + "\n")
+    write_results(args.out, read_results(args.out) | {args.what: result})
     print(json.dumps(result, indent=2))
-    return 0
 
 
 def demo(args: argparse.Namespace) -> dict[str, Any]:
@@ -222,4 +218,4 @@ def _table(title: str, before: dict[str, dict[str, float]], after: dict[str, dic
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""The ways to search that bench_search compares: how each is built, and which settings are tried."""
+"""The search methods that bench_search compares: how each is built, and which settings are tried."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from storage.search.approximate import ApproximateIndex
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "Search"]
 
 Search = Callable[[np.ndarray, int], np.ndarray]
 
 _BLOCK = 32_768
-_SAMPLES_A_LIST = 64
+_SAMPLES_PER_LIST = 64
 _LANCE_SETTINGS = ((8, 200, 2), (64, 400, 2), (256, 400, 4), (64, 1000, 10), (256, 1000, 10))
 _WHOLE = ("Flat", "SQfp16")
 
@@ -28,7 +28,7 @@ class Method:
 
     Attributes:
         build: Takes (N, D) float16 rows and an empty folder, and returns the index.
-        settings: What to search it with: a name and a search that returns (B, k) int64 row numbers.
+        settings: Yields the name of each setting and its search, which returns (B, k) int64 row numbers.
     """
 
     build: Callable[[np.ndarray, Path], Any]
@@ -53,9 +53,9 @@ def _faiss_index(description: str, stored: np.ndarray) -> Any:
     if hasattr(base, "hnsw"):
         base.hnsw.efConstruction = 100
     if hasattr(base, "cp"):
-        base.cp.max_points_per_centroid = _SAMPLES_A_LIST
+        base.cp.max_points_per_centroid = _SAMPLES_PER_LIST
     if not index.is_trained:
-        chosen = np.random.default_rng(0).permutation(rows)[: _SAMPLES_A_LIST * lists]
+        chosen = np.random.default_rng(0).permutation(rows)[: _SAMPLES_PER_LIST * lists]
         index.train(stored[np.sort(chosen)].astype(np.float32))
     for start in range(0, rows, _BLOCK):
         index.add(stored[start : start + _BLOCK].astype(np.float32))
@@ -132,28 +132,26 @@ def _lance(kind: str, **options: int) -> Method:
     def settings(table: Any) -> Iterator[tuple[str, Search]]:
         for probes, ef, refine in _LANCE_SETTINGS:
 
-            def search(
+            def search_table(
                 queries: np.ndarray, k: int, probes: int = probes, ef: int = ef, refine: int = refine
             ) -> np.ndarray:
-                found = np.full((len(queries), k), -1)
+                rows = np.full((len(queries), k), -1)
                 for at, query in enumerate(queries):
-                    asked = table.search(query, vector_column_name="descriptor").distance_type("cosine")
-                    asked = (
-                        asked.nprobes(probes).refine_factor(refine).limit(k).select(["number", "_distance"])
-                    )
+                    search = table.search(query, vector_column_name="descriptor").distance_type("cosine")
+                    search = search.nprobes(probes).refine_factor(refine).limit(k)
                     if "Hnsw" in kind:
-                        asked = asked.ef(ef)
-                    numbers = asked.to_arrow()["number"].to_numpy()
-                    found[at, : len(numbers)] = numbers
-                return found
+                        search = search.ef(ef)
+                    numbers = search.select(["number", "_distance"]).to_arrow()["number"].to_numpy()
+                    rows[at, : len(numbers)] = numbers
+                return rows
 
             beam = f", ef {ef}" if "Hnsw" in kind else ""
-            yield f"{probes} lists{beam}, {refine}k refined", search
+            yield f"{probes} lists{beam}, {refine}k refined", search_table
 
     return Method(build, settings)
 
 
-def _stores_own() -> Method:
+def _own_index() -> Method:
     def settings(index: ApproximateIndex) -> Iterator[tuple[str, Search]]:
         name = f"{index.probes} of {index.lists} lists, {index.factor}k refined"
         yield f"{name}, {index.components} components, measured itself {index.recall:.4f}", index.search
@@ -162,7 +160,7 @@ def _stores_own() -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "placeray's own (ivf)": _stores_own(),
+    "placeray's own (ivf)": _own_index(),
     "exact float32": _flat("Flat"),
     "exact float16": _flat("SQfp16"),
     "int8 + refine": Method(

@@ -51,7 +51,7 @@ def make_model(name: str) -> Any:
     return model.train()
 
 
-def make_photos(name: str) -> Any:
+def training_photos(name: str) -> Any:
     """Return (4, 4, 224, 224, 3) photos as they come to the training step."""
     photos = np.random.default_rng(0).uniform(0, 255, (QUERIES, VIEWS, SIDE, SIDE, 3))
     return photos.astype(np.uint8 if name == "conv" else np.float32)
@@ -59,7 +59,7 @@ def make_photos(name: str) -> Any:
 
 def make_step(name: str, formulation: str, *, device: str = "cpu", precision: str = "fp32") -> Step:
     """Return what takes one training step and returns the two losses."""
-    model, photos = make_model(name), make_photos(name)
+    model, photos = make_model(name), training_photos(name)
     preprocessing = model.default_preprocessing()
     if formulation in (OURS, RECOMPUTED):
         chosen: Any = {"precision": precision, "recompute": formulation == RECOMPUTED}

@@ -1,0 +1,40 @@
+"""Command lines and result files of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RESULTS", "command_line", "make_parser", "read_results", "write_results"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def make_parser(description: str | None, file: str) -> argparse.ArgumentParser:
+    """Return a parser with the option `--out`, by default `file` among the results."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / file, help="JSON file of the results")
+    return parser
+
+
+def command_line() -> str:
+    """Return the command that started this benchmark."""
+    spec = sys.modules["__main__"].__spec__
+    name = spec.name if spec is not None else "benchmarks"
+    return " ".join(["python -m", name, *sys.argv[1:]])
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """Return what earlier runs wrote; empty where there is nothing."""
+    return dict(json.loads(out.read_text())) if out.exists() else {}
+
+
+def write_results(out: Path, values: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(values, indent=1) + "\n")
+    print(f"written to {out}", file=sys.stderr)

@@ -1,0 +1,31 @@
+"""Times of several ways to do one thing, taken in turns: the machine's speed drifts within minutes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+__all__ = ["alternate", "medians"]
+
+
+def alternate(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return the seconds of each way and round, after one round that is not measured."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, run in ways.items():
+            started = clock()
+            run()
+            if turn:
+                seconds[name].append(clock() - started)
+    return seconds
+
+
+def medians(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each way."""
+    return {name: statistics.median(times) for name, times in alternate(ways, rounds).items()}
