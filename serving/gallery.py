@@ -11,7 +11,7 @@ from typing import Any
 
 from models.images.decoder import ImageRejected, encode_thumbnail
 from models.images.photo_file import read_bytes
-from serving.stages.refusal import QueryRefused, Refusal, refusal_of
+from serving.errors import Refusal, refusal_of
 from storage.errors import StoreError
 from storage.records import ImageRecord
 from storage.store import Store
@@ -43,7 +43,7 @@ class Gallery:
         """Return a store version and the record of an image in it.
 
         Raises:
-            QueryRefused: reason `unknown_image` or `overloaded`.
+            Refusal: reason `unknown_image` or `overloaded`.
         """
         found: tuple[int, ImageRecord] = await self._run(partial(self._record, image_id))
         return found
@@ -58,7 +58,7 @@ class Gallery:
         """Return a stored image as an upright JPEG of at most this many pixels a side.
 
         Raises:
-            QueryRefused: reason `unknown_image`, `image_unavailable` where the photo has gone or changed
+            Refusal: reason `unknown_image`, `image_unavailable` where the photo has gone or changed
                 since it was indexed, or `overloaded`.
         """
         jpeg: bytes = await self._run(partial(self._thumbnail, image_id, max_side_px))
@@ -66,14 +66,14 @@ class Gallery:
 
     async def _run(self, work: Any) -> Any:
         if self._waiting >= _MAX_WAITING:
-            raise QueryRefused(Refusal(503, "overloaded", "Too many pictures are asked for; come again.", 1))
+            raise Refusal(503, "overloaded", "Too many pictures are asked for; come again.", 1)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except StoreError as error:
             refusal = refusal_of(error)
             assert refusal is not None
-            raise QueryRefused(refusal) from error
+            raise refusal from error
         finally:
             self._waiting -= 1
 
@@ -87,7 +87,7 @@ class Gallery:
         store = self._refresh()
         found = store.get([image_id])
         if not found:
-            raise QueryRefused(Refusal(404, "unknown_image", "The store holds no image of this id."))
+            raise Refusal(404, "unknown_image", "The store holds no image of this id.")
         return store.version, found[0]
 
     def _sample(self) -> tuple[int, int, list[dict[str, Any]]]:
@@ -106,4 +106,4 @@ class Gallery:
             return encode_thumbnail(data, max_side_px=max_side_px)[0]
         except ImageRejected:
             said = "The photo has gone or changed since it was indexed; index its source again."
-            raise QueryRefused(Refusal(404, "image_unavailable", said)) from None
+            raise Refusal(404, "image_unavailable", said) from None

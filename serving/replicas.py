@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serving.errors import Refusal, refusal_of
 from serving.gallery import Gallery
 from serving.http.guard import Guard
 from serving.http.routes import build_guarded
@@ -25,7 +26,6 @@ from serving.service import Service
 from serving.settings import ServeSettings
 from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
 from serving.stages.protocol import LocalStages, Stages
-from serving.stages.refusal import Refusal, refusal_of
 from serving.stages.remote import RemoteStages
 from serving.stages.search import open_search_worker
 from storage.records import ImageRecord

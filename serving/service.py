@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from serving.answer import QueryResult
+from serving.errors import Refusal, refusal_of
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.query import Query, QueryOptions
 from serving.settings import ServeSettings
 from serving.stages.messages import Extracted, IndexStatus
 from serving.stages.protocol import Stages
-from serving.stages.refusal import QueryRefused, Refusal, refusal_of
 
 __all__ = ["Service"]
 
@@ -39,7 +41,7 @@ class Service:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 
         Raises:
-            QueryRefused: with what the client is told.
+            Refusal: with what the client is told.
         """
         options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank)
         query = Query(options, model=self.settings.model_name, partial=self._partial)
@@ -78,7 +80,7 @@ class Service:
             The store version, and [x1, y1, x2, y2, similarity] a pair, in 0..1 of width and height.
 
         Raises:
-            QueryRefused: with what the client is told; reason `unknown_image` for an id not stored.
+            Refusal: with what the client is told; reason `unknown_image` for an id not stored.
         """
         with self._admitted():
             async with asyncio.timeout(self.settings.request_timeout_s) as limit:
@@ -108,43 +110,30 @@ class Service:
         self.metrics.batch(stage, batch)
         self.metrics.queue(stage, waiting)
 
-    def _admitted(self) -> _Admission:
-        return _Admission(self)
-
-    def enter(self) -> None:
-        """Count a query in.
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Bound the number of queries in flight, and put their errors into terms of HTTP.
 
         Raises:
-            QueryRefused: as many queries are being answered as may be.
+            Refusal: the limit is reached, or the query failed in an expected way.
         """
         if self._in_flight >= self.settings.max_in_flight:
-            said = "Too many queries are being answered; try again after Retry-After."
-            raise QueryRefused(Refusal(503, "overloaded", said, 1))
-        self._in_flight += 1
+            message = "Too many queries are being answered; try again after Retry-After."
+            raise Refusal(503, "overloaded", message, 1)
+        self._count_in_flight(1)
+        try:
+            yield
+        except Exception as error:
+            refusal = refusal_of(error)
+            if refusal is None or refusal is error:
+                raise
+            raise refusal from error
+        finally:
+            self._count_in_flight(-1)
+
+    def _count_in_flight(self, change: int) -> None:
+        self._in_flight += change
         self.metrics.queue("in_flight", self._in_flight)
-
-    def leave(self) -> None:
-        """Count a query out."""
-        self._in_flight -= 1
-        self.metrics.queue("in_flight", self._in_flight)
-
-
-class _Admission:
-    """A query being answered: bounded in number, its errors put into the terms of HTTP."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def __enter__(self) -> None:
-        self._service.enter()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._service.leave()
-        if error is None or isinstance(error, QueryRefused):
-            return
-        refusal = refusal_of(error)
-        if refusal is not None:
-            raise QueryRefused(refusal) from error
 
 
 def _left(limit: asyncio.Timeout) -> float:

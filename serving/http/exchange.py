@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from serving.errors import Refusal
+
 __all__ = [
-    "Answer",
-    "Refused",
+    "Reply",
     "discard",
-    "error_body",
     "header_values",
     "receive_or_leave",
     "replay",
@@ -27,17 +26,7 @@ Headers = list[tuple[bytes, bytes]]
 HIDDEN_HEADERS = frozenset({b"server", b"x-powered-by", b"x-request-id"})
 
 
-class Refused(Exception):
-    """A request that the service behind shall not see, with what the client is told."""
-
-    def __init__(
-        self, status: int, reason: str, message: str, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message, self.headers = status, reason, message, tuple(headers)
-
-
-class Answer:
+class Reply:
     """What goes back for one request: adds the request id, drops what tells about the server.
 
     Args:
@@ -72,15 +61,15 @@ class Answer:
         if not self._replacing:
             await self._forward(message)
 
-    async def refuse(self, refused: Refused, linger: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def refuse(self, refusal: Refusal, linger: Callable[[], Awaitable[None]] | None = None) -> None:
         """Answer with an error body; with `linger`, run that before the connection is closed."""
-        self.reason = refused.reason
-        body = error_body(refused.reason, refused.message)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        self.reason = refusal.reason
+        body = refusal.body
+        headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
+        headers.append((b"content-length", str(len(body)).encode()))
         if linger is not None:
             headers.append((b"connection", b"close"))
-        headers += refused.headers
-        await self._forward({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await self._forward({"type": "http.response.start", "status": refusal.status, "headers": headers})
         # The body is whole by its Content-Length; the message that ends the connection comes later.
         await self._forward({"type": "http.response.body", "body": body, "more_body": linger is not None})
         if linger is not None:
@@ -101,11 +90,6 @@ class Answer:
             self._complete = True
 
 
-def error_body(reason: str, message: str) -> bytes:
-    """The one shape of every error answer, as JSON."""
-    return json.dumps({"error": {"reason": reason, "message": message}}).encode()
-
-
 def receive_or_leave(receive: Receive, failed: Callable[[Exception], None]) -> Receive:
     """The server's `receive`, whose failure means the client is gone: Ray Serve raises where it left."""
 
@@ -119,7 +103,7 @@ def receive_or_leave(receive: Receive, failed: Callable[[Exception], None]) -> R
     return received
 
 
-def replay(body: bytes, receive: Receive, answer: Answer) -> Receive:
+def replay(body: bytes, receive: Receive, reply: Reply) -> Receive:
     """The `receive` of the service behind: the body in one message, then only a disconnect."""
     pending = [body]
 
@@ -129,7 +113,7 @@ def replay(body: bytes, receive: Receive, answer: Answer) -> Receive:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                answer.note_disconnect()
+                reply.note_disconnect()
                 return message
 
     return replayed

@@ -17,11 +17,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from serving.errors import Refusal
 from serving.http.exchange import (
-    Answer,
     Headers,
     Receive,
-    Refused,
+    Reply,
     Scope,
     Send,
     discard,
@@ -52,7 +52,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # After a refusal this much more is read and thrown away, so that closing the connection does not reset it
-# before the client has seen the answer.
+# before the client has seen the reply.
 LINGER_BYTES = 512 << 10
 LINGER_S = 1.0
 
@@ -105,7 +105,7 @@ class Guard:
         self._receive_timeout_s = receive_timeout_s
         self._max_receiving = max_receiving
         self._max_receiving_bytes = max_receiving_bytes
-        self._retry_after = str(retry_after_s).encode()
+        self._retry_after_s = retry_after_s
         if tokens is not None and not isinstance(tokens, TokenTable):
             tokens = TokenTable(tokens) if tokens else None
         self._tokens = tokens
@@ -135,38 +135,38 @@ class Guard:
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         given = _given_request_id(scope["headers"])
-        answer = Answer(
+        reply = Reply(
             send,
             given or uuid.uuid4().hex,
             id_in_header=not (given and self._server_echoes_request_id),
         )
         # The service behind may leave `reason` and `log` here.
-        state: dict[str, Any] = {**scope.get("state", {}), "request_id": answer.request_id}
-        log_leave = partial(_log_leave, answer.request_id)
+        state: dict[str, Any] = {**scope.get("state", {}), "request_id": reply.request_id}
+        log_leave = partial(_log_leave, reply.request_id)
         try:
-            await self._pass({**scope, "state": state}, receive_or_leave(receive, log_leave), answer)
-            if answer.owed:
-                await self._refuse(answer, _internal(answer.request_id))
+            await self._pass({**scope, "state": state}, receive_or_leave(receive, log_leave), reply)
+            if reply.owed:
+                await self._refuse(reply, _internal(reply.request_id))
         except Exception:
-            await self._fail(answer, traceback.format_exc())
+            await self._fail(reply, traceback.format_exc())
         finally:
             seconds = time.perf_counter() - started
-            reason = answer.reason or state.get("reason")
+            reason = reply.reason or state.get("reason")
             if self._on_request is not None:
-                self._on_request(scope["path"], answer.status, reason, seconds)
+                self._on_request(scope["path"], reply.status, reason, seconds)
             _log(
                 logging.INFO,
                 event="request",
-                request_id=answer.request_id,
+                request_id=reply.request_id,
                 method=scope["method"],
                 path=scope["path"],
-                status=answer.status,
+                status=reply.status,
                 reason=reason,
                 duration_ms=round(1000 * seconds, 2),
                 **state.get("log", {}),
             )
 
-    async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers: Headers = list(scope["headers"])
         has_body = _has_body(headers)
         try:
@@ -174,21 +174,21 @@ class Guard:
             self._check_headers(headers)
             body = await self._receive_body(receive, has_body=has_body)
         except _ClientGone:
-            answer.gone = True
+            reply.gone = True
             return
-        except Refused as refused:
+        except Refusal as refusal:
             # Of a body that could have been taken all is read on, of one too large or too late little.
-            max_bytes = LINGER_BYTES if refused.status in (408, 413) else self._max_body_bytes
-            timeout_s = 0 if refused.status == 408 else LINGER_S
+            max_bytes = LINGER_BYTES if refusal.status in (408, 413) else self._max_body_bytes
+            timeout_s = 0 if refusal.status == 408 else LINGER_S
             linger = partial(discard, receive, max_bytes=max_bytes, timeout_s=timeout_s)
-            await self._refuse(answer, refused, linger if has_body else None)
+            await self._refuse(reply, refusal, linger if has_body else None)
             return
         if self._tokens is not None:
             headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
         scope["state"]["role"] = role
-        inner_receive = replay(body, receive, answer)
+        inner_receive = replay(body, receive, reply)
         del body  # the service behind decides how long it is kept
-        await self.app({**scope, "headers": headers}, inner_receive, answer.send)
+        await self.app({**scope, "headers": headers}, inner_receive, reply.send)
 
     def _role(self, scope: Scope, headers: Headers) -> str:
         if self._tokens is None:
@@ -200,9 +200,9 @@ class Guard:
         given = header_values(headers, b"authorization")
         role = self._tokens.role(given[0]) if len(given) == 1 else None
         if role is None:
-            challenge = b'Bearer realm="placeray"' + (b', error="invalid_token"' if given else b"")
+            challenge = 'Bearer realm="placeray"' + (', error="invalid_token"' if given else "")
             message = "This service wants a token; send the header 'Authorization: Bearer <token>'."
-            raise Refused(401, "unauthorized", message, [(b"www-authenticate", challenge)])
+            raise Refusal(401, "unauthorized", message, headers={"www-authenticate": challenge})
         return role
 
     def _check_headers(self, headers: Headers) -> None:
@@ -210,13 +210,13 @@ class Guard:
         transfers = header_values(headers, b"transfer-encoding")
         lengths = header_values(headers, b"content-length")
         if any(value.strip().lower() not in (b"", b"identity") for value in encodings):
-            raise Refused(415, "unsupported_encoding", "Send the body without a Content-Encoding.")
+            raise Refusal(415, "unsupported_encoding", "Send the body without a Content-Encoding.")
         if any(value.strip().lower() != b"chunked" for value in transfers):
-            raise Refused(
+            raise Refusal(
                 415, "unsupported_encoding", "Send the body whole or chunked, not otherwise encoded."
             )
         if len(lengths) > 1 or (lengths and (transfers or not lengths[0].isdigit())):
-            raise Refused(400, "bad_request", "Say the body's length once: Content-Length or chunked.")
+            raise Refusal(400, "bad_request", "Say the body's length once: Content-Length or chunked.")
         # Compared by the number of digits first: int() of thousands of digits is slow or refused.
         digits = lengths[0].lstrip(b"0") if lengths else b""
         if len(digits) > 18 or int(digits or b"0") > self._max_body_bytes:
@@ -244,40 +244,40 @@ class Guard:
                         return bytes(body)
         except TimeoutError:
             said = f"The body did not come within {self._receive_timeout_s:g} s; send a smaller image."
-            raise Refused(408, "receive_timeout", said) from None
+            raise Refusal(408, "receive_timeout", said) from None
         finally:
             self._receiving -= has_body
             self._receiving_bytes -= len(body)
 
-    def _too_large(self) -> Refused:
+    def _too_large(self) -> Refusal:
         limit = self._max_body_bytes
-        return Refused(413, "body_too_large", f"The body is larger than {limit} bytes; send a smaller image.")
+        return Refusal(413, "body_too_large", f"The body is larger than {limit} bytes; send a smaller image.")
 
-    def _overloaded(self) -> Refused:
+    def _overloaded(self) -> Refusal:
         message = "Too many uploads at once; try again after the seconds in Retry-After."
-        return Refused(503, "overloaded", message, [(b"retry-after", self._retry_after)])
+        return Refusal(503, "overloaded", message, self._retry_after_s)
 
     async def _refuse(
-        self, answer: Answer, refused: Refused, linger: Callable[[], Awaitable[None]] | None = None
+        self, reply: Reply, refusal: Refusal, linger: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        await answer.refuse(refused, linger)
+        await reply.refuse(refusal, linger)
 
-    async def _fail(self, answer: Answer, trace: str) -> None:
+    async def _fail(self, reply: Reply, trace: str) -> None:
         # When the client has left, a failure is most likely its consequence: logged, but no alarm.
-        level = logging.INFO if answer.gone else logging.ERROR
-        _log(level, event="failure", request_id=answer.request_id, client_gone=answer.gone, traceback=trace)
+        level = logging.INFO if reply.gone else logging.ERROR
+        _log(level, event="failure", request_id=reply.request_id, client_gone=reply.gone, traceback=trace)
         # With half an answer out nothing can be said any more: returning makes the server cut the connection.
-        if answer.owed:
+        if reply.owed:
             with suppress(OSError):  # the client left just now
-                await self._refuse(answer, _internal(answer.request_id))
+                await self._refuse(reply, _internal(reply.request_id))
 
 
 class _ClientGone(Exception):
     """The client left before its request was complete."""
 
 
-def _internal(request_id: str) -> Refused:
-    return Refused(500, "internal", f"The service failed; give its operator the request id {request_id}.")
+def _internal(request_id: str) -> Refusal:
+    return Refusal(500, "internal", f"The service failed; give its operator the request id {request_id}.")
 
 
 def _has_body(headers: Headers) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from serving.errors import Refusal
 from serving.http.schema import IMAGE_TYPES
-from serving.stages.refusal import QueryRefused, Refusal
 
 __all__ = ["read_photo"]
 
@@ -19,57 +21,63 @@ async def read_photo(request: Request) -> bytes:
     """Take the photo out of a request: the body itself, or the multipart field `image`.
 
     Raises:
-        QueryRefused: reason `bad_request`, `missing_image` or `unsupported_media_type`.
+        Refusal: reason `bad_request`, `missing_image` or `unsupported_media_type`.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _photo_of_form(request)
     if kind not in IMAGE_TYPES and not kind.startswith("image/"):
         message = "Send the photo as image/jpeg, image/png or image/webp, or as the multipart field 'image'."
-        raise QueryRefused(Refusal(415, "unsupported_media_type", message))
+        raise Refusal(415, "unsupported_media_type", message)
     return await request.body()
 
 
 async def _photo_of_form(request: Request) -> bytes:
-    parser = _FormParser(
-        request.headers,
-        request.stream(),
-        max_files=MAX_PARTS,
-        max_fields=MAX_PARTS,
-        max_part_size=MAX_BYTES,
-    )
     try:
-        form = await parser.parse()
-        if not parser.ended:
-            raise MultiPartException("The closing boundary is missing.")
+        form = await _FormParser(request).parse()
     except (MultiPartException, UnicodeError):
         message = "The multipart body cannot be read; send one file in the field 'image'."
-        raise QueryRefused(Refusal(400, "bad_request", message)) from None
-    photos = form.getlist("image")
-    if len(photos) != 1 or not isinstance(photos[0], UploadFile):
-        message = "There must be one photo; send one file in the multipart field 'image'."
-        raise QueryRefused(Refusal(422, "missing_image", message))
-    return await photos[0].read()
+        raise Refusal(400, "bad_request", message) from None
+    try:
+        photos = form.getlist("image")
+        if len(photos) != 1 or not isinstance(photos[0], UploadFile):
+            message = "There must be one photo; send one file in the multipart field 'image'."
+            raise Refusal(422, "missing_image", message)
+        return await photos[0].read()
+    finally:
+        await form.close()
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's parser in memory, with a bound on all parts together; a truncated form is noticed.
+    """Starlette's parser in memory, with a bound on all parts together; a truncated form is an error.
 
-    Measured beside reading the parts by hand, per form of 8 MiB: 8 ms instead of 12, 16 MiB instead of 24.
+    Measured beside reading the parts by hand, per form of 8 MiB: 9 ms instead of 12, 16 MiB instead of 24.
     """
 
     spool_max_size = MAX_BYTES
 
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        self.ended = False
+    def __init__(self, request: Request) -> None:
+        super().__init__(
+            request.headers,
+            self._complete(request.stream()),
+            max_files=MAX_PARTS,
+            max_fields=MAX_PARTS,
+            max_part_size=MAX_BYTES,
+        )
+        self._ended = False
         self._parts = 0
+
+    async def _complete(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:  # raised in here, so that the parser closes its files
+            raise MultiPartException("The closing boundary is missing.")
 
     def on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
-            raise MultiPartException(f"At most {MAX_PARTS} parts are taken.")
+            raise MultiPartException(f"At most {MAX_PARTS} parts are accepted.")
         super().on_part_begin()
 
     def on_end(self) -> None:
-        self.ended = True
+        self._ended = True

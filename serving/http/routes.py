@@ -11,8 +11,8 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from serving.errors import Refusal
 from serving.gallery import MAX_PLACES
-from serving.http.exchange import error_body
 from serving.http.guard import Guard
 from serving.http.page_files import LEAFLET, WEB, PageFiles, page_headers, static_paths
 from serving.http.photo_body import read_photo
@@ -28,7 +28,6 @@ from serving.http.schema import (
 )
 from serving.http.tokens import TokenTable
 from serving.service import Service
-from serving.stages.refusal import QueryRefused, Refusal
 
 __all__ = ["build_guarded", "build_routes"]
 
@@ -173,7 +172,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
     async def readyz() -> Response:
         status = await service.status()
         if status.trouble is not None:
-            raise QueryRefused(_trouble(status.trouble))
+            raise _trouble(status.trouble)
         return _json({"status": "ready"})
 
     @app.get("/v1/info", response_model=InfoAnswer, responses=errors(401, 500, 503), summary="What this is")
@@ -216,33 +215,29 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(QueryRefused)
-    async def refused(request: Request, error: QueryRefused) -> Response:
-        return _refusal(request, error.refusal)
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return _error(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         said = f"Parameter {where!r}: {first['msg']}; see /openapi.json."
-        return _refusal(request, Refusal(422, "bad_parameter", said))
+        return _error(request, Refusal(422, "bad_parameter", said))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         reasons = {404: "not_found", 405: "method_not_allowed"}
         said = {404: "There is nothing here; see /openapi.json.", 405: "This path takes another method."}
         message = said.get(error.status_code, "The request cannot be served; see /openapi.json.")
-        refusal = Refusal(error.status_code, reasons.get(error.status_code, "bad_request"), message)
-        return _refusal(request, refusal, dict(error.headers or {}))
+        reason = reasons.get(error.status_code, "bad_request")
+        return _error(request, Refusal(error.status_code, reason, message, headers=error.headers))
 
 
-def _refusal(request: Request, refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+def _error(request: Request, refusal: Refusal) -> Response:
     request.scope.setdefault("state", {})["reason"] = refusal.reason
-    headers = dict(headers or {})
-    if refusal.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, refusal.retry_after_s))
-    body = error_body(refusal.reason, refusal.message)
-    return Response(body, refusal.status, headers, media_type="application/json")
+    return Response(refusal.body, refusal.status, refusal.headers)
 
 
 def _trouble(trouble: str) -> Refusal:

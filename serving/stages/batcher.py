@@ -15,50 +15,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
-from storage.errors import PlacerayError
+from serving.errors import BatcherClosed, DeadlineExceeded, QueueFull
 
-__all__ = ["BatcherClosed", "DeadlineExceeded", "MicroBatcher", "NotReady", "QueueFull"]
+__all__ = ["MicroBatcher"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class QueueFull(PlacerayError):
-    """As many items wait as are allowed to.
-
-    Attributes:
-        retry_after_s: A guess, from the batches so far, of when there will be room.
-    """
-
-    reason = "overloaded"
-    http_status = 503
-    http_message = "Too many queries wait; try again after Retry-After."
-
-    def __init__(self, waiting: int, retry_after_s: float) -> None:
-        super().__init__(f"{waiting} requests are waiting; try again in {retry_after_s:g} s.")
-        self.retry_after_s = min(60, math.ceil(retry_after_s))
-
-
-class DeadlineExceeded(PlacerayError):
-    """No result within the item's time."""
-
-    reason = "timeout"
-    http_status = 503
-    http_message = "The query took too long; try again after Retry-After."
-    retry_after_s = 1
-
-
-class NotReady(PlacerayError):
-    """A part of the service is starting or ending."""
-
-    reason = "not_ready"
-    http_status = 503
-    http_message = "A part of the service is starting; try again after Retry-After."
-    retry_after_s = 2
-
-
-class BatcherClosed(NotReady):
-    """The batcher takes no more items; ask another replica."""
 
 
 class _Entry(Generic[Item, Result]):

@@ -16,8 +16,9 @@ from models.extractor import Extractor, Prepared
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
 from models.weights import load_extractor
+from serving.errors import QueueFull
 from serving.settings import ServeSettings
-from serving.stages.batcher import MicroBatcher, QueueFull
+from serving.stages.batcher import MicroBatcher
 from serving.stages.messages import Extracted
 from storage.store import Store
 

@@ -20,7 +20,7 @@ __all__ = ["LocalStages", "Stages"]
 
 
 class Stages(Protocol):
-    """What a query goes through. Errors are those of the workers, or `QueryRefused`."""
+    """What a query goes through. Errors are those of the workers, or `Refusal`."""
 
     async def extract(self, image: bytes, *, timeout_s: float) -> Extracted:
         """Decode a photo and run the model."""

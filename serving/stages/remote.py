@@ -14,9 +14,9 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from serving.errors import Refusal, Unreachable
 from serving.metrics import Metrics
 from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
-from serving.stages.refusal import QueryRefused, Refusal, Unreachable
 from storage.records import ImageRecord
 from storage.search.hits import merge_hits
 
@@ -83,7 +83,7 @@ class RemoteStages:
                 replies[i] = reply
         else:
             said = "The index is moving to a new version; try again after Retry-After."
-            raise QueryRefused(Refusal(503, "not_ready", said, 1))
+            raise Refusal(503, "not_ready", said, 1)
         found = merge_hits([reply.found for reply in replies if reply.found is not None], k=k)
         slowest = max(replies, key=lambda reply: reply.search_ms)
         return Searched(found, found.loaded_versions, slowest.search_ms, slowest.batch, slowest.waiting)
@@ -145,7 +145,7 @@ async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]
         again: Called before each further attempt.
 
     Raises:
-        QueryRefused: the replica refused, or too many calls wait for one.
+        Refusal: the replica refused, or too many calls wait for one.
         Unreachable: no replica answered.
     """
     for attempt in range(ATTEMPTS):
@@ -156,13 +156,13 @@ async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]
             reply = await call()
         except BackPressureError:
             said = "Too many queries wait; try again after Retry-After."
-            raise QueryRefused(Refusal(503, "overloaded", said, 1)) from None
+            raise Refusal(503, "overloaded", said, 1) from None
         except (RayActorError, DeploymentUnavailableError) as error:
             LOG.warning("a replica did not answer: %s", type(error).__name__)
             continue
         if isinstance(reply, Refusal):
             if reply.reason == "not_ready":  # that replica is shutting down
                 continue
-            raise QueryRefused(reply)
+            raise reply
         return reply
     raise Unreachable(f"no answer in {ATTEMPTS} attempts")

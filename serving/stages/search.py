@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.errors import StoreUnavailable
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
 from serving.stages.messages import IndexStatus, Searched
-from serving.stages.refusal import StoreUnavailable
 from storage.errors import CardMismatch, StoreError
 from storage.search.hits import SearchHits
 from storage.search.index_partition import IndexPartition, VersionNotLoaded

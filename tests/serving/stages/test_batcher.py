@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from serving.stages.batcher import BatcherClosed, DeadlineExceeded, MicroBatcher, QueueFull
+from serving.errors import BatcherClosed, DeadlineExceeded, QueueFull
+from serving.stages.batcher import MicroBatcher
 
 LONG_S = 20.0  # only ends a test that hangs
 

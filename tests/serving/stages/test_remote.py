@@ -11,9 +11,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.exceptions import BackPressureError
 
+from serving.errors import Refusal, Unreachable
 from serving.metrics import Metrics
 from serving.stages.messages import Searched
-from serving.stages.refusal import QueryRefused, Refusal, Unreachable
 from serving.stages.remote import RemoteStages, ask
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
@@ -31,7 +31,7 @@ def replies(*outcomes: Any) -> Callable[[], Any]:
 
     async def call() -> Any:
         outcome = waiting.pop(0)
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, Exception) and not isinstance(outcome, Refusal):  # that one is returned
             raise outcome
         return outcome
 
@@ -56,14 +56,14 @@ def test_ask_calls_again_when_the_replica_died(outcomes: list[Any], calls_again:
 def test_ask_gives_up_and_passes_refusals_and_bugs_on() -> None:
     with pytest.raises(Unreachable):
         asyncio.run(ask(replies(died(), died(), died()), again=lambda: None))
-    with pytest.raises(QueryRefused) as caught:
+    with pytest.raises(Refusal) as caught:
         asyncio.run(ask(replies(Refusal(422, "truncated", "cut short")), again=lambda: None))
-    assert caught.value.refusal.reason == "truncated"
+    assert caught.value.reason == "truncated"
     full = BackPressureError(num_queued_requests=5, max_queued_requests=5)
-    with pytest.raises(QueryRefused) as caught:
+    with pytest.raises(Refusal) as caught:
         asyncio.run(ask(replies(full), again=lambda: None))
-    assert (caught.value.refusal.status, caught.value.refusal.reason) == (503, "overloaded")
-    assert caught.value.refusal.retry_after_s is not None
+    assert (caught.value.status, caught.value.reason) == (503, "overloaded")
+    assert caught.value.retry_after_s is not None
     with pytest.raises(ZeroDivisionError):
         asyncio.run(ask(replies(ZeroDivisionError()), again=lambda: None))
 
@@ -115,6 +115,6 @@ def test_search_answers_from_one_version_that_all_parts_hold(
 
 
 def test_search_of_parts_that_never_agree_is_refused() -> None:
-    with pytest.raises(QueryRefused) as caught:
+    with pytest.raises(Refusal) as caught:
         search(Part(0, (6,)), Part(1, (7,)))
-    assert (caught.value.refusal.status, caught.value.refusal.reason) == (503, "not_ready")
+    assert (caught.value.status, caught.value.reason) == (503, "not_ready")

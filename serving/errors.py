@@ -1,0 +1,124 @@
+"""Why a request gets no result, in terms of HTTP, in one type that also travels between processes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from storage.errors import PlacerayError, StoreError
+
+__all__ = [
+    "BatcherClosed",
+    "DeadlineExceeded",
+    "NotReady",
+    "QueueFull",
+    "Refusal",
+    "StoreUnavailable",
+    "Unreachable",
+    "refusal_of",
+]
+
+
+class Refusal(Exception):
+    """An error response. It can be raised, and returned by a replica as plain data.
+
+    Args:
+        status: HTTP status.
+        reason: Machine-readable.
+        message: For people; ends with what to do, and reveals nothing about the machine.
+        retry_after_s: When to try again, for a 503.
+        headers: Further headers of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, reason, message, retry_after_s, headers)  # all of them, for pickle
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self._headers = headers or {}
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers of the response but its length."""
+        retry = {} if self.retry_after_s is None else {"retry-after": str(max(1, self.retry_after_s))}
+        return {"content-type": "application/json", **self._headers, **retry}
+
+    @property
+    def body(self) -> bytes:
+        """The one shape of every error response, as JSON."""
+        return json.dumps({"error": {"reason": self.reason, "message": self.message}}).encode()
+
+
+class QueueFull(PlacerayError):
+    """The queue is full.
+
+    Attributes:
+        retry_after_s: Estimate, from the batches so far, of when there will be room.
+    """
+
+    reason = "overloaded"
+    http_status = 503
+    http_message = "Too many queries are queued; try again after Retry-After."
+
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        super().__init__(f"{waiting} requests are queued; try again in {retry_after_s:g} s.")
+        self.retry_after_s = min(60, math.ceil(retry_after_s))
+
+
+class DeadlineExceeded(PlacerayError):
+    """There was no result within the item's time."""
+
+    reason = "timeout"
+    http_status = 503
+    http_message = "The query took too long; try again after Retry-After."
+    retry_after_s = 1
+
+
+class NotReady(PlacerayError):
+    """A part of the service is starting or stopping."""
+
+    reason = "not_ready"
+    http_status = 503
+    http_message = "A part of the service is starting; try again after Retry-After."
+    retry_after_s = 2
+
+
+class BatcherClosed(NotReady):
+    """The batcher takes no more items; ask another replica."""
+
+
+class Unreachable(NotReady):
+    """No replica answered, although it was asked again."""
+
+
+class StoreUnavailable(PlacerayError):
+    """The store cannot be read now, or another one lies in its place."""
+
+    reason = "store_unavailable"
+    http_status = StoreError.http_status
+    http_message = StoreError.http_message
+    retry_after_s = StoreError.retry_after_s
+
+
+def refusal_of(error: BaseException) -> Refusal | None:
+    """Translate an error that can happen to any query; None means that it is a bug."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, TimeoutError):
+        error = DeadlineExceeded("the query took too long")
+    if not isinstance(error, PlacerayError) or error.http_status is None:
+        return None
+    reason, message = error.http_reason or error.reason, error.http_message or error.message
+    return Refusal(error.http_status, reason, message, error.retry_after_s)
