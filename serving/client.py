@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,8 @@ import requests
 import urllib3
 from pydantic import ValidationError
 
-from models.images.photo_file import read_bytes
+from models.images.photo import Photo
+from models.images.photo_encoding import encode_photo
 from serving.answer import QueryResult
 from serving.defaults import CANDIDATES, TOP_K
 from serving.http.schema import QueryAnswer
@@ -112,7 +112,7 @@ class PlaceClient:
 
     def answer(
         self,
-        photo: bytes | str | Path,
+        photo: Photo,
         *,
         top_k: int = TOP_K,
         candidates: int = CANDIDATES,
@@ -121,18 +121,19 @@ class PlaceClient:
         """Rank the places where a photo may have been taken; the same class as of `QueryEngine.answer`.
 
         Args:
-            photo: An encoded JPEG, PNG or WebP, or the path of one.
-            top_k: Places wanted.
+            photo: The bytes or the path of a JPEG, PNG or WebP, a PIL image, or upright (H, W, 3) uint8 RGB.
+                Images and arrays are sent as PNG, without loss.
+            top_k: Number of places wanted.
             candidates: Hits that are re-ranked.
             rerank: False keeps the order of the global descriptors.
 
         Raises:
-            ImageRejected: the file cannot be read.
+            ImageRejected: the file cannot be read, or the pixels are not those of a photo.
             PhotoRefused: the photo or a parameter cannot be used.
             ServiceUnavailable, ServiceRefused, BadAnswer: see each.
         """
-        image = photo if isinstance(photo, bytes) else read_bytes(str(photo))
-        return QueryResult.from_dict(self.query(image, top_k=top_k, candidates=candidates, rerank=rerank))
+        answer = self.query(encode_photo(photo), top_k=top_k, candidates=candidates, rerank=rerank)
+        return QueryResult.from_dict(answer)
 
     def query(
         self, image: bytes, *, top_k: int = TOP_K, candidates: int = CANDIDATES, rerank: bool = True
