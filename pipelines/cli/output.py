@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["print_answer", "print_evaluation", "print_json", "print_pairs"]
+__all__ = ["print_answer", "print_evaluation", "print_json", "print_pairs", "print_training"]
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -182,9 +182,13 @@ def _model_for(store_uri: str) -> str:
 def _card_of(
     model: str, image_size: tuple[int, int] | None, store_uri: str, features: FeatureEncoding | None
 ) -> Card:
-    """Return the store's card, or that of a new one, at the store's input size unless another is asked for.
+    """Return the card of the store after comparing it with the model, or the card of a new store.
 
-    It must fit the model and the wanted encoding. A new one does not name its projection yet.
+    The input size is that of the store unless another one is requested. The card of a new store does not name
+    its projection yet.
+
+    Raises:
+        CardMismatch: the store was made by another model or with another encoding.
     """
     from models.weights import BadImageSize, load_card
 
@@ -199,7 +203,7 @@ def _card_of(
     except BadImageSize:
         if image_size is not None:
             raise
-        card = load_card(model)  # another model: the store's card will say so
+        card = load_card(model)  # another model, which the comparison with the store's card reports
     stored.require_model(card)
     if features is not None:
         stored.require_same(stored.stored_as(features, projection_sha256=stored.projection_sha256))

@@ -1,0 +1,61 @@
+"""What `index(source, store_uri)` chooses by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pytest
+
+from models.names import DEFAULT_MODEL
+from pipelines.indexing import index
+from storage.store import Store
+from tests.support.store_samples import make_card
+
+
+class Stop(Exception):
+    """Ends the job once what is tested is known."""
+
+
+def stop(model: str, *_: object) -> NoReturn:
+    raise Stop(model)
+
+
+@pytest.mark.parametrize("stored", [None, "my-model"])
+def test_the_model_is_the_store_s_or_the_default(
+    stored: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "store")
+    if stored:
+        Store.create(uri, make_card(model=stored))
+    monkeypatch.setattr("pipelines.indexing.job._card_of", stop)
+    for model, expected in ((None, stored or DEFAULT_MODEL), ("other", "other")):
+        with pytest.raises(Stop) as caught:
+            index(tmp_path, uri, model=model)
+        assert caught.value.args == (expected,)
+
+
+def test_progress_is_shown_unless_it_is_quiet_or_has_a_receiver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    received: list[tuple[int, int, int]] = []
+
+    def report_and_stop(*, total: int, progress: Any) -> NoReturn:
+        progress(3, 1, total)
+        raise Stop
+
+    monkeypatch.setattr("pipelines.indexing.job._card_of", lambda *_: None)
+    monkeypatch.setattr(
+        "pipelines.indexing.job.list_source", lambda *_, **__: pa.table({"image_id": ["a", "b", "c", "d"]})
+    )
+    monkeypatch.setattr("pipelines.indexing.job._open_or_create", lambda *_, **__: tmp_path)
+    monkeypatch.setattr("pipelines.indexing.job.Tally", report_and_stop)
+    shown = []
+    for options in ({}, {"quiet": True}, {"progress": lambda *state: received.append(state)}):
+        with pytest.raises(Stop):
+            index(tmp_path, str(tmp_path), rejected_file=tmp_path / "r.csv", **options)
+        shown.append(capsys.readouterr().err)
+    assert shown[0].startswith("index: 3/4 images, ")
+    assert shown[1:] == ["", ""]
+    assert received == [(3, 1, 4)]
