@@ -34,6 +34,7 @@ test-quick: $(STAMP)
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault
 
+# PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
