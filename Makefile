@@ -27,9 +27,9 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -m "not slow and not fault"
 
-# Without Ray, without a browser: under two minutes.
+# Without Ray, a browser or anything else that takes many seconds: under two minutes.
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not fault and not ray and not browser"
+	$(BIN)/python -m pytest -m "not slow and not fault and not ray and not browser and not integration"
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault

@@ -17,6 +17,7 @@ from serving.matching_options import OPTIONS as MATCHING_OPTIONS
 from serving.matching_options import Matching
 from serving.settings import Scale, ServeSettings
 from storage.card import FEATURE_ENCODINGS
+from storage.version import __version__
 
 __all__ = ["build_parser"]
 
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="placeray", description="Where was this photo taken? Visual place recognition over a whole city."
     )
+    parser.add_argument("--version", action="version", version=f"placeray {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, help: str, *, store: bool = False) -> argparse.ArgumentParser:
