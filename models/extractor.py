@@ -1,4 +1,4 @@
-"""A batch of images to descriptors and local features, with the card that says what made them."""
+"""Batches of images to descriptors and local features, with the card of the model that made them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["Extractor", "ModelFault", "Prepared"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
-# Most images that go through the network at once. Larger batches are slower on a CPU, whose cache the maps
-# then leave (measured: 33 ms an image in eights, 47 ms in thirty-twos).
+# Images that go through the network at once, at most. Larger batches are slower on a CPU, whose cache the
+# maps then leave (measured: 33 ms per image in batches of 8, 47 ms in batches of 32).
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 64
 
@@ -93,17 +93,17 @@ class Extractor:
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
 
     def warm_up(self, largest: int) -> None:
-        """Do now what the first batches would wait for: compiling for all sizes, an accelerator's start.
+        """Do what the first batches would otherwise wait for: compile all batch sizes, start an accelerator.
 
         Args:
-            largest: Most images that will go through the network at once.
+            largest: Images that will go through the network at once, at most.
 
         Raises:
             CannotCompile: compiling is not possible here.
         """
-        pre, most = self.card.preprocessing, self._max_batch
+        pre, limit = self.card.preprocessing, self._max_batch
         if self._forward is not self.network:
-            sizes = {filled_size(count, max_batch=most) for count in range(1, min(largest, most) + 1)}
+            sizes = {filled_size(count, max_batch=limit) for count in range(1, min(largest, limit) + 1)}
         else:
             sizes = set() if self.device.type == "cpu" else {1}
         for size in sorted(sizes):
@@ -129,7 +129,7 @@ class Extractor:
             ImageRejected: a photo cannot be read or decoded, or an array is not (H, W, 3) or (H, W) uint8.
             TypeError: a photo is of another type, or `images` is a single photo.
             ModelFault: the network's output cannot be compared.
-            CannotCompile: compiling was asked for and is not possible here.
+            CannotCompile: compilation was requested and is not possible here.
         """
         if is_photo(images):
             raise TypeError("extract takes a sequence of photos: pass [photo] for a single one")
@@ -150,7 +150,7 @@ class Extractor:
         Raises:
             ValueError: a shape or dtype is not what `prepare` makes with this card.
             ModelFault: the network's output cannot be compared.
-            CannotCompile: compiling was asked for and is not possible here.
+            CannotCompile: compilation was requested and is not possible here.
         """
         self._check(batch)
         return self._run(list(batch), self._transfers.upload)
@@ -210,7 +210,7 @@ class Extractor:
                 yield self._start(images[at : at + step], load, encode)
 
         # Filled batch by batch: what came through pinned memory gives that back at once.
-        found: list[NDArray[Any]] = []
+        results: list[NDArray[Any]] = []
         filled = 0
         for *tensors, usable in one_ahead(started()):
             if not bool(usable):
@@ -219,14 +219,14 @@ class Extractor:
                     "or extract in float32"
                 )
             parts = [tensor.numpy() for tensor in tensors]
-            found = found or [np.empty((len(images), *part.shape[1:]), part.dtype) for part in parts]
-            for whole, part in zip(found, parts, strict=True):
+            results = results or [np.empty((len(images), *part.shape[1:]), part.dtype) for part in parts]
+            for whole, part in zip(results, parts, strict=True):
                 whole[filled : filled + len(part)] = part
             filled += len(parts[0])
-        if not found:
+        if not results:
             shape = (0, card.grid_height, card.grid_width, card.feature_dim)
             return np.zeros((0, card.descriptor_dim), np.float32), np.zeros(shape, np.float32)
-        return found[0], found[1]
+        return results[0], results[1]
 
     @torch.inference_mode()
     def _start(
@@ -244,5 +244,5 @@ class Extractor:
         descriptors, features = descriptors.float(), features.float().contiguous()
         norms = descriptors.norm(dim=1, keepdim=True)
         usable = torch.isfinite(norms).all() & (norms > 0).all() & torch.isfinite(features).all()
-        kept = features if encode is None else encode(features)
-        return self._transfers.download(descriptors / norms, kept, usable)
+        output = features if encode is None else encode(features)
+        return self._transfers.download(descriptors / norms, output, usable)

@@ -1,4 +1,4 @@
-"""The models that can be asked for by name. Imports nothing: the help of the command line reads it."""
+"""The names that models are loaded by. Imports nothing: the help of the command line reads it."""
 
 __all__ = ["DEFAULT_MODEL", "MODEL_NAMES", "SELAVPR_MODELS"]
 

@@ -32,7 +32,7 @@ def load_named(name: str) -> SelaVPR | EfficientNetLite0:
     """Load one of `models.names.MODEL_NAMES`.
 
     Raises:
-        WeightsUnavailable: its weights cannot be had.
+        WeightsUnavailable: its weights are not available.
     """
     return _load_efficientnet() if name == DEFAULT_MODEL else _load_dinov2(name)
 
@@ -55,8 +55,8 @@ def _load_dinov2(name: str) -> SelaVPR:
         source = timm.create_model(timm_name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's clients raise their own and each other's types
         raise WeightsUnavailable(
-            f"the DINOv2 weights of {name} cannot be had ({type(error).__name__}: timm's {timm_name} needs "
-            f"the network or a filled cache): {_WAYS_OUT}"
+            f"the DINOv2 weights of {name} are not available ({type(error).__name__}: timm's {timm_name} "
+            f"needs the network or a filled cache): {_WAYS_OUT}"
         ) from error
     weights = source.state_dict()
     scales = weights["blocks.0.ls1.gamma"]

@@ -79,7 +79,7 @@ def read_architecture(tensors: Mapping[str, Tensor], *, num_heads: int | None = 
     Args:
         tensors: By name.
         num_heads: Attention heads, which no tensor shows. Default: one for 64 channels, as in every published
-            model, or for 32 where the width is no multiple of 64.
+            model, or for 32 where the width is not a multiple of 64.
 
     Raises:
         UnknownLayout: a tensor that shows the shape is missing or has an impossible shape.
@@ -95,7 +95,7 @@ def read_architecture(tensors: Mapping[str, Tensor], *, num_heads: int | None = 
     positions = _shape(tensors, "backbone.vit.pos_embed", 3)[1] - (0 if registers else 1)
     side = math.isqrt(max(0, positions))
     if side < 1 or side * side != positions:
-        raise UnknownLayout(f"{positions} position embeddings are no square grid")
+        raise UnknownLayout(f"{positions} position embeddings do not form a square grid")
     mlp_in = _shape(tensors, "backbone.vit.blocks.0.mlp.fc1.weight", 2)[0]
     mlp_out = _shape(tensors, "backbone.vit.blocks.0.mlp.fc2.weight", 2)[1]
     return Architecture(
@@ -117,9 +117,9 @@ def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[i
 
 
 def _depth(tensors: Mapping[str, Tensor]) -> int:
-    found = {
+    numbers = {
         int(match[1]) for name in tensors if (match := re.match(r"backbone\.vit\.blocks\.(\d{1,9})\.", name))
     }
-    if found != set(range(len(found))) or not 0 < len(found) <= _MAX_DEPTH:
-        raise UnknownLayout(f"blocks {sorted(found)[:5]}... are not numbered from 0 up to {_MAX_DEPTH - 1}")
-    return len(found)
+    if numbers != set(range(len(numbers))) or not 0 < len(numbers) <= _MAX_DEPTH:
+        raise UnknownLayout(f"blocks {sorted(numbers)[:5]}... are not numbered from 0 up to {_MAX_DEPTH - 1}")
+    return len(numbers)

@@ -53,8 +53,8 @@ def require_fitting(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor])
         if names:
             raise WeightsRejected(
                 reason,
-                f"{reason.replace('_', ' ')}: {len(names)}, such as {names[0]}: pass a whole checkpoint of "
-                "this kind of model",
+                f"{reason.replace('_', ' ')}: {len(names)}, such as {names[0]}: pass a complete checkpoint "
+                "of this kind of model",
             )
 
 

@@ -1,4 +1,4 @@
-"""The one decoder: encoded bytes to upright RGB pixels, within limits, never by surprise.
+"""The one image decoder: encoded bytes to upright RGB pixels, within limits.
 
 Only JPEG, PNG and WebP are decoded. Whatever Pillow raises on hostile input becomes `ImageRejected` with a
 machine-readable reason. ICC profiles are ignored. This module needs no torch.
@@ -109,7 +109,7 @@ def decode_image(
     *,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
-    least_side_px: int | None = None,
+    min_side_px: int | None = None,
 ) -> DecodedImage:
     """Decode a JPEG, PNG or WebP file to upright RGB.
 
@@ -117,12 +117,12 @@ def decode_image(
         data: The encoded file.
         max_pixels: Largest width times height, checked before any pixel is decoded.
         max_bytes: Largest encoded size.
-        least_side_px: Where the photo is to be resized to this anyway, a JPEG may be decoded to a half, a
+        min_side_px: Where the photo is to be resized to this anyway, a JPEG may be decoded to a half, a
             quarter or an eighth of its size, as long as both sides stay as long as this. Faster, and nearly
             the same: see `benchmarks/README.md`. None decodes every pixel.
 
     Raises:
-        ImageRejected: the bytes are no decodable image within the limits; `reason` says why.
+        ImageRejected: the bytes are not a decodable image within the limits; `reason` says why.
     """
     if not data:
         raise ImageRejected("empty", "the file is empty: send a JPEG, PNG or WebP photo")
@@ -133,7 +133,7 @@ def decode_image(
     kind = _allowed_kind(data)
     with _quiet_pillow():
         try:
-            return _decode(data, kind, max_pixels, least_side_px)
+            return _decode(data, kind, max_pixels, min_side_px)
         except ImageRejected:
             raise
         except Image.DecompressionBombError as error:
@@ -204,7 +204,7 @@ def encode_thumbnail(data: bytes, *, max_side_px: int) -> tuple[bytes, int, int]
     return buffer.getvalue(), image.width, image.height
 
 
-def _decode(data: bytes, kind: str, max_pixels: int, least_side_px: int | None) -> DecodedImage:
+def _decode(data: bytes, kind: str, max_pixels: int, min_side_px: int | None) -> DecodedImage:
     if kind == "WEBP":  # opening it allocates the canvas, so its size is read first
         canvas = webp_size(data)
         if canvas is None:
@@ -215,9 +215,9 @@ def _decode(data: bytes, kind: str, max_pixels: int, least_side_px: int | None) 
     with Image.open(_CountedReads(data), formats=(kind,)) as image:
         size = image.size
         _check_size(*size, max_pixels)
-        if least_side_px is not None:
-            image.draft(None, (least_side_px, least_side_px))
-        # A JPEG of several pictures (MPO) holds previews or a stereo partner, no animation.
+        if min_side_px is not None:
+            image.draft(None, (min_side_px, min_side_px))
+        # A JPEG of several pictures (MPO) holds previews or a stereo partner, not an animation.
         animated = kind != "JPEG" and bool(getattr(image, "is_animated", False))
         image.load()
         orientation, facts = read_orientation(image), read_facts(image)
@@ -279,7 +279,7 @@ def _too_many_pixels(max_pixels: int) -> ImageRejected:
 def _allowed_kind(data: bytes) -> str:
     kind = recognise(data)
     if kind is None:
-        raise ImageRejected("not_an_image", "these bytes are no image: send a JPEG, PNG or WebP photo")
+        raise ImageRejected("not_an_image", "these bytes are not an image: send a JPEG, PNG or WebP photo")
     if kind not in _ALLOWED:
         raise ImageRejected("format_not_allowed", f"this is {kind}: convert it to JPEG, PNG or WebP")
     return kind

@@ -11,10 +11,10 @@ __all__ = ["read_bytes"]
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a local file without being held up by what is no regular file.
+    """Read a local file without blocking on pipes, devices and the like.
 
     Raises:
-        ImageRejected: missing, unreadable, no regular file, or over the decoder's byte cap.
+        ImageRejected: missing, unreadable, not a regular file, or over the decoder's byte cap.
     """
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.

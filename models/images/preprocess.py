@@ -49,7 +49,7 @@ def _sample_bilinear(pixels: NDArray[np.uint8], height: int, width: int) -> NDAr
     """
     upper, lower, down = _taps(pixels.shape[0], height)
     left, right, across = _taps(pixels.shape[1], width)
-    lines = pixels.reshape(len(pixels), -1)  # three bytes a pixel, side by side
+    lines = pixels.reshape(len(pixels), -1)  # three bytes per pixel, side by side
     left, right = (np.add.outer(3 * columns, np.arange(3)).ravel() for columns in (left, right))
     across = across.repeat(3)
 

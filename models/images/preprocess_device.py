@@ -1,4 +1,4 @@
-"""Photos resized where the network runs, for accelerators. `models.images.preprocess` is the exact way.
+"""Photos resized where the network runs, for accelerators. `models.images.preprocess` is the exact reference.
 
 Both modes are torch's own resizing. `tensor_bilinear` is defined by it; `pil_bilinear` is Pillow's filter,
 which rounds to whole levels after each of its two directions and so does this.
@@ -19,9 +19,9 @@ from storage.card import Preprocessing
 __all__ = ["prepare_on_device"]
 
 # Torch's antialiasing keeps a filter's weights in a block's shared memory, which holds them up to about here.
-_MOST_REDUCTION = 64
-# The first directions of larger photos take more memory than they are worth: 12 bytes a pixel.
-_MOST_PIXELS = 16_000_000
+_MAX_REDUCTION = 64
+# The first directions of larger photos take more memory than they are worth: 12 bytes per pixel.
+_MAX_PIXELS = 16_000_000
 
 
 def prepare_on_device(
@@ -64,4 +64,4 @@ def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
     """Whether a photo's resizing stays within what is done on the device."""
     height, width = shape[:2]
     reduction = max(height / size[0], width / size[1])
-    return height * width <= _MOST_PIXELS and reduction <= _MOST_REDUCTION
+    return height * width <= _MAX_PIXELS and reduction <= _MAX_REDUCTION

@@ -1,7 +1,7 @@
-"""Mutual nearest neighbours between local features that are kept as packed signs, by Hamming distance.
+"""Mutual nearest neighbours between local features stored as packed signs, by Hamming distance.
 
 The inner product of two vectors of C signs is C - 2 h for h differing bits, a whole number that float32 holds
-exactly. So the least distance is the largest inner product, and `models.matching.mutual` finds the same
+exactly. So the smallest distance is the largest inner product, and `models.matching.mutual` finds the same
 pairs as counting bits would, ties included, as fast as it multiplies matrices.
 """
 
@@ -27,7 +27,7 @@ def mutual_hamming_count(
     """Count the mutual nearest neighbours by Hamming distance between a query and each candidate.
 
     Args:
-        query: (N, P) or (H, W, P) uint8, P = ceil(bits / 8) bytes a cell, the first bit the highest.
+        query: (N, P) or (H, W, P) uint8, P = ceil(bits / 8) bytes per cell, the first bit the highest.
         candidates: (K, N', P) or (K, H', W', P) uint8.
         bits: How many bits of a cell count; those after them are padding.
         min_similarity: Only pairs whose estimated cosine similarity cos(pi h / bits) is at least this count
@@ -41,7 +41,7 @@ def mutual_hamming_count(
         ValueError: shapes or `bits` do not fit, or a dtype is not uint8.
     """
     cells = _signs(query, bits, name="query")
-    floor = _least_product(bits, min_similarity)
+    floor = _min_product(bits, min_similarity)
     if not len(candidates):
         return torch.zeros(0, dtype=torch.int64, device=query.device)
     group = max(1, _UNPACKED_VALUES // max(1, candidates[0].numel() * 8))
@@ -75,7 +75,7 @@ def matched_hamming_pairs(
     indices, product = matched_pairs(
         _signs(query, bits, name="query"),
         _signs(candidate, bits, name="candidate"),
-        min_similarity=_least_product(bits, min_similarity),
+        min_similarity=_min_product(bits, min_similarity),
     )
     return indices, np.cos(np.pi * (bits - product) / (2 * bits)).astype(np.float32)
 
@@ -84,7 +84,7 @@ def _signs(packed: Tensor, bits: int, *, name: str) -> Tensor:
     """Unpack (..., P) uint8 into (..., bits) float32 of -1 and 1."""
     if packed.dtype != torch.uint8 or packed.shape[-1] != -(-bits // 8) or bits < 1:
         raise ValueError(
-            f"{name} of shape {tuple(packed.shape)} and type {packed.dtype} are no cells of {bits} bits: "
+            f"{name} of shape {tuple(packed.shape)} and type {packed.dtype} are not cells of {bits} bits: "
             "pass what the store's codec returns"
         )
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
@@ -92,8 +92,8 @@ def _signs(packed: Tensor, bits: int, *, name: str) -> Tensor:
     return ones.flatten(-2)[..., :bits].float().mul_(2).sub_(1)
 
 
-def _least_product(bits: int, min_similarity: float | None) -> float | None:
-    """Return the least inner product of signs whose estimated cosine is `min_similarity`."""
+def _min_product(bits: int, min_similarity: float | None) -> float | None:
+    """Return the smallest inner product of signs whose estimated cosine is `min_similarity`."""
     if min_similarity is None:
         return None
     angle = math.acos(max(-1.0, min(1.0, min_similarity)))

@@ -154,8 +154,8 @@ def as_float32(features: Tensor | NDArray[np.floating]) -> Tensor:
     if isinstance(features, Tensor):
         return features.detach().to(device="cpu", dtype=torch.float32)
     # A copy, since the array may be read-only. NumPy takes twenty times as long as torch to widen halves.
-    kept = np.float16 if features.dtype == np.float16 else np.float32
-    return torch.from_numpy(np.array(features, dtype=kept)).to(torch.float32)
+    dtype = np.float16 if features.dtype == np.float16 else np.float32
+    return torch.from_numpy(np.array(features, dtype=dtype)).to(torch.float32)
 
 
 class _Float32Product:
@@ -206,10 +206,10 @@ def _step(largest: Tensor, levels: int) -> Tensor:
 
 
 def _qlinear(rows: Tensor, packed: Tensor, ones: Tensor, zeros: Tensor) -> Tensor:
-    found: Tensor = torch.ops.onednn.qlinear_pointwise(
+    similarities: Tensor = torch.ops.onednn.qlinear_pointwise(
         rows, 1.0, _ZERO_POINT, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    return found
+    return similarities
 
 
 @functools.cache
@@ -224,10 +224,10 @@ def int8_available() -> bool:
     query[:8] = _QUERY_LEVELS
     try:
         packed = torch.ops.onednn.qlinear_prepack(query, [40, 128])
-        found = _qlinear(rows, packed, torch.ones(24), torch.zeros(24, dtype=torch.int64))
+        products = _qlinear(rows, packed, torch.ones(24), torch.zeros(24, dtype=torch.int64))
     except (RuntimeError, TypeError):  # built without oneDNN, or with another signature
         return False
-    return torch.equal(found, ((rows.float() - _ZERO_POINT) @ query.float().T))
+    return torch.equal(products, ((rows.float() - _ZERO_POINT) @ query.float().T))
 
 
 def _work_off(turns: Iterator[int], lock: threading.Lock, match: Callable[[int], None]) -> None:

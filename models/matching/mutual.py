@@ -6,8 +6,9 @@ by inner product; among equals the first index wins. The number of mutual pairs 
 section 3.3); no geometry is verified.
 
 The whole similarity tensor is never held: it is folded tile by tile, a tile being some cells of one large
-candidate or several whole small candidates. `matching_cpu` does that on a CPU, `matching_triton` on a CUDA
-device; what is left here serves other accelerators, and CUDA where Triton is missing.
+candidate or several whole small candidates. `models.matching.cpu` does that on a CPU,
+`models.matching.triton_gpu` on a CUDA device; what is left here serves other accelerators, and CUDA where
+Triton is missing.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ _BLOCK = 1 << 23  # similarities held at once without a kernel: 32 MiB, enough t
 # Counts from 8-bit similarities are off by about 0.1 times their square root (standard deviation on photos,
 # benchmarks/README.md, Matching): this is six of them.
 _COUNT_ERROR = 0.6
-_FEWEST_LEADERS = (
-    5  # or a tenth of the candidates: where more are so close, counting again would cost too much
-)
+# Or a tenth of the candidates: where more are so close, counting again would cost too much.
+_MIN_LEADERS = 5
 
 
 def mutual_nn_count(
@@ -58,7 +58,8 @@ def mutual_nn_count(
         (K,) int64 counts, on the query's device.
 
     Raises:
-        ValueError: shapes do not fit, a dtype is no float, a value is not finite, or a precision is unknown.
+        ValueError: shapes do not fit, a dtype is not a float, a value is not finite, or the precision is
+            unknown.
     """
     if precision not in ("exact", "fast"):
         raise ValueError(f'precision is {precision!r}: pass "exact" or "fast"')
@@ -72,7 +73,7 @@ def mutual_nn_count(
         or not rounds_to_int8(len(cells), others.shape[1])
     ):
         return counts
-    ranked = counts.argsort(descending=True, stable=True)[: max(_FEWEST_LEADERS, len(counts) // 10)]
+    ranked = counts.argsort(descending=True, stable=True)[: max(_MIN_LEADERS, len(counts) // 10)]
     chosen = ranked[counts[ranked] >= counts.max() - _COUNT_ERROR * counts.max().sqrt()]
     picked = others[chosen] if isinstance(others, Tensor) else others[chosen.numpy()]
     counts[chosen] = _counts(cells, picked, min_similarity)
@@ -102,7 +103,7 @@ def matched_pairs(
         similarity: (M,) float32, the inner product of each pair.
 
     Raises:
-        ValueError: shapes do not fit, a dtype is no float, or a value is not finite.
+        ValueError: shapes do not fit, a dtype is not a float, or a value is not finite.
     """
     cells, others = _query_cells(query), _query_cells(candidate, name="candidate")[None]
     partner, similarity = _mutual_partners(cells, others)
@@ -128,16 +129,16 @@ def mutual_nn_mean_similarity(query: Features, candidates: Features) -> Tensor:
         (K,) float32 mean similarities, on the query's device.
 
     Raises:
-        ValueError: shapes do not fit, a dtype is no float, or a value is not finite.
+        ValueError: shapes do not fit, a dtype is not a float, or a value is not finite.
     """
     cells, others = _query_cells(query), _candidate_cells(candidates)
     with torch.no_grad():
         partner, _ = _mutual_partners(cells, others)
     cells = _as_float32(cells, cells)
     means = []
-    for found, other in zip(partner, others, strict=True):
-        rows = (found >= 0).nonzero().squeeze(1)
-        pairs = cells[rows] * _as_float32(other, cells)[found[rows]]
+    for cell_of, other in zip(partner, others, strict=True):
+        rows = (cell_of >= 0).nonzero().squeeze(1)
+        pairs = cells[rows] * _as_float32(other, cells)[cell_of[rows]]
         means.append(pairs.sum(dim=1).mean())
     return torch.stack(means) if means else cells.new_zeros(0)
 
@@ -201,7 +202,7 @@ def _mutual_partners(
     if query.device.type == "cuda":
         try:
             return partners_on_cuda(query, candidates, fast=fast)
-        except Unavailable:  # said once, where it was found
+        except Unavailable:  # the launch has warned of it once
             pass
     return _partners_by_blocks(_as_float32(query, query), candidates)
 

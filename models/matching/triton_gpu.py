@@ -44,7 +44,7 @@ def partners_on_cuda(
 
     Raises:
         NotFinite: a value is NaN or infinite, or a product is.
-        Unavailable: there is no usable triton.
+        Unavailable: Triton is not usable here.
     """
     others = candidates if isinstance(candidates, Tensor) else torch.tensor(candidates)
     partner, best = partners_of_queries(query[None], others.detach()[None], fast=fast)
@@ -66,7 +66,7 @@ def partners_of_queries(queries: Tensor, candidates: Tensor, *, fast: bool = Fal
 
     Raises:
         NotFinite: a value is NaN or infinite, or a product is.
-        Unavailable: there is no usable triton.
+        Unavailable: Triton is not usable here.
     """
     (batch, rows, _), (count, columns) = queries.shape, candidates.shape[1:3]
     device = queries.device

@@ -1,6 +1,6 @@
-"""The Triton kernel behind `matching_triton`: nearest neighbours in both directions in one pass over tiles.
+"""The Triton kernel of `models.matching.triton_gpu`: nearest neighbours both ways in one pass over tiles.
 
-Importing this needs triton; only `matching_triton` does it, and only for tensors on a CUDA device.
+Importing this needs triton; only that module does it, and only for tensors on a CUDA device.
 """
 
 # mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator,no-untyped-def"
@@ -114,7 +114,7 @@ def nearest_both_ways(
                 if block == 0:
                     faults += _not_finite(there)
                 tile = _add_products(part, there, tile, PRECISION)
-        # What is no number equals nothing: the maxima below need not know of it.
+        # NaN equals nothing, so that the maxima below never see it.
         tile = tl.where(in_rows[:, None] & in_columns[None, :] & (tile == tile), tile, float("-inf"))
 
         value, index = tl.max(tile, axis=1, return_indices=True, return_indices_tie_break_left=True)

@@ -50,7 +50,7 @@ class AdaptedViT(nn.Module):
             (B, h / 14, w / 14, C) float.
 
         Raises:
-            ValueError: a side of the input is no multiple of 14.
+            ValueError: a side of the input is not a multiple of 14.
         """
         height, width = token_grid(images.shape[2], images.shape[3])
         patches = self.vit.patch_embed.proj(images).flatten(2).transpose(1, 2)

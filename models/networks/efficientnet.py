@@ -1,4 +1,4 @@
-"""The embedded default: frozen ImageNet EfficientNet-Lite0 features; adapters and a local head on request.
+"""The embedded default: frozen ImageNet EfficientNet-Lite0 features; optional adapters and local head.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; Lite0
 leaves out squeeze-and-excitation and swish.
@@ -136,7 +136,7 @@ class EfficientNetLite0(nn.Module):
         """Return rows and columns of local features for an input size.
 
         Raises:
-            ValueError: a side is no positive multiple of 32.
+            ValueError: a side is not a positive multiple of 32.
         """
         return self.description.grid(height, width)
 

@@ -78,7 +78,7 @@ class SelaVPR(nn.Module):
 
     @property
     def activation_checkpointing(self) -> bool:
-        """Whether blocks are computed again in the backward pass instead of kept."""
+        """Whether blocks are computed again in the backward pass instead of stored."""
         return self.backbone.activation_checkpointing
 
     @activation_checkpointing.setter
@@ -125,7 +125,7 @@ class SelaVPR(nn.Module):
             features: (B, H, W, C) float32, unit L2 norm per cell.
 
         Raises:
-            ValueError: a side of the input is no multiple of 14.
+            ValueError: a side of the input is not a multiple of 14.
         """
         tokens = self.backbone(images)
         return self.descriptors(tokens), self.features(tokens)

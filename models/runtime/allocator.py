@@ -8,7 +8,7 @@ import sys
 
 __all__ = ["keep_freed_memory"]
 
-_KEPT_BYTES = 256 * 1024 * 1024
+_RETAINED_BYTES = 256 * 1024 * 1024
 # Parameters of mallopt(3) in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
 
     A network's maps are a few megabytes, which glibc takes from the system and gives back one by one; the
     system clears each page again at its first use. On a CPU that was a quarter to 40 % of the time of
-    efficientnet-lite0: 5,000 page faults an image instead of 500 (benchmarks/README.md). It holds for the
+    efficientnet-lite0: 5,000 page faults per image instead of 500 (benchmarks/README.md). It holds for the
     whole process. Other C libraries are left as they are.
 
     Returns:
@@ -32,4 +32,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     # Both: setting the first alone would fix the second at its small start value.
-    return all(mallopt(name, _KEPT_BYTES) == 1 for name in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))
+    return all(mallopt(name, _RETAINED_BYTES) == 1 for name in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))

@@ -14,18 +14,18 @@ from storage.errors import PlacerayError
 __all__ = ["CannotCompile", "compiled", "filled_size"]
 
 # Less is hardly faster on an accelerator, and each size is compiled anew.
-_LEAST_BATCH = 8
+_MIN_BATCH = 8
 
 
 class CannotCompile(PlacerayError, RuntimeError):
-    """Compiling was asked for, and is not possible here."""
+    """Compilation was requested and is not possible here."""
 
     reason = "cannot_compile"
 
 
 def filled_size(count: int, *, max_batch: int) -> int:
     """Return to how many images a batch of `count` is filled up: 8, 16, 32 and so on up to `max_batch`."""
-    size = _LEAST_BATCH
+    size = _MIN_BATCH
     while size < count:
         size *= 2
     return max(count, min(size, max_batch))

@@ -1,4 +1,4 @@
-"""On what device and in which precision a network runs. Imports torch only when asked."""
+"""On which device and in which precision a network runs. Imports torch only inside its functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 class BadExecution(PlacerayError, ValueError):
-    """There is no such precision."""
+    """The precision is unknown."""
 
     reason = "bad_execution"
 
@@ -42,7 +42,7 @@ class Execution:
         compiled: Compile the network, see `models.runtime.compiled`.
 
     Raises:
-        BadExecution: there is no such precision.
+        BadExecution: the precision is unknown.
     """
 
     precision: Precision = field(
@@ -59,7 +59,7 @@ class Execution:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise BadExecution(
-                f"no precision {self.precision!r}: choose one of {', '.join(get_args(Precision))}"
+                f"unknown precision {self.precision!r}: choose one of {', '.join(get_args(Precision))}"
             )
 
     def dtype(self, device: torch.device) -> torch.dtype:
@@ -109,7 +109,7 @@ def best_device() -> torch.device:
 def multiply_exactly(device: torch.device, dtype: torch.dtype) -> None:
     """Keep a CUDA device from rounding the factors of float32 convolutions to TF32, in the whole process.
 
-    torch lets cuDNN do that unless told otherwise. Nothing is changed for other devices and types.
+    torch lets cuDNN do that by default. Nothing is changed for other devices and types.
     """
     import torch
 

@@ -2,7 +2,7 @@
 
 BLAS lays both matrices out again at every product, and the BLAS that torch brings is slower on some CPUs
 (benchmarks/README.md, Extraction and Matching). torch has these operators for its compiler and does not
-document them, so they are only used where they are found to multiply right.
+document them, so they are used only after a test that they multiply correctly.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def lay_out(matrix: Tensor, *, rows: int | None = None) -> Tensor:
     Returns:
         An opaque tensor with the values of `matrix`, for `product` alone.
     """
-    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), rows)
-    return found
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), rows)
+    return laid_out
 
 
 def product(rows: Tensor, laid_out: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -41,8 +41,8 @@ def product(rows: Tensor, laid_out: Tensor, bias: Tensor | None = None) -> Tenso
     Returns:
         (..., N), a new tensor of the same type.
     """
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid_out, bias, "none", [], "")
-    return found
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid_out, bias, "none", [], "")
+    return result
 
 
 @functools.cache
@@ -52,8 +52,8 @@ def lays_out(dtype: torch.dtype) -> bool:
     rows, matrix = (torch.randn(size, 128, generator=draw).to(dtype) for size in (40, 24))
     bias = torch.arange(24).to(dtype)
     try:
-        found = product(rows, lay_out(matrix, rows=40), bias)
+        result = product(rows, lay_out(matrix, rows=40), bias)
     except (AttributeError, RuntimeError, TypeError):  # built without oneDNN, or with another signature
         return False
     expected = F.linear(rows, matrix, bias)
-    return found.dtype == dtype and torch.allclose(found, expected, rtol=torch.finfo(dtype).eps, atol=1e-4)
+    return result.dtype == dtype and torch.allclose(result, expected, rtol=torch.finfo(dtype).eps, atol=1e-4)

@@ -23,7 +23,7 @@ def one_ahead(started: Iterable[Callable[[], T]]) -> Iterator[T]:
     """Finish each piece of work only when the next one has been started.
 
     Args:
-        started: Starts a piece of work whenever its next item is asked for; calling the item finishes it.
+        started: Starts a piece of work whenever its next item is requested; calling the item finishes it.
 
     Yields:
         What the pieces return, in their order.

@@ -1,4 +1,4 @@
-"""Augmentations of training triplets, by torchvision's v2 transforms; all off unless asked for.
+"""Augmentations of training triplets, by torchvision's v2 transforms; all off by default.
 
 Each photo is changed by itself, but a horizontal flip takes the whole triplet: a mirrored street is another
 place. Which of them help whom: Berton et al., "Deep Visual Geo-localization Benchmark", CVPR 2022.
@@ -28,7 +28,7 @@ __all__ = ["augment"]
 Photos = NDArray[np.uint8] | NDArray[np.float32]
 
 # Of the shape of what is cut out, relative to the photo's own.
-_MOST_STRETCHED = 4 / 3
+_MAX_STRETCH = 4 / 3
 _BILINEAR = InterpolationMode.BILINEAR
 
 
@@ -97,12 +97,12 @@ def _generator(seed: tuple[int, ...], option: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence((len(seed), *seed), spawn_key=(which,)))
 
 
-def _cropped(pixels: Tensor, most: float, rng: np.random.Generator) -> Tensor:
-    """Cut 1 - most to all of the area out of (3, h, w) and scale it to the whole."""
+def _cropped(pixels: Tensor, max_crop: float, rng: np.random.Generator) -> Tensor:
+    """Cut 1 - max_crop to all of the area out of (3, h, w) and scale it to the whole."""
     height, width = pixels.shape[1:]
-    area = rng.uniform(1 - most, 1)
+    area = rng.uniform(1 - max_crop, 1)
     # Only shapes that fit into the photo.
-    widest = math.log(min(_MOST_STRETCHED, 1 / area))
+    widest = math.log(min(_MAX_STRETCH, 1 / area))
     stretch = math.exp(rng.uniform(-widest, widest))
     rows = max(1, round(height * math.sqrt(area / stretch)))
     columns = max(1, round(width * math.sqrt(area * stretch)))

@@ -1,4 +1,4 @@
-"""Where training stands, in one safetensors file: trained tensors, optimiser, random state, plain values.
+"""Training checkpoints in one safetensors file: trained tensors, optimiser, random state, plain values.
 
 Nothing in it is executed when it is read. The frozen part of a model is not in it.
 """
@@ -31,7 +31,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, va
     """Write the trained tensors, the optimiser's state, torch's random state on the CPU, and plain values.
 
     Args:
-        path: A new file; where it is written is not yet where anybody looks for it.
+        path: A new file, which the caller moves into place afterwards.
         model: Its `trainable_parameters` are what the optimiser holds, in that order.
         optimiser: Adam or AdamW.
         values: What JSON can hold.
@@ -50,7 +50,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, va
 
 
 def load_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
-    """Put everything back as `save_checkpoint` found it and return the plain values.
+    """Put everything back as `save_checkpoint` wrote it and return the plain values.
 
     Raises:
         WeightsRejected: the file is damaged, or of another model.
@@ -104,13 +104,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if metadata.get("format") != _FORMAT:
                 raise WeightsRejected(
                     "wrong_layout",
-                    f"{path} is no checkpoint of training: resume from another",
+                    f"{path} is not a training checkpoint: resume from another",
                 )
             values = json.loads(metadata["values"])
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsRejected(
-            "unreadable", f"{path} is no whole checkpoint of training: resume from another one"
+            "unreadable", f"{path} is damaged or not a training checkpoint: resume from another one"
         ) from error
     try:
         torch.Generator().set_state(tensors[_RANDOM])

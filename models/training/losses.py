@@ -21,8 +21,8 @@ def triplet_loss(query: Tensor, positive: Tensor, negatives: Tensor, *, margin: 
 
     Args:
         query: (B, D) float32, unit L2 norm.
-        positive: (B, D) float32, one positive a query.
-        negatives: (B, N, D) float32, N negatives a query.
+        positive: (B, D) float32, one positive per query.
+        negatives: (B, N, D) float32, N negatives per query.
         margin: How much farther a negative has to be, in L2 distance of descriptors (0..2).
 
     Returns:
@@ -49,7 +49,7 @@ def mnn_local_loss(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor
 
     s is the mean similarity over the mutual nearest neighbours of two images, so a query is pulled towards
     its positive by those cells that agree on each other, and pushed from a negative that fits better. Only
-    the pairs found are tracked: the similarity of every cell with every other is never held.
+    the mutual pairs are tracked: the similarity of every cell with every other is never held.
 
     Args:
         query: (B, H, W, C) float32, unit L2 norm per cell.

@@ -20,10 +20,10 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     Raises:
         ValueError: the model has nothing to train.
     """
-    found = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-    if not found:
+    trainable = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+    if not trainable:
         raise ValueError(f"{type(model).__name__} has nothing to train: call its add_adapters() first")
-    return found
+    return trainable
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]
         if not unchanged:
             _refuse_used_id(row)
         size = card.preprocessing
-        image = decode_image(data, least_side_px=max(size.height, size.width) if scaled else None)
+        image = decode_image(data, min_side_px=max(size.height, size.width) if scaled else None)
         row |= {"width": image.width, "height": image.height}
         for name in ("heading_deg", "captured_at"):
             if row[name] is None:

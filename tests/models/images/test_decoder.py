@@ -409,7 +409,7 @@ def test_decode_scaled_jpeg_keeps_both_sides_long_enough(side: int, scale: int, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(scene(640, 480), "JPEG", quality=92, exif=exif.tobytes())
-    whole, shrunk = decode_image(data), decode_image(data, least_side_px=side)
+    whole, shrunk = decode_image(data), decode_image(data, min_side_px=side)
     upright = (480, 640) if orientation == 1 else (640, 480)
     assert whole.pixels.shape[:2] == upright
     assert shrunk.pixels.shape[:2] == (upright[0] // scale, upright[1] // scale)
@@ -421,7 +421,7 @@ def test_decode_scaled_jpeg_keeps_both_sides_long_enough(side: int, scale: int, 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_decode_scaled_leaves_other_formats_whole(kind: str) -> None:
     data = encoded(scene(640, 480), kind)
-    assert np.array_equal(decode_image(data, least_side_px=64).pixels, decode_image(data).pixels)
+    assert np.array_equal(decode_image(data, min_side_px=64).pixels, decode_image(data).pixels)
 
 
 def test_decode_real_photos_full_size() -> None:

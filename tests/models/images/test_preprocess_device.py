@@ -66,7 +66,7 @@ def test_prepare_on_device_tensor_bilinear_equals_prepare(size: tuple[int, int])
 
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
-@pytest.mark.parametrize(("limit", "value"), [("_MOST_PIXELS", 30_000), ("_MOST_REDUCTION", 2)])
+@pytest.mark.parametrize(("limit", "value"), [("_MAX_PIXELS", 30_000), ("_MAX_REDUCTION", 2)])
 def test_prepare_on_device_photo_beyond_its_limits_is_prepared_before(
     monkeypatch: pytest.MonkeyPatch, resize: ResizeMode, limit: str, value: int
 ) -> None:
