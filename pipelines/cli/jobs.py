@@ -73,7 +73,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from pipelines.progress import ProgressBar
 
     with ProgressBar("evaluate", quiet=args.quiet) as bar:
-        summary = evaluate(
+        result = evaluate(
             args.dataset,
             store_uri=args.store,
             model=args.model,
@@ -87,9 +87,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
             **matching_from(args),
         )
     if args.json:
-        print_json(summary)
+        print_json(dict(result))
     else:
-        print_evaluation(summary)
+        print_evaluation(result)
         if args.report:
             print(f"report: {args.report}/index.html")
     return EXIT_OK

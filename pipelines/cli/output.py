@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["print_answer", "print_evaluation", "print_json", "print_pairs", "print_training"]
@@ -46,7 +47,7 @@ def print_answer(answer: dict[str, Any]) -> None:
     print(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
 
 
-def print_evaluation(summary: dict[str, Any]) -> None:
+def print_evaluation(summary: Mapping[str, Any]) -> None:
     """Print the recall table of an evaluation and notes on what was left out."""
     print(f"\n{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
     print(f"protocol: {summary['protocol']}; model {summary['model']}")

@@ -57,6 +57,6 @@ def run_demo(
         "store": str(store_folder),
         "report": str(page),
         "index": dataclasses.asdict(indexed),
-        "evaluation": evaluation.summary(),
+        "evaluation": dict(evaluation),
         "first_query": {"image": first, **engine.answer(read_bytes(first)).to_dict()},
     }

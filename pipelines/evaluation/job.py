@@ -1,4 +1,4 @@
-"""Evaluate a data set: index its database where needed, ask every query, score, report."""
+"""Evaluate a data set: index its database where needed, answer every query, score, report."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.names import DEFAULT_MODEL
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
+from pipelines.evaluation.result import Evaluation
 from pipelines.indexing.job import index
 from pipelines.sources import open_dataset
 from serving.defaults import CANDIDATES
@@ -22,7 +23,18 @@ from serving.matching_options import ALL_EXACTLY, Matching
 from storage.errors import StoreNotFound
 from storage.store import Store
 
-__all__ = ["evaluate"]
+__all__ = ["DatasetEvaluation", "evaluate"]
+
+
+@dataclass(frozen=True, repr=False)
+class DatasetEvaluation(Evaluation):
+    """An evaluation whose database may have been indexed on the way.
+
+    Attributes:
+        database_rejected: Database images that could not be used; None where the store was there already.
+    """
+
+    database_rejected: int | None = None
 
 
 def evaluate(
@@ -38,8 +50,8 @@ def evaluate(
     threshold_m: float = THRESHOLD_M,
     report: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
-) -> dict[str, Any]:
-    """Index the database of a data set where that is not done yet, evaluate, and write a report if wanted.
+) -> DatasetEvaluation:
+    """Evaluate a data set on its own index, which is made first where there is none.
 
     Args:
         dataset: Data set in the standard layout.
@@ -52,11 +64,11 @@ def evaluate(
         execution: How the model is run, while indexing too.
         threshold_m: Distance up to which an answer is right, in metres.
         report: Folder for index.html and evaluation.json.
-        progress: Called with (done, rejected, total) while indexing and while evaluating.
+        progress: Called with (done, rejected, total) images while indexing, then while evaluating.
 
     Returns:
-        The evaluation's summary with `database_rejected`, the count of unusable database images (None when
-        the store was there already).
+        The figures, as attributes and as a mapping (`result["recall"]["global"]["1"]`), and every query's
+        outcome.
 
     Raises:
         SourceError, StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
@@ -87,8 +99,8 @@ def evaluate(
             threshold_m=threshold_m,
             progress=lambda done, total: progress(done, 0, total),
         )
-        summary = evaluation.summary() | {"database_rejected": rejected}
+        result = DatasetEvaluation(**vars(evaluation), database_rejected=rejected)
         if report is not None:
             write_report(Path(report, "index.html"), evaluation, engine)
-            Path(report, "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+            Path(report, "evaluation.json").write_text(json.dumps(dict(result), indent=2) + "\n")
+    return result

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.images.decoder import ImageRejected
 from models.images.photo_file import read_bytes
-from pipelines.evaluation.recall import RECALL_AT, Evaluation, QueryOutcome
+from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from serving.engine import QueryEngine
 from storage.durable import replace_file

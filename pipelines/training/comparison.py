@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.evaluation.recall import Evaluation, QueryOutcome
+from pipelines.evaluation.result import Evaluation, QueryOutcome
 from serving.answer import Match
 
 __all__ = ["STAGES", "chance_of", "describe_change"]

@@ -15,7 +15,8 @@ from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
 from models.weights import save_weights
 from pipelines.defaults import MAX_FAILURES, MAX_REJECTED, TRAINING_SPLIT, VALIDATION_SPLIT
-from pipelines.evaluation.recall import Evaluation, measure_recall
+from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.result import Evaluation
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.images.decoder import ImageRejected
 from models.images.photo_file import read_bytes
-from pipelines.evaluation.recall import RECALL_AT, Evaluation
+from pipelines.evaluation.result import RECALL_AT, Evaluation
 from pipelines.html_report import make_thumbnail, render
 from pipelines.training.charts import LOSSES, RECALLS, make_chart
 from pipelines.training.comparison import STAGES, describe_change

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,9 +56,14 @@ class FixedAnswers:
             known=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
         )
 
-    def answer(self, image: bytes, *, top_k: int, candidates: int, min_candidates: int) -> QueryResult:
+    def answer_many(
+        self, photos: Iterable[str], *, top_k: int, candidates: int, min_candidates: int
+    ) -> Iterator[QueryResult | ImageRejected]:
+        yield from (self.answer(Path(path).read_bytes(), top_k) for path in photos)
+
+    def answer(self, image: bytes, top_k: int) -> QueryResult | ImageRejected:
         if image not in self.answers:
-            raise ImageRejected("empty", "the file is empty")
+            return ImageRejected("empty", "the file is empty")
         matches = tuple(
             Match(rank, self.by_id[image_id], similarity, count)
             for rank, (image_id, similarity, count) in enumerate(self.answers[image][:top_k], start=1)
@@ -103,7 +110,11 @@ def test_recall_threshold_is_inclusive_and_both_orders_are_scored(tmp_path: Path
     assert result.seconds["extract"] == 2.0
     assert "25 m" in result.protocol
     assert result.matched_per_query == 2.5
-    assert result.summary()["matched_per_query"] == 2.5
+    assert result["matched_per_query"] == 2.5
+    assert json.loads(json.dumps(dict(result))) == dict(result)
+    assert "outcomes" not in result
+    assert repr(result).count("50.0 %") == 1
+    assert "<td>50.0</td>" in result._repr_html_()
 
 
 def test_recall_counts_every_query_and_says_why_some_cannot_be_found(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from models.weights import load_extractor
-from pipelines.evaluation.recall import Evaluation, QueryOutcome, measure_recall
+from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import choose_examples, write_report
+from pipelines.evaluation.result import Evaluation, QueryOutcome
 from serving.engine import QueryEngine
 from storage.position import Position
 from tests.serving.test_engine import fill

@@ -18,7 +18,7 @@ from markupsafe import escape
 from PIL import Image
 from playwright.sync_api import Request
 
-from pipelines.evaluation.recall import Evaluation, QueryOutcome
+from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.training.charts import MAX_POINTS
 from pipelines.training.comparison import chance_of, describe_change
 from pipelines.training.report import EXAMPLES, write_training_report
