@@ -1,4 +1,4 @@
-"""What training changed in the answers to the same queries: recall, gained and lost, or mere chance."""
+"""Compares the answers to the same queries before and after training: recall, gains, losses, significance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from serving.answer import Match
 
-__all__ = ["STAGES", "chance_of", "describe_change"]
+__all__ = ["STAGES", "describe_change", "p_value_of"]
 
 STAGES = ("global", "reranked")
 
@@ -18,14 +18,14 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """Compare two evaluations of the same queries.
 
     Returns:
-        Plain values for JSON: recall before, after and the gain in points; for each stage how many first
-        answers were gained and lost, and how likely so one-sided a change is by chance; and these queries.
+        Plain values for JSON: recall before, after and the gain in points; for each stage the
+        number of first answers gained and lost and its p-value; and these queries.
 
     Raises:
         ValueError: the queries are not the same.
     """
     if [one.uri for one in before.outcomes] != [one.uri for one in after.outcomes]:
-        raise ValueError("before and after were asked different queries: evaluate both on the same ones")
+        raise ValueError("before and after have different queries: evaluate both on the same ones")
     gain = {
         stage: {k: round(after.recall[stage][k] - value, 2) for k, value in before.recall[stage].items()}
         for stage in STAGES
@@ -43,11 +43,11 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
             stage: {
                 "gained": len(gained),
                 "lost": len(lost),
-                "p_value": chance_of(len(gained), len(lost)),
+                "p_value": p_value_of(len(gained), len(lost)),
             }
             for stage, (gained, lost) in changed.items()
         },
-        # What the user sees, the re-ranked answer, first.
+        # Re-ranked answers first: those are what users see.
         "gained": [_example(*pair, stage) for stage in STAGES[::-1] for pair in changed[stage][0]],
         "lost": [_example(*pair, stage) for stage in STAGES[::-1] for pair in changed[stage][1]],
     }
@@ -69,8 +69,8 @@ def _changed_queries(
     return gained, lost
 
 
-def chance_of(gained: int, lost: int) -> float:
-    """Return how likely a split at least so uneven is if either way is equally likely, two-sided.
+def p_value_of(gained: int, lost: int) -> float:
+    """Return the two-sided probability of a split at least so uneven where both ways are equally likely.
 
     McNemar's test in its exact binomial form (McNemar, "Note on the sampling error of the difference between
     correlated proportions or percentages", Psychometrika 1947).

@@ -46,7 +46,7 @@ class TrainingSet:
         queries: Photos to train on.
         database: Where positives and negatives come from.
         unusable: Photos that the listing itself rejects: path, reason, message.
-        digest: Of every path in order, so that all workers, and a resumed run, mean the same rows.
+        digest: Of every path in order, so that all workers and resumed runs agree on the rows.
     """
 
     name: str
@@ -60,7 +60,7 @@ class TrainingSet:
 def open_training_set(
     dataset: str | Path, *, split: str, without: frozenset[str] = frozenset()
 ) -> TrainingSet:
-    """List a split of a data set in the standard layout.
+    """List the photos of a split of a data set in the standard layout.
 
     Args:
         dataset: The data set.
@@ -81,8 +81,8 @@ def open_training_set(
             for row in listing.filter(pa.compute.is_valid(listing["rejected"])).to_pylist()
         ]
         good = listing.filter(pa.compute.is_null(listing["rejected"]))
-        left_out = pa.array(sorted(without), pa.string())
-        sets.append(_photo_set(good.filter(pa.compute.invert(pa.compute.is_in(good["uri"], left_out)))))
+        excluded = pa.array(sorted(without), pa.string())
+        sets.append(_photo_set(good.filter(pa.compute.invert(pa.compute.is_in(good["uri"], excluded)))))
         for uri in sets[-1].uris:
             digest.update(uri.encode() + b"\0")
         digest.update(b"\n")

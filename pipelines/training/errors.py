@@ -1,4 +1,4 @@
-"""What can be wrong with a training run; each message says what to do next."""
+"""The errors of a training run; each message ends with the next step to take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["BadSettings", "DataRejected", "MiningRejected", "TrainingDiverged", 
 
 
 class BadSettings(PlacerayError, ValueError):
-    """Settings that make no sense, or that do not fit a run begun with others."""
+    """Settings out of range, or different from those that the run was started with."""
 
     reason = "bad_settings"
 
@@ -25,7 +25,7 @@ class DataRejected(RejectedError):
 
 
 class MiningRejected(RejectedError):
-    """The data cannot be mined; said before any work.
+    """The data cannot be mined; raised before any work.
 
     Attributes:
         reason: Machine-readable: no_images, missing_coordinates, no_positives, no_negatives or bad_state.
@@ -41,7 +41,7 @@ class TrainingDiverged(PlacerayError):
 
 
 class TrainingFailed(PlacerayError):
-    """Workers failed more often than was allowed; what was reached is in the run folder."""
+    """Workers failed more often than allowed; the run folder keeps the checkpoints."""
 
     reason = "training_failed"
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Fine-tune the adapters of a model on one's own city with Ray Train, and measure what that gained."""
+"""Fine-tunes the adapters of a model on a data set with Ray Train, and measures the gain in recall."""
 
 from __future__ import annotations
 
@@ -57,16 +57,17 @@ def finetune(
 ) -> dict[str, Any]:
     """Train, choose the best epoch, write its weights, and report recall before and after.
 
-    The same call again goes on where it was stopped, whether by an error, a signal or a power cut.
+    The same call again resumes an interrupted run, whether an error, a signal or a power cut ended it.
 
     Args:
         dataset: Data set in the standard layout to train on.
-        out: The safetensors file to write; never an existing one.
+        out: The safetensors file to write; must not exist.
         settings: The recipe.
         split: Which split to train on.
         val: Data set to validate with; by default the same.
         val_split: Which split of it.
-        workers: Least and most workers; different ones let training go on with fewer after a loss.
+        workers: Minimum and maximum number of workers; where they differ, training continues with fewer
+            after a loss.
         gpus_per_worker: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
         run: Folder for the log, the report and the checkpoints; by default beside `out`, named after it.
         storage: Where checkpoints go instead, such as s3://bucket/path; every worker must reach it.
@@ -81,15 +82,15 @@ def finetune(
 
     Raises:
         BadSettings, SourceError, MiningRejected, DataRejected, WeightsRejected, WeightsUnavailable,
-        UnknownModel, BadImageSize: before any work, when something does not fit.
+        UnknownModel, BadImageSize: before any work, on invalid input.
         StoreLocked: another process trains in the same run folder.
-        TrainingDiverged, OutOfSpace, TrainingFailed: while training; what was reached stays.
+        TrainingDiverged, OutOfSpace, TrainingFailed: while training; checkpoints and log are kept.
     """
-    settings = _with_whole_path(settings or TrainingSettings())
+    settings = _with_absolute_path(settings or TrainingSettings())
     out = _new_file(out)
     _require_workers(workers, settings)
     folder = Path(run).expanduser().resolve() if run else out.with_suffix(".run")
-    data = DataFolders(_whole(dataset), split, _whole(val or dataset), val_split)
+    data = DataFolders(_absolute(dataset), split, _absolute(val or dataset), val_split)
     model, start = trainable_model(settings)
     settings = settings.with_rate_for(model)
     training, validation = data.open()
@@ -111,61 +112,61 @@ def finetune(
             "choose_floor": choose_floor,
         }
         scale = scale_for(ray, workers, gpus_per_worker)
-        checkpoint, found = run_workers(ray, config, scale, folder, storage, max_failures, quiet)
+        checkpoint, result = run_workers(ray, config, scale, folder, storage, max_failures, quiet)
         trained = folder / "trained.safetensors"
-        card = _write_weights(trained, checkpoint, model, start.preprocessing, found["floor"])
-        asked = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
+        card = _write_weights(trained, checkpoint, model, start.preprocessing, result["floor"])
+        selected = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
         before, after = (
-            _evaluate(data, name, settings, asked, quiet=quiet) for name in (settings.model, str(trained))
+            _evaluate(data, name, settings, selected, quiet=quiet) for name in (settings.model, str(trained))
         )
-        told = settings.to_dict() | {name: value for name, value in vars(data).items() if name != "without"}
-        facts = found | _facts(scale, card, model, training, validation, len(rejected))
+        folders = {name: value for name, value in vars(data).items() if name != "without"}
+        facts = result | _facts(scale, card, model, training, validation, len(rejected))
         rows = read_rows(folder / "log.csv")
         report = write_training_report(
-            folder, before=before, after=after, rows=rows, settings=told, facts=facts
+            folder, before=before, after=after, rows=rows, settings=settings.to_dict() | folders, facts=facts
         )
         _publish(trained, out)
     return report | {"out": str(out), "run": str(folder)}
 
 
 def _require_workers(workers: tuple[int, int], settings: TrainingSettings) -> None:
-    least, most = workers
-    if not 1 <= least <= most <= settings.batch:
+    min_workers, max_workers = workers
+    if not 1 <= min_workers <= max_workers <= settings.batch:
         raise BadSettings(
-            f"{least} to {most} workers cannot share {settings.batch} queries a step: give 1 to "
-            f"{settings.batch} workers, or a larger --batch"
+            f"{min_workers} to {max_workers} workers cannot share {settings.batch} queries per step: give 1 "
+            f"to {settings.batch} workers, or a larger --batch"
         )
 
 
-def _with_whole_path(settings: TrainingSettings) -> TrainingSettings:
-    """Workers have other working folders: make the path of a weights file absolute."""
+def _with_absolute_path(settings: TrainingSettings) -> TrainingSettings:
+    """Make the path of a weights file absolute: workers have other working folders."""
     path = Path(settings.model).expanduser()
     return dataclasses.replace(settings, model=str(path.resolve())) if path.is_file() else settings
 
 
-def _whole(path: str | Path) -> str:
+def _absolute(path: str | Path) -> str:
     return str(Path(path).expanduser().resolve())
 
 
 def _new_file(out: str | Path) -> Path:
     path = Path(out).expanduser().resolve()
     if path.suffix != ".safetensors":
-        raise BadSettings(f"{out} does not end with .safetensors: give such a name")
+        raise BadSettings(f"{out} does not end with .safetensors: give a name that does")
     if path.exists():
         raise BadSettings(f"{out} exists and is not overwritten: give another name or remove it")
     if not path.parent.is_dir():
-        raise BadSettings(f"there is no folder {path.parent}: make it first")
+        raise BadSettings(f"there is no folder {path.parent}: create it first")
     return path
 
 
 def _publish(trained: Path, out: Path) -> None:
-    """Put the weights where they were asked for, whole; a link, unlike a rename, replaces no other file."""
+    """Move the weights to their final path, whole; a link, unlike a rename, replaces no other file."""
     try:
         os.link(trained, out)
     except OSError as error:
         if isinstance(error, FileExistsError) or out.exists():
             raise BadSettings(
-                f"{out} came into being meanwhile and is not overwritten: the weights are in {trained}"
+                f"{out} was created meanwhile and is not overwritten: the weights are in {trained}"
             ) from None
         replace_file(out, trained.read_bytes())  # another file system, or one without links
     flush(out.parent)
@@ -183,9 +184,9 @@ def _write_weights(
 
 
 def _evaluate(
-    data: DataFolders, model: str, settings: TrainingSettings, asked: frozenset[str], *, quiet: bool
+    data: DataFolders, model: str, settings: TrainingSettings, selected: frozenset[str], *, quiet: bool
 ) -> Evaluation:
-    """Index the validation database with a model and ask the query engine, as a user would."""
+    """Index the validation database with a model and measure its recall through the query engine."""
     name = "before" if model == settings.model else "after"
     with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
         database = open_training_set(data.val, split=data.val_split).folder / "database"
@@ -199,7 +200,7 @@ def _evaluate(
                 split=data.val_split,
                 candidates=settings.val_candidates,
                 threshold_m=settings.threshold_m,
-                only=asked,
+                only=selected,
                 progress=lambda done, total: bar.update(done, 0, total),
             )
 

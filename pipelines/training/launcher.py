@@ -1,4 +1,4 @@
-"""Ray Train around the workers of a training run: how many, what they get, what they say meanwhile."""
+"""Runs the workers of a training run under Ray Train, and logs what they report."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["Scale", "run_workers", "scale_for"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How many workers, and what each is given."""
+    """Number of workers and the resources of each."""
 
-    workers: Any  # as Ray Train takes them: a number, or the least and the most
+    workers: Any  # as Ray Train takes them: a number, or a minimum and a maximum
     cpus: int
     gpus: float
 
 
 def scale_for(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None) -> Scale:
-    """Share the cluster's cores, and its GPUs where there are any, among the workers.
+    """Divide the cluster's cores, and its GPUs where there are any, among the workers.
 
     Raises:
-        BadSettings: the workers need more than this machine has, and there is no cluster that could grow.
+        BadSettings: the workers need more than this machine has, and there is no cluster that could scale up.
     """
-    least, most = workers
+    min_workers, max_workers = workers
     cluster = ray.cluster_resources()
     gpus = min(1.0, cluster.get("GPU", 0.0)) if gpus_per_worker is None else gpus_per_worker
-    cpus = max(1, int(cluster.get("CPU", 1)) // most) if not gpus else 1
-    for what, needed, there in (
-        ("cores", least * cpus, cluster.get("CPU", 0.0)),
-        ("GPUs", least * gpus, cluster.get("GPU", 0.0)),
+    cpus = max(1, int(cluster.get("CPU", 1)) // max_workers) if not gpus else 1
+    for what, needed, available in (
+        ("cores", min_workers * cpus, cluster.get("CPU", 0.0)),
+        ("GPUs", min_workers * gpus, cluster.get("GPU", 0.0)),
     ):
-        if needed > there and "RAY_ADDRESS" not in os.environ:
+        if needed > available and "RAY_ADDRESS" not in os.environ:
             raise BadSettings(
-                f"{least} workers need {needed:g} {what} and {there:g} are there: give fewer --workers or "
-                "a smaller --gpus-per-worker, or train on a cluster (RAY_ADDRESS)"
+                f"{min_workers} workers need {needed:g} {what} and there are {available:g}: give fewer "
+                "--workers or a smaller --gpus-per-worker, or train on a cluster (RAY_ADDRESS)"
             )
-    return Scale(most if least == most else workers, cpus, gpus)
+    return Scale(max_workers if min_workers == max_workers else workers, cpus, gpus)
 
 
 def run_workers(
@@ -57,11 +57,11 @@ def run_workers(
     max_failures: int,
     quiet: bool,
 ) -> tuple[Any, dict[str, Any]]:
-    """Run Ray Train to its end and return the best checkpoint and what the workers found.
+    """Run Ray Train to its end and return the best checkpoint and the facts that training ended with.
 
     Raises:
-        TrainingDiverged, DataRejected, OutOfSpace, and what else no retry mends: as the workers named it.
-        TrainingFailed: workers failed more often than was allowed.
+        TrainingDiverged, DataRejected, OutOfSpace and other errors that no retry can mend, from the workers.
+        TrainingFailed: workers failed more often than `max_failures`.
     """
     board = ray.remote(num_cpus=0)(Board).remote()
     trainer = _trainer(config | {"board": board, "threads": scale.cpus}, scale, folder, storage, max_failures)
@@ -73,7 +73,7 @@ def run_workers(
         except BaseException as error:
             outcome["error"] = error
 
-    # Beside this thread, which shows progress and must notice Ctrl-C itself.
+    # In a thread: this one shows progress and must stay responsive to Ctrl-C.
     fitting = threading.Thread(target=fit, name="ray-train", daemon=True)
     with ProgressBar("finetune", unit="steps", quiet=quiet) as bar:
         log = TrainingLog(folder, bar)
@@ -87,8 +87,8 @@ def run_workers(
         if error is not None:
             raise error
         raise TrainingFailed(
-            f"training gave up: {_first_line(outcome['error'])}; mend that and run the same command again to "
-            f"go on from the last checkpoint in {folder}"
+            f"training gave up: {_first_line(outcome['error'])}; fix the cause and run the same command "
+            f"again to resume from the last checkpoint in {folder}"
         ) from outcome["error"]
     return outcome["result"].get_best_checkpoint("score", "max"), result
 

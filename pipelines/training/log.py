@@ -1,4 +1,4 @@
-"""Everything a training run says about itself: a CSV, TensorBoard events, a progress bar."""
+"""The log of a training run: a CSV, TensorBoard events, a progress bar."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ROW_BYTES = 300
 
 
 class TrainingLog:
-    """Writes rows where they belong as they come.
+    """Writes the rows of the log as they come.
 
     Args:
         folder: Gets log.csv and tensorboard/.
@@ -55,7 +55,7 @@ class TrainingLog:
         self._total_steps = 0
 
     def start(self, step: int, total_steps: int, *, resumed: bool) -> None:
-        """Training starts, or goes on after this step: what was logged beyond it is taken back.
+        """Start a log, or resume one after a step; rows beyond it are removed.
 
         Raises:
             BadSettings: as `read_rows`.
@@ -66,19 +66,19 @@ class TrainingLog:
         self._total_steps, self._last = total_steps, {}
         self._bar.restart(total_steps, initial=step)
         # A run that is resumed before its first step has validated already.
-        kept = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if resumed else []
-        scores = [float(row["recall_reranked_5"]) for row in kept if row["kind"] == "validation"]
+        earlier = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if resumed else []
+        scores = [float(row["recall_reranked_5"]) for row in earlier if row["kind"] == "validation"]
         self._best = max(scores, default=0.0)
         content = io.StringIO(newline="")
         writer = csv.DictWriter(content, COLUMNS)
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(earlier)
         replace_file(self._csv, content.getvalue().encode())
         self.close()
         self._writer = SummaryWriter(str(self._events), purge_step=step + 1)
 
     def write(self, row: Row) -> None:
-        """Write one row of `COLUMNS`; those that do not apply are left out.
+        """Write one row with any of `COLUMNS`.
 
         Raises:
             OutOfSpace: the disk is full.
@@ -116,7 +116,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a log back; a last line that was cut off by a crash is left out.
 
     Raises:
-        BadSettings: the file is no log, for instance after it was saved by another program.
+        BadSettings: the file is not a training log, for instance after another program saved it.
     """
     if not path.exists():
         return []
@@ -125,13 +125,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
                 raise ValueError("it has other columns")
-            whole = [row for row in reader if None not in row and None not in row.values()]
-        rows = [row for row in whole if row["step"].isdigit()]
+            complete = [row for row in reader if None not in row and None not in row.values()]
+        rows = [row for row in complete if row["step"].isdigit()]
         for row in rows:
             for name in COLUMNS[1:]:
                 float(row[name] or 0)
     except (csv.Error, ValueError) as error:
         raise BadSettings(
-            f"{path} is no log of training any more ({error}): put it back as it was, or give another --run"
+            f"{path} is not a valid training log ({error}): restore it, or give another --run"
         ) from error
     return rows

@@ -1,8 +1,8 @@
-"""The training loop: rounds of mining, steps of triplets, validation, and where it stands.
+"""The training loop: rounds of mining, steps on triplets, validation, and its progress.
 
 Lu et al., "Towards Seamless Adaptation of Pre-trained Models for Visual Place Recognition", ICLR 2024,
 sections 3.4 and 4.1. One worker or many: the global batch, and with it the gradient, is the same. Everything
-random is drawn from (seed, round, query), so a run that is resumed ends where an undisturbed one does.
+random is drawn from (seed, round, query), so a resumed run ends exactly as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TrainingLoop:
 
     Attributes:
         model: The model, on its device.
-        progress: Where training stands.
+        progress: How far training is.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class TrainingLoop:
             training: Photos to train on.
             validation: Photos to validate with.
             group: The workers.
-            on_row: Told what to log.
-            on_round: Told after each round, and whether the validation just made is the best so far; this is
-                when to write a checkpoint.
+            on_row: Called with each row of the log.
+            on_round: Called after each round with this loop and whether the latest validation is the best so
+                far; the time to write a checkpoint.
             decode_threads: Threads that read photos.
 
         Raises:
@@ -110,11 +110,11 @@ class TrainingLoop:
             photos.close()
 
     def save(self, path: str | Path, values: dict[str, Any]) -> None:
-        """Write where training stands, with values of the caller's, to a new file."""
+        """Write the state of training, with values of the caller's, to a new file."""
         save_checkpoint(path, self.model, self.optimiser, values | {"progress": self.progress.to_dict()})
 
     def restore(self, path: str | Path) -> dict[str, Any]:
-        """Go on from a file that `save` wrote and return the caller's values.
+        """Resume from a file that `save` wrote and return the caller's values.
 
         Raises:
             WeightsRejected, MiningRejected: the file is damaged or of another model.
@@ -132,15 +132,15 @@ class TrainingLoop:
 
     @property
     def rounds_per_epoch(self) -> int:
-        """Return how often triplets are mined in an epoch."""
+        """Return the number of mining rounds per epoch."""
         usable = len(self._plan.neighbours.usable)
         settings = self._settings
-        return math.ceil(min(settings.queries_per_epoch, usable) / min(settings.queries_a_round, usable))
+        return math.ceil(min(settings.queries_per_epoch, usable) / min(settings.round_size, usable))
 
     @property
     def steps_per_round(self) -> int:
-        """Return how many steps one round takes; queries that do not fill a step wait for another round."""
-        queries = min(self._settings.queries_a_round, len(self._plan.neighbours.usable))
+        """Return the number of steps per round; queries that do not fill a step wait for another round."""
+        queries = min(self._settings.round_size, len(self._plan.neighbours.usable))
         return queries // self._settings.batch
 
     def run(self) -> None:
@@ -148,8 +148,8 @@ class TrainingLoop:
 
         Raises:
             TrainingDiverged: the loss became NaN or infinite.
-            DataRejected: a photo is gone.
-            OutOfSpace: validation finds no room for local features.
+            DataRejected: a photo can no longer be read.
+            OutOfSpace: the local features of validation do not fit on the temporary disk.
         """
         if not self.progress.validated:
             recall = self._validate()
@@ -163,7 +163,7 @@ class TrainingLoop:
             self._on_round(self, best)
 
     def validate(self, floors: list[float | None]) -> list[Recall]:
-        """Measure recall on the validation split, re-ranking with each floor of similarity."""
+        """Measure recall on the validation split, once with each value of min_similarity."""
         self.model.eval()
         return recall_of(
             self._plan.truth,
@@ -180,7 +180,7 @@ class TrainingLoop:
         drawn = draw_round(
             self._plan.neighbours,
             state,
-            queries=settings.queries_a_round,
+            queries=settings.round_size,
             sampled=settings.sampled,
             weights=self._plan.weights,
         )
@@ -213,19 +213,19 @@ class TrainingLoop:
         batch = self._settings.batch
         batches = [triplets[i * batch : (i + 1) * batch] for i in range(self.steps_per_round)]
         self.model.train()
-        sums, since, started = np.zeros(2), 0, time.perf_counter()
+        sums, steps, started = np.zeros(2), 0, time.perf_counter()
         reading = self._triplets.read_ahead(batches, round_number=self.progress.mining.round)
         for number, parts in enumerate(reading, start=1):
             sums += self._step.backward(parts, batch)
-            since += 1
+            steps += 1
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
             self._advance(step=self.progress.step + 1)
-            if since == _LOG_EVERY or number == len(batches):
-                triplet, local = (sums / since).tolist()
+            if steps == _LOG_EVERY or number == len(batches):
+                triplet, local = (sums / steps).tolist()
                 seconds = time.perf_counter() - started
-                self._log_step(triplet, local, since * batch * triplets.shape[1] / seconds, mining_s)
-                sums, since, started = np.zeros(2), 0, time.perf_counter()
+                self._log_step(triplet, local, steps * batch * triplets.shape[1] / seconds, mining_s)
+                sums, steps, started = np.zeros(2), 0, time.perf_counter()
         self._advance(round=self.progress.round + 1, mining=mining)
 
     def _log_step(self, triplet: float, local: float, images_per_s: float, mining_s: float) -> None:
@@ -257,10 +257,10 @@ class TrainingLoop:
     def _validate(self, epoch: int = 0) -> Recall:
         started = time.perf_counter()
         recall = self.validate([self.model.min_similarity])[0]
-        found = {f"recall_{name}": value for name, value in dataclasses.asdict(recall).items()}
+        recalls = {f"recall_{name}": value for name, value in dataclasses.asdict(recall).items()}
         seconds = time.perf_counter() - started
         self._on_row(
-            {**self._where("validation"), "epoch": epoch, **found, "validation_s": round(seconds, 2)}
+            {**self._where("validation"), "epoch": epoch, **recalls, "validation_s": round(seconds, 2)}
         )
         return recall
 

@@ -1,12 +1,12 @@
-"""Which photos to train on: a query, its best positive, and the negatives that look most like it.
+"""Mining of triplets: a query, its best positive, and its hardest negatives.
 
 Lu et al., "Towards Seamless Adaptation of Pre-trained Models for Visual Place Recognition", ICLR 2024,
 section 4.1 (positives within 10 m, negatives beyond 25 m); mining by rounds with a cache after Arandjelovic
 et al., "NetVLAD", CVPR 2016, section 4, and by weighted queries after Warburg et al., "Mapillary Street-Level
 Sequences", CVPR 2020, section 5.
 
-A round has two steps, between which the caller computes descriptors, alone or on many workers: `draw_round`
-says of which photos, `mine` makes the triplets of them. Both depend on nothing but their arguments.
+A round has two steps: `draw_round` chooses the photos, the caller computes their descriptors, alone or on
+many workers, and `mine` makes the triplets. Both functions depend on their arguments alone.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class MiningState:
-    """Where mining stands; with the same data, all that the next rounds depend on.
+    """The state of mining: with the same data, the next rounds follow from it.
 
     Each round draws from a generator seeded by (seed, round), so a checkpoint of these few values resumes
-    exactly, and workers that share it draw alike.
+    exactly, and workers that share it draw the same.
 
     Attributes:
-        strategy: `partial` mines among photos sampled once a round; `msls_weighted` does so for queries drawn
-            by weight; `full` mines among photos sampled for each query and its hardest so far; `random` takes
-            negatives by chance.
+        strategy: `partial` mines among photos sampled once per round; `msls_weighted` does so for queries
+            drawn by weight; `full` mines among photos sampled for each query and its hardest so far; `random`
+            draws negatives at random.
         seed: Of every draw.
         round: Rounds mined so far.
         hardest: For `full`, the hardest negatives found of each query so far.
@@ -86,12 +86,12 @@ class MiningState:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round mines.
+    """The photos of one round of mining.
 
     Attributes:
         queries: (Q,) int64, query rows, each once.
         database: (M,) int64, sorted database rows whose descriptors `mine` needs.
-        sampled: (S,) int64, sorted database rows that negatives are sought among, a part of `database`; empty
+        sampled: (S,) int64, sorted database rows that negatives are mined among, a part of `database`; empty
             for `random`.
     """
 
@@ -111,11 +111,11 @@ def draw_round(
     """Draw the queries and the database photos of the next round.
 
     Args:
-        neighbours: Who is near whom.
-        state: Where mining stands.
+        neighbours: Positives and exclusions of each query.
+        state: The state of mining.
         queries: Queries of a round; fewer where fewer can be trained on.
-        sampled: Database photos that negatives are sought among; all where there are fewer.
-        weights: (number of queries,) at least 0, how likely each query is drawn; `msls_weighted` only.
+        sampled: Database photos that negatives are mined among; all where there are fewer.
+        weights: (number of queries,) at least 0, relative probability of each query; `msls_weighted` only.
 
     Raises:
         ValueError: a number is not positive, or weights do not fit the strategy or the queries.
@@ -131,16 +131,16 @@ def draw_round(
             "bad_state", "the mining state belongs to other data: resume with the data set it was made with"
         )
     generator = state.generator(0)
-    chance = _chances(neighbours, state.strategy, weights)
-    count = min(queries, len(neighbours.usable) if chance is None else int(np.count_nonzero(chance)))
-    chosen = generator.choice(neighbours.usable, count, replace=False, p=chance)
+    chances = _chances(neighbours, state.strategy, weights)
+    count = min(queries, len(neighbours.usable) if chances is None else int(np.count_nonzero(chances)))
+    chosen = generator.choice(neighbours.usable, count, replace=False, p=chances)
     if state.strategy == "full":
         everything = np.arange(neighbours.database)
         return Round(chosen, everything, everything)
     positives = np.concatenate([neighbours.positives(query) for query in chosen])
     candidates = np.empty(0, np.int64)
     if state.strategy != "random":
-        candidates = np.sort(_some(generator, neighbours.database, sampled))
+        candidates = np.sort(_sample(generator, neighbours.database, sampled))
     return Round(chosen, np.union1d(positives, candidates), candidates)
 
 
@@ -158,12 +158,12 @@ def mine(
 
     The best positive is the nearest in descriptor space among those near in metres. Negatives are the nearest
     in descriptor space among the sampled photos that are far in metres; where too few of the sampled are, the
-    rest is drawn by chance from all that are.
+    rest is drawn at random from all that are.
 
     Args:
         drawn: The round, as `draw_round` gave it for the same state.
-        neighbours: Who is near whom.
-        state: Where mining stands.
+        neighbours: Positives and exclusions of each query.
+        state: The state of mining.
         query_descriptors: (Q, D) float, unit L2 norm, finite, in the order of `drawn.queries`.
         database_descriptors: (M, D) float, unit L2 norm, finite, in the order of `drawn.database`.
         negatives: N, at most `neighbours.negatives`.
@@ -172,7 +172,7 @@ def mine(
     Returns:
         triplets: (Q, 1 + 1 + N) int64, the query's row, then database rows: best positive and negatives, the
             hardest first.
-        state: Where mining stands afterwards.
+        state: The state afterwards.
 
     Raises:
         ValueError: shapes do not fit, a descriptor is not finite, or N is larger than was checked for.
@@ -180,7 +180,7 @@ def mine(
     _require_descriptors(drawn, query_descriptors, database_descriptors)
     if not 1 <= negatives <= neighbours.negatives or sampled < 1:
         raise ValueError(
-            f"negatives {negatives} must be 1 to {neighbours.negatives}, for which neighbours were found, "
+            f"negatives {negatives} must be 1 to {neighbours.negatives}, as given to find_neighbours, "
             f"and sampled {sampled} at least 1"
         )
     triplets = np.empty((len(drawn.queries), 2 + negatives), np.int64)
@@ -190,18 +190,18 @@ def mine(
     step = max(1, _BLOCK // max(1, len(drawn.database)))
     for start in range(0, len(triplets), step):
         similarity = query_descriptors[start : start + step].astype(np.float32, copy=False) @ database.T
-        for row, found in enumerate(similarity, start=start):
+        for row, similarities in enumerate(similarity, start=start):
             query = int(drawn.queries[row])
             generator = state.generator(1 + query)
             near = neighbours.positives(query)
-            best = near[np.argmax(found[np.searchsorted(drawn.database, near)])]
+            best = near[np.argmax(similarities[np.searchsorted(drawn.database, near)])]
             among = candidates
             if state.strategy == "full":
-                kept = np.array(hardest.get(query, ()), np.int64)
-                among = np.union1d(_some(generator, neighbours.database, sampled), kept)
+                former = np.array(hardest.get(query, ()), np.int64)
+                among = np.union1d(_sample(generator, neighbours.database, sampled), former)
             far = among[~np.isin(drawn.database[among], neighbours.excluded(query))]
-            order = np.argsort(-found[far], kind="stable")[:negatives]
-            chosen = _filled(drawn.database[far[order]], neighbours, query, negatives, generator)
+            order = np.argsort(-similarities[far], kind="stable")[:negatives]
+            chosen = _fill(drawn.database[far[order]], neighbours, query, negatives, generator)
             triplets[row] = query, best, *chosen
             if state.strategy == "full":
                 hardest[query] = tuple(chosen.tolist())
@@ -209,7 +209,7 @@ def mine(
 
 
 def msls_weights(night: NDArray[np.bool_], sideways: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Weigh queries so that night and sideways views, rare in the data, are drawn more often.
+    """Weight queries so that night and sideways views, rare in the data, are drawn more often.
 
     Every query weighs 1, and each of a rare group as much again as there are queries to one of its members
     (Warburg et al., CVPR 2020, section 5).
@@ -254,21 +254,21 @@ def _chances(
     return chances
 
 
-def _some(generator: np.random.Generator, total: int, count: int) -> Indices:
-    """Draw so many of the numbers below the total, or all."""
+def _sample(generator: np.random.Generator, total: int, count: int) -> Indices:
+    """Draw `count` of the numbers below `total`, or all."""
     if count >= total:
         return np.arange(total)
     return generator.choice(total, count, replace=False, shuffle=False)
 
 
-def _filled(
+def _fill(
     chosen: Indices, neighbours: Neighbours, query: int, count: int, generator: np.random.Generator
 ) -> Indices:
-    """Add database rows by chance, beyond the distance and each once, until there are enough."""
+    """Add random database rows beyond the distance, each once, until there are enough."""
     if len(chosen) == count:
         return chosen
     left_out = np.union1d(neighbours.excluded(query), chosen)
-    ranks = _some(generator, neighbours.database - len(left_out), count - len(chosen))
+    ranks = _sample(generator, neighbours.database - len(left_out), count - len(chosen))
     # The r-th row not left out: r plus the left-out rows at or below it.
     gaps = left_out - np.arange(len(left_out))
     more = ranks + np.searchsorted(gaps, ranks, side="right")
@@ -283,4 +283,4 @@ def _require_descriptors(drawn: Round, queries: NDArray[np.floating], database: 
             f"({len(drawn.database)}, D)"
         )
     if not (np.isfinite(queries).all() and np.isfinite(database).all()):
-        raise ValueError("descriptors are not finite: training has diverged, lower the learning rate")
+        raise ValueError("descriptors are not finite, training has diverged: lower the learning rate")

@@ -31,7 +31,7 @@ def rejected_photo(uri: str) -> tuple[str, str, str] | None:
 
 
 class Photos:
-    """Reads photos at the network's input size, several at once, and keeps the first that fit in memory."""
+    """Reads photos at the network's input size in threads, and caches the first that fit in memory."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Photos:
     ) -> None:
         self._uris = uris
         self._preprocessing = preprocessing
-        self._left = cache_bytes
-        self._kept: dict[int, Prepared] = {}
+        self._free_bytes = cache_bytes
+        self._cache: dict[int, Prepared] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -70,20 +70,20 @@ class Photos:
         return np.stack(list(self._pool.map(self._photo, map(int, rows))))
 
     def _photo(self, row: int) -> Prepared:
-        kept = self._kept.get(row)
-        if kept is not None:
-            return kept
+        cached = self._cache.get(row)
+        if cached is not None:
+            return cached
         uri = self._uris[row]
         try:
             photo = prepare(decode_image(read_bytes(uri)).pixels, self._preprocessing)
         except ImageRejected as error:
             raise DataRejected(
                 "photo_lost",
-                f"{uri} could be read when training began and no longer can ({error}): put it back and run "
+                f"{uri} could be read when training began and no longer can ({error}): restore it and run "
                 "the same command again",
             ) from error
         with self._lock:
-            if self._left >= photo.nbytes and row not in self._kept:
-                self._left -= photo.nbytes
-                self._kept[row] = photo
+            if self._free_bytes >= photo.nbytes and row not in self._cache:
+                self._free_bytes -= photo.nbytes
+                self._cache[row] = photo
         return photo

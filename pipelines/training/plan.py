@@ -1,4 +1,4 @@
-"""Whether photos can be trained on, found out before any work: who is near whom, what validation asks."""
+"""Checks before training whether the data suffice, and prepares neighbours and the validation set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Plan", "check_data"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What the data allow: who is near whom, and what is asked in validation."""
+    """Neighbours of the training photos, the validation set, and weights of the queries."""
 
     neighbours: Neighbours
     truth: ValidationSet
@@ -27,16 +27,16 @@ class Plan:
 
 
 def check_data(training: TrainingSet, validation: TrainingSet, settings: TrainingSettings) -> Plan:
-    """Find out before any work whether the data can be trained on.
+    """Check that the data can be trained on and validated with.
 
     Raises:
-        MiningRejected: coordinates are missing or of several zones, or there is nothing to train on.
-        DataRejected: the splits are the same photos, there are too few queries, or no marks to weigh them by.
+        MiningRejected: coordinates are missing, or there is nothing to train on.
+        DataRejected: the splits are the same photos, queries are too few, or have no marks to weight them by.
     """
     if training.folder == validation.folder:
         raise DataRejected(
             "no_validation",
-            f"{validation.folder} would be both trained on and validated with: give a data set with "
+            f"{validation.folder} would be used for both training and validation: give a data set with "
             "images/train and images/val, or another one with --val",
         )
     neighbours = find_neighbours(
@@ -49,7 +49,7 @@ def check_data(training: TrainingSet, validation: TrainingSet, settings: Trainin
     if len(neighbours.usable) < settings.batch:
         raise DataRejected(
             "few_queries",
-            f"{len(neighbours.usable)} queries can be trained on, fewer than {settings.batch} of one step: "
+            f"{len(neighbours.usable)} queries can be trained on, fewer than the {settings.batch} of a step: "
             "give a smaller --batch or more queries",
         )
     weights = None
@@ -58,15 +58,15 @@ def check_data(training: TrainingSet, validation: TrainingSet, settings: Trainin
         if not (night.any() or sideways.any()):
             raise DataRejected(
                 "no_marks",
-                "no query is marked night or sideways in the note of its file name, by which msls_weighted "
-                "weighs: use --mining partial",
+                "no query is marked night or sideways in the note of its file name, which msls_weighted "
+                "needs: use --mining partial",
             )
         weights = msls_weights(night, sideways)
     truth = validation_set(
         validation.queries,
         validation.database,
         threshold_m=settings.threshold_m,
-        most=settings.val_queries,
+        max_queries=settings.val_queries,
         seed=settings.seed,
     )
     return Plan(neighbours, truth, weights)

@@ -1,4 +1,4 @@
-"""What is found out before hours are spent: another run's folder, full disks, photos that cannot be read."""
+"""Checks before a training run starts: its folder, free disk space, photos that cannot be read."""
 
 from __future__ import annotations
 
@@ -26,45 +26,44 @@ from storage.errors import OutOfSpace
 
 __all__ = ["begin_run", "check_photos", "list_rejected", "require_space"]
 
-_PHOTOS_A_TASK = 64
+_PHOTOS_PER_TASK = 64
 
 
 def begin_run(folder: Path, settings: TrainingSettings, data: DataFolders, start: Card) -> None:
-    """Make the run folder, or refuse one whose run was begun with something else.
+    """Create the run folder, or check that an existing one belongs to the same run.
 
     Raises:
-        BadSettings: the run was begun with something else, or what is there is no run.
+        BadSettings: the folder is of a run with other settings, data or model, or of no run.
         OutOfSpace: the disk is full.
     """
     where = dataclasses.asdict(data) | {"weights of the model": start.weights_sha256}
-    told = {"settings": settings.to_dict(), "data": where}
-    told = json.loads(json.dumps(told))
+    run = json.loads(json.dumps({"settings": settings.to_dict(), "data": where}))
     path = folder / "settings.json"
     if not path.exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadSettings(f"{folder} cannot be made ({error}): give another --run") from error
-        replace_file(path, (json.dumps(told, indent=2) + "\n").encode())
+            raise BadSettings(f"{folder} cannot be created ({error}): give another --run") from error
+        replace_file(path, (json.dumps(run, indent=2) + "\n").encode())
         return
     read_rows(folder / "log.csv")
     try:
         before = json.loads(path.read_text())
         differing = settings.differences(before["settings"])
-        differing += [name for name, value in told["data"].items() if before["data"].get(name) != value]
+        differing += [name for name, value in run["data"].items() if before["data"].get(name) != value]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadSettings(f"{path} cannot be read ({error!r}): give another --run") from error
     if differing:
         raise BadSettings(
-            f"the run in {folder} was begun with another {', '.join(differing)}: give the same to go on with "
-            "it, or another --run to begin anew"
+            f"the run in {folder} was started with another {', '.join(differing)}: give the same to resume "
+            "it, or another --run to start a new one"
         )
 
 
 def require_space(
     folder: Path, model: nn.Module, preprocessing: Preprocessing, validation: TrainingSet
 ) -> None:
-    """Refuse before any work what would fill a disk: three checkpoints, and features for validation."""
+    """Check that checkpoints and the features of validation will fit on their disks."""
     weights = sum(tensor.numel() * 4 for tensor in trainable_parameters(model).values())
     network: Any = model
     rows, columns = network.grid(preprocessing.height, preprocessing.width)
@@ -77,14 +76,14 @@ def require_space(
         if (free := shutil.disk_usage(path).free) < needed:
             raise OutOfSpace(
                 f"{what} need {needed / 2**20:.0f} MiB in {path} and {free / 2**20:.0f} MiB are free: free "
-                "some, give another --run or set TMPDIR, or validate with fewer photos"
+                "some space, give another --run or set TMPDIR, or validate with fewer photos"
             )
 
 
 def check_photos(
     ray: Any, training: TrainingSet, validation: TrainingSet, quiet: bool
 ) -> list[tuple[str, str, str]]:
-    """Decode every photo once, on the whole cluster, and return those that cannot be."""
+    """Decode every photo once, on the whole cluster, and return path, reason, message of those that fail."""
     uris = [
         uri
         for part in (training, validation)
@@ -93,16 +92,16 @@ def check_photos(
     ]
 
     @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-    def check(some: list[str]) -> list[tuple[str, str, str]]:
-        return [found for uri in some if (found := rejected_photo(uri))]
+    def check(block: list[str]) -> list[tuple[str, str, str]]:
+        return [rejected for uri in block if (rejected := rejected_photo(uri))]
 
-    waiting = [check.remote(uris[i : i + _PHOTOS_A_TASK]) for i in range(0, len(uris), _PHOTOS_A_TASK)]
+    waiting = [check.remote(uris[i : i + _PHOTOS_PER_TASK]) for i in range(0, len(uris), _PHOTOS_PER_TASK)]
     rejected: list[tuple[str, str, str]] = []
     done, tasks = 0, len(waiting)
     with ProgressBar("check", quiet=quiet) as bar:
         while waiting:
             ready, waiting = ray.wait(waiting)
-            rejected += [row for some in ray.get(ready) for row in some]
+            rejected += [row for rows in ray.get(ready) for row in rows]
             done += len(ready)
             bar.update(len(uris) * done // tasks, len(rejected), len(uris))
     return sorted(set(rejected))
@@ -115,7 +114,7 @@ def list_rejected(
     validation: TrainingSet,
     max_rejected: float,
 ) -> None:
-    """Write down which photos are left out, and why; refuse when they are too many.
+    """Write the CSV of photos that are left out and why; refuse where they are too many.
 
     Raises:
         DataRejected: a larger share than `max_rejected` cannot be read.
@@ -133,6 +132,6 @@ def list_rejected(
     if share > max_rejected:
         raise DataRejected(
             "too_many_rejected",
-            f"{len(rows)} photos ({share:.0%}) cannot be read, listed in {path}: mend them, or allow more "
+            f"{len(rows)} photos ({share:.0%}) cannot be read, listed in {path}: repair them, or allow more "
             "with --max-rejected",
         )

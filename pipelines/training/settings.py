@@ -1,4 +1,4 @@
-"""What one run of fine-tuning is told, as plain values that a checkpoint can hold and compare."""
+"""The settings of a fine-tuning run, as plain values that a checkpoint can hold and compare."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ class TrainingSettings:
                 raise BadSettings(f"{name} {getattr(self, name)} is below 1: give at least 1")
         for name in ("learning_rate", "positive_m", "negative_m", "margin", "threshold_m"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise BadSettings(f"{name} {getattr(self, name):g} is not above 0 and finite: mend that")
+                raise BadSettings(f"{name} {getattr(self, name):g} is out of range: give a number above 0")
         for name in ("weight_decay", "local_weight", "seed", "threads"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise BadSettings(f"{name} {getattr(self, name):g} is not 0 or more and finite: mend that")
-        if self.batch > self.queries_a_round:
+                raise BadSettings(f"{name} {getattr(self, name):g} is out of range: give 0 or more")
+        if self.batch > self.round_size:
             raise BadSettings(
-                f"batch {self.batch} is more than the {self.queries_a_round} queries of a round or an epoch: "
+                f"batch {self.batch} is more than the {self.round_size} queries of a round or an epoch: "
                 "give a smaller batch, or more queries_per_round and queries_per_epoch"
             )
         if self.positive_m > self.negative_m:
@@ -149,15 +149,15 @@ class TrainingSettings:
             )
         for name, kind in (("mining", Strategy), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
-                raise BadSettings(f"no {name} {getattr(self, name)!r}: use {', '.join(get_args(kind))}")
+                raise BadSettings(f"unknown {name} {getattr(self, name)!r}: use {', '.join(get_args(kind))}")
 
     @property
-    def queries_a_round(self) -> int:
-        """Return for how many queries triplets are mined at once: never more than an epoch has."""
+    def round_size(self) -> int:
+        """Number of queries for which triplets are mined at once, at most those of an epoch."""
         return min(self.queries_per_round, self.queries_per_epoch)
 
     def with_rate_for(self, model: nn.Module) -> TrainingSettings:
-        """Return the settings with the learning rate that suits a model, where none was given."""
+        """Return the settings with the default learning rate for a model, where none was given."""
         if self.learning_rate is not None:
             return self
         from models.networks.efficientnet import EfficientNetLite0  # loads torch
@@ -170,18 +170,18 @@ class TrainingSettings:
         return dataclasses.asdict(self)
 
     def differences(self, others: Any) -> list[str]:
-        """Return the names of what differs from the settings of another run after JSON, threads aside."""
-        mine = json.loads(json.dumps(self.to_dict()))
+        """Return the names of settings that differ from those of another run after JSON, except threads."""
+        own = json.loads(json.dumps(self.to_dict()))
         if not isinstance(others, dict):
-            return sorted(mine)
-        return sorted(name for name in mine if name != "threads" and mine[name] != others.get(name))
+            return sorted(own)
+        return sorted(name for name in own if name != "threads" and own[name] != others.get(name))
 
 
 def settings_of(flags: Mapping[str, Any]) -> TrainingSettings:
-    """Read settings off the flags of the command line; a flag not given leaves its default in force.
+    """Return settings from the flags of the command line; flags that were not given keep their default.
 
     Raises:
-        BadSettings: a value makes no sense.
+        BadSettings: a value is out of range.
     """
     names = {field.name for field in dataclasses.fields(TrainingSettings)}
     parts = {field.name for field in dataclasses.fields(Augmentation)}

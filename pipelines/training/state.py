@@ -1,4 +1,4 @@
-"""Where training stands at the end of a round, as plain values that a checkpoint holds."""
+"""Progress of training at the end of a round, as plain values that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Progress"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands, at the end of a round.
+    """Progress of training at the end of a round.
 
     Attributes:
         epoch: Epochs finished.
         round: Rounds of the current epoch finished.
         step: Steps taken.
-        mining: Where mining stands.
+        mining: The state of mining.
         best: Best validation score so far, and of which epoch.
         misses: Epochs since then.
-        seconds: Worked so far.
+        seconds: Time spent so far.
         validated: Whether the untrained model has been validated.
     """
 
@@ -59,7 +59,7 @@ class Progress:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WeightsRejected(
                 "wrong_layout",
-                f"the checkpoint does not say where training stands ({error!r}): resume from another one",
+                f"the checkpoint holds no valid progress ({error!r}): resume from another one",
             ) from error
         mining = MiningState.from_dict(mining)
         return cls(mining, **counts, best=tuple(best), seconds=seconds, validated=validated)

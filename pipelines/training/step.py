@@ -1,4 +1,4 @@
-"""One step: photos of triplets to a gradient that is the same for one worker and for many."""
+"""One training step: from photos of triplets to the gradient, the same for one worker and for many."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Photos = NDArray[Any]
 
 
 class TrainingStep:
-    """Runs the model forwards and backwards, in the precision and on the device that it is told.
+    """Runs the model forwards and backwards, in the precision of the settings on the device of the group.
 
     Attributes:
         model: The model, on its device.
-        parameters: What is trained, by name.
+        parameters: The trained parameters, by name.
         group: The workers.
     """
 
@@ -118,14 +118,14 @@ class TrainingStep:
 def _finite(output: Tensor) -> Tensor:
     if not bool(torch.isfinite(output.detach()).all()):
         raise TrainingDiverged(
-            "what the model computes is no number any more: give a smaller --learning-rate, or fp32 for "
-            "--precision"
+            "the output of the model became NaN or infinite: give a smaller --learning-rate, or "
+            "--precision fp32"
         )
     return output
 
 
 class _Trained(nn.Module):
-    """What data-parallel training sees: the trained parameters alone.
+    """The module that data-parallel training wraps: the trained parameters alone.
 
     The frozen part is not a child of this module, so it is neither broadcast nor reduced.
     """

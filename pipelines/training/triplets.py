@@ -1,4 +1,4 @@
-"""Photos of triplets for the steps of training: this worker's share, augmented, read ahead."""
+"""Reads the photos of triplets for training steps: this worker's share, augmented, read ahead."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TripletReader:
             round_number: Of mining, for the draws of augmentations.
 
         Returns:
-            Photos (n, 1 + 1 + N, h, w, 3) in parts that are computed one after the other.
+            Photos (n, 1 + 1 + N, h, w, 3) in parts that are computed in sequence.
 
         Raises:
             DataRejected: a photo can no longer be decoded.
@@ -71,11 +71,12 @@ class TripletReader:
         queries = self._queries.read(part[:, 0])
         others = self._database.read(part[:, 1:].reshape(-1)).reshape(len(part), -1, *queries.shape[1:])
         photos = np.concatenate([queries[:, None], others], axis=1)
-        wanted = self._settings.augmentation
-        if wanted.is_off:
+        augmentation = self._settings.augmentation
+        if augmentation.is_off:
             return photos
-        where = (self._settings.seed, round_number)
+        base_seed = (self._settings.seed, round_number)
         augmented = [
-            augment(one, wanted, seed=(*where, int(row[0]))) for one, row in zip(photos, part, strict=True)
+            augment(one, augmentation, seed=(*base_seed, int(row[0])))
+            for one, row in zip(photos, part, strict=True)
         ]
         return np.stack(augmented)

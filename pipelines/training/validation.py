@@ -1,4 +1,4 @@
-"""Recall@K of a model in training on a validation split, shared by all workers.
+"""Recall@K on the validation split during training, computed by all workers together.
 
 Each worker keeps the local features of its part of the database in a temporary file of its own, and counts
 matches for those candidates only, so neither photos nor features travel; only the queries' features do.
@@ -32,10 +32,10 @@ _QUERIES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """What is right.
+    """The queries of validation and their ground truth.
 
     Attributes:
-        queries: (Q,) int64, rows of the queries that are asked.
+        queries: (Q,) int64, rows of the queries.
         database: Number of database photos.
         positives: For each query the database rows within the threshold.
     """
@@ -56,22 +56,22 @@ class Recall:
 
     @property
     def score(self) -> tuple[float, float, float]:
-        """What decides which epoch is best: re-ranked R@5 as published, ties by both R@1."""
+        """Order of epochs: re-ranked R@5 as published, ties by both R@1."""
         return self.reranked_5, self.reranked_1, self.global_1
 
 
 def validation_set(
-    queries: PhotoSet, database: PhotoSet, *, threshold_m: float, most: int, seed: int
+    queries: PhotoSet, database: PhotoSet, *, threshold_m: float, max_queries: int, seed: int
 ) -> ValidationSet:
-    """Choose the queries by the seed and find what is right for each.
+    """Choose the queries by the seed and find the positives of each.
 
     Raises:
-        MiningRejected: coordinates are missing or of several zones, or no query can be answered.
+        MiningRejected: coordinates are missing, or no query has a positive.
     """
     near = find_neighbours(queries, database, positive_m=threshold_m, negative_m=threshold_m, negatives=1)
     rows = np.arange(len(queries))
-    if most < len(rows):
-        rows = np.sort(np.random.default_rng((seed, 1)).choice(rows, most, replace=False))
+    if max_queries < len(rows):
+        rows = np.sort(np.random.default_rng((seed, 1)).choice(rows, max_queries, replace=False))
     positives = tuple(frozenset(near.positives(int(row)).tolist()) for row in rows)
     return ValidationSet(rows, len(database), positives)
 
@@ -88,12 +88,12 @@ def recall_of(
     """Search and re-rank as the query engine does, and score the answers.
 
     Args:
-        truth: What is asked and what is right.
+        truth: The queries and their positives.
         of_queries: Computes descriptors (n, D) and features (n, H, W, C) float32 of rows (n,) of the queries.
         of_database: The same for the database.
-        group: The workers that share the work; each gets the same answer.
+        group: The workers that share the work; each returns the same.
         candidates: How many hits are re-ranked.
-        floors: Values of min_similarity to count mutual neighbours with.
+        floors: Values of min_similarity for counting mutual neighbours.
 
     Returns:
         One recall for each floor.
@@ -107,7 +107,7 @@ def recall_of(
         for start in range(0, len(truth.queries), _QUERIES_AT_ONCE):
             rows = truth.queries[start : start + _QUERIES_AT_ONCE]
             blocks = [of_queries(rows[a:b]) for a, b in group.blocks(len(rows), _BLOCK)]
-            described, features = _joined(blocks, part.shapes)
+            described, features = _concatenate(blocks, part.shapes)
             described = group.gather_blocks(described, len(rows), _BLOCK)
             features = group.gather_blocks(features, len(rows), _BLOCK)
             similarity = described @ part.descriptors.T
@@ -124,7 +124,7 @@ def recall_of(
 
 
 class _DatabasePart:
-    """All descriptors, and on disk the features of the database photos that this worker extracts."""
+    """All descriptors, and on disk the features of the database photos of this worker."""
 
     def __init__(self, count: int, extract: Extract, group: WorkerGroup) -> None:
         self._group = group
@@ -139,7 +139,7 @@ class _DatabasePart:
                 described.append(descriptors.cpu())
                 rows = features
                 self._write(start, features, count)
-            # A worker without a block, of a database smaller than the group, learns shapes from a photo.
+            # A worker without a block, of a database smaller than the group, takes the shapes from a photo.
             if not described:
                 descriptors, rows = extract(np.arange(1))
                 described.append(descriptors[:0])
@@ -160,8 +160,8 @@ class _DatabasePart:
             except OSError as error:
                 raise OutOfSpace(
                     f"validation needs {own * cells[0].nbytes / 2**20:.0f} MiB in {tempfile.gettempdir()} "
-                    f"for features of {own} photos ({error}): free some, set TMPDIR to another disk, or "
-                    "give a smaller validation split"
+                    f"for features of {own} photos ({error}): free some space, set TMPDIR to another disk, "
+                    "or give a smaller validation split"
                 ) from error
             self._features = np.memmap(self._file, np.float16, "r+", shape=(own, *cells.shape[1:]))
         at = self._place(start)
@@ -172,8 +172,8 @@ class _DatabasePart:
         return row // _BLOCK // self._group.size * _BLOCK + row % _BLOCK
 
     def counts(self, features: Tensor, top: NDArray[np.int64], floors: Sequence[float | None]) -> Tensor:
-        """Count matches (F, Q, K) int64 of queries with those candidates that are this worker's, else 0."""
-        found = torch.zeros((len(floors), *top.shape), dtype=torch.int64)
+        """Return (F, Q, K) int64: matches of queries with the candidates of this worker, 0 for the others."""
+        counts = torch.zeros((len(floors), *top.shape), dtype=torch.int64)
         own = top // _BLOCK % self._group.size == self._group.rank
         for i, hit in enumerate(top):
             columns = np.flatnonzero(own[i])
@@ -183,16 +183,16 @@ class _DatabasePart:
             stored = torch.from_numpy(self._features[places]).to(self._group.device)
             query = features[i].to(self._group.device)
             for f, floor in enumerate(floors):
-                found[f, i, columns] = mutual_nn_count(query, stored, min_similarity=floor).cpu()
-        return found
+                counts[f, i, columns] = mutual_nn_count(query, stored, min_similarity=floor).cpu()
+        return counts
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Free the disk space."""
         self._features = None
         self._file.close()
 
 
-def _joined(
+def _concatenate(
     blocks: list[tuple[Tensor, Tensor]], shapes: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> tuple[Tensor, Tensor]:
     if not blocks:

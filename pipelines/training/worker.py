@@ -30,7 +30,7 @@ _NAMED = (BadSettings, DataRejected, MiningRejected, TrainingDiverged, OutOfSpac
 
 
 def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
-    """Load the model that training starts from, put what is to be trained on it, and return its card too.
+    """Load the model that training starts from, with adapters and head to train, and its card.
 
     The card is that of the model as it was loaded.
     """
@@ -46,7 +46,12 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
 
 
 def work(config: dict[str, Any]) -> None:
-    """Train as one worker of a group."""
+    """Train as one worker of a group.
+
+    Args:
+        config: `settings` (`TrainingSettings`), `data` (`DataFolders`), `digest` of its photos,
+            `choose_floor`, `board` (actor handle of a `Board`), `threads` per worker.
+    """
     import ray
 
     board = config["board"]
@@ -119,7 +124,7 @@ def _train(config: dict[str, Any]) -> None:
 
 
 def _choose_floor(ray: Any, loop: TrainingLoop, wanted: bool) -> dict[str, Any]:
-    """Find with which floor of similarity the best epoch re-ranks best; SelaVPR is trained for none."""
+    """Choose the min_similarity with which the best epoch re-ranks best; SelaVPR is trained without one."""
     own: float | None = loop.model.min_similarity
     if not wanted or not isinstance(loop.model, EfficientNetLite0):
         return {"floor": own, "floors": {}}

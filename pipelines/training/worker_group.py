@@ -1,4 +1,4 @@
-"""What the workers of one training run do together; alone, each of it is nothing."""
+"""Collective operations of the workers of one training run; with a single worker they do nothing."""
 
 from __future__ import annotations
 

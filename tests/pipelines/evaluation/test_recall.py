@@ -1,4 +1,4 @@
-"""Recall@K: what counts, and what is said about what cannot count."""
+"""Recall@K: which answers count as right, and queries that cannot be scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained on: listed alike everywhere, checked before hours are spent."""
+"""Data sets of training and their settings: listing, checks before training, reading photos."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_photos_are_what_the_model_wants_and_kept_while_there_is_room(city: Path
     for uri in uris:
         os.unlink(uri)
     assert np.array_equal(photos.read([0, 3]), wanted[[1, 0]])
-    with pytest.raises(DataRejected, match="put it back") as lost:
+    with pytest.raises(DataRejected, match="restore it") as lost:
         photos.read([1])
     assert lost.value.reason == "photo_lost"
     photos.close()
@@ -195,9 +195,9 @@ def test_a_run_begun_with_other_settings_is_refused_and_stays(city: Path, tmp_pa
             begin_run(folder, settings, data, start)
     (folder / "settings.json").write_bytes(written)
     (folder / "log.csv").write_text("kind;step\n")
-    with pytest.raises(BadSettings, match=r"log\.csv is no log"):
+    with pytest.raises(BadSettings, match=r"log\.csv is not a valid training log"):
         begin_run(folder, settings, data, start)
-    with pytest.raises(BadSettings, match="cannot be made"):
+    with pytest.raises(BadSettings, match="cannot be created"):
         begin_run(folder / "log.csv", settings, data, start)
 
 

@@ -121,7 +121,7 @@ def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
 def test_a_log_saved_by_another_program_is_named_and_stays(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(content)
-    with pytest.raises(BadSettings, match="put it back"):
+    with pytest.raises(BadSettings, match="restore it"):
         logged(tmp_path, after=10)
     assert path.read_bytes() == content
 

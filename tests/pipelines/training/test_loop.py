@@ -256,7 +256,7 @@ def test_a_photo_that_is_lost_while_training_is_named(city: Path, vit: Path, tmp
     loop = make_loop(own, tiny_settings(vit))
     for photo in (own / "images" / "train" / "queries").iterdir():
         photo.unlink()
-    with pytest.raises(DataRejected, match="put it back") as lost:
+    with pytest.raises(DataRejected, match="restore it") as lost:
         loop.run()
     loop.close()
     assert lost.value.reason == "photo_lost"

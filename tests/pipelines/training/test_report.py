@@ -20,7 +20,7 @@ from playwright.sync_api import Request
 
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.training.charts import MAX_POINTS
-from pipelines.training.comparison import chance_of, describe_change
+from pipelines.training.comparison import describe_change, p_value_of
 from pipelines.training.report import EXAMPLES, write_training_report
 from serving.answer import Match
 from storage.errors import OutOfSpace
@@ -157,7 +157,7 @@ def test_chance_is_the_share_of_coin_throws_at_least_so_uneven(gained: int, lost
     total = gained + lost
     throws = [comb(total, heads) for heads in range(total + 1)]
     uneven = sum(ways for heads, ways in enumerate(throws) if abs(2 * heads - total) >= abs(gained - lost))
-    assert chance_of(gained, lost) == pytest.approx(uneven / 2**total)
+    assert p_value_of(gained, lost) == pytest.approx(uneven / 2**total)
 
 
 def test_report_of_other_queries_is_refused_and_writes_nothing(
