@@ -53,7 +53,7 @@ class FixedAnswers:
         known = pa.table({n: pa.array(v, t) for (n, v), t in zip(columns.items(), kinds, strict=True)})
         self.matching = ALL_EXACTLY
         self.store = SimpleNamespace(
-            known=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
+            metadata=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
         )
 
     def answer_many(
