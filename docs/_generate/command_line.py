@@ -15,7 +15,8 @@ INTRODUCTION = """# Command line
 `placeray VERB [options]`. Results go to stdout: a table, or one JSON object with `--json`. Progress and logs
 go to stderr. The exit code of a command is explained on [Exit codes and error reasons](errors.md).
 
-This page is made from the command line's own parser; `placeray VERB --help` prints the same.
+This page is made from the command line's own parser; `placeray VERB --help` prints the same, and
+`placeray --version` the version.
 
 """
 
