@@ -73,7 +73,7 @@ def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:
 
     Args:
         settings: Of the service.
-        tokens: Role of each bearer token; only digests leave this process. None: everyone may ask.
+        tokens: Role of each bearer token; only digests leave this process. None: no token is needed.
     """
     table = TokenTable(tokens) if tokens else None
     slots = settings.max_in_flight + RECEIVING_SLOTS
@@ -100,7 +100,7 @@ def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:
 
 
 def cores(settings: ServeSettings) -> float:
-    """How many cores Ray must be able to set aside for a service at its largest."""
+    """Return the number of cores that Ray must reserve for a service at its maximum size."""
     roles = [settings.ingress]
     if settings.topology == "split":
         roles += [settings.extractor, settings.reranker, *[settings.searcher] * settings.shards]

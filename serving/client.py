@@ -33,7 +33,7 @@ MAX_ANSWER_BYTES = 16 << 20
 RETRIED = (429, 502, 503, 504)
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 8.0
-MAX_SAID_CHARACTERS = 300
+MAX_MESSAGE_CHARACTERS = 300
 TOKEN = re.compile(r"[!-~]+")  # what a header can carry: anything else would fail while it is sent
 
 
@@ -44,13 +44,13 @@ class ServiceUnavailable(PlacerayError):
 
 
 class ServiceRefused(PlacerayError):
-    """The service wants another token, or the URL is not one that can be asked."""
+    """The token was not accepted, or the URL cannot be used."""
 
     reason = "service_refused"
 
 
 class BadAnswer(PlacerayError):
-    """What answered is no placeray service."""
+    """The response is not that of a placeray service."""
 
     reason = "bad_answer"
 
@@ -95,12 +95,12 @@ class PlaceClient:
         token = (token or "").strip()
         if not host:
             shown = re.sub(r"//[^/]*@", "//...@", url)  # a password is not repeated
-            raise ServiceRefused(f"{shown!r} is no service's URL; give one such as http://127.0.0.1:8000")
+            raise ServiceRefused(f"{shown!r} is not a service's URL; give one such as http://127.0.0.1:8000")
         if token and not TOKEN.fullmatch(token):
-            raise ServiceRefused("the token has characters that no token has; set PLACERAY_TOKEN anew")
+            raise ServiceRefused("the token has invalid characters; set PLACERAY_TOKEN again")
         if token and url.lower().startswith("http:") and not _is_loopback(host):
             LOG.warning("the token travels unencrypted to %s; use https", host)
-        # A proxy named in the environment is asked for other machines only.
+        # A proxy named in the environment is used for other machines only.
         self._proxies = {"http": "", "https": ""} if _is_loopback(host) else {}
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
@@ -142,7 +142,7 @@ class PlaceClient:
 
         Args:
             image: An encoded JPEG, PNG or WebP.
-            top_k: Places wanted.
+            top_k: Number of places wanted.
             candidates: Hits that are re-ranked.
             rerank: False keeps the order of the global descriptors.
 
@@ -159,8 +159,8 @@ class PlaceClient:
             QueryAnswer.model_validate(answer, strict=True)
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors()[0]["loc"])
-            said = f"{self._url} answered with an unexpected {field[:80]!r}; is this placeray's URL?"
-            raise BadAnswer(said) from None
+            message = f"{self._url} answered with an unexpected {field[:80]!r}; is this placeray's URL?"
+            raise BadAnswer(message) from None
         return answer
 
     def info(self) -> dict[str, Any]:
@@ -176,17 +176,17 @@ class PlaceClient:
                 status, headers, content = self._once(method, path, parameters, body, ends)
                 if status not in RETRIED:
                     return self._read(status, content)
-                trouble = f"status {status}: {_said(content)[1] or 'no reason given'}"
+                trouble = f"status {status}: {_error_of(content)[1] or 'no reason given'}"
                 wanted_s = _seconds(headers.get("retry-after"))
                 if wanted_s is not None:
-                    trouble += f", come again in {wanted_s:g} s"
+                    trouble += f", retry after {wanted_s:g} s"
             except requests.Timeout:
                 trouble = "it does not answer in time"
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
                 if isinstance(error, requests.exceptions.SSLError) and not _is_cut(error):
-                    said = f"{self._url} is not trusted or not encrypted; check its certificate and the URL"
-                    raise BadAnswer(said) from error
-                trouble = "no connection, or one cut short"
+                    message = f"{self._url} is not trusted or encrypted; check its certificate and the URL"
+                    raise BadAnswer(message) from error
+                trouble = "no connection, or it was interrupted"
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 raise BadAnswer(f"{self._url} cannot be asked ({type(error).__name__}); check it") from error
             if wanted_s is None:
@@ -199,7 +199,7 @@ class PlaceClient:
                     "later?"
                 )
             if attempt == 2:  # by now somebody wonders why nothing happens
-                LOG.warning("%s: %s; trying on for up to %.0f s", self._url, trouble, ends - self._clock())
+                LOG.warning("%s: %s; retrying for up to %.0f s", self._url, trouble, ends - self._clock())
             self._sleep(pause_s)
             attempt += 1
 
@@ -228,7 +228,7 @@ class PlaceClient:
             return reply.status_code, reply.headers, bytes(content)
 
     def _read(self, status: int, content: bytes) -> dict[str, Any]:
-        reason, message = _said(content)
+        reason, message = _error_of(content)
         if status in (401, 403):
             raise ServiceRefused(f"{self._url} wants a valid token; set PLACERAY_TOKEN")
         if reason and status in (400, 408, 413, 415, 422):
@@ -239,7 +239,7 @@ class PlaceClient:
             answer = _parsed(content)
             if isinstance(answer, dict):
                 return answer
-        raise BadAnswer(f"{self._url} answered with status {status} and no placeray answer; check the URL")
+        raise BadAnswer(f"{self._url} answered with status {status} and no valid body; check the URL")
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -260,7 +260,7 @@ def _parsed(content: bytes) -> Any:
         return None
 
 
-def _said(content: bytes) -> tuple[str, str]:
+def _error_of(content: bytes) -> tuple[str, str]:
     """Reason and message of an error answer, fit for a terminal; empty where it has none."""
     try:
         error = _parsed(content)["error"]
@@ -270,7 +270,7 @@ def _said(content: bytes) -> tuple[str, str]:
 
 
 def _plain(text: object) -> str:
-    return "".join(c if c.isprintable() else " " for c in str(text)[:MAX_SAID_CHARACTERS])
+    return "".join(c if c.isprintable() else " " for c in str(text)[:MAX_MESSAGE_CHARACTERS])
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -301,7 +301,7 @@ def _is_cut(error: BaseException | None) -> bool:
 
 
 def _host(url: str) -> str:
-    """Host of a service's URL; empty where it cannot be asked."""
+    """Host of a service's URL; empty where the URL cannot be used."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -115,7 +115,7 @@ class QueryEngine:
         Raises:
             ImageRejected: the photo cannot be used; it carries the reason.
             ModelFault: the model gave numbers that are not finite.
-            CannotCompile: compiling was asked for and is not possible here.
+            CannotCompile: compiling was requested and is not possible here.
             ValueError: `top_k` or `candidates` below 1.
             StoreError: the store cannot be read.
         """

@@ -1,4 +1,4 @@
-"""Why a request gets no result, in terms of HTTP, in one type that also travels between processes."""
+"""Errors of the service as HTTP responses, in one type that also travels between processes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class BatcherClosed(NotReady):
 
 
 class Unreachable(NotReady):
-    """No replica answered, although it was asked again."""
+    """No replica answered, after retries."""
 
 
 class StoreUnavailable(PlacerayError):

@@ -55,7 +55,7 @@ class Gallery:
         return version, total, places[::step]
 
     async def thumbnail(self, image_id: str, max_side_px: int) -> bytes:
-        """Return a stored image as an upright JPEG of at most this many pixels a side.
+        """Return a stored image as an upright JPEG of at most this many pixels per side.
 
         Raises:
             Refusal: reason `unknown_image`, `image_unavailable` where the photo has gone or changed
@@ -66,7 +66,7 @@ class Gallery:
 
     async def _run(self, work: Any) -> Any:
         if self._waiting >= _MAX_WAITING:
-            raise Refusal(503, "overloaded", "Too many pictures are asked for; come again.", 1)
+            raise Refusal(503, "overloaded", "Too many images are requested; try again after Retry-After.", 1)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -105,5 +105,5 @@ class Gallery:
                 raise ImageRejected("changed", "not the photo that was indexed")
             return encode_thumbnail(data, max_side_px=max_side_px)[0]
         except ImageRejected:
-            said = "The photo has gone or changed since it was indexed; index its source again."
-            raise Refusal(404, "image_unavailable", said) from None
+            message = "The photo has gone or changed since it was indexed; index its source again."
+            raise Refusal(404, "image_unavailable", message) from None

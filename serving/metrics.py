@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' terms."""
+"""Prometheus metrics of the service."""
 
 from __future__ import annotations
 

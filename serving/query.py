@@ -22,7 +22,7 @@ STAGES = ("decode", "extract", "search", "fetch", "rerank")
 
 @dataclass(frozen=True, kw_only=True)
 class QueryOptions:
-    """What a query asks for.
+    """Options of one query.
 
     Attributes:
         top_k: Number of places wanted.
@@ -48,7 +48,7 @@ class Query:
     """One query; its methods are called in the order of the stages.
 
     Args:
-        options: What it asks for.
+        options: Of this query.
         model: Name of the model that answers.
         partial: Whether the options of matching allow to skip candidates.
 

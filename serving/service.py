@@ -41,7 +41,7 @@ class Service:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 
         Raises:
-            Refusal: with what the client is told.
+            Refusal: the query was refused or failed in an expected way.
         """
         options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank)
         query = Query(options, model=self.settings.model_name, partial=self._partial)
@@ -77,10 +77,10 @@ class Service:
         """List the matched points of a photo and a stored image.
 
         Returns:
-            The store version, and [x1, y1, x2, y2, similarity] a pair, in 0..1 of width and height.
+            The store version, and [x1, y1, x2, y2, similarity] per pair, in 0..1 of width and height.
 
         Raises:
-            Refusal: with what the client is told; reason `unknown_image` for an id not stored.
+            Refusal: as `answer`; reason `unknown_image` for an id that is not stored.
         """
         with self._admitted():
             async with asyncio.timeout(self.settings.request_timeout_s) as limit:
@@ -89,7 +89,7 @@ class Service:
                 return version, await self._stages.lines(extracted.features, record, timeout_s=_left(limit))
 
     async def status(self) -> IndexStatus:
-        """How the index stands; `trouble` names why queries are refused."""
+        """Return the state of the index; `trouble` names why queries are refused."""
         try:
             async with asyncio.timeout(STATUS_TIMEOUT_S):
                 status = await self._stages.status()

@@ -31,7 +31,7 @@ class Scale(BaseModel):
         max_replicas: Never more; more than `min_replicas` switches autoscaling on.
         num_cpus: Cores that Ray sets aside for each.
         num_gpus: GPUs that Ray sets aside for each; None: one where there are several, half of the only one.
-        target_ongoing_requests: Autoscaling adds replicas above this many requests a replica.
+        target_ongoing_requests: Autoscaling adds replicas above this many requests per replica.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -149,7 +149,7 @@ class ServeSettings(BaseModel):
         if self.shards > 1 and self.topology == "compact":
             raise ValueError("shards need topology split: add it, or drop shards")
         if self.tiles and not self.tiles.startswith(("https://", "http://")):
-            raise ValueError("tiles is no http or https URL: give one, or leave it empty")
+            raise ValueError("tiles is not an http or https URL: give one, or leave it empty")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Stands before the service: tokens, sizes, deadlines, request ids and uniform error answers.
+"""ASGI middleware in front of the service: tokens, size limits, timeouts, request ids, uniform errors.
 
 Pure ASGI, standard library only. The guard reads a body to its end before the service behind it hears of the
 request, so that a slow or broken client never occupies the service.
@@ -58,7 +58,7 @@ LINGER_S = 1.0
 
 
 class Guard:
-    """ASGI middleware that lets only whole, small enough, authorised requests through.
+    """ASGI middleware that passes only complete, authorised requests within the size limit.
 
     The service behind finds `request_id` and `role` in `scope["state"]` and never sees the token. Every
     answer carries `x-request-id`. A 500 from within, with or without an exception, is replaced by the
@@ -67,12 +67,12 @@ class Guard:
     Args:
         app: The service behind.
         max_body_bytes: Larger bodies get 413.
-        receive_timeout_s: The whole body must have come by then, or 408.
-        max_receiving: Bodies received at once; beyond it 503 with Retry-After. Requests without a body do
+        receive_timeout_s: Upload timeout: a body that takes longer gets 408.
+        max_receiving: Concurrent uploads; beyond it 503 with Retry-After. Requests without a body do
             not count.
         max_receiving_bytes: Bytes held by all bodies being received; beyond it 503 with Retry-After.
-        retry_after_s: What Retry-After says.
-        tokens: Role of each bearer token; none: everyone may ask, with the role `admin`.
+        retry_after_s: Value of Retry-After.
+        tokens: Role of each bearer token; none: no token is needed, and every role is `admin`.
         open_paths: Paths that GET and HEAD reach without a token, compared exactly.
         server_echoes_request_id: The server puts the request's own `x-request-id` on the answer, as Ray Serve
             does; the guard then only adds the ids that it makes itself.
@@ -213,10 +213,10 @@ class Guard:
             raise Refusal(415, "unsupported_encoding", "Send the body without a Content-Encoding.")
         if any(value.strip().lower() != b"chunked" for value in transfers):
             raise Refusal(
-                415, "unsupported_encoding", "Send the body whole or chunked, not otherwise encoded."
+                415, "unsupported_encoding", "Send the body plain or chunked, without another encoding."
             )
         if len(lengths) > 1 or (lengths and (transfers or not lengths[0].isdigit())):
-            raise Refusal(400, "bad_request", "Say the body's length once: Content-Length or chunked.")
+            raise Refusal(400, "bad_request", "Give the body's length once: Content-Length or chunked.")
         # Compared by the number of digits first: int() of thousands of digits is slow or refused.
         digits = lengths[0].lstrip(b"0") if lengths else b""
         if len(digits) > 18 or int(digits or b"0") > self._max_body_bytes:
@@ -243,8 +243,8 @@ class Guard:
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            said = f"The body did not come within {self._receive_timeout_s:g} s; send a smaller image."
-            raise Refusal(408, "receive_timeout", said) from None
+            text = f"The body was not received within {self._receive_timeout_s:g} s; send a smaller image."
+            raise Refusal(408, "receive_timeout", text) from None
         finally:
             self._receiving -= has_body
             self._receiving_bytes -= len(body)

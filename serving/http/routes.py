@@ -97,7 +97,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     photo_errors = (400, 401, 408, 413, 415, 422, 500, 503)
 
     # Made here and not in annotations, which are resolved where the settings are unknown.
-    top_k = Query(5, ge=1, le=settings.max_top_k, description="places wanted")
+    top_k = Query(5, ge=1, le=settings.max_top_k, description="number of places")
     candidates = Query(100, ge=1, le=settings.max_candidates, description="hits that are re-ranked")
     rerank = Query(True, description="re-rank by mutual nearest neighbours")
 
@@ -223,14 +223,14 @@ def _add_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        said = f"Parameter {where!r}: {first['msg']}; see /openapi.json."
-        return _error(request, Refusal(422, "bad_parameter", said))
+        message = f"Parameter {where!r}: {first['msg']}; see /openapi.json."
+        return _error(request, Refusal(422, "bad_parameter", message))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         reasons = {404: "not_found", 405: "method_not_allowed"}
-        said = {404: "There is nothing here; see /openapi.json.", 405: "This path takes another method."}
-        message = said.get(error.status_code, "The request cannot be served; see /openapi.json.")
+        messages = {404: "There is nothing here; see /openapi.json.", 405: "This path takes another method."}
+        message = messages.get(error.status_code, "The request cannot be served; see /openapi.json.")
         reason = reasons.get(error.status_code, "bad_request")
         return _error(request, Refusal(error.status_code, reason, message, headers=error.headers))
 
@@ -242,11 +242,11 @@ def _error(request: Request, refusal: Refusal) -> Response:
 
 def _trouble(trouble: str) -> Refusal:
     if trouble == "another_model":
-        said = "Another model's store lies where this one was; restart the service with that model."
-        return Refusal(503, "store_mismatch", said, 30)
+        message = "The store was replaced by another model's; restart the service with that model."
+        return Refusal(503, "store_mismatch", message, 30)
     if trouble in ("unreadable", "store_unavailable"):
-        return Refusal(503, "store_unavailable", "The store cannot be read at the moment; come again.", 5)
-    return Refusal(503, "not_ready", "A part of the service does not answer yet; come again.", 2)
+        return Refusal(503, "store_unavailable", "The store cannot be read at the moment; try again.", 5)
+    return Refusal(503, "not_ready", "A part of the service does not answer yet; try again.", 2)
 
 
 def _json(value: dict[str, Any]) -> Response:

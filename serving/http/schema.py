@@ -123,16 +123,16 @@ class Status(BaseModel):
     status: str
 
 
-_SAID = {
+_DESCRIPTIONS = {
     400: "The request is malformed.",
     401: "No valid token; send `Authorization: Bearer <token>`.",
     404: "The store holds no such image, or its photo has gone.",
-    408: "The body did not come in time.",
+    408: "The upload took too long.",
     413: "The body or the image is too large.",
     415: "The body has an encoding or content type that is not taken.",
     422: "A parameter is out of bounds, or the image cannot be used; `reason` says why.",
     500: "A bug; the request id names it in the logs.",
-    503: "Overloaded, not ready, or the store cannot be read; come again after `Retry-After` seconds.",
+    503: "Overloaded, not ready, or the store cannot be read; try again after `Retry-After` seconds.",
 }
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -162,7 +162,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "model": ErrorAnswer,
-            "description": _SAID[status],
+            "description": _DESCRIPTIONS[status],
             **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status in statuses

@@ -77,7 +77,7 @@ def tokens_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         place = f"{VARIABLE}, entry {position}"
         if colon and role not in ROLES:
             raise InvalidTokens(
-                f"{place}: the part before the colon is no role; use one of {', '.join(ROLES)}."
+                f"{place}: the part before the colon is not a role; use one of {', '.join(ROLES)}."
             )
         if len(token) < MIN_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
             raise InvalidTokens(

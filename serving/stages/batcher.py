@@ -1,8 +1,8 @@
-"""Batches that form themselves: whatever waits when the worker thread gets free is its next batch.
+"""Dynamic batching: whatever is queued when the worker thread becomes free is its next batch.
 
-There is no waiting time to tune: alone, an item starts at once; under load, batches grow to the number of
-items that came while the one before was worked on. A batch is never formed before it can start, so that no
-queue of small batches piles up.
+There is no delay to tune: a single item starts at once; under load, batches grow to the number of items that
+arrived during the previous batch. A batch is never formed before it can start, so that no queue of small
+batches builds up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Entry(Generic[Item, Result]):
 
 
 class MicroBatcher(Generic[Item, Result]):
-    """Gathers items of many coroutines of one event loop into batches for one worker thread.
+    """Collects items from coroutines of one event loop into batches for one worker thread.
 
     First come, first served. An item that is cancelled, or late, while it waits leaves the queue; one whose
     batch has started is worked on for nothing and its result dropped.

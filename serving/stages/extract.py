@@ -1,4 +1,4 @@
-"""From encoded photos to descriptors and local features, in batches that form themselves."""
+"""Encoded photos to descriptors and local features, in dynamic batches."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
 
     Raises:
         CardMismatch: it is another one.
-        CannotCompile: compiling was asked for and is not possible here.
+        CannotCompile: compiling was requested and is not possible here.
     """
     extractor = _load(settings)
     if extractor.device.type == "cpu":

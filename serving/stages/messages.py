@@ -1,4 +1,4 @@
-"""What the stages of a query answer; plain data that travels between processes."""
+"""Results of the stages of a query; plain data that travels between processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Extracted:
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """How a part of the index stands.
+    """State of one part of the index.
 
     Attributes:
         version: Newest store version held.
@@ -53,8 +53,8 @@ class Searched:
     """One part's answer.
 
     Attributes:
-        found: What was found; None where the version asked for is not held.
-        held: Versions that could have been asked for.
+        found: What was found; None where the requested version is not held.
+        held: Versions that can be searched.
         search_ms: Time of the whole batch.
         batch: Queries in it.
         waiting: Queries that waited when it was done.
@@ -72,7 +72,7 @@ class Counted:
     """Match counts of one photo's candidates.
 
     Attributes:
-        counts: One a candidate; None where its features could not be read. Fewer than candidates where
+        counts: One per candidate; None where its features could not be read. Fewer than candidates where
             matching ended early: those beyond were left out.
         fetch_ms: Reading the features, of the whole batch where all its candidates are matched.
         rerank_ms: Counting for this photo.

@@ -20,7 +20,7 @@ __all__ = ["LocalStages", "Stages"]
 
 
 class Stages(Protocol):
-    """What a query goes through. Errors are those of the workers, or `Refusal`."""
+    """The stages of a query. Errors are those of the workers, or `Refusal`."""
 
     async def extract(self, image: bytes, *, timeout_s: float) -> Extracted:
         """Decode a photo and run the model."""
@@ -44,7 +44,7 @@ class Stages(Protocol):
         """List matched points."""
 
     async def status(self) -> IndexStatus:
-        """How the index stands."""
+        """Return the state of the index."""
 
 
 class LocalStages:
@@ -62,7 +62,7 @@ class LocalStages:
         return await self._search.search(descriptor, k=k, timeout_s=timeout_s)
 
     async def status(self) -> IndexStatus:
-        """How the index stands."""
+        """Return the state of the index."""
         return self._search.status
 
     async def close(self) -> None:

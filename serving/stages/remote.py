@@ -1,4 +1,4 @@
-"""The stages of the service in deployments of their own (topology `split`), asked over Serve handles."""
+"""The stages of the service in separate deployments (topology `split`), called through Serve handles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["RemoteStages", "ask"]
 LOG = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
 
-# A killed replica fails the calls it was working on; asked again, Serve routes to another one, or waits for
+# A killed replica fails the calls it was working on; called again, Serve routes to another one, or waits for
 # the new one. The third attempt covers a second replica that dies meanwhile.
 ATTEMPTS = 3
 PAUSE_S = 0.05
@@ -38,7 +38,7 @@ class RemoteStages:
 
     Args:
         extractor: Handle of the Extractor deployment.
-        searchers: One handle a part of the index, in order.
+        searchers: One handle per part of the index, in order.
         reranker: Handle of the Reranker deployment.
         metrics: Counts the calls that were made again.
     """
@@ -82,8 +82,8 @@ class RemoteStages:
             for i, reply in zip(late, again, strict=True):
                 replies[i] = reply
         else:
-            said = "The index is moving to a new version; try again after Retry-After."
-            raise Refusal(503, "not_ready", said, 1)
+            message = "The index is moving to a new version; try again after Retry-After."
+            raise Refusal(503, "not_ready", message, 1)
         found = merge_hits([reply.found for reply in replies if reply.found is not None], k=k)
         slowest = max(replies, key=lambda reply: reply.search_ms)
         return Searched(found, found.loaded_versions, slowest.search_ms, slowest.batch, slowest.waiting)
@@ -112,7 +112,7 @@ class RemoteStages:
         return reply
 
     async def status(self) -> IndexStatus:
-        """How the parts stand: the first trouble, the oldest version."""
+        """Return the state of all parts: the first trouble, the oldest version."""
         parts: list[IndexStatus] = await asyncio.gather(
             *(self._ask("search", handle.status.remote) for handle in self._searchers)
         )
@@ -141,7 +141,7 @@ async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]
     """Call a replica; call again when it died, because a query changes nothing.
 
     Args:
-        call: Makes the call anew.
+        call: Makes the call; called once per attempt.
         again: Called before each further attempt.
 
     Raises:
@@ -155,8 +155,8 @@ async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]
         try:
             reply = await call()
         except BackPressureError:
-            said = "Too many queries wait; try again after Retry-After."
-            raise Refusal(503, "overloaded", said, 1) from None
+            message = "Too many queries are queued; try again after Retry-After."
+            raise Refusal(503, "overloaded", message, 1) from None
         except (RayActorError, DeploymentUnavailableError) as error:
             LOG.warning("a replica did not answer: %s", type(error).__name__)
             continue

@@ -169,17 +169,17 @@ class RerankWorker:
     def _together(self, queries: list[_Query]) -> list[_Outcome]:
         started = time.perf_counter()
         places: dict[tuple[str, int], int] = {}
-        wanted: list[ImageRecord] = []
+        requested: list[ImageRecord] = []
         for query in queries:
             for record in query.records:
-                if places.setdefault((record.shard, record.row), len(wanted)) == len(wanted):
-                    wanted.append(record)
-        fetched = self._cache.fetch(wanted)
+                if places.setdefault((record.shard, record.row), len(requested)) == len(requested):
+                    requested.append(record)
+        fetched = self._cache.fetch(requested)
         fetch_ms = (time.perf_counter() - started) * 1e3
         outcomes: list[_Outcome] = []
         for query in queries:
             chosen = [places[record.shard, record.row] for record in query.records]
-            whole = len(queries) == 1 and len(chosen) == len(wanted)  # then nothing needs to be copied
+            whole = len(queries) == 1 and len(chosen) == len(requested)  # then nothing needs to be copied
             stored = fetched.features if whole else fetched.features[chosen]
             ok = fetched.ok[chosen]
             counting = time.perf_counter()
@@ -188,7 +188,7 @@ class RerankWorker:
                 continue
             counts = self._count(query, stored, ok)
             rerank_ms = (time.perf_counter() - counting) * 1e3
-            misses = len(wanted) - fetched.hits
+            misses = len(requested) - fetched.hits
             outcomes.append(Counted(counts, fetch_ms, rerank_ms, len(queries), 0, fetched.hits, misses))
         return outcomes
 

@@ -79,7 +79,7 @@ class SearchWorker:
             timeout_s: Longest time to wait.
 
         Raises:
-            StoreUnavailable: the store has gone, or cannot be followed: an old answer is no answer.
+            StoreUnavailable: the store has gone, or cannot be followed; stale results are never returned.
             InvalidBatch: the descriptor cannot be searched.
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
         """

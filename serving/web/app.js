@@ -104,7 +104,7 @@ function showTokenForm(error) {
   $("token-note").textContent = tried ? sentence(error.message) : "Kept in this tab until it is closed.";
   $("token-form").hidden = false;
   $("token").focus();
-  say("This service wants a token.");
+  say("This service needs a token.");
 }
 
 $("token-form").addEventListener("submit", (event) => {

@@ -155,7 +155,7 @@ def test_query_that_must_wait_a_day_ends_at_once() -> None:
     clock = Clock()
     with (
         Server(error(503, "overloaded", Retry_After="86400")).running() as server,
-        pytest.raises(ServiceUnavailable, match="overloaded, in words, come again in 86400 s"),
+        pytest.raises(ServiceUnavailable, match="overloaded, in words, retry after 86400 s"),
     ):
         client(server.url, clock).query(b"photo")
     assert clock.waits == []
@@ -164,7 +164,7 @@ def test_query_that_must_wait_a_day_ends_at_once() -> None:
 def test_query_tried_again_and_again_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with Server(cut, cut, cut, cut, cut, answer(200, GOOD)).running() as server:
         client(server.url, Clock(), token=TOKEN).query(b"photo")
-    assert caplog.text.count("trying on") == 1
+    assert caplog.text.count("retrying for") == 1
     assert TOKEN not in caplog.text
 
 
@@ -389,7 +389,7 @@ def test_command_line_names_what_does_not_fit(capsys: pytest.CaptureFixture[str]
     for url in ("", "http://[::1"):  # the first: of a variable that is not set
         code, _, said = run(capsys, "x.jpg", "--url", url)
         assert code == 2
-        assert "no service's URL" in said
+        assert "not a service's URL" in said
     for arguments in (["x.jpg"], ["x.jpg", "--url", "http://x", "--store", "y"]):
         with pytest.raises(SystemExit) as caught:
             main(["query", *arguments])
