@@ -64,6 +64,7 @@ def pages(site: Path) -> list[Path]:
     return sorted(site.rglob("*.html"))
 
 
+@pytest.mark.integration
 def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
     assert len(pages(site)) > 20
     for page in pages(site):
@@ -83,6 +84,7 @@ def test_external_resources_are_found() -> None:
     assert found.external == ["https://a.example/x.css", "//b.example/y.js"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("page", "words"),
     [
