@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.job import evaluate
     from pipelines.indexing.job import index
     from pipelines.training.job import finetune
+    from placeray.plotting import plot_matches
     from serving.answer import QueryResult
     from serving.client import PlaceClient
     from serving.engine import QueryEngine
@@ -55,6 +56,7 @@ __all__ = [
     "index",
     "load_extractor",
     "mutual_nn_count",
+    "plot_matches",
 ]
 
 _MODULES = {
@@ -70,6 +72,7 @@ _MODULES = {
     "index": "pipelines.indexing.job",
     "load_extractor": "models.weights",
     "mutual_nn_count": "models.matching",
+    "plot_matches": "placeray.plotting",
 }
 
 

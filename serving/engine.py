@@ -6,6 +6,7 @@ The command line, the evaluation and every service use this one class, so that t
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
@@ -62,7 +63,7 @@ class QueryEngine:
     @classmethod
     def open(
         cls,
-        store_uri: str,
+        store_uri: str | os.PathLike[str],
         *,
         model: str | None = None,
         method: SearchMethod = "exact",
@@ -72,7 +73,7 @@ class QueryEngine:
         """Open a store and load the model that made it, at the store's input size.
 
         Args:
-            store_uri: The store.
+            store_uri: The folder of the store.
             model: Name or weights file; by default the name on the store's card.
             method: See `QueryEngine`.
             matching: See `QueryEngine`.

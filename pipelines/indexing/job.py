@@ -67,7 +67,7 @@ class IndexReport:
 
 def index(
     source: str | Path,
-    store_uri: str,
+    store_uri: str | Path,
     *,
     model: str | None = None,
     image_size: tuple[int, int] | None = None,
@@ -123,6 +123,7 @@ def index(
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
+    store_uri = str(store_uri)
     model = model or _model_for(store_uri)
     with contextlib.ExitStack() as stack:
         if progress is None:

@@ -1,0 +1,80 @@
+"""Pictures of answers for notebooks; needs matplotlib (`pip install 'placeray[plot]'`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.images.decoder import decode_image
+from models.images.photo import Photo, load_pixels
+from models.images.photo_file import read_bytes
+from storage.errors import PlacerayError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from serving.answer import Match
+    from serving.engine import QueryEngine
+
+__all__ = ["PlottingUnavailable", "plot_matches"]
+
+
+class PlottingUnavailable(PlacerayError, ImportError):
+    """matplotlib is not installed."""
+
+    reason = "plotting_unavailable"
+
+
+def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: int = 60) -> Figure:
+    """Draw a photo beside a stored image, with lines between their mutual nearest neighbours.
+
+    Args:
+        engine: The engine that answered; its store names the stored image's file.
+        photo: The photo that was asked about: bytes, a path, a PIL image, or (H, W, 3) uint8.
+        match: One of the answer's matches.
+        max_lines: Draw only the most similar pairs.
+
+    Returns:
+        The figure; a notebook shows it, `figure.savefig("pair.png")` writes it.
+
+    Raises:
+        PlottingUnavailable: matplotlib is not installed.
+        ImageRejected: the photo, or the stored image's file, cannot be read.
+    """
+    try:
+        from matplotlib import pyplot
+        from matplotlib.patches import ConnectionPatch
+    except ImportError as error:
+        raise PlottingUnavailable("plot_matches needs matplotlib: pip install 'placeray[plot]'") from error
+    here = load_pixels(photo)
+    there = decode_image(read_bytes(match.record.uri)).pixels
+    points, stored_points, similarity = engine.matched_points(here, match.record)
+    strongest = np.argsort(-similarity, kind="stable")[:max_lines]
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    _show(left, here, "photo")
+    _show(right, there, f"{match.rank}. {match.record.image_id}")
+    for i in strongest:
+        figure.add_artist(
+            ConnectionPatch(
+                xyA=tuple(points[i] * (here.shape[1], here.shape[0])),
+                xyB=tuple(stored_points[i] * (there.shape[1], there.shape[0])),
+                coordsA="data",
+                coordsB="data",
+                axesA=left,
+                axesB=right,
+                color="#00c2ff",
+                linewidth=0.7,
+                alpha=0.6,
+            )
+        )
+    figure.suptitle(f"{len(similarity)} mutual nearest neighbours, {len(strongest)} drawn", fontsize=10)
+    pyplot.close(figure)  # a notebook shows the returned figure, once
+    return figure
+
+
+def _show(axes: Any, pixels: np.ndarray, title: str) -> None:
+    axes.imshow(pixels)
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()

@@ -1,0 +1,39 @@
+"""Pairs of matched images are drawn with the lines that the engine gives."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from matplotlib.patches import ConnectionPatch
+
+from placeray.plotting import PlottingUnavailable, plot_matches
+from serving.engine import QueryEngine
+from tests.support.city_store import CityStore
+
+
+@pytest.fixture(scope="module")
+def engine(city_store: CityStore) -> QueryEngine:
+    return QueryEngine.open(city_store.uri)
+
+
+def test_a_line_per_pair_up_to_the_limit(city_store: CityStore, engine: QueryEngine) -> None:
+    photo = city_store.queries[0]
+    match = engine.answer(photo).matches[0]
+    assert match.mutual_matches is not None
+    assert match.mutual_matches > 5
+    for max_lines in (5, 10_000):
+        figure = plot_matches(engine, photo, match, max_lines=max_lines)
+        lines = [artist for artist in figure.get_children() if isinstance(artist, ConnectionPatch)]
+        assert len(lines) == min(max_lines, match.mutual_matches)
+        assert match.record.image_id in figure.axes[1].get_title()
+        assert f"{match.mutual_matches} mutual nearest neighbours" in figure.get_suptitle()
+
+
+def test_matplotlib_missing(
+    city_store: CityStore, engine: QueryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    match = engine.answer(city_store.queries[0]).matches[0]
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(PlottingUnavailable, match=r"pip install 'placeray\[plot\]'"):
+        plot_matches(engine, city_store.queries[0], match)
