@@ -1,8 +1,9 @@
 """Fixtures shared by all tests, and the markers that follow from them.
 
 A test that uses the fixture `local_ray` gets the marker `ray`, and one that uses `browser` the marker
-`browser`; a test that starts either in another way carries the marker itself. Without the marker `ray.init`
-raises, so that `make test-quick` stays quick.
+`browser`; `site`, which builds the documentation, brings `integration`. A test that starts Ray or Chromium in
+another way carries the marker itself. Without the marker `ray.init` raises, so that `make test-quick` stays
+quick.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.support.city_store import CityStore
     from tests.support.service_server import Running
 
-MARKER_BY_FIXTURE = {"local_ray": "ray", "browser": "browser"}
+MARKER_BY_FIXTURE = {"local_ray": "ray", "browser": "browser", "site": "integration"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker

@@ -112,8 +112,8 @@ def test_nearby_finds_what_comparing_all_pairs_finds(lat: float, kinds: tuple[st
     here, there = scattered(30, 1, lat=lat, kinds=kinds), scattered(60, 2, lat=lat, kinds=kinds)
     found = nearby(Positions.of(here), Positions.of(there), 60.0)
     across = 0
-    for i, position in enumerate(here):
-        metres = [position.distance_m(other) for other in there]
+    all_metres = [[position.distance_m(other) for other in there] for position in here]
+    for i, (position, metres) in enumerate(zip(here, all_metres, strict=True)):
         expected = [j for j, distance in enumerate(metres) if distance is not None and distance <= 60.0]
         assert found.of(i).tolist() == expected
         distances = found.distances_m[found.ends[i] : found.ends[i + 1]]
@@ -121,8 +121,7 @@ def test_nearby_finds_what_comparing_all_pairs_finds(lat: float, kinds: tuple[st
         across += sum((there[j].utm_zone or "")[:2] != (position.utm_zone or "")[:2] for j in expected)
     assert across > 20
     assert found.up_to(30.0).counts().tolist() == [
-        sum(distance is not None and distance <= 30.0 for distance in map(position.distance_m, there))
-        for position in here
+        sum(distance is not None and distance <= 30.0 for distance in metres) for metres in all_metres
     ]
 
 

@@ -361,6 +361,7 @@ def test_torn_head_never_acknowledged_is_repaired_without_loss(tmp_path: Path, s
     assert store.count == 31
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 56), marks=pytest.mark.fault)])
 def test_bit_flips_in_the_table_are_found_and_never_answered(tmp_path: Path, seeds: range) -> None:
     make_store(tmp_path / "good", IDS)
@@ -395,6 +396,7 @@ def test_bit_flips_in_the_table_are_found_and_never_answered(tmp_path: Path, see
         shutil.rmtree(folder)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 56), marks=pytest.mark.fault)])
 def test_bit_flips_in_shards_are_found_and_never_answered(tmp_path: Path, seeds: range) -> None:
     make_store(tmp_path / "good", IDS)

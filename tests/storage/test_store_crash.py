@@ -20,6 +20,8 @@ from storage.errors import CorruptStore, StoreNotFound
 from storage.store import Store
 from tests.support.store_samples import contents, make_card, make_rows, make_store
 
+pytestmark = pytest.mark.integration  # starts an interpreter for each fault
+
 BATCHES = [[f"id{b:02d}-{i}" for i in range(5)] for b in range(12)]
 IDS = [image_id for batch in BATCHES for image_id in batch]
 POINTS = ["before_shard", "after_shard", "before_commit", "after_lance", "after_sync", "before_committed"]

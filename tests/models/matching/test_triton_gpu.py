@@ -114,6 +114,7 @@ def interpreted() -> dict[str, str]:
     return outcome
 
 
+@pytest.mark.integration
 @needs_triton
 @pytest.mark.parametrize("case", ["random", "ties", "not_finite", "fast", "no_candidates"])
 def test_kernel_interpreted_agrees_with_float64(case: str, interpreted: dict[str, str]) -> None:
@@ -189,6 +190,7 @@ def test_triton_that_cannot_start_is_unavailable(monkeypatch: pytest.MonkeyPatch
         matching_triton.partners_on_cuda(torch.ones(2, 3), torch.ones(1, 2, 3))
 
 
+@pytest.mark.integration
 @needs_triton
 @pytest.mark.parametrize(
     ("rows", "kinds", "channels", "blocks_a_multiprocessor"),

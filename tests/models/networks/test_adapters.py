@@ -20,7 +20,7 @@ from models.networks.selavpr import SelaVPR
 from models.training.losses import mnn_local_loss, triplet_loss
 from models.training.trainable import restore_trainable, trainable_parameters, trainable_state
 from models.weights import load_extractor, save_weights, weights_digest
-from tests.support.kept_tensors import bytes_kept
+from tests.support.saved_tensors import saved_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -184,9 +184,9 @@ def test_nothing_is_tracked_before_the_first_adapter() -> None:
     assert tracked(vit, parts, images(1, 28, 28)) == [False, False, True, True]
 
 
-def saved_bytes(network: EfficientNetLite0 | SelaVPR, batch: Tensor) -> int:
-    """Bytes that the way to descriptors keeps for the backward pass."""
-    return bytes_kept(network, lambda: network.describe(batch))
+def bytes_for_backward(network: EfficientNetLite0 | SelaVPR, batch: Tensor) -> int:
+    """Bytes that `describe` saves for the backward pass."""
+    return saved_bytes(network, lambda: network.describe(batch))
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
@@ -201,7 +201,7 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind: 
         descriptors, features = network(batch)
         (descriptors[0] @ descriptors[1] + (features[0] * features[1]).sum()).backward()
         gradients = {name: weights.grad for name, weights in trainable_parameters(network).items()}
-        found.append((saved_bytes(network, batch), gradients))
+        found.append((bytes_for_backward(network, batch), gradients))
     assert found[1][0] < 0.7 * found[0][0]
     assert any(float(gradient.abs().max()) > 0 for gradient in found[0][1].values())
     for name, gradient in found[0][1].items():
@@ -210,9 +210,9 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind: 
 
 def test_frozen_prefix_keeps_nothing_for_the_backward_pass() -> None:
     network = adapted().train()
-    frozen = saved_bytes(network, images())
+    frozen = bytes_for_backward(network, images())
     network.requires_grad_(True)
-    assert frozen < 0.5 * saved_bytes(network, images())
+    assert frozen < 0.5 * bytes_for_backward(network, images())
 
 
 def test_trainable_of_an_untouched_default_model_says_what_to_do() -> None:

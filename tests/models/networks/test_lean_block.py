@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.networks import lean_block as lean
 from models.networks.architecture import Architecture
 from models.networks.backbone import AdaptedViT
-from tests.support.kept_tensors import bytes_kept
+from tests.support.saved_tensors import saved_bytes
 
 SMALL = Architecture(width=48, depth=3, num_heads=3, mlp_width=192, registers=2)
 
@@ -62,9 +62,9 @@ def test_lean_block_gives_the_plain_block_s_values_and_gradients(
 
 def test_lean_block_keeps_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = backbone(), images().requires_grad_()
-    lean_bytes = bytes_kept(model, lambda: model(pixels))
+    lean_bytes = saved_bytes(model, lambda: model(pixels))
     monkeypatch.setattr(AdaptedViT, "_can_train_leanly", lambda *_: False)
-    assert lean_bytes < 0.65 * bytes_kept(model, lambda: model(pixels))
+    assert lean_bytes < 0.65 * saved_bytes(model, lambda: model(pixels))
 
 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -33,6 +33,7 @@ def small(out: Path, *, seed: int = 3, workers: int = 1) -> dict[str, str]:
     return digests(out)
 
 
+@pytest.mark.integration
 def test_same_seed_draws_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     alone, together, other = (
         small(tmp_path / "a"),
@@ -45,6 +46,7 @@ def test_same_seed_draws_same_bytes_whatever_the_workers(tmp_path: Path) -> None
     assert len(set(alone.values())) == 76
 
 
+@pytest.mark.integration
 def test_draw_city_interrupted_goes_on_and_another_city_is_refused(tmp_path: Path) -> None:
     whole = small(tmp_path / "a")
     for path in sorted((tmp_path / "a" / "images").rglob("*.jpg"))[::3]:

@@ -71,6 +71,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.integration
 def test_a_vit_learns_to_tell_places_it_never_saw(city: Path, vit: Path) -> None:
     rows: list[dict[str, Any]] = []
     loop = make_loop(city, tiny_settings(vit, epochs=15, patience=15), on_row=rows.append)
@@ -100,6 +101,7 @@ def test_training_changes_what_is_trainable_and_nothing_else(city: Path, vit: Pa
     assert frozen() == frozen_before
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(jitter=0.2, flip=0.5)])
 @pytest.mark.parametrize("mining", ["partial", "full", "random"])
 def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
@@ -187,6 +189,7 @@ def test_augmentation_changes_what_is_learnt(city: Path, vit: Path) -> None:
     assert not same(*ends)
 
 
+@pytest.mark.integration
 def test_parts_of_a_step_add_up_to_the_whole(city: Path, vit: Path) -> None:
     found = {
         parts: work(WorkerGroup(), tiny_settings(vit, batch=3, accumulate=parts), city) for parts in (1, 2, 3)
@@ -206,6 +209,7 @@ def require_close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert any(any(gradient) for gradient in wanted["gradients"].values())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch", [2, 3])  # 3: one worker has two queries, the other one
 def test_two_workers_have_the_gradient_of_one(city: Path, vit: Path, tmp_path: Path, batch: int) -> None:
     settings = tiny_settings(vit, batch=batch)
@@ -241,6 +245,7 @@ def test_a_loss_that_is_no_number_is_named(city: Path, vit: Path) -> None:
     loop.close()
 
 
+@pytest.mark.integration
 def test_bf16_and_recomputing_train_too(city: Path, vit: Path) -> None:
     exact, mixed, again = (
         work(WorkerGroup(), tiny_settings(vit, **changes), city)
