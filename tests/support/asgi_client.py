@@ -19,7 +19,7 @@ TELLTALES = ("Traceback", "File ", ".py", "/srv", "uvicorn", "starlette", "pytho
 
 
 class EchoApp:
-    """Answers with what it was given; fails in the way that the path names."""
+    """Echoes the request; fails in the way that the path names."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -35,13 +35,13 @@ class EchoApp:
         if scope["path"] == "/silent":
             return
         status = 500 if scope["path"] in ("/500", "/500-then-raise") else 200
-        said = {"bytes": len(message["body"]), "state": scope["state"], "path": scope["path"]}
+        content = {"bytes": len(message["body"]), "state": scope["state"], "path": scope["path"]}
         headers = [(b"content-type", b"application/json"), (b"server", b"secret/1.0")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if scope["path"] == "/raise-late":
             await send({"type": "http.response.body", "body": b"[", "more_body": True})
             raise OverflowError(f"secret of {SECRET_PATH}")
-        text = f"secret of {SECRET_PATH}".encode() if status == 500 else json.dumps(said).encode()
+        text = f"secret of {SECRET_PATH}".encode() if status == 500 else json.dumps(content).encode()
         await send({"type": "http.response.body", "body": text})
         if scope["path"] == "/500-then-raise":
             raise OverflowError(f"secret of {SECRET_PATH}")
@@ -74,14 +74,14 @@ class Reply:
     @property
     def reason(self) -> str:
         """The reason of an error answer, after checking that it has the one shape and tells nothing."""
-        said = json.loads(self.body)
-        assert list(said) == ["error"]
-        assert sorted(said["error"]) == ["message", "reason"]
+        content = json.loads(self.body)
+        assert list(content) == ["error"]
+        assert sorted(content["error"]) == ["message", "reason"]
         assert self.complete
         assert self.headers["content-type"] == "application/json"
         assert int(self.headers["content-length"]) == len(self.body)
         check_no_telltale(self.headers, self.body)
-        return str(said["error"]["reason"])
+        return str(content["error"]["reason"])
 
 
 def check_no_telltale(headers: MutableMapping[str, str], body: bytes) -> None:

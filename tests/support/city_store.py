@@ -40,8 +40,8 @@ def make_city_store(folder: Path, *, database: int = 48, queries: int = 16, seed
     listing = list_source(folder / "city/images/test/database")
     with store.lease():
         commit_photos(store, extractor, listing)
-    asked = sorted((folder / "city/images/test/queries").glob("*.jpg"))
-    return CityStore(store.uri, folder, images, asked)
+    query_photos = sorted((folder / "city/images/test/queries").glob("*.jpg"))
+    return CityStore(store.uri, folder, images, query_photos)
 
 
 def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None:

@@ -1,4 +1,4 @@
-"""Asks the service over HTTP and checks of every answer that it tells nothing it must not."""
+"""HTTP requests to the service; each response is checked for leaked paths, traces and versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TELLTALE = re.compile(
     r"|(?i:\b(?:c?python|uvicorn|h11|httptools|starlette|fastapi|pydantic|pillow|pil|torch|timm|ray|lance(?:db)?"
     r"|numpy|pyarrow|faiss)[ /_-]?v?\d+\.\d)|pydantic\.dev|PIL\."
 )
-TOLD_ELSEWHERE = ("server", "x-powered-by", "via")
+FORBIDDEN_HEADERS = ("server", "x-powered-by", "via")
 
 
 @dataclass(frozen=True)
@@ -99,30 +99,30 @@ def checked(target: str, answer: Answer) -> Answer:
 
 
 def check_tells_nothing(answer: Answer) -> None:
-    assert not [name for name in TOLD_ELSEWHERE if name in answer.headers]
+    assert not [name for name in FORBIDDEN_HEADERS if name in answer.headers]
     text = answer.body.decode("utf-8", "replace")
     if answer.headers.get("content-type") == "image/jpeg":
         text = ""  # noise may look like anything; it is checked as a picture
     elif answer.status == 200 and '"matches"' in text and '"uri"' in text:
-        said = answer.json()
-        for match in said.get("matches", ()):
+        content = answer.json()
+        for match in content.get("matches", ()):
             del match["uri"]  # where the photo was indexed from is part of the answer
-        text = json.dumps(said)
+        text = json.dumps(content)
     everything = repr(dict(answer.headers)) + text
-    found = TELLTALE.search(everything)
-    assert found is None, f"{found[0]!r} in {everything[max(0, found.start() - 80) : found.end() + 80]!r}"
+    leak = TELLTALE.search(everything)
+    assert leak is None, f"{leak[0]!r} in {everything[max(0, leak.start() - 80) : leak.end() + 80]!r}"
 
 
 def reason(answer: Answer) -> str:
     """The reason of an error, after checking that it has the one shape."""
     assert answer.status >= 400
     assert answer.headers["content-type"] == "application/json"
-    said = answer.json()
-    assert list(said) == ["error"]
-    assert sorted(said["error"]) == ["message", "reason"]
-    assert re.fullmatch(r"[a-z_]+", said["error"]["reason"])
-    assert len(said["error"]["message"]) > 10
-    return str(said["error"]["reason"])
+    content = answer.json()
+    assert list(content) == ["error"]
+    assert sorted(content["error"]) == ["message", "reason"]
+    assert re.fullmatch(r"[a-z_]+", content["error"]["reason"])
+    assert len(content["error"]["message"]) > 10
+    return str(content["error"]["reason"])
 
 
 def multipart(*parts: tuple[str, bytes], boundary: str = "b0undary") -> bytes:

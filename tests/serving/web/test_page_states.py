@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from tests.support.page_answers import PLACES, CannedService, drawn_photo
+from tests.support.canned_service import PLACES, CannedService, drawn_photo
 from tests.support.page_browser import Visit, visiting
 
 PHONE = (360, 740)
@@ -196,13 +196,13 @@ def test_page_store_that_grew_is_read_again(canned: tuple[Visit, CannedService],
     visit, service = canned
     _open(visit, service_url)
     visit.settled()
-    assert sum(path == "/v1/places" for path, _, _ in service.asked) == 1
+    assert sum(path == "/v1/places" for path, _, _ in service.received) == 1
     service.answer = {"store_version": 8}
     service.info = {"store_version": 8, "rows": 1234}
     visit.upload("photo.jpg", drawn_photo())
     visit.until("document.getElementById('facts').textContent.includes('1,234')")
     assert visit.page.locator("#map .pin").count() == 5
-    assert sum(path == "/v1/places" for path, _, _ in service.asked) == 2
+    assert sum(path == "/v1/places" for path, _, _ in service.received) == 2
 
 
 def test_page_older_answer_never_replaces_a_newer_one(

@@ -1,4 +1,4 @@
-"""Answers that a test lays before the page in place of the service's own."""
+"""A fake API behind the page: requests to /v1/* get canned responses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CannedService:
         info: Replaces fields of `/v1/info`.
         answer: Replaces fields of the answer.
         image_ids: Replace the ids of the first places.
-        asked: Path, query and size of the body of each request.
+        received: Path, query and size of the body of each request.
     """
 
     kind: str = "degrees"
@@ -60,7 +60,7 @@ class CannedService:
     info: dict[str, Any] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
     image_ids: list[str] = field(default_factory=list)
-    asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    received: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
     def install(self, page: Page) -> CannedService:
         """Answer the page's requests from here on."""
@@ -68,8 +68,8 @@ class CannedService:
         return self
 
     def queries(self) -> list[bytes]:
-        """The bodies of the queries asked."""
-        return [body for path, _, body in self.asked if path == "/v1/query"]
+        """The bodies of the queries received."""
+        return [body for path, _, body in self.received if path == "/v1/query"]
 
     def places(self) -> list[dict[str, Any]]:
         """The places of the store."""
@@ -86,7 +86,7 @@ class CannedService:
         request = route.request
         parts = urlsplit(request.url)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        self.asked.append((parts.path, query, request.post_data_buffer or b""))
+        self.received.append((parts.path, query, request.post_data_buffer or b""))
         if self.token is not None and request.headers.get("authorization") != f"Bearer {self.token}":
             self._refuse(route, 401, "unauthorized", {})
             return
