@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from storage.position import POSITION_COLUMNS, Position, Positions, nearby
+from storage.neighbourhoods import nearby
+from storage.position import POSITION_COLUMNS, Position, Positions
 
 __all__ = ["GroundTruth", "positions_of"]
 

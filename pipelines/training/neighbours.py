@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.training.data import PhotoSet
 from pipelines.training.errors import MiningRejected
-from storage.position import Neighbourhoods, nearby
+from storage.neighbourhoods import Neighbourhoods, nearby
 
 __all__ = ["Neighbours", "find_neighbours"]
 

@@ -1,4 +1,4 @@
-"""Distances between positions, within a zone, across its borders, and around the equator."""
+"""Positions: distances within a zone, across zones and across the equator; conversion between systems."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ import pyproj
 import pytest
 import utm
 
-from storage.position import Position, Positions, nearby, within
+from storage.position import Position, Positions, within
+from tests.support.positions import at, utm_only
 
 GEOD = pyproj.Geod(ellps="WGS84")
-
-
-def at(lat: float, lon: float) -> Position:
-    return Position(lat=lat, lon=lon).completed()
-
-
-def utm_only(position: Position, *, band: bool = True) -> Position:
-    zone = position.utm_zone or ""
-    return Position(
-        utm_e=position.utm_e,
-        utm_n=position.utm_n,
-        utm_zone=zone if band else zone.rstrip("CDEFGHJKLMNPQRSTUVWX"),
-    )
 
 
 def test_within_a_zone_distance_is_that_of_utm() -> None:
@@ -40,7 +28,7 @@ def test_across_the_border_of_two_zones_the_geodesic_is_measured(lat: float, kin
     assert (right.utm_zone or "")[:2] == "33"
     truth = GEOD.inv(12 - 1e-4, lat, 12 + 1e-4, lat)[2]
     if kind == "no_band" and lat < 0:
-        right = utm_only(right, band=False)  # the other one's half is taken
+        right = utm_only(right, band=False)  # the other one's hemisphere is assumed
     elif kind != "both":
         left, right = (
             Position(lat=p.lat, lon=p.lon) if kind == "degrees" else utm_only(p, band=kind == "utm")
@@ -61,7 +49,7 @@ def test_across_the_date_line() -> None:
     assert at(-17.0, 179.9999).distance_m(at(-17.0, -179.9999)) == pytest.approx(21.3, abs=0.1)
 
 
-def test_an_unknown_zone_is_taken_for_the_other_ones() -> None:
+def test_an_unknown_zone_is_assumed_to_be_the_other_ones() -> None:
     a = Position(utm_e=10.0, utm_n=0.0)
     assert a.distance_m(Position(utm_e=10.0, utm_n=7.0, utm_zone="33U")) == 7.0
     assert a.distance_m(Position(utm_e=13.0, utm_n=4.0)) == 5.0
@@ -79,7 +67,7 @@ def test_the_radius_is_inclusive_for_coordinates_in_centimetres() -> None:
     assert not within(Positions.of([a]).distances_m(b), 24.99).any()
 
 
-def test_completed_fills_in_what_follows() -> None:
+def test_completed_fills_in_the_other_system() -> None:
     whole = Position(lat=-33.9, lon=151.2).completed()
     assert whole.utm_zone == "56H"
     back = utm_only(whole).completed()
@@ -87,55 +75,6 @@ def test_completed_fills_in_what_follows() -> None:
     assert utm_only(whole, band=False).completed().lat is None
     with pytest.raises(ValueError, match="latitude"):
         Position(lat=89.0, lon=0.0).completed()
-
-
-def scattered(count: int, seed: int, *, lat: float, kinds: tuple[str, ...]) -> list[Position]:
-    """Draw positions within some hundred metres of a border of zones, told in different ways."""
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(count):
-        position = at(lat + rng.normal(scale=5e-4), 12 + rng.normal(scale=5e-4))
-        kind = rng.choice(kinds)
-        if kind == "utm":
-            position = utm_only(position)
-        elif kind == "degrees":
-            position = Position(lat=position.lat, lon=position.lon)
-        elif kind == "nowhere":
-            position = Position()
-        drawn.append(position)
-    return drawn
-
-
-@pytest.mark.parametrize("lat", [48.0, -48.0, 0.0])
-@pytest.mark.parametrize("kinds", [("both",), ("utm",), ("both", "utm", "degrees", "nowhere")])
-def test_nearby_finds_what_comparing_all_pairs_finds(lat: float, kinds: tuple[str, ...]) -> None:
-    here, there = scattered(30, 1, lat=lat, kinds=kinds), scattered(60, 2, lat=lat, kinds=kinds)
-    found = nearby(Positions.of(here), Positions.of(there), 60.0)
-    across = 0
-    all_metres = [[position.distance_m(other) for other in there] for position in here]
-    for i, (position, metres) in enumerate(zip(here, all_metres, strict=True)):
-        expected = [j for j, distance in enumerate(metres) if distance is not None and distance <= 60.0]
-        assert found.of(i).tolist() == expected
-        distances = found.distances_m[found.ends[i] : found.ends[i + 1]]
-        np.testing.assert_allclose(distances, [metres[j] for j in expected], atol=1e-6)
-        across += sum((there[j].utm_zone or "")[:2] != (position.utm_zone or "")[:2] for j in expected)
-    assert across > 20
-    assert found.up_to(30.0).counts().tolist() == [
-        sum(distance is not None and distance <= 30.0 for distance in metres) for metres in all_metres
-    ]
-
-
-def test_nearby_of_nothing() -> None:
-    nothing = Positions.of([])
-    some = Positions.of([at(48.0, 11.0)])
-    assert nearby(nothing, some, 10.0).ends.tolist() == [0]
-    assert nearby(some, nothing, 10.0).ends.tolist() == [0, 0]
-    assert nearby(some, Positions.of([Position()]), 10.0).counts().tolist() == [0]
-
-
-def test_beyond_the_range_of_utm() -> None:
-    pole = [Position(lat=89.9, lon=lon) for lon in (0.0, 1e-3, 90.0)]
-    assert nearby(Positions.of(pole), Positions.of(pole), 10.0).of(0).tolist() == [0, 1]
 
 
 def test_zones_agree_with_utm() -> None:
@@ -148,7 +87,7 @@ def test_zones_agree_with_utm() -> None:
         assert columns.zones[row] == number
 
 
-def test_on_one_plane_places_of_two_zones_lie_as_far_apart_as_they_are() -> None:
+def test_on_one_plane_keeps_distances_between_two_zones() -> None:
     places = [Position(), at(50.0, 11.999), utm_only(at(50.0, 12.001)), Position(lat=86.0, lon=12.0)]
     points = Positions.of(places).on_one_plane()
     assert points[1].tolist() == [places[1].utm_e, places[1].utm_n]

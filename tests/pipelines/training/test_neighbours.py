@@ -97,7 +97,7 @@ def straddling(lat: float, lon: float) -> tuple[PhotoSet, PhotoSet]:
 @pytest.mark.parametrize(("lat", "lon"), [(48.0, 12.0), (-33.9, 18.0), (0.0, 36.8)])
 def test_pairs_across_the_border_of_a_zone_and_the_equator_are_positives(lat: float, lon: float) -> None:
     queries, database = straddling(lat, lon)
-    assert len(set(zip(queries.positions.zones, queries.positions.halves, strict=True))) == 2
+    assert len(set(zip(queries.positions.zones, queries.positions.hemispheres, strict=True))) == 2
     neighbours = find_neighbours(queries, database)
     assert neighbours.usable.tolist() == [0, 1]
     for query, same, across in ((0, 1, 0), (1, 0, 1)):
