@@ -3,14 +3,18 @@
 from pipelines.sources.datasets import Dataset, open_dataset
 from pipelines.sources.errors import SourceError
 from pipelines.sources.listing import list_source
+from pipelines.sources.notes import Note, join_notes, split_notes
 from pipelines.sources.schema import LISTING_SCHEMA
 from pipelines.sources.standard_name import parse_standard_name
 
 __all__ = [
     "LISTING_SCHEMA",
     "Dataset",
+    "Note",
     "SourceError",
+    "join_notes",
     "list_source",
     "open_dataset",
     "parse_standard_name",
+    "split_notes",
 ]

@@ -15,6 +15,7 @@ from pipelines.sources.containers import SUFFIXES, read_table
 from pipelines.sources.datasets import map_folder
 from pipelines.sources.errors import SourceError
 from pipelines.sources.folders import list_folder
+from pipelines.sources.paths import clean
 from pipelines.sources.rows import list_table
 from pipelines.sources.schema import LISTING_SCHEMA
 
@@ -44,18 +45,21 @@ def list_source(source: str | Path, *, root: str | Path | None = None, id_prefix
     if path.is_dir():
         if root is not None:
             raise SourceError("--root is for CSV and Parquet listings: leave it out for a folder")
-        rows = list_folder(map_folder(path), id_prefix)
+        origin = map_folder(path)
+        rows = list_folder(origin, id_prefix)
     elif path.suffix.lower() in SUFFIXES:
         folder = Path(root) if root is not None else path.parent
         if not folder.is_dir():
             raise SourceError(
                 f"--root {folder} is not a folder: give the folder that the listed paths are relative to"
             )
+        origin = path.resolve()
         rows = list_table(read_table(path), folder.resolve(), id_prefix)
     else:
         raise SourceError(f"{source} is neither a folder nor a .csv or .parquet listing: give one of them")
     # In chunks: one dictionary per row would take a gigabyte for a million photos.
-    chunks = iter(lambda: list(islice(rows, 10_000)), [])
+    named = (row | {"source": clean(str(origin))} for row in rows)
+    chunks = iter(lambda: list(islice(named, 10_000)), [])
     batches = [pa.RecordBatch.from_pylist(chunk, schema=LISTING_SCHEMA) for chunk in chunks]
     listing = pa.Table.from_batches(batches, schema=LISTING_SCHEMA)
     if listing.num_rows == 0:

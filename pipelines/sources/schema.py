@@ -17,6 +17,12 @@ LISTING_SCHEMA = pa.schema(
         ("utm_zone", pa.string()),
         ("heading_deg", pa.float64()),
         ("captured_at", pa.timestamp("us", tz="UTC")),
+        # The folder or listing that names the image: an absolute path without symbolic links.
+        ("source", pa.string()),
+        # A JSON array of strings.
+        ("tags", pa.string()),
+        # Values that were dropped, see `pipelines.sources.notes`.
+        ("notes", pa.string()),
         ("rejected", pa.string()),
         ("message", pa.string()),
     ]
