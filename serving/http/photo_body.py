@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -51,7 +52,7 @@ async def _photo_of_form(request: Request) -> bytes:
 class _FormParser(MultiPartParser):
     """Starlette's parser in memory, with a bound on all parts together; a truncated form is an error.
 
-    Measured beside reading the parts by hand, per form of 8 MiB: 9 ms instead of 12, 16 MiB instead of 24.
+    Against reading the parts by hand, per form of 8 MiB: time about the same, 16 MiB at peak instead of 24.
     """
 
     spool_max_size = MAX_BYTES
@@ -79,5 +80,23 @@ class _FormParser(MultiPartParser):
             raise MultiPartException(f"At most {MAX_PARTS} parts are accepted.")
         super().on_part_begin()
 
+    def on_headers_finished(self) -> None:
+        # Never the charset of the request: decoding 256 KiB as punycode takes half a minute.
+        self._charset = "utf-8"
+        part = self._current_part
+        part.content_disposition = _form_data(
+            value for name, value in part.item_headers if name == b"content-disposition"
+        )
+        super().on_headers_finished()
+
     def on_end(self) -> None:
         self._ended = True
+
+
+def _form_data(dispositions: Iterable[bytes]) -> bytes:
+    """Return the first Content-Disposition of a form field; Starlette takes the last, of any kind."""
+    for value in dispositions:
+        kind, options = parse_options_header(value)
+        if kind == b"form-data" and b"name" in options:
+            return value
+    raise MultiPartException("A part is not a field of a form.")
