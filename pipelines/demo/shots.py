@@ -30,6 +30,8 @@ QUERY_ALONG_M, QUERY_ACROSS_M, QUERY_TURN_DEG = (1.0, 6.0), 1.5, 12.0
 class CityError(PlacerayError, ValueError):
     """A city that cannot be drawn as requested; the message ends with the next step to take."""
 
+    reason = "bad_city"
+
 
 @dataclass(frozen=True)
 class Shot:
