@@ -24,8 +24,9 @@ from serving.logs import log_json
 from serving.metrics import Metrics
 from serving.service import Service
 from serving.settings import ServeSettings
+from serving.stages.local import LocalStages
 from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
-from serving.stages.protocol import LocalStages, Stages
+from serving.stages.protocol import Stages
 from serving.stages.remote import RemoteStages
 from serving.stages.search import open_search_worker
 from storage.records import ImageRecord

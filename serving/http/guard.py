@@ -6,7 +6,6 @@ request, so that a slow or broken client never occupies the service.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -37,6 +36,7 @@ from serving.http.tokens import (
     require_token_beyond_loopback,
     tokens_from_environment,
 )
+from serving.http.uploads import ClientGone, Uploads, has_body
 
 __all__ = [
     "ASGIApp",
@@ -102,23 +102,24 @@ class Guard:
             raise ValueError(f"The guard's limits {limits} must all be above 0; raise the ones that are not.")
         self.app = app
         self._max_body_bytes = max_body_bytes
-        self._receive_timeout_s = receive_timeout_s
-        self._max_receiving = max_receiving
-        self._max_receiving_bytes = max_receiving_bytes
-        self._retry_after_s = retry_after_s
+        self._uploads = Uploads(
+            max_body_bytes=max_body_bytes,
+            timeout_s=receive_timeout_s,
+            max_concurrent=max_receiving,
+            max_total_bytes=max_receiving_bytes,
+            retry_after_s=retry_after_s,
+        )
         if tokens is not None and not isinstance(tokens, TokenTable):
             tokens = TokenTable(tokens) if tokens else None
         self._tokens = tokens
         self._open_paths = frozenset(open_paths)
         self._server_echoes_request_id = server_echoes_request_id
         self._on_request = on_request
-        self._receiving = 0
-        self._receiving_bytes = 0
 
     @property
     def receiving(self) -> int:
-        """Bodies being received now."""
-        return self._receiving
+        """Number of bodies being received now."""
+        return self._uploads.active
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, see the ASGI specification."""
@@ -146,7 +147,7 @@ class Guard:
         try:
             await self._pass({**scope, "state": state}, receive_or_leave(receive, log_leave), reply)
             if reply.owed:
-                await self._refuse(reply, _internal(reply.request_id))
+                await reply.refuse(_internal(reply.request_id))
         except Exception:
             await self._fail(reply, traceback.format_exc())
         finally:
@@ -168,12 +169,10 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers: Headers = list(scope["headers"])
-        has_body = _has_body(headers)
         try:
             role = self._role(scope, headers)
-            self._check_headers(headers)
-            body = await self._receive_body(receive, has_body=has_body)
-        except _ClientGone:
+            body = await self._uploads.receive(receive, headers)
+        except ClientGone:
             reply.gone = True
             return
         except Refusal as refusal:
@@ -181,7 +180,7 @@ class Guard:
             max_bytes = LINGER_BYTES if refusal.status in (408, 413) else self._max_body_bytes
             timeout_s = 0 if refusal.status == 408 else LINGER_S
             linger = partial(discard, receive, max_bytes=max_bytes, timeout_s=timeout_s)
-            await self._refuse(reply, refusal, linger if has_body else None)
+            await reply.refuse(refusal, linger if has_body(headers) else None)
             return
         if self._tokens is not None:
             headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
@@ -205,63 +204,6 @@ class Guard:
             raise Refusal(401, "unauthorized", message, headers={"www-authenticate": challenge})
         return role
 
-    def _check_headers(self, headers: Headers) -> None:
-        encodings = header_values(headers, b"content-encoding")
-        transfers = header_values(headers, b"transfer-encoding")
-        lengths = header_values(headers, b"content-length")
-        if any(value.strip().lower() not in (b"", b"identity") for value in encodings):
-            raise Refusal(415, "unsupported_encoding", "Send the body without a Content-Encoding.")
-        if any(value.strip().lower() != b"chunked" for value in transfers):
-            raise Refusal(
-                415, "unsupported_encoding", "Send the body plain or chunked, without another encoding."
-            )
-        if len(lengths) > 1 or (lengths and (transfers or not lengths[0].isdigit())):
-            raise Refusal(400, "bad_request", "Give the body's length once: Content-Length or chunked.")
-        # Compared by the number of digits first: int() of thousands of digits is slow or refused.
-        digits = lengths[0].lstrip(b"0") if lengths else b""
-        if len(digits) > 18 or int(digits or b"0") > self._max_body_bytes:
-            raise self._too_large()
-
-    async def _receive_body(self, receive: Receive, *, has_body: bool) -> bytes:
-        if has_body and self._receiving >= self._max_receiving:
-            raise self._overloaded()
-        body = bytearray()
-        self._receiving += has_body
-        try:
-            async with asyncio.timeout(self._receive_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _ClientGone
-                    chunk: bytes = message.get("body", b"")
-                    if len(body) + len(chunk) > self._max_body_bytes:
-                        raise self._too_large()
-                    if self._receiving_bytes + len(chunk) > self._max_receiving_bytes:
-                        raise self._overloaded()
-                    body += chunk
-                    self._receiving_bytes += len(chunk)
-                    if not message.get("more_body", False):
-                        return bytes(body)
-        except TimeoutError:
-            text = f"The body was not received within {self._receive_timeout_s:g} s; send a smaller image."
-            raise Refusal(408, "receive_timeout", text) from None
-        finally:
-            self._receiving -= has_body
-            self._receiving_bytes -= len(body)
-
-    def _too_large(self) -> Refusal:
-        limit = self._max_body_bytes
-        return Refusal(413, "body_too_large", f"The body is larger than {limit} bytes; send a smaller image.")
-
-    def _overloaded(self) -> Refusal:
-        message = "Too many uploads at once; try again after the seconds in Retry-After."
-        return Refusal(503, "overloaded", message, self._retry_after_s)
-
-    async def _refuse(
-        self, reply: Reply, refusal: Refusal, linger: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        await reply.refuse(refusal, linger)
-
     async def _fail(self, reply: Reply, trace: str) -> None:
         # When the client has left, a failure is most likely its consequence: logged, but no alarm.
         level = logging.INFO if reply.gone else logging.ERROR
@@ -269,20 +211,11 @@ class Guard:
         # With half an answer out nothing can be said any more: returning makes the server cut the connection.
         if reply.owed:
             with suppress(OSError):  # the client left just now
-                await self._refuse(reply, _internal(reply.request_id))
-
-
-class _ClientGone(Exception):
-    """The client left before its request was complete."""
+                await reply.refuse(_internal(reply.request_id))
 
 
 def _internal(request_id: str) -> Refusal:
     return Refusal(500, "internal", f"The service failed; give its operator the request id {request_id}.")
-
-
-def _has_body(headers: Headers) -> bool:
-    lengths = header_values(headers, b"content-length")
-    return any(value.strip(b" 0") for value in lengths) or bool(header_values(headers, b"transfer-encoding"))
 
 
 def _given_request_id(headers: Headers) -> str | None:

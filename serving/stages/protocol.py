@@ -1,22 +1,17 @@
-"""The stages of a query as the service sees them, and all of them in one process."""
+"""Interface of the stages of a query, which `LocalStages` and `RemoteStages` implement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
-from serving.stages.search import SearchWorker
 from storage.records import ImageRecord
 
-if TYPE_CHECKING:  # both load torch
-    from serving.stages.extract import ExtractWorker
-    from serving.stages.rerank import RerankWorker
-
-__all__ = ["LocalStages", "Stages"]
+__all__ = ["Stages"]
 
 
 class Stages(Protocol):
@@ -26,7 +21,7 @@ class Stages(Protocol):
         """Decode a photo and run the model."""
 
     async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
-        """Search all parts of the index in one version; `found` is not None."""
+        """Search all partitions of the index in one version; `hits` of the result is not None."""
 
     async def count(
         self,
@@ -45,27 +40,3 @@ class Stages(Protocol):
 
     async def status(self) -> IndexStatus:
         """Return the state of the index."""
-
-
-class LocalStages:
-    """All stages in this process (topology `compact`)."""
-
-    def __init__(self, extract: ExtractWorker, search: SearchWorker, rerank: RerankWorker) -> None:
-        self.extract = extract.extract
-        self.count = rerank.count
-        self.lines = rerank.lines
-        self._search = search
-        self._workers = (extract, search, rerank)
-
-    async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
-        """Search the one part there is."""
-        return await self._search.search(descriptor, k=k, timeout_s=timeout_s)
-
-    async def status(self) -> IndexStatus:
-        """Return the state of the index."""
-        return self._search.status
-
-    async def close(self) -> None:
-        """Finish what waits and end the threads."""
-        for worker in self._workers:
-            await worker.close()

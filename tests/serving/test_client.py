@@ -1,4 +1,4 @@
-"""The client against servers on loopback that answer well, badly, late or not at all."""
+"""The client against loopback servers with good, malformed, late and missing responses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cut(handler: BaseHTTPRequestHandler) -> None:
 
 
 class Server:
-    """Gives these replies in turn, the last one for ever."""
+    """Sends these replies in turn, then repeats the last one."""
 
     def __init__(self, *replies: Reply) -> None:
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
@@ -122,7 +122,7 @@ def client(url: str, clock: Clock, **options: Any) -> PlaceClient:
         ([error(429, "x", Retry_After=formatdate(0, usegmt=True)), answer(200, GOOD)], [0.25]),
     ],
 )
-def test_query_is_sent_again_until_somebody_takes_it(replies: list[Reply], waits: list[float]) -> None:
+def test_query_is_retried_until_it_is_answered(replies: list[Reply], waits: list[float]) -> None:
     clock = Clock()
     with Server(*replies).running() as server:
         assert client(server.url, clock).query(b"photo", top_k=3, rerank=False) == GOOD
@@ -143,15 +143,15 @@ def test_query_is_sent_again_until_somebody_takes_it(replies: list[Reply], waits
         answer(504, b""),
     ],
 )
-def test_query_that_nobody_takes_ends_with_a_named_error(reply: Reply) -> None:
+def test_query_that_is_never_answered_ends_with_a_named_error(reply: Reply) -> None:
     clock = Clock()
-    with Server(reply).running() as server, pytest.raises(ServiceUnavailable, match="is it running"):
+    with Server(reply).running() as server, pytest.raises(ServiceUnavailable, match="check that it"):
         client(server.url, clock, patience_s=20.0).query(b"photo")
     assert sum(clock.waits) <= 20.0
     assert len(server.seen) <= 20.0 / 0.25 + 1
 
 
-def test_query_that_must_wait_a_day_ends_at_once() -> None:
+def test_retry_after_beyond_the_patience_ends_at_once() -> None:
     clock = Clock()
     with (
         Server(error(503, "overloaded", Retry_After="86400")).running() as server,
@@ -161,21 +161,21 @@ def test_query_that_must_wait_a_day_ends_at_once() -> None:
     assert clock.waits == []
 
 
-def test_query_tried_again_and_again_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_retries_log_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with Server(cut, cut, cut, cut, cut, answer(200, GOOD)).running() as server:
         client(server.url, Clock(), token=TOKEN).query(b"photo")
     assert caplog.text.count("retrying for") == 1
     assert TOKEN not in caplog.text
 
 
-def test_query_of_no_server_ends_with_a_named_error() -> None:
+def test_unreachable_server_ends_with_a_named_error() -> None:
     clock = Clock()
     with pytest.raises(ServiceUnavailable):
         client("http://127.0.0.1:9", clock, patience_s=5.0).query(b"photo")
     assert len(clock.waits) >= 3
 
 
-def test_slow_answer_is_given_up() -> None:
+def test_slow_answer_times_out() -> None:
     late = threading.Event()
 
     def wait(handler: BaseHTTPRequestHandler) -> None:
@@ -184,13 +184,13 @@ def test_slow_answer_is_given_up() -> None:
 
     clock = Clock()
     with Server(wait).running() as server:
-        with pytest.raises(ServiceUnavailable, match="in time"):
+        with pytest.raises(ServiceUnavailable, match="timeout"):
             client(server.url, clock, timeout_s=0.2, patience_s=0.3).query(b"photo")
         late.set()
 
 
 @pytest.mark.parametrize("status", [400, 408, 413, 415, 422])
-def test_refused_photo_is_not_sent_again(status: int) -> None:
+def test_refused_photo_is_not_retried(status: int) -> None:
     clock = Clock()
     with (
         Server(error(status, "truncated")).running() as server,
@@ -217,7 +217,7 @@ def test_refused_photo_is_not_sent_again(status: int) -> None:
         error(500, "internal"),
     ],
 )
-def test_answer_of_something_else_is_named(reply: Reply) -> None:
+def test_response_of_another_service_is_named(reply: Reply) -> None:
     with Server(reply).running() as server, pytest.raises(BadAnswer):
         client(server.url, Clock()).query(b"photo")
     assert len(server.seen) == 1
@@ -256,26 +256,26 @@ def test_token_goes_to_the_service_and_nowhere_else() -> None:
         "http://x/\r\nHost: y",
     ],
 )
-def test_url_that_cannot_be_asked_is_refused(url: str) -> None:
+def test_unusable_url_is_refused(url: str) -> None:
     with pytest.raises(ServiceRefused, match="such as http") as caught:
         PlaceClient(url)
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("token", ["first-half\nsecond-half", "first second", "naïve-token", "\x7f"])
-def test_token_that_no_header_carries_is_refused_unseen(token: str) -> None:
+def test_invalid_token_is_refused_without_showing_it(token: str) -> None:
     with pytest.raises(ServiceRefused, match="PLACERAY_TOKEN") as caught:
         PlaceClient("http://127.0.0.1:9", token=token)
     assert token not in str(caught.value)
 
 
-def test_token_read_with_its_line_end_is_used_without() -> None:
+def test_line_end_of_a_token_is_stripped() -> None:
     with Server(answer(200, GOOD)).running() as server:
         client(server.url, Clock(), token=f"{TOKEN}\n").query(b"photo")
     assert server.seen[0][1]["authorization"] == f"Bearer {TOKEN}"
 
 
-def test_service_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_service_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with Server(answer(200, GOOD)).running() as proxy, Server(answer(200, GOOD)).running() as server:
@@ -287,7 +287,7 @@ def test_service_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.Mo
     assert proxy.seen[0][0].startswith("http://placeray.invalid/")
 
 
-def test_https_where_there_is_none_is_named_at_once() -> None:
+def test_https_to_a_plain_http_server_fails_at_once() -> None:
     clock = Clock()
     with Server(answer(200, GOOD)).running() as server, pytest.raises(BadAnswer, match="certificate"):
         client(server.url.replace("http:", "https:"), clock).query(b"photo")
@@ -316,7 +316,7 @@ def test_answer_has_the_class_of_the_engine_s_answers(tmp_path: Path) -> None:
     assert [body for _, _, body in server.seen] == [b"photo"] * 2
 
 
-def test_info_is_what_the_service_says() -> None:
+def test_info_returns_the_response() -> None:
     with Server(answer(200, {"rows": 7})).running() as server:
         assert client(server.url, Clock()).info() == {"rows": 7}
     assert server.seen[0][0] == "/v1/info"
@@ -334,8 +334,8 @@ def test_token_over_plain_http_beyond_this_machine_warns(caplog: pytest.LogCaptu
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = main(["query", *arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 def test_command_line_prints_the_same_for_a_service_as_for_its_store(
@@ -366,30 +366,30 @@ def test_command_line_sends_the_token_from_the_environment(
 ) -> None:
     photo = str(city_store.queries[0])
     with running_service(city_store.uri, tokens={TOKEN: "read"}) as service:
-        code, _, said = run(capsys, photo, "--url", service.url)
+        code, _, message = run(capsys, photo, "--url", service.url)
         assert code == 2
-        assert "PLACERAY_TOKEN" in said
+        assert "PLACERAY_TOKEN" in message
         monkeypatch.setenv("PLACERAY_TOKEN", TOKEN)
         assert run(capsys, photo, "--url", service.url)[0] == 0
 
 
 def test_command_line_names_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     for flags in (["--model", "m"], ["--precision", "fp32"], ["--compile"]):
-        code, _, said = run(capsys, "x.jpg", "--url", "http://x", *flags)
-        assert (code, "--compile go with --store" in said) == (2, True)
+        code, _, message = run(capsys, "x.jpg", "--url", "http://x", *flags)
+        assert (code, "--compile go with --store" in message) == (2, True)
     for flags in (["--stop-early"], ["--matching", "exact"], ["--rerank-budget-ms", "5"]):
-        code, _, said = run(capsys, "x.jpg", "--url", "http://x", *flags)
-        assert (code, "go with --store" in said) == (2, True)
-        code, _, said = run(capsys, "x.jpg", "--store", "x", "--no-rerank", *flags)
-        assert (code, "nothing to match" in said) == (2, True)
+        code, _, message = run(capsys, "x.jpg", "--url", "http://x", *flags)
+        assert (code, "go with --store" in message) == (2, True)
+        code, _, message = run(capsys, "x.jpg", "--store", "x", "--no-rerank", *flags)
+        assert (code, "nothing to match" in message) == (2, True)
     for budget in ("-1", "nan", "inf", "soon"):
         with pytest.raises(SystemExit) as caught:
             main(["query", "x.jpg", "--store", "x", "--rerank-budget-ms", budget])
         assert caught.value.code == 2
     for url in ("", "http://[::1"):  # the first: of a variable that is not set
-        code, _, said = run(capsys, "x.jpg", "--url", url)
+        code, _, message = run(capsys, "x.jpg", "--url", url)
         assert code == 2
-        assert "not a service's URL" in said
+        assert "not a service's URL" in message
     for arguments in (["x.jpg"], ["x.jpg", "--url", "http://x", "--store", "y"]):
         with pytest.raises(SystemExit) as caught:
             main(["query", *arguments])

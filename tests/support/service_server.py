@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 from serving.service import Service
 from serving.settings import read_settings
 from serving.stages.extract import open_extract_worker
-from serving.stages.protocol import LocalStages
+from serving.stages.local import LocalStages
 from serving.stages.rerank import open_rerank_worker
 from serving.stages.search import open_search_worker
 from storage.search.partition import WHOLE_INDEX

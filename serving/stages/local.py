@@ -1,0 +1,47 @@
+"""The stages of a query in the process of the ingress (topology `compact`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.stages.messages import IndexStatus, Searched
+from serving.stages.search import SearchWorker
+
+if TYPE_CHECKING:  # both load torch
+    from serving.stages.extract import ExtractWorker
+    from serving.stages.rerank import RerankWorker
+
+__all__ = ["LocalStages"]
+
+
+class LocalStages:
+    """All stages of a query in this process.
+
+    Args:
+        extract: Decodes photos and runs the model.
+        search: Searches the whole index.
+        rerank: Counts mutual nearest neighbours.
+    """
+
+    def __init__(self, extract: ExtractWorker, search: SearchWorker, rerank: RerankWorker) -> None:
+        self.extract = extract.extract
+        self.count = rerank.count
+        self.lines = rerank.lines
+        self._search = search
+        self._workers = (extract, search, rerank)
+
+    async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
+        """Search the whole index, which is one partition here."""
+        return await self._search.search(descriptor, k=k, timeout_s=timeout_s)
+
+    async def status(self) -> IndexStatus:
+        """Return the state of the index."""
+        return self._search.status
+
+    async def close(self) -> None:
+        """Finish queued queries and end the threads."""
+        for worker in self._workers:
+            await worker.close()
