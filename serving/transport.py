@@ -194,7 +194,7 @@ class Transport:
 
 def _pause_s(attempt: int, retry_after_s: float | None) -> float:
     if retry_after_s is None:
-        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 16))
+        return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt, 16))
     return max(retry_after_s, FIRST_PAUSE_S)  # `Retry-After: 0` must not become a busy loop
 
 
