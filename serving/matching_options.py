@@ -24,13 +24,9 @@ class BadMatching(PlacerayError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Matching:
-    """Options of matching.
+    """Options of matching; each field describes itself in its metadata.
 
-    Attributes:
-        precision: See `models.matching.mutual.mutual_nn_count`; `fast` rounds large feature maps.
-        stop_early: Skip the remaining candidates once one is far ahead of the others.
-        budget_ms: Milliseconds after which no further block of candidates is fetched and matched; the first
-            block always is. None: no limit.
+    Whatever the budget, the first block of candidates is matched.
 
     Raises:
         BadMatching: a value is unknown or out of bounds.
@@ -47,7 +43,11 @@ class Matching:
     )
     budget_ms: float | None = field(
         default=None,
-        metadata={"help": "skip candidates after this time; default: no limit", "ge": 0, "le": 3_600_000},
+        metadata={
+            "help": "skip candidates after this time per query; default: no limit",
+            "ge": 0,
+            "le": 3_600_000,
+        },
     )
 
     def __post_init__(self) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import mkdocs_gen_files
+
+from pipelines.training.settings import TrainingSettings
 
 PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")
 PUBLIC = Path("placeray/__init__.py")
@@ -47,6 +50,18 @@ def exported(tree: ast.Module) -> set[str]:
     return set()
 
 
+def settings_table() -> str:
+    """Return one line for each field of `TrainingSettings`, whose meaning is in its metadata."""
+    text = "| setting | meaning |\n|---|---|\n"
+    for field in fields(TrainingSettings):
+        default = field.default if field.default not in (MISSING, None) else ""
+        described = field.metadata["help"]
+        if default != "" and "default:" not in described:
+            described += f"; default: {default}"
+        text += f"| `{field.name}` | {described} |\n"
+    return text + "\n"
+
+
 def page() -> str:
     """Return the whole page."""
     where = definitions()
@@ -60,6 +75,8 @@ def page() -> str:
             if len(where[name]) != 1:
                 raise SystemExit(f"reference/python.md names {name}, defined in {where[name] or 'no module'}")
             text += f"::: {where[name][0]}.{name}\n    options:\n      heading_level: 3\n\n"
+            if name == TrainingSettings.__name__:
+                text += settings_table()
             if name not in public:
                 text += f"Import it from `{where[name][0]}`.\n\n"
     return text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from typing import Any, Literal, get_args, get_origin
 
 import mkdocs_gen_files
@@ -21,17 +19,6 @@ setting or a value out of bounds is refused before anything starts.
 """
 
 
-def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the text of each attribute in a class's docstring."""
-    doc = inspect.getdoc(model) or ""
-    section = doc.partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
-    for names, text in re.findall(r"^ {4}([\w, ]+): ((?:.+\n?)(?: {8}.+\n?)*)", section, re.MULTILINE):
-        for name in names.split(", "):
-            found[name] = " ".join(text.split())
-    return found
-
-
 def type_name(kind: Any) -> str:
     """Return an annotation as text."""
     if get_origin(kind) is Literal:
@@ -44,7 +31,6 @@ def type_name(kind: Any) -> str:
 def table(model: type[BaseModel]) -> str:
     """Return one line for each setting."""
     text = "| setting | type | default | bounds | meaning |\n|---|---|---|---|---|\n"
-    said = meanings(model)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     for name, field in model.model_fields.items():
         limits = [
@@ -59,7 +45,7 @@ def table(model: type[BaseModel]) -> str:
         shown = {None: "none", "": "empty"}.get(default, default)
         text += (
             f"| `{name}` | {type_name(field.annotation)} | {shown} | {', '.join(limits)} | "
-            f"{said.get(name) or field.description or ''} |\n"
+            f"{field.description} |\n"
         )
     return text
 

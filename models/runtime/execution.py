@@ -33,13 +33,10 @@ class BadExecution(PlacerayError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How an extractor is to run its network.
+    """How an extractor runs its network; each field describes itself in its metadata.
 
-    Attributes:
-        precision: `fp32` is exact. `bf16` computes in bfloat16, on a CPU without units for it in float32:
-            faster, with descriptors that are nearly the same (benchmarks/README.md, Extraction). `auto` is
-            `bf16` on an accelerator and `fp32` on a CPU.
-        compiled: Compile the network, see `models.runtime.compiled`.
+    `bf16` computes in float32 on a CPU without bfloat16 instructions. What it changes is measured in
+    benchmarks/README.md, Extraction; compilation is that of `models.runtime.compiled`.
 
     Raises:
         BadExecution: the precision is unknown.

@@ -25,44 +25,24 @@ Strategy = Literal["partial", "full", "random", "msls_weighted"]
 _PUBLISHED_RATE, _CONVOLUTIONAL_RATE = 1e-5, 1e-4
 
 _AT_LEAST_ONE = (
-    *("epochs", "patience", "queries_per_epoch", "queries_per_round", "sampled"),
-    *("batch", "accumulate", "negatives", "val_queries", "val_candidates"),
+    "epochs",
+    "patience",
+    "queries_per_epoch",
+    "queries_per_round",
+    "sampled",
+    "batch",
+    "accumulate",
+    "negatives",
+    "val_queries",
+    "val_candidates",
 )
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The recipe; defaults are the published ones (Lu et al., ICLR 2024, section 4.1) unless said otherwise.
+    """The recipe; each field describes itself in its metadata.
 
-    Attributes:
-        model: Name or weights file that training starts from.
-        image_size: Height and width of the network's input; None: as the model was made.
-        adapter_stages: For the convolutional model: after which stages adapters are put.
-        local_head: Train an up-convolution head for local features; SelaVPR models always have one.
-        epochs: Most epochs.
-        patience: Epochs without a better score on the validation split after which training stops.
-        queries_per_epoch: Queries trained on in an epoch; fewer where fewer can be.
-        queries_per_round: Queries for which triplets are mined at once.
-        sampled: Database photos that negatives are mined among.
-        batch: Queries a step, over all workers.
-        accumulate: Parts that each worker computes its share of a step in; more parts take less memory.
-        negatives: Negatives for each query.
-        mining: Which strategy of `pipelines.training.mining`.
-        positive_m: Photos up to this distance are positives.
-        negative_m: Photos beyond this distance may be negatives.
-        learning_rate: Of Adam; None: as published for a SelaVPR model, ten times that for the convolutional
-            one, whose adapters are far fewer.
-        weight_decay: Of AdamW, decoupled; 0 is Adam.
-        margin: Of the triplet loss, in L2 distance of descriptors.
-        local_weight: Of the loss on local features beside the triplet loss.
-        precision: `auto`: bf16 on an accelerator, fp32 on a CPU.
-        recompute: Compute maps again in the backward pass instead of keeping them.
-        augmentation: Of the training photos; off as published.
-        seed: Of every draw.
-        val_queries: Most validation queries, drawn by the seed.
-        val_candidates: Candidates re-ranked in validation.
-        threshold_m: Distance up to which an answer is right in validation.
-        threads: Of torch in each worker; 0: the cores it was given.
+    Defaults are the published ones (Lu et al., ICLR 2024, section 4.1) unless the field says otherwise.
     """
 
     model: str = field(default=DEFAULT_MODEL, metadata={"help": "name or weights file to start from"})
@@ -82,7 +62,9 @@ class TrainingSettings:
     patience: int = field(
         default=3, metadata={"help": "stop after this many epochs without a better R@5", "ge": 1}
     )
-    queries_per_epoch: int = field(default=5_000, metadata={"help": "training queries per epoch", "ge": 1})
+    queries_per_epoch: int = field(
+        default=5_000, metadata={"help": "maximum number of training queries per epoch", "ge": 1}
+    )
     queries_per_round: int = field(
         default=1_000, metadata={"help": "training queries between two rounds of mining", "ge": 1}
     )
@@ -91,7 +73,11 @@ class TrainingSettings:
     )
     batch: int = field(default=4, metadata={"help": "queries per step, over all workers", "ge": 1})
     accumulate: int = field(
-        default=1, metadata={"help": "parts in which each worker computes its share of a step", "ge": 1}
+        default=1,
+        metadata={
+            "help": "parts in which each worker computes its share of a step; more take less memory",
+            "ge": 1,
+        },
     )
     negatives: int = field(default=2, metadata={"help": "negatives per query", "ge": 1})
     mining: Strategy = field(default="partial", metadata={"help": "strategy for choosing negatives"})
@@ -102,7 +88,9 @@ class TrainingSettings:
         metadata={"help": "learning rate of Adam; default: 1e-5, or 1e-4 for the convolutional model"},
     )
     weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay (AdamW)"})
-    margin: float = field(default=MARGIN, metadata={"help": "margin of the triplet loss"})
+    margin: float = field(
+        default=MARGIN, metadata={"help": "margin of the triplet loss, in L2 distance of descriptors"}
+    )
     local_weight: float = field(default=1.0, metadata={"help": "weight of the loss on local features"})
     precision: Precision = field(
         default="auto", metadata={"help": "numeric precision; auto: bf16 on accelerators, fp32 on CPUs"}
@@ -110,7 +98,9 @@ class TrainingSettings:
     recompute: bool = field(
         default=False, metadata={"help": "recompute activations in the backward pass: less memory, more time"}
     )
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = field(
+        default_factory=Augmentation, metadata={"help": "augmentation of training photos; default: none"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of all random draws"})
     val_queries: int = field(
         default=1_000, metadata={"help": "maximum number of validation queries", "ge": 1}
