@@ -1,4 +1,4 @@
-"""Ask where photos were taken: of a store, in this process, or of a running service.
+"""Query a store in this process, or a running service.
 
 placeray query photo.jpg --store ~/city
 """
@@ -18,20 +18,21 @@ Ask = Callable[..., dict[str, Any]]
 
 
 def query(images: Sequence[str], ask: Ask, **options: Any) -> tuple[list[dict[str, Any]], int]:
-    """Ask for every photo; one that cannot be used does not stop the others.
+    """Query with every photo; one that cannot be used does not stop the others.
 
     Args:
         images: Paths.
-        ask: Answers a photo, see `ask_store` and `ask_service`.
+        ask: Answers one photo, see `ask_store` and `ask_service`.
         options: top_k, candidates and rerank, as of `QueryEngine.answer`.
 
     Returns:
-        An answer a photo, with its path as `image` and for an unusable one an `error`; how many are unusable.
+        One result per photo, with its path as `image` and for an unusable one an `error`; the number of
+        unusable photos.
 
     Raises:
         StoreError: the store cannot be read.
-        CannotCompile: compiling was asked for and is not possible here.
-        ServiceUnavailable, ServiceRefused, BadAnswer: the service cannot be asked.
+        CannotCompile: compilation was requested and is not possible here.
+        ServiceUnavailable, ServiceRefused, BadAnswer: the service cannot be queried.
     """
     answers, rejected = [], 0
     for path in images:
@@ -45,12 +46,12 @@ def query(images: Sequence[str], ask: Ask, **options: Any) -> tuple[list[dict[st
 
 def ask_store(store_uri: str, **options: Any) -> Ask:
     """Open a store in this process; options and errors are those of `QueryEngine.open`."""
-    from serving.engine import QueryEngine  # a client of a service has no use for torch
+    from serving.engine import QueryEngine  # loads torch, which a client of a service does without
 
     engine = QueryEngine.open(store_uri, **options)
-    return lambda image, **asked: engine.answer(image, **asked).to_dict()
+    return lambda image, **options: engine.answer(image, **options).to_dict()
 
 
 def ask_service(url: str, *, token: str | None) -> Ask:
-    """Ask a running service; errors are those of `PlaceClient`."""
+    """Connect to a running service; errors are those of `PlaceClient`."""
     return PlaceClient(url, token=token).query

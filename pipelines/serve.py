@@ -1,4 +1,4 @@
-"""The service on this machine, or on the Ray cluster at hand, until it is told to stop.
+"""Run the service on this machine, or on a running Ray cluster, until it is stopped.
 
 placeray serve --store ~/city
 """
@@ -45,7 +45,7 @@ def settings_of(flags: dict[str, Any]) -> ServeSettings:
 
 
 class NoPort(PlacerayError):
-    """The address to listen on cannot be had."""
+    """The address to listen on is not available."""
 
     reason = "no_port"
 
@@ -58,27 +58,27 @@ def serve_store(
     ready: Callable[[str], None] = lambda url: None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve a store over HTTP until `stop` is set, or SIGINT or SIGTERM comes.
+    """Serve a store over HTTP until `stop` is set, or SIGINT or SIGTERM is received.
 
     Args:
         settings: Of the service.
         host: Address to listen on; beyond loopback only with `PLACERAY_TOKENS`.
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0: any free one.
         ready: Called with the URL once queries are answered.
         stop: Ends the service.
 
     Raises:
         InsecureBinding, InvalidTokens: see `serving.http.tokens`.
-        NoPort: another process listens there, or the address is not this machine's.
-        StoreError: the store cannot be opened, or another model made it.
+        NoPort: the address is in use, or is not one of this machine.
+        StoreError: the store cannot be opened, or was made by another model.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
-        CannotCompile: compiling was asked for and is not possible in a replica.
+        CannotCompile: compilation was requested and is not possible in a replica.
     """
     tokens = tokens_from_environment(os.environ)
     require_token_beyond_loopback(host, tokens)
     own = "RAY_ADDRESS" not in os.environ
     port = _free_port(host, port) if own else port
-    # Ray Serve has settings of its own in the environment, read when it is first imported.
+    # Ray Serve reads settings from the environment when it is first imported.
     from ray import serve
 
     from models.runtime.compiled import CannotCompile  # loads torch
@@ -93,7 +93,7 @@ def serve_store(
             http_options={
                 "host": host,
                 "port": port,
-                # The guard and the service answer long before; this ends what they could not.
+                # Longer than the timeouts of the guard and the service, for requests that these miss.
                 "request_timeout_s": settings.request_timeout_s + settings.receive_timeout_s + 10,
                 "keep_alive_timeout_s": 30,
             },
@@ -102,7 +102,7 @@ def serve_store(
         try:
             if listening() != (host, port):
                 raise NoPort(
-                    "Serve runs on this cluster already, with another address: stop it (`serve shutdown`), "
+                    "Serve already runs on this cluster with another address: stop it (`serve shutdown`), "
                     "or add the service to it with `serve deploy`"
                 )
             try:
@@ -112,59 +112,59 @@ def serve_store(
                     route_prefix="/",
                     logging_config={"log_level": "WARNING", "enable_access_log": False},
                 )
-            except RuntimeError as error:  # Serve's, which says nothing of the replica's
-                if CannotCompile.__name__ in _told_by_replicas(serve):
+            except RuntimeError as error:  # Serve's, without the replica's
+                if CannotCompile.__name__ in _deployment_messages(serve):
                     raise CannotCompile(
                         "the model could not be compiled in a replica: install a C compiler and triton, or "
-                        "leave --compile out"
+                        "omit --compile"
                     ) from error
                 raise
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
             with _until_signalled(stop):
                 stop.wait()
         finally:
-            with quiet_stderr():  # the controller's own end is reported as the failure of a task
+            with quiet_stderr():  # the controller's shutdown is reported as a failed task
                 if own:
                     serve.shutdown()  # type: ignore[no-untyped-call]
-                else:  # a cluster's Serve may have other applications
+                else:  # Serve of a cluster may run other applications
                     serve.delete(APPLICATION)
 
 
-def _told_by_replicas(serve: Any) -> str:
-    """Return what Serve tells of deployments that could not be started."""
+def _deployment_messages(serve: Any) -> str:
+    """Return Serve's messages about deployments that could not be started."""
     application = serve.status().applications.get(APPLICATION)
     return " ".join(one.message for one in application.deployments.values()) if application else ""
 
 
 @contextlib.contextmanager
 def _until_signalled(stop: threading.Event) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `stop`, so that the service ends in order."""
+    """Set `stop` on SIGINT and SIGTERM, so that the service shuts down in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in kept:
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
         signal.signal(number, lambda *_: stop.set())
     try:
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _quiet_serve() -> Iterator[None]:
     logger = logging.getLogger("ray.serve")
-    kept = logger.level
+    level = logger.level
     logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(kept)
+        logger.setLevel(level)
 
 
 def _free_port(host: str, port: int) -> int:
-    """Return the port when it can be had; Ray Serve would only say so in a log."""
+    """Return the port if it is available; Ray Serve would only report that in a log."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as trial:

@@ -1,4 +1,4 @@
-"""One query from image bytes to ranked places."""
+"""Queries from a photo to ranked places: the engine, the service on Ray Serve, and its client."""
 
 from models.runtime.threads import sleep_while_waiting
 

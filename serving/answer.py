@@ -1,4 +1,4 @@
-"""The answer to a query: ranked matches, their JSON, and how they show in a notebook."""
+"""The result of a query: ranked matches, their JSON, and their table in a notebook."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Match", "PlaceRecord", "QueryResult", "rank"]
 
 @dataclass(frozen=True)
 class PlaceRecord:
-    """A stored image as far as an answer in JSON describes it.
+    """A stored image as described in JSON.
 
-    `ImageRecord`, which the engine's answers carry, has the same three attributes among others.
+    `ImageRecord`, which results of the engine hold, has these three attributes and more.
 
     Attributes:
         image_id: Primary key in the store.
-        uri: Where the image was read from when it was indexed.
-        position: Where it was taken, without the UTM zone, which the JSON does not carry.
+        uri: Path or URI that the image was indexed from.
+        position: Where it was taken, without the UTM zone, which the JSON lacks.
     """
 
     image_id: str
@@ -36,7 +36,7 @@ class Match:
 
     Attributes:
         rank: 1 for the best.
-        record: The stored image; a `PlaceRecord` where the answer was rebuilt from JSON.
+        record: The stored image; a `PlaceRecord` where the result was read from JSON.
         similarity: Cosine similarity of the global descriptors, -1..1.
         mutual_matches: Mutual nearest neighbours between the local features; None where not re-ranked.
     """
@@ -47,7 +47,7 @@ class Match:
     mutual_matches: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the match in the shape that the command line and HTTP give."""
+        """Return the match as JSON of the command line and HTTP."""
         position = self.record.position
         return {
             "rank": self.rank,
@@ -63,7 +63,7 @@ class Match:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Match:
-        """Rebuild a match from `to_dict`; its record is a `PlaceRecord`.
+        """Create a match from `to_dict`; its record is a `PlaceRecord`.
 
         Raises:
             KeyError: a value is missing.
@@ -74,17 +74,17 @@ class Match:
 
 @dataclass(frozen=True, repr=False)
 class QueryResult:
-    """The answer to one query.
+    """The result of one query.
 
     Attributes:
         model: Name of the model that answered.
-        store_version: The one store version every part of the answer comes from.
-        degraded: True when something stored could not be used (corrupt row or features); the rest is right.
+        store_version: The store version that was searched.
+        degraded: Whether corrupt rows or features were left out; the rest is right.
         matches: Best first.
         timings_ms: Milliseconds for decode, extract, search, fetch, rerank and total.
-        reranked: Number of candidates that were matched, where the options of matching allow to skip some;
-            None where they do not.
-        request_id: The service's name of the request; None for an answer of the engine.
+        reranked: Number of candidates that were matched, where the matching options allow candidates to be
+            skipped; None otherwise.
+        request_id: Of the service; None for a result of the engine.
     """
 
     model: str
@@ -96,7 +96,7 @@ class QueryResult:
     request_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer in the shape that the command line and HTTP give."""
+        """Return the result as JSON of the command line and HTTP."""
         answer: dict[str, Any] = {} if self.request_id is None else {"request_id": self.request_id}
         answer |= {"model": self.model, "store_version": self.store_version, "degraded": self.degraded}
         if self.reranked is not None:
@@ -107,7 +107,7 @@ class QueryResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> QueryResult:
-        """Rebuild an answer from the JSON of the command line or the service; unknown keys are ignored.
+        """Create a result from the JSON of the command line or the service; unknown keys are ignored.
 
         Similarities and timings are as rounded in the JSON, and each record is a `PlaceRecord`.
 
@@ -151,8 +151,8 @@ class QueryResult:
 def rank(hits: list[Candidate], counts: Sequence[int | None]) -> tuple[Match, ...]:
     """Order search hits by mutual matches; ties keep the order of similarity.
 
-    A hit whose count is None (beyond the candidates, or its features could not be read) keeps the place that
-    the global descriptors gave it.
+    A hit whose count is None (beyond the candidates, or with unreadable features) keeps its position in the
+    order of the global descriptors.
 
     Args:
         hits: K search hits, most similar first.

@@ -1,4 +1,4 @@
-"""The service as a Ray Serve application; the one that a Serve config file names.
+"""The service as a Ray Serve application, to be named in a Serve config file.
 
 `serving.app:build` takes the settings of `serving.settings` as arguments:
 
@@ -26,9 +26,9 @@ from storage.store import Store
 
 __all__ = ["bind", "build", "checked", "cores", "listening"]
 
-# Bodies that are still coming hold a slot of Serve's too, beside the queries under way.
+# Uploads in progress occupy slots of Serve too, in addition to the queries in flight.
 RECEIVING_SLOTS = 160
-# How OpenMP's threads wait, see models.runtime.threads; a Ray worker may load torch before this package.
+# How OpenMP threads wait, see models.runtime.threads; a Ray worker may load torch before this package.
 ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
 
 
@@ -37,7 +37,7 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises:
         InvalidSettings: an argument is unknown or out of bounds.
-        StoreError: the store cannot be opened, or another model made it.
+        StoreError: the store cannot be opened, or was made by another model.
         InsecureBinding: the proxies listen beyond this machine and there is no token.
     """
     tokens = tokens_from_environment(os.environ)
@@ -48,7 +48,7 @@ def build(args: dict[str, Any]) -> Application:
 
 
 def listening() -> tuple[str, int] | None:
-    """Return host and port that the Serve at hand listens on; None where no Serve runs."""
+    """Return host and port of the running Ray Serve; None where none runs."""
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         return None
@@ -56,10 +56,10 @@ def listening() -> tuple[str, int] | None:
 
 
 def checked(settings: ServeSettings) -> ServeSettings:
-    """Compare the model with the store before anything starts, and fill in the model's name.
+    """Check that the model fits the store before anything starts, and set the model's name.
 
     Raises:
-        StoreError: the store cannot be opened, or another model made it.
+        StoreError: the store cannot be opened, or was made by another model.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
     """
     card = Store.open(settings.store).card
@@ -73,7 +73,7 @@ def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:
 
     Args:
         settings: Of the service.
-        tokens: Role of each bearer token; only digests leave this process. None: no token is needed.
+        tokens: Role of each bearer token; only digests leave this process. None: no authentication.
     """
     table = TokenTable(tokens) if tokens else None
     slots = settings.max_in_flight + RECEIVING_SLOTS
@@ -137,9 +137,9 @@ def _deployment(kind: type, name: str, scale: Scale, *, slots: int, gpu: bool = 
 
 
 def _gpus(scale: Scale) -> float:
-    """A GPU for each replica where the cluster has any, half of one where it has just one."""
+    """Return the GPUs per replica: one where the cluster has several, half of a single one."""
     if scale.num_gpus is not None:
         return scale.num_gpus
     resources: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]
-    found = resources.get("GPU", 0)
-    return 0 if found == 0 else 0.5 if found == 1 else 1
+    gpus = resources.get("GPU", 0)
+    return min(1, gpus / 2)

@@ -1,4 +1,4 @@
-"""Counts mutual nearest neighbours in whatever encoding the store keeps its features."""
+"""Counts mutual nearest neighbours of encoded features."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def count_matches(
         features: (H, W, C) float32 of the photo, unit L2 norm per cell.
         stored: K candidates as `codec.decode` returns them.
         ok: (K,) bool, False where the candidate's features could not be read.
-        card: What made them.
-        codec: The store's.
+        card: Of the store.
+        codec: Of the store.
         device: Where to count.
         precision: As of `mutual_nn_count`; signs are always counted exactly.
 
     Returns:
         K counts; None where `ok` is False.
     """
-    # A copy: what came from another process is read-only.
+    # A copy: arrays from another process are read-only.
     query = torch.tensor(codec.query(features), device=device)
     others = torch.from_numpy(stored).to(device)
     if codec.binary:
-        counted = mutual_hamming_count(query, others, bits=codec.channels, min_similarity=card.min_similarity)
+        counts = mutual_hamming_count(query, others, bits=codec.channels, min_similarity=card.min_similarity)
     else:
-        counted = mutual_nn_count(query, others, min_similarity=card.min_similarity, precision=precision)
-    return [count if usable else None for count, usable in zip(counted.tolist(), ok.tolist(), strict=True)]
+        counts = mutual_nn_count(query, others, min_similarity=card.min_similarity, precision=precision)
+    return [count if usable else None for count, usable in zip(counts.tolist(), ok.tolist(), strict=True)]

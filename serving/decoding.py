@@ -1,4 +1,4 @@
-"""Decodes photos in threads, a little ahead of whoever uses them."""
+"""Decodes photos in threads, ahead of their use."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ class DecodedPhoto:
 
 
 def decoded_batches(photos: Iterable[Photo], *, batch_size: int) -> Generator[list[DecodedPhoto]]:
-    """Yield all photos in order, in batches; the next batch is decoded meanwhile.
+    """Yield all photos in order, in batches, while the next batch is being decoded.
 
     Args:
-        photos: May be endless: it is read at most two batches ahead.
+        photos: Read at most two batches ahead, so that it may be endless.
         batch_size: Photos per batch; the last one may be smaller.
 
     Raises:
-        TypeError: what was given is not a photo.
+        TypeError: an item is not a photo.
     """
     source = iter(photos)
     ahead: deque[Future[DecodedPhoto]] = deque()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as threads:
         try:
             while True:
-                wanted = 2 * batch_size - len(ahead)
-                ahead.extend(threads.submit(_decode, photo) for photo in itertools.islice(source, wanted))
+                missing = 2 * batch_size - len(ahead)
+                ahead.extend(threads.submit(_decode, photo) for photo in itertools.islice(source, missing))
                 if not ahead:
                     return
                 batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
                 yield [future.result() for future in batch]
         finally:
-            for future in ahead:  # the user has stopped early
+            for future in ahead:  # the caller stopped early
                 future.cancel()
 
 

@@ -1,7 +1,4 @@
-"""One query from image bytes to ranked places, without Ray and without HTTP.
-
-The command line, the evaluation and every service use this one class, so that they all give the same answer.
-"""
+"""Answers queries from a store in this process, without Ray and HTTP."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ class QueryEngine:
     Args:
         store: An open store; `store.refresh()` between queries makes newer commits visible.
         extractor: The model; its card must equal the store's.
-        method: How the nearest descriptors are found, see `storage.search.methods`.
+        method: How nearest descriptors are searched, see `storage.search.methods`.
         matching: How the candidates are matched, see `serving.matching_options`.
 
     Raises:
@@ -103,7 +100,7 @@ class QueryEngine:
 
         Args:
             photo: The bytes or the path of a JPEG, PNG or WebP, a PIL image, or upright (H, W, 3) uint8 RGB.
-            top_k: Number of places wanted.
+            top_k: Number of places to return.
             candidates: Number of global-descriptor hits that are re-ranked by counting mutual nearest
                 neighbours between local features (SelaVPR, section 3.3).
             rerank: False keeps the order of the global descriptors.
@@ -115,7 +112,7 @@ class QueryEngine:
 
         Raises:
             ImageRejected: the photo cannot be used; it carries the reason.
-            ModelFault: the model gave numbers that are not finite.
+            ModelFault: the model's output is not finite.
             CannotCompile: compiling was requested and is not possible here.
             ValueError: `top_k` or `candidates` below 1.
             StoreError: the store cannot be read.
@@ -127,7 +124,7 @@ class QueryEngine:
             pixels = load_pixels(photo)
         with query.timed("extract"):
             descriptors, features = self.extractor.extract([pixels])
-        snapshot = self.store.snapshot  # the store may move on meanwhile; this answer does not
+        snapshot = self.store.snapshot  # one version for the whole answer, whatever is committed meanwhile
         with query.timed("search"):
             hits = snapshot.search(descriptors, k=query.k, method=self.method)[0]
         self._match(
@@ -143,12 +140,16 @@ class QueryEngine:
         candidates: int = CANDIDATES,
         rerank: bool = True,
         min_candidates: int | None = None,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> Generator[QueryResult | ImageRejected]:
         """Answer many photos in batches, faster than one by one; decoding runs ahead in threads.
 
         The answers are those of `answer`. Where the model's arithmetic depends on the size of a batch, as on
         accelerators, descriptors and features may differ in their last bits, and what follows from them.
+
+        Batches save extraction time and overhead; matching takes as long as in `answer`. Processor time per
+        photo with the default model, 100 candidates and two cores: 34 ms instead of 50 (medians of four
+        interleaved runs), of which extraction takes 15 and matching 15. Batches of 16 are no faster.
 
         Args:
             photos: Read at most two batches ahead.
@@ -156,7 +157,8 @@ class QueryEngine:
             candidates: See `answer`.
             rerank: See `answer`.
             min_candidates: See `answer`.
-            batch_size: Photos whose pixels and features are held at once.
+            batch_size: Photos per batch; the pixels of two batches and the features of one are held. The
+                network takes up to 8 photos at once on a CPU, 64 on an accelerator.
 
         Returns:
             One item per photo, in order: its answer, or the error of a photo that cannot be used. Decoding,
@@ -177,7 +179,7 @@ class QueryEngine:
     def _answer_batches(
         self, batches: Generator[list[DecodedPhoto]], options: QueryOptions
     ) -> Generator[QueryResult | ImageRejected]:
-        with contextlib.closing(batches):  # ends the threads where the answers are not taken to the end
+        with contextlib.closing(batches):  # ends the threads if the caller stops early
             for batch in batches:
                 yield from self._answer_batch(batch, options)
 
@@ -205,16 +207,16 @@ class QueryEngine:
                 continue
             query = self._query(options)
             query.timings_ms |= {"decode": photo.decode_ms, **shares_ms}
-            found, features_of_photo = next(outputs)
-            records = query.searched(found, version=snapshot.version, degraded=snapshot.degraded)
-            self._match(query, features_of_photo, records)
+            photo_hits, photo_features = next(outputs)
+            records = query.searched(photo_hits, version=snapshot.version, degraded=snapshot.degraded)
+            self._match(query, photo_features, records)
             yield query.result(total_ms=sum(query.timings_ms.values()))
 
     def _query(self, options: QueryOptions) -> Query:
         return Query(options, model=self.store.card.model, partial=self.matching.partial)
 
     def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:
-        """Fetch and count a query's candidates; nothing where there are none."""
+        """Fetch and count a query's candidates, if there are any."""
 
         def match(block: Sequence[ImageRecord]) -> list[int | None]:
             with query.timed("fetch"):
@@ -259,5 +261,5 @@ class QueryEngine:
             record = stored_records[0]
         _, features = self.extractor.extract([load_pixels(photo)])
         stored, ok = self.store.fetch([record])
-        found = stored[0] if ok[0] else None
-        return line_points(features[0], found, self.store.card, codec=self.store.codec)
+        candidate = stored[0] if ok[0] else None
+        return line_points(features[0], candidate, self.store.card, codec=self.store.codec)

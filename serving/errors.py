@@ -1,4 +1,4 @@
-"""Errors of the service as HTTP responses, in one type that also travels between processes."""
+"""Errors of the service as HTTP responses, in one type that can be sent between processes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Refusal(Exception):
     Args:
         status: HTTP status.
         reason: Machine-readable.
-        message: For people; ends with what to do, and reveals nothing about the machine.
-        retry_after_s: When to try again, for a 503.
+        message: For users; ends with what to do, and reveals nothing about the machine.
+        retry_after_s: Value of Retry-After, for a 503.
         headers: Further headers of the response.
     """
 
@@ -51,13 +51,13 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """All headers of the response but its length."""
+        """All headers of the response except its length."""
         retry = {} if self.retry_after_s is None else {"retry-after": str(max(1, self.retry_after_s))}
         return {"content-type": "application/json", **self._headers, **retry}
 
     @property
     def body(self) -> bytes:
-        """The one shape of every error response, as JSON."""
+        """The JSON body, of one shape for all errors."""
         return json.dumps({"error": {"reason": self.reason, "message": self.message}}).encode()
 
 
@@ -78,7 +78,7 @@ class QueueFull(PlacerayError):
 
 
 class DeadlineExceeded(PlacerayError):
-    """There was no result within the item's time."""
+    """There was no result before the timeout."""
 
     reason = "timeout"
     http_status = 503
@@ -96,7 +96,7 @@ class NotReady(PlacerayError):
 
 
 class BatcherClosed(NotReady):
-    """The batcher takes no more items; ask another replica."""
+    """The batcher accepts no more items; ask another replica."""
 
 
 class Unreachable(NotReady):
@@ -104,7 +104,7 @@ class Unreachable(NotReady):
 
 
 class StoreUnavailable(PlacerayError):
-    """The store cannot be read now, or another one lies in its place."""
+    """The store cannot be read now, or was replaced by another one."""
 
     reason = "store_unavailable"
     http_status = StoreError.http_status
@@ -113,7 +113,7 @@ class StoreUnavailable(PlacerayError):
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
-    """Translate an error that can happen to any query; None means that it is a bug."""
+    """Translate an expected error; None means that the error is a bug."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, TimeoutError):

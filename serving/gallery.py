@@ -1,4 +1,4 @@
-"""The stored images themselves: where they were taken and how they look."""
+"""Stored images: their records, positions and thumbnails."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = ["MAX_PLACES", "Gallery"]
 
 MAX_PLACES = 5000
 _THREADS = 2
-_MAX_WAITING = 128
+_MAX_QUEUED = 128
 
 
 class Gallery:
-    """Looks stored images up, in threads of its own so that queries do not wait for them.
+    """Reads stored images in threads of its own, so that queries are not delayed.
 
     Args:
         store: An open store.
-        refresh_s: How often newer commits are looked for at most.
+        refresh_s: Minimum interval between checks for new commits.
     """
 
     def __init__(self, store: Store, *, refresh_s: float) -> None:
         self._store = store
         self._refresh_s = refresh_s
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
         self._places: tuple[int, list[dict[str, Any]]] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gallery")
-        self._waiting = 0
+        self._queued = 0
 
     async def record(self, image_id: str) -> tuple[int, ImageRecord]:
         """Return a store version and the record of an image in it.
@@ -45,8 +45,8 @@ class Gallery:
         Raises:
             Refusal: reason `unknown_image` or `overloaded`.
         """
-        found: tuple[int, ImageRecord] = await self._run(partial(self._record, image_id))
-        return found
+        record: tuple[int, ImageRecord] = await self._run(partial(self._record, image_id))
+        return record
 
     async def places(self, limit: int) -> tuple[int, int, list[dict[str, Any]]]:
         """Return a store version, its number of images, and an even sample of them with their positions."""
@@ -58,16 +58,16 @@ class Gallery:
         """Return a stored image as an upright JPEG of at most this many pixels per side.
 
         Raises:
-            Refusal: reason `unknown_image`, `image_unavailable` where the photo has gone or changed
-                since it was indexed, or `overloaded`.
+            Refusal: reason `unknown_image`, `image_unavailable` where the photo was deleted or changed
+                after it was indexed, or `overloaded`.
         """
         jpeg: bytes = await self._run(partial(self._thumbnail, image_id, max_side_px))
         return jpeg
 
     async def _run(self, work: Any) -> Any:
-        if self._waiting >= _MAX_WAITING:
+        if self._queued >= _MAX_QUEUED:
             raise Refusal(503, "overloaded", "Too many images are requested; try again after Retry-After.", 1)
-        self._waiting += 1
+        self._queued += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except StoreError as error:
@@ -75,20 +75,20 @@ class Gallery:
             assert refusal is not None
             raise refusal from error
         finally:
-            self._waiting -= 1
+            self._queued -= 1
 
     def _refresh(self) -> Store:
-        if time.monotonic() - self._looked_at >= self._refresh_s:
+        if time.monotonic() - self._checked_at >= self._refresh_s:
             self._store.refresh()
-            self._looked_at = time.monotonic()
+            self._checked_at = time.monotonic()
         return self._store
 
     def _record(self, image_id: str) -> tuple[int, ImageRecord]:
         store = self._refresh()
-        found = store.get([image_id])
-        if not found:
+        records = store.get([image_id])
+        if not records:
             raise Refusal(404, "unknown_image", "The store holds no image of this id.")
-        return store.version, found[0]
+        return store.version, records[0]
 
     def _sample(self) -> tuple[int, int, list[dict[str, Any]]]:
         store = self._refresh()
@@ -105,5 +105,5 @@ class Gallery:
                 raise ImageRejected("changed", "not the photo that was indexed")
             return encode_thumbnail(data, max_side_px=max_side_px)[0]
         except ImageRejected:
-            message = "The photo has gone or changed since it was indexed; index its source again."
+            message = "The photo was deleted or changed after it was indexed; index its source again."
             raise Refusal(404, "image_unavailable", message) from None

@@ -1,4 +1,4 @@
-"""Where matched local features lie in two images, for lines between them."""
+"""Positions of matched local features in two images, to draw lines between them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["cell_centres", "line_points"]
 
 
 def cell_centres(card: Card) -> NDArray[np.float32]:
-    """Return where the local features look: (H*W, 2) float32, (x, y) in 0..1 of the image.
+    """Return the centres of the local features: (H*W, 2) float32, (x, y) in 0..1 of the image.
 
-    A grid that divides the input evenly has its cells side by side. SelaVPR's up-convolutions (kernel 3,
-    stride 2, padding 1, twice) put four steps between patch centres instead: n patches give 4n - 3 cells.
+    Where the grid divides the input evenly, its cells lie side by side. SelaVPR's up-convolutions (kernel 3,
+    stride 2, padding 1, twice) give four steps between patch centres instead: n patches give 4n - 3 cells.
     """
     axes = []
     for cells, size_px in (
@@ -42,8 +42,8 @@ def line_points(
         features: (H, W, C) float32 of the photo.
         stored: The stored image as `codec.decode` returns it, without the first axis; None where it cannot be
             read.
-        card: What made them.
-        codec: The store's.
+        card: Of the store.
+        codec: Of the store.
 
     Returns:
         As `QueryEngine.matched_points`.

@@ -1,6 +1,6 @@
 """Options of matching: how precisely candidates are matched, and how many of them.
 
-By default every candidate is matched exactly. Each of the three options trades some of that for time.
+By default every candidate is matched exactly. Each of the three options trades some accuracy for time.
 """
 
 from __future__ import annotations

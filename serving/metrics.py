@@ -29,8 +29,8 @@ class Metrics:
     """Counts of one ingress replica.
 
     Every series carries the label `replica`: several replicas behind one address are scraped in turn, and
-    their counters must not be taken for one that jumps. Clients cannot make new label values: unknown routes
-    and reasons count as `other`.
+    their counters must not be mixed. Clients cannot create label values: unknown routes and reasons count as
+    `other`.
 
     Args:
         replica: Name of this replica.
@@ -53,39 +53,42 @@ class Metrics:
         )
         self._stages = Histogram(
             "placeray_stage_seconds",
-            "Time of each stage of the answered queries; total includes waiting and transport.",
+            "Time of each stage of the answered queries; total includes queueing and transport.",
             labelled("stage"),
             buckets=SECONDS,
             registry=registry,
         )
         self._batches = Histogram(
             "placeray_batch_size",
-            "Queries in the batch that a query was worked on in.",
+            "Size of the batch that a query was processed in.",
             labelled("stage"),
             buckets=SIZES,
             registry=registry,
         )
         self._queues = Gauge(
-            "placeray_queue_length", "Queries that wait, as last seen.", labelled("stage"), registry=registry
+            "placeray_queue_length",
+            "Queued queries at the last observation.",
+            labelled("stage"),
+            registry=registry,
         )
         self._errors = Counter(
-            "placeray_errors", "Requests without an answer, by reason.", labelled("reason"), registry=registry
+            "placeray_errors", "Requests that failed, by reason.", labelled("reason"), registry=registry
         )
         self._degraded = Counter(
             "placeray_degraded_answers",
-            "Answers that had to do without something stored.",
+            "Degraded answers: unreadable rows or features were left out.",
             labelled(),
             registry=registry,
         ).labels(replica)
         self._hits = Counter(
-            "placeray_feature_cache_hits", "Features found in memory.", labelled(), registry=registry
+            "placeray_feature_cache_hits", "Features read from memory.", labelled(), registry=registry
         ).labels(replica)
         self._misses = Counter(
             "placeray_feature_cache_misses", "Features read from disk.", labelled(), registry=registry
         ).labels(replica)
         self._retries = Counter(
             "placeray_retries",
-            "Calls made again because a replica died.",
+            "Calls repeated because a replica died.",
             labelled("stage"),
             registry=registry,
         )
@@ -110,32 +113,32 @@ class Metrics:
             self._stages.labels(self._replica, stage).observe(value / 1e3)
 
     def batch(self, stage: str, size: int) -> None:
-        """Count the size of the batch that a query was worked on in."""
+        """Count the size of the batch that a query was processed in."""
         self._batches.labels(self._replica, stage).observe(size)
 
-    def queue(self, stage: str, waiting: int) -> None:
-        """Note how many queries wait for a stage."""
-        self._queues.labels(self._replica, stage).set(waiting)
+    def queue(self, stage: str, queued: int) -> None:
+        """Set the number of queries queued for a stage."""
+        self._queues.labels(self._replica, stage).set(queued)
 
     def error(self, reason: str) -> None:
         """Count a request that was refused or failed."""
         self._errors.labels(self._replica, reason if REASON.fullmatch(reason) else "other").inc()
 
     def degraded(self) -> None:
-        """Count an answer that had to do without something stored."""
+        """Count a degraded answer."""
         self._degraded.inc()
 
     def cache(self, hits: int, misses: int) -> None:
-        """Count features found in memory and read from disk."""
+        """Count features read from memory and from disk."""
         self._hits.inc(hits)
         self._misses.inc(misses)
 
     def retry(self, stage: str) -> None:
-        """Count a call made again."""
+        """Count a repeated call."""
         self._retries.labels(self._replica, stage).inc()
 
     def store(self, version: int, rows: int, *, ready: bool) -> None:
-        """Note the store version in use, its rows, and whether queries are answered."""
+        """Set the store version in use, its rows, and whether queries are answered."""
         self._version.set(version)
         self._rows.set(rows)
         self._ready.set(ready)

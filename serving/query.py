@@ -1,7 +1,6 @@
-"""One query on its way through the stages: what each stage needs, and how the answer is put together.
+"""State of one query: what each stage needs, its timings, and the result.
 
-`QueryEngine` runs the stages in its own thread, `Service` asks workers for them. What must not differ between
-the two is here.
+`QueryEngine` runs the stages in its own thread, `Service` calls workers. What both share is here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class QueryOptions:
     """Options of one query.
 
     Attributes:
-        top_k: Number of places wanted.
+        top_k: Number of places to return.
         candidates: Number of global-descriptor hits that are re-ranked.
         rerank: False keeps the order of the global descriptors.
         min_candidates: Candidates matched before an early stop, never below 20; None: `top_k`.
@@ -50,7 +49,7 @@ class Query:
     Args:
         options: Of this query.
         model: Name of the model that answers.
-        partial: Whether the options of matching allow to skip candidates.
+        partial: Whether the matching options allow candidates to be skipped.
 
     Attributes:
         k: Number of hits to search for.
@@ -79,12 +78,12 @@ class Query:
         self.timings_ms[stage] += (time.perf_counter() - started) * 1e3
 
     def searched(self, hits: list[Candidate], *, version: int, degraded: bool) -> list[ImageRecord]:
-        """Take the hits of the search.
+        """Set the hits of the search.
 
         Args:
             hits: At most `k`, most similar first.
             version: The store version that was searched.
-            degraded: Whether the search had to leave rows out.
+            degraded: Whether the search skipped unreadable rows.
 
         Returns:
             The candidates to match, most similar first; empty where nothing is re-ranked.
@@ -93,21 +92,21 @@ class Query:
         return [hit.record for hit in hits[: self._options.candidates]] if self._options.rerank else []
 
     def counted(self, counts: Sequence[int | None]) -> None:
-        """Take the mutual matches of the first candidates; None where features could not be read."""
+        """Set the mutual matches of the first candidates; None where features could not be read."""
         self._counts = list(counts)
 
     def result(self, *, total_ms: float | None = None) -> QueryResult:
-        """Return the answer.
+        """Return the result.
 
         Args:
-            total_ms: Time of the whole query; by default since this object was made.
+            total_ms: Time of the whole query; default: since this object was created.
         """
         if total_ms is None:
             total_ms = (time.perf_counter() - self._started) * 1e3
         return QueryResult(
             model=self._model,
             store_version=self._version,
-            # A corrupt row or unreadable features: the rest of the answer is right, and it says so.
+            # A corrupt row or unreadable features: the rest of the result is right.
             degraded=self._degraded or None in self._counts,
             matches=rank(self._hits, self._counts)[: self._options.top_k],
             timings_ms={**self.timings_ms, "total": total_ms},

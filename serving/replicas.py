@@ -1,7 +1,7 @@
-"""What runs in each replica of the service.
+"""Replicas of the service: one class per deployment.
 
-Expected errors travel as `Refusal` values, not as exceptions: Ray would wrap each and log its traceback. Each
-replica imports only what it runs: a Searcher has no use for torch, which takes seconds and 300 MB to load.
+Expected errors are returned as `Refusal` values, not raised: Ray would wrap each and log its traceback. Each
+replica imports only what it runs: a Searcher does without torch, which takes seconds and 300 MB to load.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ExtractorReplica:
 
 
 class SearcherReplica:
-    """Searches one part of the index."""
+    """Searches one partition of the index."""
 
     def __init__(self, settings: ServeSettings, number: int) -> None:
         _start_replica(settings)
@@ -104,7 +104,7 @@ class RerankerReplica:
 
 
 class IngressReplica:
-    """Takes the requests: routes and guard; in topology `compact` all stages too."""
+    """Serves HTTP: routes and guard; with topology `compact` it runs all stages too."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class IngressReplica:
         self._service = Service(settings, stages, gallery, metrics)
 
     def __serve_build_asgi_app__(self) -> Guard:
-        """Return what serves HTTP."""
+        """Return the ASGI application."""
         return build_guarded(self._service, tokens=self._tokens, behind_serve=True)
 
 

@@ -1,4 +1,4 @@
-"""Matching the candidates of a query: all at once, or in blocks until an option ends it."""
+"""Matches the candidates of a query: all at once, or in blocks until an option stops it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.records import ImageRecord
 __all__ = ["match_in_turn"]
 
 # Measured (benchmarks/README.md, Matching): half of a city's candidates are left out and no first answer
-# changes. Where neighbouring photos look alike nobody leads, and all are matched.
+# changes. Where neighbouring photos look alike no candidate leads, and all are matched.
 LEAD = 5.0
 BLOCK = 10
 MIN_CANDIDATES = 20
@@ -24,16 +24,16 @@ def match_in_turn(
     *,
     min_candidates: int,
 ) -> list[int | None]:
-    """Match candidates, all at once or block by block until the options end it.
+    """Match candidates, all at once or block by block until an option stops it.
 
     Args:
         records: K candidates, most similar first.
-        match: Fetches and counts some of them; None for one whose features cannot be read.
+        match: Fetches and counts a block of them; None where features cannot be read.
         matching: The options.
-        min_candidates: Candidates that are matched before a lead may end it, never below 20.
+        min_candidates: Candidates matched before an early stop, never below 20.
 
     Returns:
-        Counts of the first candidates; those beyond were left out.
+        Counts of the candidates that were matched, the first ones.
     """
     if not matching.partial:
         return match(records)

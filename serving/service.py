@@ -1,4 +1,4 @@
-"""One query through the stages of the service, wherever they run; no Ray, no HTTP."""
+"""Runs queries through the stages of the service, without knowing of Ray and HTTP."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STATUS_TIMEOUT_S = 3.0
 
 
 class Service:
-    """Answers queries within their time, and counts what happens.
+    """Answers queries within their timeout and updates the metrics.
 
     Attributes:
-        settings: The service's.
-        metrics: Where everything is counted.
-        gallery: The stored images themselves.
+        settings: Of the service.
+        metrics: Of this ingress replica.
+        gallery: Reads stored images.
     """
 
     def __init__(self, settings: ServeSettings, stages: Stages, gallery: Gallery, metrics: Metrics) -> None:
@@ -50,11 +50,11 @@ class Service:
                 extracted = await self._extract(image, _left(limit))
                 query.timings_ms |= {"decode": extracted.decode_ms, "extract": extracted.extract_ms}
                 searched = await self._stages.search(extracted.descriptor, k=query.k, timeout_s=_left(limit))
-                self._note("search", searched.batch, searched.waiting)
-                found = searched.found
-                assert found is not None
+                self._observe("search", searched.batch, searched.queued)
+                hits = searched.result
+                assert hits is not None
                 query.timings_ms["search"] = searched.search_ms
-                records = query.searched(found.hits, version=found.version, degraded=found.degraded)
+                records = query.searched(hits.hits, version=hits.version, degraded=hits.degraded)
                 if records:
                     counted = await self._stages.count(
                         extracted.features,
@@ -62,13 +62,13 @@ class Service:
                         min_candidates=query.min_candidates,
                         timeout_s=_left(limit),
                     )
-                    self._note("rerank", counted.batch, counted.waiting)
+                    self._observe("rerank", counted.batch, counted.queued)
                     self.metrics.cache(counted.cache_hits, counted.cache_misses)
                     query.timings_ms |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
                     query.counted(counted.counts)
         result = query.result()
         self.metrics.stages(result.timings_ms)
-        self.metrics.store(found.version, found.rows, ready=True)
+        self.metrics.store(hits.version, hits.rows, ready=True)
         if result.degraded:
             self.metrics.degraded()
         return result
@@ -89,7 +89,7 @@ class Service:
                 return version, await self._stages.lines(extracted.features, record, timeout_s=_left(limit))
 
     async def status(self) -> IndexStatus:
-        """Return the state of the index; `trouble` names why queries are refused."""
+        """Return the state of the index; its `error` is why queries are refused."""
         try:
             async with asyncio.timeout(STATUS_TIMEOUT_S):
                 status = await self._stages.status()
@@ -98,21 +98,21 @@ class Service:
             if refusal is None:
                 raise
             status = IndexStatus(0, 0, refusal.reason)
-        self.metrics.store(status.version, status.rows, ready=status.trouble is None)
+        self.metrics.store(status.version, status.rows, ready=status.error is None)
         return status
 
     async def _extract(self, image: bytes, timeout_s: float) -> Extracted:
         extracted = await self._stages.extract(image, timeout_s=timeout_s)
-        self._note("extract", extracted.batch, extracted.waiting)
+        self._observe("extract", extracted.batch, extracted.queued)
         return extracted
 
-    def _note(self, stage: str, batch: int, waiting: int) -> None:
+    def _observe(self, stage: str, batch: int, queued: int) -> None:
         self.metrics.batch(stage, batch)
-        self.metrics.queue(stage, waiting)
+        self.metrics.queue(stage, queued)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        """Bound the number of queries in flight, and put their errors into terms of HTTP.
+        """Limit the number of queries in flight, and translate their errors for HTTP.
 
         Raises:
             Refusal: the limit is reached, or the query failed in an expected way.
@@ -137,7 +137,7 @@ class Service:
 
 
 def _left(limit: asyncio.Timeout) -> float:
-    """Seconds until the query's time is over."""
+    """Return the seconds until the query times out."""
     when = limit.when()
     assert when is not None
     return max(0.001, when - asyncio.get_running_loop().time())

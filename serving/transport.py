@@ -24,7 +24,7 @@ MAX_ANSWER_BYTES = 16 << 20
 RETRIED = (429, 502, 503, 504)
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 8.0
-TOKEN = re.compile(r"[!-~]+")  # what a header can carry: anything else would fail while it is sent
+TOKEN = re.compile(r"[!-~]+")  # valid in a header
 
 
 class ServiceUnavailable(PlacerayError):
@@ -34,13 +34,13 @@ class ServiceUnavailable(PlacerayError):
 
 
 class ServiceRefused(PlacerayError):
-    """The token was not accepted, or the URL cannot be used."""
+    """The token was not accepted, or the URL or the token is invalid."""
 
     reason = "service_refused"
 
 
 class BadAnswer(PlacerayError):
-    """The response is not that of a placeray service."""
+    """The response is not from a placeray service."""
 
     reason = "bad_answer"
 
@@ -49,7 +49,7 @@ class PhotoRefused(RejectedError):
     """The service cannot use this photo or these parameters.
 
     Attributes:
-        reason: Machine-readable, as the service gave it.
+        reason: Machine-readable, from the service.
     """
 
     reason = "photo_refused"
@@ -86,7 +86,7 @@ class Transport:
         host = _host(url)
         token = (token or "").strip()
         if not host:
-            shown = re.sub(r"//[^/]*@", "//...@", url)  # a password is not repeated
+            shown = re.sub(r"//[^/]*@", "//...@", url)  # the message must not show a password
             raise ServiceRefused(f"{shown!r} is not a service's URL; give one such as http://127.0.0.1:8000")
         if token and not TOKEN.fullmatch(token):
             raise ServiceRefused("the token has invalid characters; set PLACERAY_TOKEN again")
@@ -100,7 +100,7 @@ class Transport:
         self._sleep = sleep
         self._clock = clock
         self._session = requests.Session()
-        self._session.auth = _Bearer(token)  # set in any case, so that no ~/.netrc replaces it
+        self._session.auth = _Bearer(token)  # set without a token too, so that ~/.netrc is not used
 
     def send(self, method: str, path: str, parameters: dict[str, Any], body: bytes | None) -> dict[str, Any]:
         """Send a request, with retries, and return the JSON object of the response.

@@ -1,1 +1,1 @@
-"""HTTP around the service: the guard, tokens, routes, schemas, the page's files."""
+"""HTTP of the service: guard, uploads, tokens, routes, schemas, static files."""

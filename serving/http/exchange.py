@@ -1,4 +1,4 @@
-"""One request and its answer as the guard handles them, in ASGI messages."""
+"""One request and its response in ASGI messages, as the guard handles them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = [
     "Reply",
     "discard",
     "header_values",
-    "receive_or_leave",
+    "receive_or_disconnect",
     "replay",
     "route_path",
 ]
@@ -27,11 +27,11 @@ HIDDEN_HEADERS = frozenset({b"server", b"x-powered-by", b"x-request-id"})
 
 
 class Reply:
-    """What goes back for one request: adds the request id, drops what tells about the server.
+    """The response to one request: adds the request id, removes headers that identify the server.
 
     Args:
-        send: The server's.
-        request_id: Names the request in logs and answers.
+        send: ASGI's.
+        request_id: Identifies the request in logs and responses.
         id_in_header: Whether `x-request-id` is added here and not by the server.
     """
 
@@ -47,22 +47,22 @@ class Reply:
 
     @property
     def owed(self) -> bool:
-        """Whether the client waits for an answer that has not begun."""
+        """Whether the client is waiting for a response that has not started."""
         return self.status is None and not self.gone
 
     def note_disconnect(self) -> None:
-        """Servers also report a disconnect after a complete answer; only an earlier one counts."""
+        """Record a disconnect; servers also report one after a complete response, which does not count."""
         self.gone = self.gone or not self._complete
 
     async def send(self, message: Message) -> None:
-        """The `send` of the service behind. A 500 is held back: the guard answers in its place."""
+        """The `send` of the application. A 500 is not sent: the guard replaces it."""
         if message["type"] == "http.response.start":
             self._replacing = message["status"] == 500
         if not self._replacing:
             await self._forward(message)
 
     async def refuse(self, refusal: Refusal, linger: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Answer with an error body; with `linger`, run that before the connection is closed."""
+        """Send an error response; `linger` runs before the connection is closed."""
         self.reason = refusal.reason
         body = refusal.body
         headers = [(name.encode(), value.encode()) for name, value in refusal.headers.items()]
@@ -70,7 +70,7 @@ class Reply:
         if linger is not None:
             headers.append((b"connection", b"close"))
         await self._forward({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        # The body is whole by its Content-Length; the message that ends the connection comes later.
+        # The body is complete by its Content-Length; the message that ends the connection follows later.
         await self._forward({"type": "http.response.body", "body": body, "more_body": linger is not None})
         if linger is not None:
             await linger()
@@ -79,8 +79,8 @@ class Reply:
     async def _forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in HIDDEN_HEADERS]
-            message = {**message, "headers": [*kept, *self._id_header]}
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in HIDDEN_HEADERS]
+            message = {**message, "headers": [*headers, *self._id_header]}
         try:
             await self._server_send(message)
         except OSError:
@@ -90,8 +90,8 @@ class Reply:
             self._complete = True
 
 
-def receive_or_leave(receive: Receive, failed: Callable[[Exception], None]) -> Receive:
-    """The server's `receive`, whose failure means the client is gone: Ray Serve raises where it left."""
+def receive_or_disconnect(receive: Receive, failed: Callable[[Exception], None]) -> Receive:
+    """Wrap the server's `receive` so that an exception is a disconnect: Ray Serve raises in that case."""
 
     async def received() -> Message:
         try:
@@ -104,7 +104,7 @@ def receive_or_leave(receive: Receive, failed: Callable[[Exception], None]) -> R
 
 
 def replay(body: bytes, receive: Receive, reply: Reply) -> Receive:
-    """The `receive` of the service behind: the body in one message, then only a disconnect."""
+    """Return the `receive` of the application: the body in one message, then only a disconnect."""
     pending = [body]
 
     async def replayed() -> Message:
@@ -120,7 +120,7 @@ def replay(body: bytes, receive: Receive, reply: Reply) -> Receive:
 
 
 async def discard(receive: Receive, *, max_bytes: int, timeout_s: float) -> None:
-    """Read on and forget what comes, until the end of the body or a limit."""
+    """Read and discard the rest of the body, up to a limit."""
     try:
         async with asyncio.timeout(timeout_s):
             while max_bytes > 0:
@@ -133,12 +133,12 @@ async def discard(receive: Receive, *, max_bytes: int, timeout_s: float) -> None
 
 
 def header_values(headers: Headers, name: bytes) -> list[bytes]:
-    """All values of one header; `name` in small letters."""
+    """Return all values of a header; `name` in lower case."""
     return [value for key, value in headers if key.lower() == name]
 
 
 def route_path(scope: Scope) -> str | None:
-    """The path as routed, or None where the client spelled it in another way (percent signs)."""
+    """Return the path as routed; None where the client percent-encoded it."""
     path: str = scope["path"]
     raw: bytes | None = scope.get("raw_path")
     if raw is not None and raw != path.encode("utf-8", "surrogatepass"):

@@ -1,7 +1,7 @@
 """ASGI middleware in front of the service: tokens, size limits, timeouts, request ids, uniform errors.
 
-Pure ASGI, standard library only. The guard reads a body to its end before the service behind it hears of the
-request, so that a slow or broken client never occupies the service.
+Pure ASGI, standard library only. The guard receives the whole body before it calls the application, so that a
+slow or broken client never occupies the service.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.http.exchange import (
     Send,
     discard,
     header_values,
-    receive_or_leave,
+    receive_or_disconnect,
     replay,
     route_path,
 )
@@ -51,8 +51,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# After a refusal this much more is read and thrown away, so that closing the connection does not reset it
-# before the client has seen the reply.
+# After an error this much of the body is still read and discarded, so that closing the connection does not
+# reset it before the client has read the response.
 LINGER_BYTES = 512 << 10
 LINGER_S = 1.0
 
@@ -60,24 +60,24 @@ LINGER_S = 1.0
 class Guard:
     """ASGI middleware that passes only complete, authorised requests within the size limit.
 
-    The service behind finds `request_id` and `role` in `scope["state"]` and never sees the token. Every
-    answer carries `x-request-id`. A 500 from within, with or without an exception, is replaced by the
-    error body of reason `internal`; other answers of the service pass unchanged.
+    The application gets `request_id` and `role` in `scope["state"]` and never the token. Every response has
+    an `x-request-id`. A 500 of the application, with or without an exception, is replaced by the error body
+    of reason `internal`; its other responses pass unchanged.
 
     Args:
-        app: The service behind.
+        app: The application.
         max_body_bytes: Larger bodies get 413.
-        receive_timeout_s: Upload timeout: a body that takes longer gets 408.
+        receive_timeout_s: Upload timeout; a body that takes longer gets 408.
         max_receiving: Concurrent uploads; beyond it 503 with Retry-After. Requests without a body do
             not count.
         max_receiving_bytes: Bytes held by all bodies being received; beyond it 503 with Retry-After.
         retry_after_s: Value of Retry-After.
-        tokens: Role of each bearer token; none: no token is needed, and every role is `admin`.
-        open_paths: Paths that GET and HEAD reach without a token, compared exactly.
-        server_echoes_request_id: The server puts the request's own `x-request-id` on the answer, as Ray Serve
-            does; the guard then only adds the ids that it makes itself.
-        on_request: Called after each request with its path, status (None: the client left first), reason of
-            the error (None: no error, or none that was named) and seconds, for counting; must not raise.
+        tokens: Role of each bearer token; none: no authentication, and every role is `admin`.
+        open_paths: Paths that need no token for GET and HEAD, compared exactly.
+        server_echoes_request_id: Whether the server adds the client's `x-request-id` to the response, as Ray
+            Serve does; the guard then only adds ids that it generated.
+        on_request: Called after each request with its path, status (None: the client disconnected first),
+            reason of the error (None: no error, or without a reason) and seconds; must not raise.
 
     Raises:
         ValueError: a limit is not positive.
@@ -99,7 +99,7 @@ class Guard:
     ) -> None:
         limits = (max_body_bytes, receive_timeout_s, max_receiving, max_receiving_bytes, retry_after_s)
         if min(limits) <= 0:
-            raise ValueError(f"The guard's limits {limits} must all be above 0; raise the ones that are not.")
+            raise ValueError(f"The guard's limits {limits} must all be above 0; raise those that are not.")
         self.app = app
         self._max_body_bytes = max_body_bytes
         self._uploads = Uploads(
@@ -125,27 +125,27 @@ class Guard:
         """Serve one connection, see the ASGI specification."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":  # the service has none, so none passes unchecked
+        elif scope["type"] == "websocket":  # the service has none
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] == "http":
             await self._exchange(scope, receive, send)
         else:
-            raise ValueError(f"The guard knows no scope of type {scope['type']!r}; use an HTTP server.")
+            raise ValueError(f"ASGI scope type {scope['type']!r} is not supported; use an HTTP server.")
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        given = _given_request_id(scope["headers"])
+        client_id = _request_id_of(scope["headers"])
         reply = Reply(
             send,
-            given or uuid.uuid4().hex,
-            id_in_header=not (given and self._server_echoes_request_id),
+            client_id or uuid.uuid4().hex,
+            id_in_header=not (client_id and self._server_echoes_request_id),
         )
-        # The service behind may leave `reason` and `log` here.
+        # The application may set `reason` and `log` here.
         state: dict[str, Any] = {**scope.get("state", {}), "request_id": reply.request_id}
-        log_leave = partial(_log_leave, reply.request_id)
+        log_disconnect = partial(_log_disconnect, reply.request_id)
         try:
-            await self._pass({**scope, "state": state}, receive_or_leave(receive, log_leave), reply)
+            await self._pass({**scope, "state": state}, receive_or_disconnect(receive, log_disconnect), reply)
             if reply.owed:
                 await reply.refuse(_internal(reply.request_id))
         except Exception:
@@ -176,7 +176,7 @@ class Guard:
             reply.gone = True
             return
         except Refusal as refusal:
-            # Of a body that could have been taken all is read on, of one too large or too late little.
+            # Little of a body that is too large or too late is read, all of any other.
             max_bytes = LINGER_BYTES if refusal.status in (408, 413) else self._max_body_bytes
             timeout_s = 0 if refusal.status == 408 else LINGER_S
             linger = partial(discard, receive, max_bytes=max_bytes, timeout_s=timeout_s)
@@ -186,31 +186,31 @@ class Guard:
             headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
         scope["state"]["role"] = role
         inner_receive = replay(body, receive, reply)
-        del body  # the service behind decides how long it is kept
+        del body  # the application decides how long it is kept
         await self.app({**scope, "headers": headers}, inner_receive, reply.send)
 
     def _role(self, scope: Scope, headers: Headers) -> str:
         if self._tokens is None:
             return "admin"
-        # Compared exactly with the open paths and never normalised: `//healthz`, `/healthz/` or
-        # `/healthz%2f..` are simply other paths, and those need a token.
+        # Compared exactly and never normalised: `//healthz`, `/healthz/` or `/healthz%2f..` are other paths,
+        # which need a token.
         if scope["method"] in ("GET", "HEAD") and route_path(scope) in self._open_paths:
             return "open"
-        given = header_values(headers, b"authorization")
-        role = self._tokens.role(given[0]) if len(given) == 1 else None
+        credentials = header_values(headers, b"authorization")
+        role = self._tokens.role(credentials[0]) if len(credentials) == 1 else None
         if role is None:
-            challenge = 'Bearer realm="placeray"' + (', error="invalid_token"' if given else "")
-            message = "This service wants a token; send the header 'Authorization: Bearer <token>'."
+            challenge = 'Bearer realm="placeray"' + (', error="invalid_token"' if credentials else "")
+            message = "This service requires a token; send the header 'Authorization: Bearer <token>'."
             raise Refusal(401, "unauthorized", message, headers={"www-authenticate": challenge})
         return role
 
     async def _fail(self, reply: Reply, trace: str) -> None:
-        # When the client has left, a failure is most likely its consequence: logged, but no alarm.
+        # After a disconnect, a failure is most likely its consequence: logged, but not as an error.
         level = logging.INFO if reply.gone else logging.ERROR
         _log(level, event="failure", request_id=reply.request_id, client_gone=reply.gone, traceback=trace)
-        # With half an answer out nothing can be said any more: returning makes the server cut the connection.
+        # After half a response no error can be sent: returning makes the server close the connection.
         if reply.owed:
-            with suppress(OSError):  # the client left just now
+            with suppress(OSError):  # the client has just disconnected
                 await reply.refuse(_internal(reply.request_id))
 
 
@@ -218,14 +218,14 @@ def _internal(request_id: str) -> Refusal:
     return Refusal(500, "internal", f"The service failed; give its operator the request id {request_id}.")
 
 
-def _given_request_id(headers: Headers) -> str | None:
-    given = header_values(headers, b"x-request-id")
-    if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
-        return given[0].decode("ascii")
+def _request_id_of(headers: Headers) -> str | None:
+    values = header_values(headers, b"x-request-id")
+    if len(values) == 1 and REQUEST_ID.fullmatch(values[0]):
+        return values[0].decode("ascii")
     return None
 
 
-def _log_leave(request_id: str, error: Exception) -> None:
+def _log_disconnect(request_id: str, error: Exception) -> None:
     _log(logging.INFO, event="client_gone", request_id=request_id, error=repr(error))
 
 

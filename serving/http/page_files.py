@@ -1,4 +1,4 @@
-"""The files of the page and of the map library, and the headers they are sent with."""
+"""Static files of the page and of the map library, with their headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAFLET = Path(leaflet.BASE_DIR)
 
 
 def page_headers(tiles: str) -> dict[str, str]:
-    """Headers of each file of the page: scripts and styles from here alone, pictures also of the tile server.
+    """Return the headers of the page's files: all from this origin, images from the tile server too.
 
     Args:
         tiles: URL template of street tiles; empty for none.
@@ -41,13 +41,13 @@ def page_headers(tiles: str) -> dict[str, str]:
 
 
 class PageFiles:
-    """ASGI application: the small files of a folder, those that were there at the start, under their names.
+    """ASGI application that serves the files of a folder, as listed at the start.
 
-    A file is sent whole whatever range is asked for.
+    A file is always sent whole; Range headers are ignored.
 
     Args:
-        folder: Where they lie.
-        headers: Added to each.
+        folder: Holds the files.
+        headers: Added to each response.
     """
 
     def __init__(self, folder: Path, headers: dict[str, str]) -> None:
@@ -59,7 +59,7 @@ class PageFiles:
         """Send one file.
 
         Raises:
-            HTTPException: 404 for a name that is not known, 405 for other methods than GET and HEAD.
+            HTTPException: 404 for an unknown name, 405 for methods other than GET and HEAD.
         """
 
         async def with_headers(message: Any) -> None:
@@ -69,12 +69,12 @@ class PageFiles:
 
         if scope["path"].removeprefix(scope["root_path"] + "/") not in self._names:
             raise HTTPException(404)
-        asked = [(name, value) for name, value in scope["headers"] if name != b"range"]
-        await self._files({**scope, "headers": asked}, receive, with_headers)
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await self._files({**scope, "headers": headers}, receive, with_headers)
 
 
 def static_paths() -> list[str]:
-    """Every path of the page's files, which need no token."""
+    """Return the paths of the page's files, which need no token."""
     return [*(f"/web/{name}" for name in _names(WEB)), *(f"/web/leaflet/{name}" for name in _names(LEAFLET))]
 
 

@@ -1,4 +1,4 @@
-"""Takes the photo out of a request: the body itself, or one field of a form. Nothing of it touches a disk."""
+"""Reads the photo of a request: the body itself, or one field of a form. Nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serving.http.schema import IMAGE_TYPES
 __all__ = ["read_photo"]
 
 MAX_PARTS = 8
-MAX_BYTES = 64 << 20  # the guard lets no larger body through, see `ServeSettings.max_body_mib`
+MAX_BYTES = 64 << 20  # the largest value of `ServeSettings.max_body_mib`
 
 
 async def read_photo(request: Request) -> bytes:
-    """Take the photo out of a request: the body itself, or the multipart field `image`.
+    """Read the photo of a request: the body itself, or the multipart field `image`.
 
     Raises:
         Refusal: reason `bad_request`, `missing_image` or `unsupported_media_type`.
@@ -42,7 +42,7 @@ async def _photo_of_form(request: Request) -> bytes:
     try:
         photos = form.getlist("image")
         if len(photos) != 1 or not isinstance(photos[0], UploadFile):
-            message = "There must be one photo; send one file in the multipart field 'image'."
+            message = "The form must have exactly one photo; send one file in the multipart field 'image'."
             raise Refusal(422, "missing_image", message)
         return await photos[0].read()
     finally:
@@ -71,7 +71,7 @@ class _FormParser(MultiPartParser):
     async def _complete(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for chunk in stream:
             yield chunk
-        if not self._ended:  # raised in here, so that the parser closes its files
+        if not self._ended:  # raised inside the stream, so that the parser closes its files
             raise MultiPartException("The closing boundary is missing.")
 
     def on_part_begin(self) -> None:

@@ -1,4 +1,4 @@
-"""The service's routes: requests in, JSON out, every error in one shape."""
+"""Routes of the service: requests to JSON, with one shape for every error."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 def build_guarded(
     service: Service, *, tokens: Mapping[str, str] | TokenTable | None, behind_serve: bool
 ) -> Guard:
-    """The whole HTTP side: routes behind the guard.
+    """Build the ASGI application: routes behind the guard.
 
     Args:
-        service: What answers.
-        tokens: Role of each bearer token; none: everyone may ask.
-        behind_serve: Whether Ray Serve is the server, which echoes the request's own id.
+        service: Answers the queries.
+        tokens: Role of each bearer token; none: no authentication.
+        behind_serve: Whether the server is Ray Serve, which echoes the request id of the client.
     """
     settings = service.settings
 
     def count(path: str, status: int | None, reason: str | None, seconds: float) -> None:
-        service.metrics.request(path, status or 499, seconds)  # 499: the client left first
+        service.metrics.request(path, status or 499, seconds)  # 499: the client disconnected first
         if reason is not None:
             service.metrics.error(reason)
 
@@ -64,21 +64,21 @@ def build_guarded(
 
 
 def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
-    """The routes of one service.
+    """Build the routes of a service.
 
     Args:
-        service: What answers.
-        closed: Whether the guard in front wants tokens; the routes only say so in their description.
+        service: Answers the queries.
+        closed: Whether the guard requires tokens, for the OpenAPI description.
     """
     app = FastAPI(
         title="placeray",
         version="1",
-        description="Where was this photo taken? Every error, also of a path or method that is not named "
-        "here, has the shape of `ErrorAnswer`; every answer has an `x-request-id`.",
+        description="Where was this photo taken? Every error, also for unknown paths and methods, has the "
+        "shape of `ErrorAnswer`; every response has an `x-request-id`.",
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
-        redirect_slashes=False,  # the redirect would name whatever host the request named
+        redirect_slashes=False,  # a redirect would repeat the Host header of the request
     )
     if closed:
         describe = app.openapi
@@ -93,10 +93,10 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
 
 def _add_queries(app: FastAPI, service: Service) -> None:
     settings = service.settings
-    # Errors of a route that takes a photo, and who can raise them.
+    # Errors of a route that takes a photo.
     photo_errors = (400, 401, 408, 413, 415, 422, 500, 503)
 
-    # Made here and not in annotations, which are resolved where the settings are unknown.
+    # Not in the annotations, which are resolved where the settings are unknown.
     top_k = Query(5, ge=1, le=settings.max_top_k, description="number of places")
     candidates = Query(100, ge=1, le=settings.max_candidates, description="hits that are re-ranked")
     rerank = Query(True, description="re-rank by mutual nearest neighbours")
@@ -114,7 +114,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         image = await read_photo(request)
         result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
         answer = replace(result, request_id=request.state.request_id).to_dict()
-        _note(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
+        _log_fields(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
         return _json(answer)
 
     @app.post(
@@ -171,11 +171,13 @@ def _add_states(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", response_model=Status, responses=errors(500, 503), summary="Ready for queries")
     async def readyz() -> Response:
         status = await service.status()
-        if status.trouble is not None:
-            raise _trouble(status.trouble)
+        if status.error is not None:
+            raise _unavailable(status.error)
         return _json({"status": "ready"})
 
-    @app.get("/v1/info", response_model=InfoAnswer, responses=errors(401, 500, 503), summary="What this is")
+    @app.get(
+        "/v1/info", response_model=InfoAnswer, responses=errors(401, 500, 503), summary="Model, store, limits"
+    )
     async def info(request: Request) -> Response:
         status = await service.status()
         tiles = {"url": settings.tiles, "attribution": settings.tiles_attribution}
@@ -229,7 +231,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         reasons = {404: "not_found", 405: "method_not_allowed"}
-        messages = {404: "There is nothing here; see /openapi.json.", 405: "This path takes another method."}
+        messages = {
+            404: "This path does not exist; see /openapi.json.",
+            405: "The method is not allowed; see /openapi.json.",
+        }
         message = messages.get(error.status_code, "The request cannot be served; see /openapi.json.")
         reason = reasons.get(error.status_code, "bad_request")
         return _error(request, Refusal(error.status_code, reason, message, headers=error.headers))
@@ -240,11 +245,11 @@ def _error(request: Request, refusal: Refusal) -> Response:
     return Response(refusal.body, refusal.status, refusal.headers)
 
 
-def _trouble(trouble: str) -> Refusal:
-    if trouble == "another_model":
-        message = "The store was replaced by another model's; restart the service with that model."
+def _unavailable(error: str) -> Refusal:
+    if error == "another_model":
+        message = "The store was replaced by one of another model; restart the service with that model."
         return Refusal(503, "store_mismatch", message, 30)
-    if trouble in ("unreadable", "store_unavailable"):
+    if error in ("unreadable", "store_unavailable"):
         return Refusal(503, "store_unavailable", "The store cannot be read at the moment; try again.", 5)
     return Refusal(503, "not_ready", "A part of the service does not answer yet; try again.", 2)
 
@@ -253,6 +258,6 @@ def _json(value: dict[str, Any]) -> Response:
     return Response(json.dumps(value, allow_nan=False), media_type="application/json")
 
 
-def _note(request: Request, **fields: object) -> None:
-    """Add fields to the request's line in the log."""
+def _log_fields(request: Request, **fields: object) -> None:
+    """Add fields to the log line of the request."""
     request.scope["state"].setdefault("log", {}).update(fields)

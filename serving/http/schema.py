@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, as the OpenAPI description shows them."""
+"""Schemas of requests and responses in the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-strea
 
 
 class Error(BaseModel):
-    """What went wrong."""
+    """Reason and message of an error."""
 
     reason: str
     message: str
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer but 200."""
+    """Body of every response but 200."""
 
     error: Error
 
@@ -74,7 +74,7 @@ class LinesAnswer(BaseModel):
 
 
 class Place(BaseModel):
-    """Where a stored image was taken."""
+    """Position of a stored image."""
 
     image_id: str
     lat: float | None
@@ -94,14 +94,14 @@ class PlacesAnswer(BaseModel):
 
 
 class Tiles(BaseModel):
-    """Where street tiles come from."""
+    """Source of street tiles."""
 
     url: str
     attribution: str
 
 
 class InfoAnswer(BaseModel):
-    """What the service is."""
+    """Model, store and limits of the service."""
 
     request_id: str
     model: str
@@ -126,12 +126,12 @@ class Status(BaseModel):
 _DESCRIPTIONS = {
     400: "The request is malformed.",
     401: "No valid token; send `Authorization: Bearer <token>`.",
-    404: "The store holds no such image, or its photo has gone.",
+    404: "The store has no such image, or its photo was deleted.",
     408: "The upload took too long.",
     413: "The body or the image is too large.",
-    415: "The body has an encoding or content type that is not taken.",
+    415: "The encoding or content type of the body is not accepted.",
     422: "A parameter is out of bounds, or the image cannot be used; `reason` says why.",
-    500: "A bug; the request id names it in the logs.",
+    500: "A bug; look for the request id in the logs.",
     503: "Overloaded, not ready, or the store cannot be read; try again after `Retry-After` seconds.",
 }
 _HEADERS: dict[int, dict[str, Any]] = {
@@ -158,7 +158,7 @@ IMAGE_BODY = {
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors that a route can give."""
+    """Describe the errors of a route."""
     return {
         status: {
             "model": ErrorAnswer,
@@ -170,8 +170,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def with_security(description: dict[str, Any], *, open_paths: Sequence[str]) -> dict[str, Any]:
-    """Say in an OpenAPI description that every path but the open ones wants a bearer token."""
-    scheme = {"type": "http", "scheme": "bearer", "description": "A token that the operator gave out."}
+    """Add to an OpenAPI description that every path but the open ones requires a bearer token."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "A token from the operator of the service."}
     description.setdefault("components", {})["securitySchemes"] = {"bearer": scheme}
     description["security"] = [{"bearer": []}]
     for path in open_paths:

@@ -1,4 +1,4 @@
-"""Bearer tokens: where they come from, how they are compared, and when there must be one."""
+"""Bearer tokens: reading, comparing and requiring them."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1: h
 
 
 class InvalidTokens(PlacerayError, ValueError):
-    """The tokens given to the service cannot be used; the message never shows one."""
+    """The tokens of the service are invalid; the message never shows one."""
 
     reason = "invalid_tokens"
 
 
 class InsecureBinding(PlacerayError, ValueError):
-    """The service would listen beyond this machine without asking for a token."""
+    """The service would listen beyond this machine without authentication."""
 
     reason = "insecure_binding"
 
 
 class TokenTable:
-    """Finds the role of a token in a time that does not depend on the token.
+    """Looks up the role of a token in constant time.
 
     Args:
-        tokens: Role of each token. Only digests are kept.
+        tokens: Role of each token. Only digests are stored.
     """
 
     def __init__(self, tokens: Mapping[str, str]) -> None:
         self._roles = [(_digest(token.encode()), role) for token, role in tokens.items()]
 
     def role(self, authorization: bytes) -> str | None:
-        """The role that an Authorization header gives, None if it gives none."""
+        """Return the role of an Authorization header; None for an invalid one."""
         scheme, _, token = authorization.partition(b" ")
-        given = _digest(token.strip())
-        found = None
-        # Digests have one length and all of them are compared, so the time tells nothing about any token.
+        candidate = _digest(token.strip())
+        matched = None
+        # Digests have one length and all of them are compared, so the time reveals nothing about any token.
         for digest, role in self._roles:
-            if hmac.compare_digest(digest, given):
-                found = role
-        return found if scheme.lower() == b"bearer" else None
+            if hmac.compare_digest(digest, candidate):
+                matched = role
+        return matched if scheme.lower() == b"bearer" else None
 
 
 def tokens_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -68,7 +68,7 @@ def tokens_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         Role of each token; empty if the variable is unset or empty.
 
     Raises:
-        InvalidTokens: an entry is short, has an unknown role or unfit characters, or comes twice.
+        InvalidTokens: an entry is too short, has an unknown role or invalid characters, or is a duplicate.
     """
     value = environment.get(VARIABLE, "").strip()
     tokens: dict[str, str] = {}
@@ -81,21 +81,21 @@ def tokens_from_environment(environment: Mapping[str, str]) -> dict[str, str]:
             )
         if len(token) < MIN_TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
             raise InvalidTokens(
-                f"{place}: a token has at least {MIN_TOKEN_CHARACTERS} characters out of A-Z a-z 0-9 . _ ~ + "
-                "/ and -; make one with `openssl rand -hex 32`."
+                f"{place}: a token has at least {MIN_TOKEN_CHARACTERS} of the characters A-Z a-z 0-9 . _ ~ + "
+                "/ and -; generate one with `openssl rand -hex 32`."
             )
         if token in tokens:
-            raise InvalidTokens(f"{place}: the same token came before; give each role its own token.")
+            raise InvalidTokens(f"{place}: duplicate token; give each role its own token.")
         tokens[token] = role or ROLES[0]
     return tokens
 
 
 def require_token_beyond_loopback(host: str, tokens: Mapping[str, str] | None) -> None:
-    """Refuse to listen where others can connect while anyone may ask.
+    """Refuse to listen beyond this machine without authentication.
 
     Args:
         host: The address to bind to.
-        tokens: What `tokens_from_environment` returned.
+        tokens: As of `tokens_from_environment`.
 
     Raises:
         InsecureBinding: `host` is not a loopback address and there is no token.
@@ -112,7 +112,7 @@ def _is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:  # another name: where it leads is not known here
+    except ValueError:  # another name, whose address is unknown here
         return False
 
 

@@ -1,1 +1,1 @@
-"""The stages of a query as batched workers, in one process or in Ray Serve deployments."""
+"""Stages of a query as batched workers, in one process (`local`) or in Ray Serve deployments (`remote`)."""

@@ -1,7 +1,7 @@
-"""Dynamic batching: whatever is queued when the worker thread becomes free is its next batch.
+"""Dynamic batching: all items queued when the worker thread becomes free form its next batch.
 
-There is no delay to tune: a single item starts at once; under load, batches grow to the number of items that
-arrived during the previous batch. A batch is never formed before it can start, so that no queue of small
+There is no delay to tune: a single item starts immediately; under load, a batch grows to the number of items
+that arrived during the previous one. A batch is never formed before it can start, so that no queue of small
 batches builds up.
 """
 
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class _Entry(Generic[Item, Result]):
-    """One item on its way, compared by identity."""
+    """A queued item and its future, compared by identity."""
 
     def __init__(self, item: Item, future: asyncio.Future[Result]) -> None:
         self.item = item
@@ -34,17 +34,17 @@ class _Entry(Generic[Item, Result]):
 class MicroBatcher(Generic[Item, Result]):
     """Collects items from coroutines of one event loop into batches for one worker thread.
 
-    First come, first served. An item that is cancelled, or late, while it waits leaves the queue; one whose
-    batch has started is worked on for nothing and its result dropped.
+    First in, first out. An item that is cancelled or times out while queued leaves the queue; once its batch
+    has started, it is processed and its result discarded.
 
     Args:
-        work: Gets 1 to `max_batch` items, gives as many results in the same order. Runs in the worker thread.
-            An exception goes to everyone in its batch and to nobody else.
+        work: Takes 1 to `max_batch` items and returns as many results in the same order. Runs in the worker
+            thread. An exception is raised for every item of its batch and for no other.
         max_batch: The largest batch.
-        max_queue: Items that may wait, not counting the batch at work.
-        on_batch: Called in the event loop with the size and seconds of each batch that succeeded.
+        max_queue: Maximum number of queued items, without the batch being processed.
+        on_batch: Called in the event loop with size and seconds of each batch that succeeded.
         name: Of the thread.
-        clock: Seconds; measures the batches.
+        clock: Seconds; times the batches.
 
     Raises:
         ValueError: a bound is below 1.
@@ -70,37 +70,37 @@ class MicroBatcher(Generic[Item, Result]):
         self._on_batch = on_batch
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._waiting: deque[_Entry[Item, Result]] = deque()
+        self._queue: deque[_Entry[Item, Result]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
         self._batch_s = 0.0
 
     @property
-    def waiting(self) -> int:
-        """Items that wait, without the batch at work."""
-        return len(self._waiting)
+    def queued(self) -> int:
+        """Number of queued items, without the batch being processed."""
+        return len(self._queue)
 
     async def submit(self, item: Item, *, timeout_s: float | None = None) -> Result:
         """Wait for the result of one item.
 
         Args:
-            item: Goes to `work` as it is.
-            timeout_s: Longest time to wait for the result.
+            item: Passed to `work` unchanged.
+            timeout_s: Time limit for the result; None: no limit.
 
         Raises:
-            QueueFull: too many items wait; nothing was queued.
+            QueueFull: too many items are queued; this one was not queued.
             DeadlineExceeded: no result within `timeout_s`.
-            BatcherClosed: the batcher was closed before the item was worked on.
+            BatcherClosed: the batcher was closed before the item was processed.
         """
         if self._closed:
             raise BatcherClosed("This batcher is closed; ask another replica.")
-        if len(self._waiting) >= self._max_queue:
-            raise QueueFull(len(self._waiting), self.retry_after_s)
+        if len(self._queue) >= self._max_queue:
+            raise QueueFull(len(self._queue), self.retry_after_s)
         loop = asyncio.get_running_loop()
         entry: _Entry[Item, Result] = _Entry(item, loop.create_future())
-        self._waiting.append(entry)
+        self._queue.append(entry)
         if self._runner is None:
-            # A task, not a call: items that come in the same turn of the event loop share the first batch.
+            # A task, not a call: items submitted in the same turn of the event loop share the first batch.
             self._runner = loop.create_task(self._run())
         deadline = asyncio.timeout(timeout_s)
         try:
@@ -115,16 +115,15 @@ class MicroBatcher(Generic[Item, Result]):
                 self._drop(entry)
 
     async def close(self, *, drain: bool = True) -> None:
-        """Take no more items, finish what waits and end the worker thread. May be called again.
+        """Accept no more items, finish queued ones and end the worker thread. May be called again.
 
         Args:
-            drain: False gives `BatcherClosed` to those who wait; the batch at work is finished in any case.
+            drain: False raises `BatcherClosed` for queued items; the batch being processed is finished in any
+                case.
         """
         self._closed = True
-        while not drain and self._waiting:
-            _settle(
-                self._waiting.popleft().future, BatcherClosed("Closed while waiting; ask another replica.")
-            )
+        while not drain and self._queue:
+            _settle(self._queue.popleft().future, BatcherClosed("Closed while queued; ask another replica."))
         if self._runner is not None:
             await asyncio.wait([self._runner])
         await asyncio.to_thread(self._thread.shutdown)
@@ -136,20 +135,20 @@ class MicroBatcher(Generic[Item, Result]):
         await self.close()
 
     async def _run(self) -> None:
-        """Work until nothing waits. No await lies between finding the queue empty and ending."""
+        """Process batches until the queue is empty; there is no await between that check and the end."""
         batch: list[_Entry[Item, Result]] = []
         try:
             while batch := self._next_batch():
                 await self._finish(batch)
         finally:
             self._runner = None
-            for entry in [*batch, *self._waiting]:  # something is left only when the event loop is ending
+            for entry in [*batch, *self._queue]:  # not empty only when the event loop is closing
                 entry.future.cancel()
 
     def _next_batch(self) -> list[_Entry[Item, Result]]:
         batch: list[_Entry[Item, Result]] = []
-        while self._waiting and len(batch) < self._max_batch:
-            entry = self._waiting.popleft()
+        while self._queue and len(batch) < self._max_batch:
+            entry = self._queue.popleft()
             if not entry.future.done():
                 batch.append(entry)
         return batch
@@ -172,24 +171,24 @@ class MicroBatcher(Generic[Item, Result]):
                     entry.future.set_result(result)
 
     def _call(self, items: list[Item]) -> Sequence[Result]:
-        """In the worker thread."""
-        expected = len(items)  # before `work`, which may change its list
+        """Runs in the worker thread."""
+        expected = len(items)  # before `work`, which may change the list
         try:
             results = self._work(items)
-        except StopIteration as error:  # no future takes it (PEP 479)
+        except StopIteration as error:  # a future cannot hold it (PEP 479)
             raise RuntimeError("the work raised StopIteration") from error
         if len(results) != expected:
             raise RuntimeError(f"the work gave {len(results)} results for {expected} items; correct the work")
         return results
 
     def _drop(self, entry: _Entry[Item, Result]) -> None:
-        if entry in self._waiting:
-            self._waiting.remove(entry)
+        if entry in self._queue:
+            self._queue.remove(entry)
 
     @property
     def retry_after_s(self) -> float:
-        """A guess, from the batches so far, of when there will be room in a full queue."""
-        batches = math.ceil(len(self._waiting) / self._max_batch) + 1  # one is at work
+        """Estimate, from the batches so far, of when a full queue has room again."""
+        batches = math.ceil(len(self._queue) / self._max_batch) + 1  # one is being processed
         return max(1.0, batches * self._batch_s)
 
 

@@ -28,13 +28,13 @@ UNIT_TOLERANCE = 1e-3
 
 
 class ExtractWorker:
-    """Decodes in a few threads and runs the model in one, on whatever waits when it gets free.
+    """Decodes photos in a few threads and runs the model in one, in dynamic batches.
 
     Args:
         extractor: The model.
-        max_batch: Most photos that go through the model at once.
-        max_queue: Photos that may wait, decoded or not.
-        decode_threads: How many photos are decoded at once.
+        max_batch: Maximum number of photos per forward pass.
+        max_queue: Maximum number of queued photos, decoded or not.
+        decode_threads: Number of photos decoded concurrently.
     """
 
     def __init__(
@@ -50,24 +50,24 @@ class ExtractWorker:
         )
 
     @property
-    def waiting(self) -> int:
-        """Photos that wait."""
-        return self._decoding + self._batcher.waiting
+    def queued(self) -> int:
+        """Number of queued photos."""
+        return self._decoding + self._batcher.queued
 
     async def extract(self, image: bytes, *, timeout_s: float | None = None) -> Extracted:
         """Decode a photo and run the model on it.
 
         Args:
             image: An encoded JPEG, PNG or WebP.
-            timeout_s: Longest time in the queue and in the model.
+            timeout_s: Time limit for queue and model.
 
         Raises:
             ImageRejected: the photo cannot be used.
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
-            ModelFault: the model's output cannot be compared.
+            ModelFault: the model's output is not finite or does not fit its card.
         """
-        if self.waiting >= self._max_queue:
-            raise QueueFull(self.waiting, self._batcher.retry_after_s)
+        if self.queued >= self._max_queue:
+            raise QueueFull(self.queued, self._batcher.retry_after_s)
         self._decoding += 1
         try:
             decode = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
@@ -78,10 +78,10 @@ class ExtractWorker:
         if isinstance(done, ModelFault):
             raise done
         descriptor, features, extract_ms, batch = done
-        return Extracted(descriptor, features, decode_ms, extract_ms, batch, self.waiting)
+        return Extracted(descriptor, features, decode_ms, extract_ms, batch, self.queued)
 
     async def close(self) -> None:
-        """Finish what waits and end the threads."""
+        """Finish queued photos and end the threads."""
         await self._batcher.close()
         await asyncio.to_thread(self._decoders.shutdown)
 
@@ -95,7 +95,7 @@ class ExtractWorker:
         try:
             descriptors, features = self._extractor.extract_prepared(batch)
         except ModelFault as fault:
-            # One photo's fault is not the others'.
+            # One photo must not fail the others.
             return [fault] if len(batch) == 1 else [self._work([image])[0] for image in batch]
         extract_ms = (time.perf_counter() - started) * 1e3
         return [
@@ -107,7 +107,7 @@ class ExtractWorker:
         ]
 
     def _comparable(self, descriptor: NDArray[np.float32], features: NDArray[np.float32]) -> bool:
-        """Whether a photo's output fits the card: what is stored was checked likewise when it came in."""
+        """Return whether a photo's output fits the card, as stored features are checked when written."""
         card = self.card
         return (
             descriptor.shape == (card.descriptor_dim,)
@@ -121,17 +121,17 @@ _Item = tuple[NDArray[np.float32], NDArray[np.float32], float, int] | ModelFault
 
 
 def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
-    """Load the model; it must be the one that made the store.
+    """Load the model, which must be the one that made the store.
 
     Raises:
-        CardMismatch: it is another one.
+        CardMismatch: another model made the store.
         CannotCompile: compiling was requested and is not possible here.
     """
     extractor = _load(settings)
     if extractor.device.type == "cpu":
         replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
-    extractor.warm_up(settings.max_batch)  # with the threads that it will have
+    extractor.warm_up(settings.max_batch)  # after setting the threads
     return ExtractWorker(extractor, max_batch=settings.max_batch, max_queue=settings.max_queue)
 
 

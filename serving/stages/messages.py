@@ -1,4 +1,4 @@
-"""Results of the stages of a query; plain data that travels between processes."""
+"""Results of the stages of a query: plain data that is sent between processes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Counted", "Extracted", "IndexStatus", "Searched"]
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """One photo as the model sees it.
+    """Descriptor and features of one photo.
 
     Attributes:
         descriptor: (D,) float32, unit L2 norm.
         features: (H, W, C) float32, unit L2 norm per cell.
-        decode_ms: Decoding and resizing, without waiting.
-        extract_ms: The model's time for the whole batch.
-        batch: How many photos were in it.
-        waiting: How many photos waited when it was done.
+        decode_ms: Time of decoding and resizing, without queueing.
+        extract_ms: Time of the model for the whole batch.
+        batch: Photos in the batch.
+        queued: Photos queued when the batch was done.
     """
 
     descriptor: NDArray[np.float32]
@@ -30,41 +30,41 @@ class Extracted:
     decode_ms: float
     extract_ms: float
     batch: int
-    waiting: int
+    queued: int
 
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """State of one part of the index.
+    """State of one partition of the index.
 
     Attributes:
-        version: Newest store version held.
-        rows: Rows of it, in all parts.
-        trouble: Why the store cannot be followed, as a word; None when all is well.
+        version: Newest store version loaded.
+        rows: Rows of that version, in all partitions.
+        error: Reason why new commits cannot be loaded, as a word; None if they can.
     """
 
     version: int
     rows: int
-    trouble: str | None
+    error: str | None
 
 
 @dataclass(frozen=True)
 class Searched:
-    """One part's answer.
+    """Search result of one partition.
 
     Attributes:
-        found: What was found; None where the requested version is not held.
-        held: Versions that can be searched.
+        result: The hits; None where the requested version is not loaded.
+        loaded_versions: Versions that can be searched.
         search_ms: Time of the whole batch.
-        batch: Queries in it.
-        waiting: Queries that waited when it was done.
+        batch: Queries in the batch.
+        queued: Queries queued when the batch was done.
     """
 
-    found: SearchHits | None
-    held: tuple[int, ...]
+    result: SearchHits | None
+    loaded_versions: tuple[int, ...]
     search_ms: float
     batch: int
-    waiting: int
+    queued: int
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ class Counted:
 
     Attributes:
         counts: One per candidate; None where its features could not be read. Fewer than candidates where
-            matching ended early: those beyond were left out.
-        fetch_ms: Reading the features, of the whole batch where all its candidates are matched.
-        rerank_ms: Counting for this photo.
+            matching stopped early.
+        fetch_ms: Time of reading features, of the whole batch where all candidates are matched.
+        rerank_ms: Time of counting for this photo.
         batch: Photos in the batch.
-        waiting: Photos that waited when it was done.
+        queued: Photos queued when the batch was done.
         cache_hits: Candidates of the batch whose features were in memory.
-        cache_misses: Candidates of the batch whose features were read.
+        cache_misses: Candidates of the batch whose features were read from disk.
     """
 
     counts: list[int | None]
     fetch_ms: float
     rerank_ms: float
     batch: int
-    waiting: int
+    queued: int
     cache_hits: int
     cache_misses: int

@@ -21,7 +21,7 @@ class Stages(Protocol):
         """Decode a photo and run the model."""
 
     async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
-        """Search all partitions of the index in one version; `hits` of the result is not None."""
+        """Search all partitions of the index in one version; `result` is not None."""
 
     async def count(
         self,

@@ -25,22 +25,22 @@ __all__ = ["RemoteStages", "ask"]
 LOG = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
 
-# A killed replica fails the calls it was working on; called again, Serve routes to another one, or waits for
-# the new one. The third attempt covers a second replica that dies meanwhile.
+# A killed replica fails the calls in progress; a repeated call is routed to another replica, or waits for the
+# new one. The third attempt covers a second replica that dies in between.
 ATTEMPTS = 3
 PAUSE_S = 0.05
-# Parts of the index move to a new version within moments of each other.
+# Partitions of the index load a new version at nearly the same time.
 VERSION_ATTEMPTS = 20
 
 
 class RemoteStages:
-    """All stages behind handles.
+    """The stages of a query in other deployments.
 
     Args:
         extractor: Handle of the Extractor deployment.
-        searchers: One handle per part of the index, in order.
+        searchers: One handle per partition of the index, in order.
         reranker: Handle of the Reranker deployment.
-        metrics: Counts the calls that were made again.
+        metrics: Counts repeated calls.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class RemoteStages:
         return reply
 
     async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
-        """Search all parts, in the newest version that all of them hold."""
+        """Search all partitions, in the newest version that all of them have loaded."""
         replies = await self._search_parts(range(len(self._searchers)), descriptor, k, None, timeout_s)
         for _ in range(VERSION_ATTEMPTS):
-            versions = {reply.found.version for reply in replies if reply.found is not None}
-            if len(versions) == 1 and all(reply.found is not None for reply in replies):
+            versions = {reply.result.version for reply in replies if reply.result is not None}
+            if len(versions) == 1 and all(reply.result is not None for reply in replies):
                 break
-            common = set.intersection(*(set(reply.held) for reply in replies))
+            common = set.intersection(*(set(reply.loaded_versions) for reply in replies))
             version = max(common) if common else None
             if version is None:
                 await asyncio.sleep(PAUSE_S)
             late = [
                 i
                 for i, reply in enumerate(replies)
-                if version is None or reply.found is None or reply.found.version != version
+                if version is None or reply.result is None or reply.result.version != version
             ]
             again = await self._search_parts(late, descriptor, k, version, timeout_s)
             for i, reply in zip(late, again, strict=True):
@@ -84,9 +84,9 @@ class RemoteStages:
         else:
             message = "The index is moving to a new version; try again after Retry-After."
             raise Refusal(503, "not_ready", message, 1)
-        found = merge_hits([reply.found for reply in replies if reply.found is not None], k=k)
+        merged = merge_hits([reply.result for reply in replies if reply.result is not None], k=k)
         slowest = max(replies, key=lambda reply: reply.search_ms)
-        return Searched(found, found.loaded_versions, slowest.search_ms, slowest.batch, slowest.waiting)
+        return Searched(merged, merged.loaded_versions, slowest.search_ms, slowest.batch, slowest.queued)
 
     async def count(
         self,
@@ -112,13 +112,13 @@ class RemoteStages:
         return reply
 
     async def status(self) -> IndexStatus:
-        """Return the state of all parts: the first trouble, the oldest version."""
+        """Return the state of all partitions: the first error and the oldest version."""
         parts: list[IndexStatus] = await asyncio.gather(
             *(self._ask("search", handle.status.remote) for handle in self._searchers)
         )
         oldest = min(parts, key=lambda part: part.version)
-        trouble = next((part.trouble for part in parts if part.trouble is not None), None)
-        return IndexStatus(oldest.version, oldest.rows, trouble)
+        error = next((part.error for part in parts if part.error is not None), None)
+        return IndexStatus(oldest.version, oldest.rows, error)
 
     async def _search_parts(
         self,
@@ -138,14 +138,14 @@ class RemoteStages:
 
 
 async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]) -> Reply:
-    """Call a replica; call again when it died, because a query changes nothing.
+    """Call a replica; repeat the call if the replica died, which is safe because queries change nothing.
 
     Args:
-        call: Makes the call; called once per attempt.
-        again: Called before each further attempt.
+        call: Calls the replica; once per attempt.
+        again: Called before each repetition.
 
     Raises:
-        Refusal: the replica refused, or too many calls wait for one.
+        Refusal: the replica refused, or too many calls are queued.
         Unreachable: no replica answered.
     """
     for attempt in range(ATTEMPTS):
@@ -161,7 +161,7 @@ async def ask(call: Callable[[], Awaitable[Reply]], *, again: Callable[[], None]
             LOG.warning("a replica did not answer: %s", type(error).__name__)
             continue
         if isinstance(reply, Refusal):
-            if reply.reason == "not_ready":  # that replica is shutting down
+            if reply.reason == "not_ready":  # the replica is shutting down
                 continue
             raise reply
         return reply

@@ -42,15 +42,15 @@ class RerankWorker:
     """Fetches features through a bounded cache and counts on one device, query by query.
 
     The candidates of all queries in a batch are fetched together, each image once. Where candidates may be
-    left out, each query has its blocks fetched in turn instead; its budget begins with its own first block.
+    skipped, each query fetches its blocks in turn instead, and its budget starts with its own first block.
 
     Args:
         store_uri: The store's folder.
-        card: What made its features.
+        card: Of the store.
         device: Where to count.
-        cache_bytes: Bound of the feature cache.
-        max_batch: Most queries whose candidates are fetched together.
-        max_queue: Queries that may wait.
+        cache_bytes: Size limit of the feature cache.
+        max_batch: Maximum number of queries whose candidates are fetched together.
+        max_queue: Maximum number of queued queries.
         matching: How the candidates are matched.
     """
 
@@ -76,7 +76,7 @@ class RerankWorker:
         )
 
     def warm_up(self) -> None:
-        """Count once on an accelerator, whose first use takes seconds."""
+        """Count once on an accelerator, where the first call takes seconds."""
         if self._device.type == "cpu":
             return
         card = self._card
@@ -92,20 +92,20 @@ class RerankWorker:
         min_candidates: int = 1,
         timeout_s: float | None = None,
     ) -> Counted:
-        """Count the mutual nearest neighbours of a photo and each candidate, as far as matching goes.
+        """Count the mutual nearest neighbours of a photo and each candidate, until matching stops.
 
         Args:
             features: (H, W, C) float32 of the photo, unit L2 norm per cell.
             records: K candidates, most similar first.
             min_candidates: Candidates matched before an early stop, never below 20.
-            timeout_s: Longest time to wait.
+            timeout_s: Time limit for the result.
 
         Raises:
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
         """
         outcome = await self._batcher.submit(_Query(features, records, min_candidates), timeout_s=timeout_s)
         assert isinstance(outcome, Counted)
-        return Counted(**{**outcome.__dict__, "waiting": self._batcher.waiting})
+        return Counted(**{**outcome.__dict__, "queued": self._batcher.queued})
 
     async def lines(
         self, features: NDArray[np.float32], record: ImageRecord, *, timeout_s: float | None = None
@@ -115,7 +115,7 @@ class RerankWorker:
         Args:
             features: (H, W, C) float32 of the photo, unit L2 norm per cell.
             record: The stored image.
-            timeout_s: Longest time to wait.
+            timeout_s: Time limit for the result.
 
         Raises:
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
@@ -125,7 +125,7 @@ class RerankWorker:
         return outcome
 
     async def close(self) -> None:
-        """Finish what waits and end the thread."""
+        """Finish queued queries and end the thread."""
         await self._batcher.close()
 
     def _work(self, queries: list[_Query]) -> list[_Outcome]:

@@ -1,7 +1,8 @@
-"""Searches one part of the index in batches, and keeps it at the store's newest version."""
+"""Searches one partition of the index in batches, and loads new commits."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -22,7 +23,7 @@ from storage.search.partition import Partition
 __all__ = ["SearchWorker", "open_search_worker"]
 
 LOG = logging.getLogger(__name__)
-_SECOND_LOOK_S = 0.2
+_SECOND_CHECK_S = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +34,14 @@ class _Query:
 
 
 class SearchWorker:
-    """One part of the index behind a queue, with a thread that follows the store.
+    """One partition of the index behind a queue, with a thread that loads new commits.
 
     Args:
-        part: The part, loaded.
-        refresh_s: How often the store is looked at. All parts look at the same moments of the clock, so that
-            they mostly move together.
-        max_batch: Most queries searched at once.
-        max_queue: Queries that may wait.
+        part: The loaded partition.
+        refresh_s: Interval of checks for new commits. All partitions check at the same times of the clock, so
+            that they mostly change versions together.
+        max_batch: Maximum number of queries per search.
+        max_queue: Maximum number of queued queries.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class SearchWorker:
     ) -> None:
         self.part = part
         self._refresh_s = refresh_s
-        self._trouble: str | None = None
+        self._error: str | None = None
         self._stop = threading.Event()
         self._batcher: MicroBatcher[_Query, _Outcome] = MicroBatcher(
             self._work, max_batch=max_batch, max_queue=max_queue, name="search"
@@ -58,9 +59,9 @@ class SearchWorker:
 
     @property
     def status(self) -> IndexStatus:
-        """How this part stands."""
+        """State of this partition."""
         snapshot = self.part.snapshot
-        return IndexStatus(snapshot.version, snapshot.count, self._trouble)
+        return IndexStatus(snapshot.version, snapshot.count, self._error)
 
     async def search(
         self,
@@ -74,28 +75,29 @@ class SearchWorker:
 
         Args:
             descriptor: (D,) float32, unit L2 norm.
-            k: How many candidates of this part.
-            version: Which store version; None takes the newest held.
-            timeout_s: Longest time to wait.
+            k: Number of candidates from this partition.
+            version: Store version to search; None: the newest loaded.
+            timeout_s: Time limit for the result.
 
         Raises:
-            StoreUnavailable: the store has gone, or cannot be followed; stale results are never returned.
+            StoreUnavailable: the store is gone or new commits cannot be loaded; stale results are never
+                returned.
             InvalidBatch: the descriptor cannot be searched.
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
         """
-        if self._trouble is not None:
-            raise StoreUnavailable(self._trouble)
+        if self._error is not None:
+            raise StoreUnavailable(self._error)
         outcome, search_ms, batch = await self._batcher.submit(
             _Query(descriptor, k, version), timeout_s=timeout_s
         )
         if isinstance(outcome, StoreError):
             if not isinstance(outcome, VersionNotLoaded):
                 raise outcome
-            return Searched(None, self.part.loaded_versions, search_ms, batch, self._batcher.waiting)
-        return Searched(outcome, outcome.loaded_versions, search_ms, batch, self._batcher.waiting)
+            return Searched(None, self.part.loaded_versions, search_ms, batch, self._batcher.queued)
+        return Searched(outcome, outcome.loaded_versions, search_ms, batch, self._batcher.queued)
 
     async def close(self) -> None:
-        """Finish what waits and end the threads."""
+        """Finish queued queries and end the threads."""
         self._stop.set()
         await self._batcher.close()
 
@@ -114,38 +116,40 @@ class SearchWorker:
     def _search(self, queries: list[_Query], version: int | None) -> list[SearchHits | StoreError]:
         k = max(query.k for query in queries)
         try:
-            found = self.part.search(np.stack([query.descriptor for query in queries]), k=k, version=version)
+            descriptors = np.stack([query.descriptor for query in queries])
+            results = self.part.search(descriptors, k=k, version=version)
         except (StoreError, ValueError) as error:
             if len(queries) == 1:
                 return [error if isinstance(error, StoreError) else StoreError(str(error))]
-            # One query's bad descriptor is not the others' fault.
+            # An invalid descriptor must not fail the other queries.
             return [self._search([query], version)[0] for query in queries]
         return [
-            SearchHits(f.version, f.rows, f.degraded, f.hits[: query.k], f.loaded_versions)
-            for f, query in zip(found, queries, strict=True)
+            dataclasses.replace(result, hits=result.hits[: query.k])
+            for result, query in zip(results, queries, strict=True)
         ]
 
     def _follow(self) -> None:
         while not self._stop.wait(self._refresh_s - time.time() % self._refresh_s):
-            trouble = self._look()
-            if trouble is not None and self._trouble is None:
-                # A look that falls into a writer's rename sees half of it: look again before saying so.
-                if self._stop.wait(_SECOND_LOOK_S):
+            error = self._load_commits()
+            if error is not None and self._error is None:
+                # A check during a writer's rename sees an incomplete store: check again before reporting it.
+                if self._stop.wait(_SECOND_CHECK_S):
                     return
-                trouble = self._look()
-            if (trouble is None) != (self._trouble is None):
-                LOG.warning({"event": "store", "trouble": trouble or "none"})
-            self._trouble = trouble
+                error = self._load_commits()
+            if (error is None) != (self._error is None):
+                LOG.warning({"event": "store", "trouble": error or "none"})
+            self._error = error
 
-    def _look(self) -> str | None:
+    def _load_commits(self) -> str | None:
+        """Load the newest version; return why that is not possible, as a word."""
         try:
             if self.part.refresh():
                 newest = self.part.snapshot
                 LOG.info({"event": "version", "store_version": newest.version, "rows": newest.count})
         except CardMismatch:
             return "another_model"
-        except Exception:  # whatever it is, this thread must go on, or the answers grow old unnoticed
-            LOG.warning("the store cannot be followed", exc_info=True)
+        except Exception:  # this thread must not end, or results would become stale unnoticed
+            LOG.warning("new commits cannot be loaded", exc_info=True)
             return "unreadable"
         return None
 
@@ -154,7 +158,7 @@ _Outcome = tuple[SearchHits | StoreError, float, int]
 
 
 def open_search_worker(settings: ServeSettings, part: Partition) -> SearchWorker:
-    """Load a part of the index and begin to follow the store."""
+    """Load a partition of the index and start the thread that loads new commits."""
     loaded = IndexPartition(
         settings.store,
         partition=part,

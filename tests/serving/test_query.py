@@ -16,7 +16,7 @@ from serving.query import STAGES, Query, QueryOptions
 from serving.service import Service
 from serving.settings import read_settings
 from serving.stages.extract import open_extract_worker
-from serving.stages.protocol import LocalStages
+from serving.stages.local import LocalStages
 from serving.stages.rerank import open_rerank_worker
 from serving.stages.search import open_search_worker
 from storage.position import Position

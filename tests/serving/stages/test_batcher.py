@@ -106,7 +106,7 @@ def test_batches_under_load_hold_all_that_came_meanwhile() -> None:
             for item in range(1, 12):  # one at a time, as from eleven clients
                 tasks += submit_all(batcher, range(item, item + 1))
                 await turns()
-            assert batcher.waiting == 11
+            assert batcher.queued == 11
             assert len(work.batches) == 1, "a batch was formed while the worker was busy"
             work.release()
             assert await asyncio.gather(*tasks) == [2 * item for item in range(12)]
@@ -162,7 +162,7 @@ def test_queue_full_retry_after_counts_the_batches_ahead() -> None:
         await turns()
         with pytest.raises(QueueFull) as caught:
             await batcher.submit(99)
-        assert caught.value.retry_after_s == 21, "one batch at work and two waiting"
+        assert caught.value.retry_after_s == 21, "one batch being processed and two queued"
         work.release()
         await asyncio.gather(*tasks)
         await batcher.close()
@@ -179,7 +179,7 @@ def test_cancel_while_waiting_drops_the_item_and_frees_its_place() -> None:
             await turns()
             tasks[1].cancel()
             await turns()
-            assert batcher.waiting == 2
+            assert batcher.queued == 2
             tasks += submit_all(batcher, range(4, 5))
             await turns()
             work.release()
@@ -309,7 +309,7 @@ def test_deadline_of_a_waiting_item_drops_it() -> None:
             first = await busy(batcher, work)
             with pytest.raises(DeadlineExceeded, match="No result within"):
                 await batcher.submit(1, timeout_s=0.01)
-            assert batcher.waiting == 0
+            assert batcher.queued == 0
             work.release()
             assert await first == 0
             assert await batcher.submit(2, timeout_s=LONG_S) == 4
@@ -403,7 +403,7 @@ def test_random_traffic_loses_and_mixes_nothing(seed: int) -> None:
                 await turns(draw.randrange(3))
                 task.cancel()
             cancelled = await asyncio.gather(*tasks, return_exceptions=True)
-            assert batcher.waiting == 0, f"seed {seed}"
+            assert batcher.queued == 0, f"seed {seed}"
             lost = [result for result in cancelled if not isinstance(result, asyncio.CancelledError | None)]
             assert not lost, f"seed {seed}: {lost}"
             ended = len(outcomes) + sum(result is not None for result in cancelled)

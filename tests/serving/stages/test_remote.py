@@ -108,9 +108,9 @@ def test_search_answers_from_one_version_that_all_parts_hold(
     parts: tuple[list[tuple[int, ...]], ...], version: int
 ) -> None:
     searched = search(*(Part(number, *held) for number, held in enumerate(parts)))
-    assert searched.found is not None
-    assert searched.found.version == version
-    names = [hit.record.image_id for hit in searched.found.hits]
+    assert searched.result is not None
+    assert searched.result.version == version
+    names = [hit.record.image_id for hit in searched.result.hits]
     assert names == [f"v{version}-part{number}" for number in range(len(parts))]
 
 
