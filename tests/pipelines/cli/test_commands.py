@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +42,26 @@ def store(city: Path) -> str:
     return uri
 
 
-def test_index_json_has_the_contract_s_fields(
-    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = call(capsys, "index", city / "database", "--store", tmp_path / "s", "--json", "--quiet")
-    assert {
-        "input",
-        "accepted",
-        "rejected",
-        "unchanged",
-        "seconds",
-        "images_per_s",
-        "store_version",
-    } <= result.keys()
-    assert (result["input"], result["accepted"], result["rejected"]) == (12, 12, 0)
+@pytest.fixture
+def own_store(store: str, tmp_path: Path) -> Path:
+    """Return a copy of `store` to write to."""
+    return Path(shutil.copytree(store, tmp_path / "own"))
 
 
-def test_index_too_many_rejected_exits_3_but_keeps_the_good(
+def test_index_json_and_too_many_rejected_exits_3_but_keeps_the_good(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_photos(tmp_path / "in", 3)
     (tmp_path / "in" / "bad.jpg").write_bytes(b"nope")
     args = ("index", tmp_path / "in", "--store", tmp_path / "s", "--quiet")
-    out = call(capsys, *args, code=3)
-    assert "rejected 1: not_an_image" in out
+    result = call(capsys, *args, "--json", code=3)
+    assert {"seconds", "images_per_s", "store_version"} <= result.keys()
+    counts = {name: result[name] for name in ("input", "accepted", "unchanged", "rejected")}
+    assert counts == {"input": 4, "accepted": 3, "unchanged": 0, "rejected": 1}
     assert Store.open(str(tmp_path / "s")).count == 3
-    call(capsys, *args, "--max-rejected", "0.5")
+    out = call(capsys, *args, "--max-rejected", "0.5")
+    assert "rejected 1: not_an_image" in out
+    assert "3 unchanged" in out
 
 
 def test_query_own_photo_is_first(store: str, city: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,33 +156,29 @@ def test_embed_bad_image_is_left_out_and_told(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_care_verbs_info_delete_compact_verify(
-    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_store: Path, city: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri = tmp_path / "s"
-    call(capsys, "index", city, "--store", uri, "--quiet")
     name = sorted(path.name for path in (city / "database").iterdir())[0]
-    assert call(capsys, "delete", name, "unknown", "--store", uri, "--json")["deleted"] == 1
-    assert call(capsys, "info", "--store", uri, "--json")["rows"] == 11
-    call(capsys, "compact", "--store", uri, "--json")
-    assert call(capsys, "verify", "--store", uri, "--json")["ok"] is True
-    assert "ok: True" in call(capsys, "verify", "--store", uri)
+    assert call(capsys, "delete", name, "unknown", "--store", own_store, "--json")["deleted"] == 1
+    assert call(capsys, "info", "--store", own_store, "--json")["rows"] == 11
+    call(capsys, "compact", "--store", own_store, "--json")
+    assert call(capsys, "verify", "--store", own_store, "--json")["ok"] is True
+    assert "ok: True" in call(capsys, "verify", "--store", own_store)
 
 
 def test_verify_damage_exits_6_and_repair_then_index_heals(
-    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_store: Path, city: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    uri = tmp_path / "s"
-    call(capsys, "index", city, "--store", uri, "--quiet")
-    shard = next((uri / "features").glob("*.parquet"))
+    shard = next((own_store / "features").glob("*.parquet"))
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 4
     shard.write_bytes(data)
-    assert call(capsys, "verify", "--store", uri, "--json", code=6)["ok"] is False
-    assert call(capsys, "verify", "--repair", "--store", uri, "--json")["ok"] is True
-    assert call(capsys, "info", "--store", uri, "--json")["rows"] < 12
-    call(capsys, "index", city, "--store", uri, "--quiet")
-    assert call(capsys, "info", "--store", uri, "--json")["rows"] == 12
-    assert call(capsys, "verify", "--store", uri, "--json")["ok"] is True
+    assert call(capsys, "verify", "--store", own_store, "--json", code=6)["ok"] is False
+    assert call(capsys, "verify", "--repair", "--store", own_store, "--json")["ok"] is True
+    assert call(capsys, "info", "--store", own_store, "--json")["rows"] < 12
+    call(capsys, "index", city, "--store", own_store, "--quiet")
+    assert call(capsys, "info", "--store", own_store, "--json")["rows"] == 12
+    assert call(capsys, "verify", "--store", own_store, "--json")["ok"] is True
 
 
 def test_errors_have_their_exit_codes(
