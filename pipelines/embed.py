@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.images.decoder import ImageRejected, decode_image
+from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor

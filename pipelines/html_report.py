@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from models.images.decoder import encode_thumbnail
+from models.images import encode_thumbnail
 
 __all__ = ["Thumbnail", "make_thumbnail", "render"]
 

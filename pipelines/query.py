@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from models.images.photo_file import read_bytes
 from serving.client import PhotoRefused, PlaceClient
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from models.images.photo import Photo, load_pixels
 
 __all__ = ["DecodedPhoto", "decoded_batches"]

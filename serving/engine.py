@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.extractor import Extractor
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from models.images.photo import Photo, load_pixels
 from models.runtime.execution import AS_USUAL, Execution
 from models.weights import load_extractor

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from models.images.decoder import ImageRejected, encode_thumbnail
+from models.images import ImageRejected, encode_thumbnail
 from models.images.photo_file import read_bytes
 from serving.errors import Refusal, refusal_of
 from storage.errors import StoreError

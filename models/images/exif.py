@@ -1,4 +1,4 @@
-"""What a photo's EXIF says: orientation, position, direction, time. Anything malformed is ignored."""
+"""EXIF metadata: orientation, position, direction and time of a photo. Malformed values are ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PhotoFacts", "read_facts", "read_orientation"]
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """Facts of a photo; None where EXIF does not say.
+    """Metadata of a photo; None where EXIF has no valid value.
 
     Attributes:
         lat: Latitude in degrees, -90..90.
@@ -31,7 +31,7 @@ class PhotoFacts:
 
 
 def read_orientation(image: Image.Image) -> int:
-    """Return EXIF orientation 1..8, 1 where there is none."""
+    """Return the EXIF orientation 1..8; 1 if missing or malformed."""
     try:
         orientation = image.getexif().get(Base.Orientation, 1)
     except Exception:  # a malformed block raises nearly every built-in type; then the file has no EXIF
@@ -40,7 +40,7 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def read_facts(image: Image.Image) -> PhotoFacts:
-    """Return position, direction and time, each on its own or not at all."""
+    """Return position, direction and time; each is None if missing or malformed."""
     try:
         exif = image.getexif()
         gps, details = dict(exif.get_ifd(IFD.GPSInfo)), dict(exif.get_ifd(IFD.Exif))
@@ -85,7 +85,7 @@ def _degrees(values: Any, reference: Any, positive: str, negative: str, limit: i
 
 
 def _local_time(details: dict[int, Any]) -> datetime | None:
-    """Read the camera's clock; without its time zone it does not name a moment."""
+    """Read the camera's clock, or None without a time zone: local time alone is ambiguous."""
     clock, offset = details.get(Base.DateTimeOriginal), details.get(Base.OffsetTimeOriginal)
     if not isinstance(clock, str) or not isinstance(offset, str):
         return None

@@ -1,4 +1,4 @@
-"""A photo in any of the forms that Python code has it in, to pixels. Imports no torch."""
+"""Photos in any form that Python code has them in, as pixels. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.images.decoder import ImageRejected, decode_image, pixels_of
+from models.images.decoder import decode_image
+from models.images.limits import ImageRejected
 from models.images.photo_file import read_bytes
+from models.images.pixels import pixels_of
 
 __all__ = ["Photo", "is_photo", "load_pixels"]
 
@@ -24,7 +26,7 @@ def load_pixels(photo: Photo) -> NDArray[np.uint8]:
 
     Args:
         photo: Encoded bytes and paths go through `decode_image`. A PIL image is turned upright by its EXIF
-            orientation, within the same limits on pixels and aspect. An array is taken to be upright.
+            orientation, within the same limits on pixels and aspect. Arrays are assumed to be upright.
 
     Returns:
         (H, W, 3) uint8 RGB; the array itself where an RGB array is given.
@@ -49,7 +51,7 @@ def load_pixels(photo: Photo) -> NDArray[np.uint8]:
 
 
 def is_photo(value: object) -> bool:
-    """Tell a single photo from a sequence of photos, such as a list or a (B, H, W, 3) array."""
+    """Return whether the value is a single photo, not a sequence such as a list or a (B, H, W, 3) array."""
     if isinstance(value, np.ndarray):
         return value.ndim < 4
     return isinstance(value, bytes | str | os.PathLike | Image.Image)

@@ -1,11 +1,11 @@
-"""Bytes of photos on local file systems."""
+"""Reading photo files from local file systems."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-from models.images.decoder import MAX_BYTES, ImageRejected
+from models.images.limits import MAX_BYTES, ImageRejected
 
 __all__ = ["read_bytes"]
 

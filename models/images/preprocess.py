@@ -1,7 +1,7 @@
 """Upright RGB pixels to the network's input size, without torch: decode workers run this.
 
-The result is small (224 x 224), so it is what travels to the extractor, which normalises it on its device.
-Normalising is linear and its weights sum to one per pixel, so it may follow the resizing.
+The small result (224 x 224) is sent to the extractor, which normalises it on its device. Resizing is linear
+with weights that sum to one, so normalising may follow it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images.decoder import resize_antialiased
+from models.images.pixels import resize_antialiased
 from storage.card import Preprocessing
 
 __all__ = ["prepare"]
@@ -49,14 +49,14 @@ def _sample_bilinear(pixels: NDArray[np.uint8], height: int, width: int) -> NDAr
     """
     upper, lower, down = _taps(pixels.shape[0], height)
     left, right, across = _taps(pixels.shape[1], width)
-    lines = pixels.reshape(len(pixels), -1)  # three bytes per pixel, side by side
+    lines = pixels.reshape(len(pixels), -1)  # interleaved RGB
     left, right = (np.add.outer(3 * columns, np.arange(3)).ravel() for columns in (left, right))
     across = across.repeat(3)
 
     def row_samples(rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        chosen = lines[rows]
-        at_left = chosen.take(left, axis=1).astype(np.float32)
-        return _between(at_left, chosen.take(right, axis=1), across)
+        sampled = lines[rows]
+        at_left = sampled.take(left, axis=1).astype(np.float32)
+        return _between(at_left, sampled.take(right, axis=1), across)
 
     above = row_samples(upper)
     return _between(above, row_samples(lower), down[:, None]).reshape(height, width, 3)
@@ -73,7 +73,7 @@ def _between(
 
 
 def _taps(size: int, samples: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return for each sample its two pixels and the second one's weight.
+    """Return for each sample its two pixels and the weight of the second.
 
     The positions are computed in float32 as torch does: at 4,000 pixels the rounding alone moves a sample by
     1e-4 pixels, which would show.

@@ -1,4 +1,4 @@
-"""Photos resized where the network runs, for accelerators. `models.images.preprocess` is the exact reference.
+"""Resizing on the accelerator that runs the network; `models.images.preprocess` is the exact reference.
 
 Both modes are torch's own resizing. `tensor_bilinear` is defined by it; `pil_bilinear` is Pillow's filter,
 which rounds to whole levels after each of its two directions and so does this.
@@ -18,9 +18,9 @@ from storage.card import Preprocessing
 
 __all__ = ["prepare_on_device"]
 
-# Torch's antialiasing keeps a filter's weights in a block's shared memory, which holds them up to about here.
+# torch's antialiasing kernel holds filter weights in shared memory, which limits the reduction.
 _MAX_REDUCTION = 64
-# The first directions of larger photos take more memory than they are worth: 12 bytes per pixel.
+# Resizing takes 12 bytes per pixel of device memory: too much for larger photos.
 _MAX_PIXELS = 16_000_000
 
 
@@ -35,7 +35,7 @@ def prepare_on_device(
     Args:
         pixels: (H, W, 3) uint8 upright RGB.
         preprocessing: How to resize, and to what size.
-        upload: Stacks arrays on the device. Photos too large for it are resized before.
+        upload: Stacks arrays on the device. Photos over the limits of this module are resized on the host.
 
     Returns:
         (1, h, w, 3) float32 in 0..255. For `pil_bilinear` whole levels, `prepare`'s or one beside it (where
@@ -45,9 +45,9 @@ def prepare_on_device(
         ValueError: the pixels are not (H, W, 3) uint8, or the resize mode is unknown.
     """
     size = (preprocessing.height, preprocessing.width)
-    known = preprocessing.resize in ("pil_bilinear", "tensor_bilinear")
-    plain = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and 0 not in pixels.shape
-    if not (plain and known and _fits(pixels.shape, size)):
+    supported = preprocessing.resize in ("pil_bilinear", "tensor_bilinear")
+    valid = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and 0 not in pixels.shape
+    if not (valid and supported and _fits(pixels.shape, size)):
         return upload([prepare(pixels, preprocessing)]).float()
     planes = upload([pixels]).permute(0, 3, 1, 2).float()
     if preprocessing.resize == "tensor_bilinear":
@@ -61,7 +61,7 @@ def prepare_on_device(
 
 
 def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether a photo's resizing stays within what is done on the device."""
+    """Return whether a photo is within the limits for resizing on the device."""
     height, width = shape[:2]
     reduction = max(height / size[0], width / size[1])
     return height * width <= _MAX_PIXELS and reduction <= _MAX_REDUCTION

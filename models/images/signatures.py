@@ -1,4 +1,4 @@
-"""What the first and last bytes of a file say: its format, its canvas, whether its end is missing."""
+"""File signatures: image format, WebP canvas size and truncation, read from the first and last bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAGIC = (
 
 
 def recognise(data: bytes) -> str | None:
-    """Name the image format by the first bytes: JPEG, PNG, WEBP, another one, or None."""
+    """Return the image format that the first bytes indicate: JPEG, PNG, WEBP, another one, or None."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
@@ -47,7 +47,7 @@ def recognise(data: bytes) -> str | None:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Read the canvas (width, height) off a WebP header (RFC 9649, sections 2.5 to 2.7); None: unreadable."""
+    """Return the canvas (width, height) of a WebP header (RFC 9649, sections 2.5 to 2.7), or None."""
     chunk, body = data[12:16], data[20:30]
     if len(body) < 10:
         return None
@@ -62,7 +62,7 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def looks_cut(data: bytes, kind: str) -> bool:
-    """Say whether the end of a JPEG, PNG or WEBP file is missing."""
+    """Return whether a JPEG, PNG or WEBP file seems truncated."""
     if kind == "JPEG":
         return b"\xff\xd9" not in data[-64:]
     if kind == "PNG":

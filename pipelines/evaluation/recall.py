@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from pipelines.defaults import THRESHOLD_M
 from pipelines.evaluation.ground_truth import GroundTruth, positions_of
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome

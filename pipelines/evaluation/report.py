@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from models.images.photo_file import read_bytes
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
 from pipelines.html_report import Thumbnail, make_thumbnail, render

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.images.decoder import ImageRejected, decode_image
+from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
 from pipelines.indexing.columns import DECODED_SCHEMA

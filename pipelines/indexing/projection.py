@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.extractor import Extractor, ModelFault
-from models.images.decoder import ImageRejected, decode_image
+from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from storage.features.projection import fit_projection
 

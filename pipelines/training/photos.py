@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images.decoder import ImageRejected, decode_image
+from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
 from pipelines.training.errors import DataRejected

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from models.images.photo_file import read_bytes
 from pipelines.evaluation.result import RECALL_AT, Evaluation
 from pipelines.html_report import make_thumbnail, render

@@ -140,26 +140,26 @@ def sizes_compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_extract_compiled_runs_the_same_network_on_filled_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = sizes_compiled(monkeypatch)
     pictures = photos(9)
-    found = small_extractor("pil_bilinear", compile_network=True).extract(pictures)
+    compiled = small_extractor("pil_bilinear", compile_network=True).extract(pictures)
     assert sizes == [1, 8, 8]  # once uncompiled
     expected = small_extractor("pil_bilinear").extract(pictures)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(compiled, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 def test_extractor_on_a_cpu_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[bool] = []
-    monkeypatch.setattr(extractor_module, "keep_freed_memory", lambda: kept.append(True))
+    calls: list[bool] = []
+    monkeypatch.setattr(extractor_module, "keep_freed_memory", lambda: calls.append(True))
     small_extractor("pil_bilinear")
-    assert kept == [True]
+    assert calls == [True]
 
 
 def test_extractor_says_what_it_multiplies_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[object] = []
-    monkeypatch.setattr(extractor_module, "multiply_exactly", lambda *given: said.append(given))
+    calls: list[object] = []
+    monkeypatch.setattr(extractor_module, "multiply_exactly", lambda *args: calls.append(args))
     for dtype in (torch.float32, torch.bfloat16):
         small_extractor("pil_bilinear", dtype)
-    assert said == [(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.bfloat16)]
+    assert calls == [(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.bfloat16)]
 
 
 def test_extractor_in_bfloat16_on_a_cpu_nearly_equals_the_exact_one() -> None:
@@ -173,8 +173,8 @@ def test_extractor_in_bfloat16_on_a_cpu_nearly_equals_the_exact_one() -> None:
 
 def test_extractor_lays_out_for_a_cpu_what_is_not_compiled() -> None:
     def kinds(extractor: Extractor) -> set[type[nn.Module]]:
-        found = {type(module) for module in extractor.network.modules()}
-        return found & {nn.Linear, LaidOutLinear}
+        layers = {type(module) for module in extractor.network.modules()}
+        return layers & {nn.Linear, LaidOutLinear}
 
     laid_out = LaidOutLinear if lays_out(torch.float32) else nn.Linear
     assert kinds(small_extractor("pil_bilinear")) == {laid_out}
@@ -211,22 +211,22 @@ def test_warm_up_compiles_every_size_that_will_come(monkeypatch: pytest.MonkeyPa
 
 
 def test_warm_up_of_an_accelerator_sees_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    extractor, seen = small_extractor("tensor_bilinear"), []
-    extractor.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    extractor, batches = small_extractor("tensor_bilinear"), []
+    extractor.network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
     extractor.warm_up(8)
-    assert seen == []
-    monkeypatch.setattr(extractor, "extract_prepared", lambda batch: seen.append(batch.shape))
+    assert batches == []
+    monkeypatch.setattr(extractor, "extract_prepared", lambda batch: batches.append(batch.shape))
     monkeypatch.setattr(extractor, "device", torch.device("cuda"))
     extractor.warm_up(8)
-    assert seen == [(1, 56, 70, 3)]
+    assert batches == [(1, 56, 70, 3)]
 
 
 def test_load_extractor_runs_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.runtime.execution.native_dtype", lambda _: torch.bfloat16)
     pictures, name = photos(2), "efficientnet-lite0"
     exact = load_extractor(name, device="cpu").extract(pictures)
-    told = load_extractor(name, device="cpu", execution=Execution(precision="fp32")).extract(pictures)
-    assert np.array_equal(told[0], exact[0])
+    fp32 = load_extractor(name, device="cpu", execution=Execution(precision="fp32")).extract(pictures)
+    assert np.array_equal(fp32[0], exact[0])
     mixed = load_extractor(name, device="cpu", execution=Execution(precision="bf16")).extract(pictures)
     assert not np.array_equal(mixed[0], exact[0])
     assert float((mixed[0] * exact[0]).sum(axis=1).min()) > 0.995
@@ -238,20 +238,20 @@ def test_load_extractor_runs_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 def test_extract_on_cuda_equals_the_cpu(resize: ResizeMode) -> None:
     pictures, exact = photos(150), small_extractor(resize)
     on_cpu = exact.extract(pictures)
-    for dtype, least in ((torch.float32, 0.99999), (torch.bfloat16, 0.999)):
+    for dtype, min_similarity in ((torch.float32, 0.99999), (torch.bfloat16, 0.999)):
         there = Extractor(*small_network(resize), device="cuda", dtype=dtype)
         descriptors, features = there.extract(pictures)
-        assert float((on_cpu[0] * descriptors).sum(axis=1).min()) > least
-        assert float((on_cpu[1] * features).sum(axis=-1).mean()) > least
+        assert float((on_cpu[0] * descriptors).sum(axis=1).min()) > min_similarity
+        assert float((on_cpu[1] * features).sum(axis=-1).mean()) > min_similarity
 
 
 def test_extract_network_in_evaluation_mode_without_gradients() -> None:
     extractor = small_extractor("pil_bilinear")
     assert not extractor.network.training
-    seen = []
-    extractor.network.register_forward_hook(lambda *_: seen.append(torch.is_inference_mode_enabled()))
+    modes = []
+    extractor.network.register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
     extractor.extract(photos(1))
-    assert seen == [True]
+    assert modes == [True]
 
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9, 4), np.uint8)])

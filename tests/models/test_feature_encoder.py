@@ -39,22 +39,22 @@ def plainly(values: np.ndarray, encoding: str) -> np.ndarray:
 def test_encoder_makes_what_the_format_says(encoding: FeatureEncoding, grid: int, channels: int) -> None:
     features = images(3, grid=grid, channels=channels).astype(np.float32)
     _, codec = make_codec(encoding, features)
-    found = FeatureEncoder(codec)(torch.from_numpy(features)).numpy()
-    assert found.dtype == np.uint8
-    assert found.shape == (3, codec.row_bytes)
+    encoded = FeatureEncoder(codec)(torch.from_numpy(features)).numpy()
+    assert encoded.dtype == np.uint8
+    assert encoded.shape == (3, codec.row_bytes)
     if codec.binary:
-        assert np.array_equal(found, np.packbits(features > 0, axis=-1).reshape(3, -1))
+        assert np.array_equal(encoded, np.packbits(features > 0, axis=-1).reshape(3, -1))
         return
     projected = features if codec.projection is None else features @ codec.projection
     expected = np.stack([plainly(image.reshape(-1).astype(np.float64), encoding) for image in projected])
     if encoding == "float16":
-        assert np.array_equal(found, expected)
+        assert np.array_equal(encoded, expected)
         return
     # A level at the edge of its interval may fall to either side.
-    assert np.mean(found[:, 4:] != expected[:, 4:]) < 0.01
-    steps, exact_steps = (np.ascontiguousarray(rows[:, :4]).view("<f4") for rows in (found, expected))
+    assert np.mean(encoded[:, 4:] != expected[:, 4:]) < 0.01
+    steps, exact_steps = (np.ascontiguousarray(rows[:, :4]).view("<f4") for rows in (encoded, expected))
     np.testing.assert_allclose(steps, exact_steps, rtol=1e-3)
-    decoded, exact = codec.decode(found), codec.decode(expected)
+    decoded, exact = codec.decode(encoded), codec.decode(expected)
     difference = np.linalg.norm((decoded - exact).astype(np.float64).reshape(3, -1), axis=1)
     assert (difference <= 0.01 * np.linalg.norm(exact.reshape(3, -1), axis=1)).all()
 

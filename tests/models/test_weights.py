@@ -527,11 +527,11 @@ def test_default_weights_not_installed_say_how_to(monkeypatch: pytest.MonkeyPatc
 
 def timm_model(monkeypatch: pytest.MonkeyPatch, *, trained: bool) -> list[str]:
     """Replace the hub by a local model; return the names asked for."""
-    original, asked = timm.create_model, []
+    original, requested = timm.create_model, []
 
     def local(name: str, *, pretrained: bool, num_classes: int) -> torch.nn.Module:
         assert pretrained
-        asked.append(name)
+        requested.append(name)
         torch.manual_seed(0)
         model: torch.nn.Module = original(name, pretrained=False, num_classes=num_classes)
         if trained:
@@ -540,17 +540,17 @@ def timm_model(monkeypatch: pytest.MonkeyPatch, *, trained: bool) -> list[str]:
         return model
 
     monkeypatch.setattr(timm, "create_model", local)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize("name", ["selavpr-vits14", "selavpr-vits14-reg4"])
 def test_load_selavpr_name_matches_on_tokens_same_card_every_time(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = timm_model(monkeypatch, trained=True)
+    requested = timm_model(monkeypatch, trained=True)
     extractor = load_extractor(name, device="cpu")
     assert extractor.card.model == name
-    assert asked == [
+    assert requested == [
         name.replace("selavpr-vits14", "vit_small_patch14").replace("-reg4", "_reg4") + "_dinov2.lvd142m"
     ]
     card = extractor.card
@@ -558,7 +558,7 @@ def test_load_selavpr_name_matches_on_tokens_same_card_every_time(
     network, _ = load_network(name)
     assert isinstance(network, SelaVPR)
     reference = network.backbone.vit.state_dict()
-    expected = timm.create_model(asked[0], pretrained=True, num_classes=0).state_dict()
+    expected = timm.create_model(requested[0], pretrained=True, num_classes=0).state_dict()
     assert all(torch.equal(reference[key], expected[key]) for key in expected)
     assert load_extractor(name, device="cpu").card == load_card(name) == card
 

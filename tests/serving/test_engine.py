@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
-from models.images.decoder import ImageRejected, decode_image
+from models.images import ImageRejected, decode_image
 from models.matching.mutual import mutual_nn_count
 from models.weights import load_extractor
 from serving.answer import QueryResult, rank

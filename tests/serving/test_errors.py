@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from serving.errors import DeadlineExceeded, QueueFull, Refusal, StoreUnavailable, refusal_of
 from storage.errors import CorruptStore, PlacerayError
 

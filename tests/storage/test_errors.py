@@ -13,7 +13,7 @@ import models
 import pipelines
 import serving
 import storage
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from storage.errors import (
     CardMismatch,
     CorruptStore,
@@ -32,13 +32,13 @@ def kinds() -> list[type[PlacerayError]]:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("__main__", "triton_kernel")):
                 importlib.import_module(module.name)
-    found: list[type[PlacerayError]] = []
-    left: list[type[PlacerayError]] = [PlacerayError]
-    while left:
-        subclasses = left.pop().__subclasses__()
-        found += subclasses
-        left += subclasses
-    return [kind for kind in found if kind is not RejectedError]
+    classes: list[type[PlacerayError]] = []
+    queue: list[type[PlacerayError]] = [PlacerayError]
+    while queue:
+        subclasses = queue.pop().__subclasses__()
+        classes += subclasses
+        queue += subclasses
+    return [kind for kind in classes if kind is not RejectedError]
 
 
 def test_exit_codes() -> None:
@@ -48,9 +48,9 @@ def test_exit_codes() -> None:
 
 
 def test_every_error_crosses_processes_as_text_and_as_itself() -> None:
-    found = kinds()
-    assert len(found) > 30
-    for kind in found:
+    classes = kinds()
+    assert len(classes) > 30
+    for kind in classes:
         if kind.__init__ not in (PlacerayError.__init__, Exception.__init__) and not issubclass(
             kind, RejectedError
         ):

@@ -219,8 +219,8 @@ def test_known_has_every_column_but_descriptor_and_checksum(tmp_path: Path) -> N
 
 def test_get_keeps_the_asked_order(tmp_path: Path) -> None:
     store = make_store(tmp_path, IDS)
-    asked = ["id07", "absent", "id01", "id22"]
-    assert [r.image_id for r in store.get(asked)] == ["id07", "id01", "id22"]
+    requested = ["id07", "absent", "id01", "id22"]
+    assert [r.image_id for r in store.get(requested)] == ["id07", "id01", "id22"]
     assert store.get([]) == []
 
 
@@ -377,8 +377,8 @@ def test_bit_flips_in_the_table_are_found_and_never_answered(tmp_path: Path, see
         report = verify_store(folder)
         assert not report.ok, f"seed {seed}"
         store = Store.open(folder)
-        for found in store.search(queries, k=30):
-            for candidate in found:
+        for candidates in store.search(queries, k=30):
+            for candidate in candidates:
                 record = candidate.record
                 assert truth[record.image_id][:2] == (record.uri, record.sha256), f"seed {seed}"
         assert store.degraded == bool(report.bad_rows), f"seed {seed}"
@@ -423,12 +423,12 @@ def test_bit_flips_in_shards_are_found_and_never_answered(tmp_path: Path, seeds:
 
 def test_missing_shard_is_reported_and_its_rows_are_removed(tmp_path: Path) -> None:
     store = make_store(tmp_path, IDS)
-    lost = store.get(IDS[10:20])
-    shard_path(tmp_path, lost[0].shard).unlink()
+    removed = store.get(IDS[10:20])
+    shard_path(tmp_path, removed[0].shard).unlink()
     _, ok = store.fetch(store.get(IDS))
     assert ok.tolist() == [True] * 10 + [False] * 10 + [True] * 10
     report = store.verify()
-    assert report.missing_shards == [lost[0].shard]
+    assert report.missing_shards == [removed[0].shard]
     assert store.repair().removed == IDS[10:20]
     assert (store.count, store.verify().ok) == (20, True)
 
@@ -503,10 +503,10 @@ def test_compact_rewrites_shards_more_than_half_dead(tmp_path: Path) -> None:
     with store.lease():
         store.delete([*IDS[:6], *IDS[10:15]])
     truth = contents(store)
-    kept = {r.shard for r in store.get(IDS[15:])}
+    untouched = {r.shard for r in store.get(IDS[15:])}
     assert store.compact().shards_rewritten == 1
     assert contents(store) == truth
-    assert kept < {r.shard for r in store.get(IDS)}
+    assert untouched < {r.shard for r in store.get(IDS)}
     assert store.get(IDS[6:7])[0].row == 0
     assert store.verify().ok
     assert store.compact().shards_rewritten == 0

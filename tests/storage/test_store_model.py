@@ -59,12 +59,12 @@ def search(store: Store, model: Model, rng: random.Random, step: int) -> None:
     keys = sorted(model.generation)
     query = descriptor_of(rng.choice(KEYS), rng.randint(0, max(1, step)))
     method = rng.choice(["exact", "lance"])
-    found = store.search(query[None], k=5, method=method)[0]  # type: ignore[arg-type]
+    hits = store.search(query[None], k=5, method=method)[0]  # type: ignore[arg-type]
     stored = np.array([descriptor_of(k, model.generation[k]).astype(np.float16) for k in keys], np.float64)
     scores = stored @ query / np.linalg.norm(stored, axis=1) if keys else np.empty(0)
     best = sorted(range(len(keys)), key=lambda i: (-scores[i], keys[i]))[:5]
-    assert [c.record.image_id for c in found] == [keys[i] for i in best]
-    assert np.allclose([c.similarity for c in found], scores[best], atol=1e-5)
+    assert [c.record.image_id for c in hits] == [keys[i] for i in best]
+    assert np.allclose([c.similarity for c in hits], scores[best], atol=1e-5)
 
 
 def compact(store: Store, model: Model, rng: random.Random, step: int) -> None:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from models.images import ImageRejected, decode_image, load_pixels
-from models.images import decoder as decoder_module
 from models.images.photo import is_photo
 
 ROTATED = 6  # EXIF orientation: stored a quarter turn away
@@ -72,7 +71,7 @@ def test_grey_arrays_become_rgb(picture: Image.Image) -> None:
 def test_pil_images_over_the_limits_are_rejected(
     size: tuple[int, int], limit: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_module, "MAX_PIXELS", limit)
+    monkeypatch.setattr("models.images.pixels.MAX_PIXELS", limit)
     with pytest.raises(ImageRejected) as caught:
         load_pixels(Image.new("RGB", size))
     assert caught.value.reason == reason

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from models.images.photo import load_pixels
 from models.images.photo_encoding import encode_photo
 from tests.support.pictures import photo

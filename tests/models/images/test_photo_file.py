@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.images.decoder import MAX_BYTES, ImageRejected
+from models.images.limits import MAX_BYTES, ImageRejected
 from models.images.photo_file import read_bytes
 
 

@@ -36,14 +36,14 @@ def test_prepare_tensor_bilinear_then_normalised_equals_published_input() -> Non
 
 
 @pytest.mark.parametrize("size", [(480, 640), (3000, 4000), (100, 50), (224, 224), (301, 777), (8, 8)])
-@pytest.mark.parametrize("wanted", [(224, 224), (56, 98)])
+@pytest.mark.parametrize("target_size", [(224, 224), (56, 98)])
 def test_prepare_tensor_bilinear_equals_torch_interpolate(
-    size: tuple[int, int], wanted: tuple[int, int]
+    size: tuple[int, int], target_size: tuple[int, int]
 ) -> None:
     pixels = noise(*size)
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(planes, size=wanted, mode="bilinear", align_corners=False)
-    prepared = prepare(pixels, target("tensor_bilinear", *wanted))
+    expected = torch.nn.functional.interpolate(planes, size=target_size, mode="bilinear", align_corners=False)
+    prepared = prepare(pixels, target("tensor_bilinear", *target_size))
     assert prepared.dtype == np.float32
     # Depending on its thread count torch fuses the position's multiply and add or not: that moves a sample by
     # up to one unit in the last place, times 255 between neighbours of opposite extremes.

@@ -39,16 +39,16 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("wanted", [(224, 224), (56, 98)])
+@pytest.mark.parametrize("target_size", [(224, 224), (56, 98)])
 def test_prepare_on_device_pil_bilinear_is_at_most_the_next_level(
-    size: tuple[int, int], wanted: tuple[int, int]
+    size: tuple[int, int], target_size: tuple[int, int]
 ) -> None:
     pixels, uploads = noise(*size), Uploads()
-    found = prepare_on_device(pixels, target("pil_bilinear", *wanted), upload=uploads)
-    expected = prepare(pixels, target("pil_bilinear", *wanted)).astype(np.float32)
+    resized = prepare_on_device(pixels, target("pil_bilinear", *target_size), upload=uploads)
+    expected = prepare(pixels, target("pil_bilinear", *target_size)).astype(np.float32)
     assert uploads.shapes == [pixels.shape]
-    assert (found.shape, found.dtype) == ((1, *wanted, 3), torch.float32)
-    difference = np.abs(found[0].numpy() - expected)
+    assert (resized.shape, resized.dtype) == ((1, *target_size, 3), torch.float32)
+    difference = np.abs(resized[0].numpy() - expected)
     # Half-way sums go either way: many where the sizes' ratio is a round number, such as 100 to 56.
     assert set(np.unique(difference)) <= {0, 1}
     assert difference.mean() < 0.3
@@ -57,12 +57,12 @@ def test_prepare_on_device_pil_bilinear_is_at_most_the_next_level(
 @pytest.mark.parametrize("size", SIZES)
 def test_prepare_on_device_tensor_bilinear_equals_prepare(size: tuple[int, int]) -> None:
     pixels, uploads = noise(*size), Uploads()
-    found = prepare_on_device(pixels, target("tensor_bilinear"), upload=uploads)
+    resized = prepare_on_device(pixels, target("tensor_bilinear"), upload=uploads)
     assert uploads.shapes == [pixels.shape]
     # The bound of test_preprocess.py: a sample's position may be one unit in the last place off.
     bound = 255 * float(np.spacing(np.float32(max(size))))
     expected = prepare(pixels, target("tensor_bilinear"))
-    np.testing.assert_allclose(found[0].numpy(), expected, rtol=0, atol=bound)
+    np.testing.assert_allclose(resized[0].numpy(), expected, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
@@ -73,10 +73,10 @@ def test_prepare_on_device_photo_beyond_its_limits_is_prepared_before(
     monkeypatch.setattr(preprocess_device, limit, value)
     uploads, preprocessing = Uploads(), target(resize, 56, 70)
     for pixels, shape in ((noise(112, 140), (112, 140, 3)), (noise(200, 151), (56, 70, 3))):
-        found = prepare_on_device(pixels, preprocessing, upload=uploads)
+        resized = prepare_on_device(pixels, preprocessing, upload=uploads)
         assert uploads.shapes.pop() == shape
-        np.testing.assert_allclose(found[0].numpy(), prepare(pixels, preprocessing), atol=1)
-    assert np.array_equal(found[0].numpy(), prepare(pixels, preprocessing))
+        np.testing.assert_allclose(resized[0].numpy(), prepare(pixels, preprocessing), atol=1)
+    assert np.array_equal(resized[0].numpy(), prepare(pixels, preprocessing))
 
 
 def test_prepare_on_device_other_arrays_refused() -> None:

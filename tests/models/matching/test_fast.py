@@ -50,10 +50,10 @@ def test_fast_partners_equal_plain_ones_of_rounded_cells(
     rng = np.random.default_rng(seed)
     query, candidates = unit(rng, rows, width), unit(rng, 3, columns, width)
     partner, best = partners_on_cpu(torch.from_numpy(query), candidates, fast=True)
-    for found, similarity, candidate in zip(partner.numpy(), best.numpy(), candidates, strict=True):
+    for cells, similarity, candidate in zip(partner.numpy(), best.numpy(), candidates, strict=True):
         rounded, other = quantised(query, 63), quantised(candidate, 127)
         pairs = plain_pairs(rounded, other)
-        assert [(i, int(j)) for i, j in enumerate(found) if j >= 0] == pairs, f"seed {seed}"
+        assert [(i, int(j)) for i, j in enumerate(cells) if j >= 0] == pairs, f"seed {seed}"
         scale = np.abs(query).max() / 63 * np.abs(candidate).max() / 127
         np.testing.assert_allclose(similarity, (rounded @ other.T).max(axis=1) * scale, rtol=1e-4, atol=1e-7)
 
@@ -133,10 +133,10 @@ def test_int8_is_available_where_the_operator_multiplies_right() -> None:
     query = torch.tensor([[63, 1, -63], [0, -5, 7]], dtype=torch.int8)
     try:
         packed = torch.ops.onednn.qlinear_prepack(query, [2, 3])
-        found = matching_cpu._qlinear(rows, packed, torch.ones(2), torch.zeros(2, dtype=torch.int64))
+        product = matching_cpu._qlinear(rows, packed, torch.ones(2), torch.zeros(2, dtype=torch.int64))
     except (AttributeError, RuntimeError):
         pytest.skip("this torch has no such operator")
-    assert found.tolist() == ((rows.double() - 128) @ query.double().T).tolist()
+    assert product.tolist() == ((rows.double() - 128) @ query.double().T).tolist()
     assert int8_available()
 
 
@@ -144,12 +144,12 @@ def test_int8_wrong_products_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     if not int8_available():
         pytest.skip("this CPU or torch multiplies no 8-bit integers")
     original = matching_cpu._qlinear
-    monkeypatch.setattr(matching_cpu, "_qlinear", lambda *given: original(*given) + 1)
+    monkeypatch.setattr(matching_cpu, "_qlinear", lambda *args: original(*args) + 1)
     assert not int8_available.__wrapped__()
 
 
 def test_int8_operator_missing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*given: object) -> None:
+    def missing(*args: object) -> None:
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(matching_cpu, "_qlinear", missing)

@@ -91,7 +91,7 @@ def test_pairs_many_ties_first_index_wins(
         pairs = [matched_pairs(query, candidate)[0].tolist() for candidate in candidates]
     expected = [[list(pair) for pair in plain_pairs(query, candidate)] for candidate in candidates]
     assert pairs == expected, f"seed {seed}"
-    assert counts == [len(found) for found in expected], f"seed {seed}"
+    assert counts == [len(pairs) for pairs in expected], f"seed {seed}"
 
 
 @pytest.mark.parametrize("many_claims", [0, 1 << 20])

@@ -150,7 +150,7 @@ def test_triton_cannot_compile_warns_once_then_unavailable(monkeypatch: pytest.M
 
         class nearest_both_ways:  # noqa: N801
             def __class_getitem__(cls, grid: object) -> object:
-                def launch(*given: object, **options: object) -> None:
+                def launch(*args: object, **options: object) -> None:
                     Broken.calls += 1
                     raise errors.OutOfResources(2, 1, "shared memory")
 
@@ -179,9 +179,9 @@ def test_triton_that_cannot_start_is_unavailable(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(driver, "_active", NoCompiler())
     assert matching_triton._obstacle(torch.device("cpu")) == ""
-    said = matching_triton._obstacle(torch.device("cuda"))
-    assert "C compiler" in said
-    monkeypatch.setattr(matching_triton, "_obstacle", lambda device: said)
+    reason = matching_triton._obstacle(torch.device("cuda"))
+    assert "C compiler" in reason
+    monkeypatch.setattr(matching_triton, "_obstacle", lambda device: reason)
     monkeypatch.setattr(matching_triton, "_REFUSED", set())
     with (
         pytest.warns(RuntimeWarning, match="without its Triton kernel.*C compiler"),

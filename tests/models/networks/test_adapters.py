@@ -166,12 +166,12 @@ def test_few_steps_on_the_trained_part_lower_the_loss() -> None:
 
 def tracked(network: nn.Module, parts: list[nn.Module], batch: Tensor) -> list[bool]:
     """Whether autograd tracks what each part gives."""
-    found: list[bool] = []
-    hooks = [part.register_forward_hook(lambda *args: found.append(args[2].requires_grad)) for part in parts]
+    tracks: list[bool] = []
+    hooks = [part.register_forward_hook(lambda *args: tracks.append(args[2].requires_grad)) for part in parts]
     network(batch)
     for hook in hooks:
         hook.remove()
-    return found
+    return tracks
 
 
 def test_nothing_is_tracked_before_the_first_adapter() -> None:
@@ -194,18 +194,18 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind: 
     network: Any = adapted() if kind == "conv" else small_vit()
     batch = images() if kind == "conv" else images(2, 56, 56)
     network.train()
-    found = []
+    results = []
     for on in (False, True):
         network.activation_checkpointing = on
         network.zero_grad()
         descriptors, features = network(batch)
         (descriptors[0] @ descriptors[1] + (features[0] * features[1]).sum()).backward()
         gradients = {name: weights.grad for name, weights in trainable_parameters(network).items()}
-        found.append((bytes_for_backward(network, batch), gradients))
-    assert found[1][0] < 0.7 * found[0][0]
-    assert any(float(gradient.abs().max()) > 0 for gradient in found[0][1].values())
-    for name, gradient in found[0][1].items():
-        torch.testing.assert_close(found[1][1][name], gradient, msg=name)
+        results.append((bytes_for_backward(network, batch), gradients))
+    assert results[1][0] < 0.7 * results[0][0]
+    assert any(float(gradient.abs().max()) > 0 for gradient in results[0][1].values())
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, msg=name)
 
 
 def test_frozen_prefix_keeps_nothing_for_the_backward_pass() -> None:
@@ -223,11 +223,11 @@ def test_trainable_of_an_untouched_default_model_says_what_to_do() -> None:
 def test_trainable_state_restores_in_place_and_refuses_another_model() -> None:
     network, other = adapted(), adapted(trained=False)
     state = trainable_state(network)
-    kept = trainable_parameters(other)
+    parameters = trainable_parameters(other)
     restore_trainable(other, state)
     assert weights_digest(other.state_dict()) == weights_digest(network.state_dict())
-    assert all(kept[name] is weights for name, weights in trainable_parameters(other).items())
-    for weights in kept.values():
+    assert all(parameters[name] is weights for name, weights in trainable_parameters(other).items())
+    for weights in parameters.values():
         weights.data += 1
     assert weights_digest(state) == weights_digest(trainable_state(network))
     with pytest.raises(WeightsRejected) as caught:

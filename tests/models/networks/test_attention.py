@@ -17,10 +17,10 @@ from models.networks.attention import attend
 @contextmanager
 def operators_used() -> Iterator[list[str]]:
     """Collect the names of the operators that run inside."""
-    found: list[str] = []
+    kernels: list[str] = []
     with torch.profiler.profile() as profile:
-        yield found
-    found += [event.key for event in profile.key_averages()]
+        yield kernels
+    kernels += [event.key for event in profile.key_averages()]
 
 
 def module() -> Attention:
@@ -33,20 +33,20 @@ def tokens(count: int = 2, length: int = 37) -> Tensor:
 
 
 def test_attend_in_bfloat16_is_the_modules_answer_by_plain_products() -> None:
-    layer, taken = module(), tokens()
-    exact = layer(taken).detach()
+    layer, inputs = module(), tokens()
+    exact = layer(inputs).detach()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), operators_used() as used:
-        found = attend(layer, taken)
-    assert found.shape == taken.shape
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), exact, atol=0.01, rtol=0.02)
+        attended = attend(layer, inputs)
+    assert attended.shape == inputs.shape
+    assert attended.dtype == torch.bfloat16
+    torch.testing.assert_close(attended.float(), exact, atol=0.01, rtol=0.02)
     assert "aten::_softmax" in used
     assert not any("scaled_dot_product" in name for name in used)
 
 
 @pytest.mark.parametrize("why", ["float32", "gradients", "too many tokens"])
 def test_attend_otherwise_is_the_module_itself(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, taken = module(), tokens()
+    layer, inputs = module(), tokens()
     if why == "too many tokens":
         monkeypatch.setattr(attention_module, "_WEIGHTS", 4 * 37**2 - 1)
     half = why != "float32"
@@ -54,9 +54,9 @@ def test_attend_otherwise_is_the_module_itself(why: str, monkeypatch: pytest.Mon
         torch.set_grad_enabled(why == "gradients"),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=half),
     ):
-        expected = layer(taken)
+        expected = layer(inputs)
         with operators_used() as used:
-            found = attend(layer, taken)
-    assert torch.equal(found, expected)
+            attended = attend(layer, inputs)
+    assert torch.equal(attended, expected)
     assert any("scaled_dot_product" in name for name in used)
-    assert found.requires_grad == (why == "gradients")
+    assert attended.requires_grad == (why == "gradients")

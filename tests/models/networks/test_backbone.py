@@ -107,9 +107,9 @@ def test_trained_adapters_change_tokens() -> None:
 def test_untrained_adapters_equal_every_time_and_leave_generator_alone() -> None:
     torch.manual_seed(1)
     first = untrained_adapters(SMALL).state_dict()
-    drawn = torch.rand(1)
+    first_draw = torch.rand(1)
     torch.manual_seed(1)
-    assert torch.equal(drawn, torch.rand(1))
+    assert torch.equal(first_draw, torch.rand(1))
     torch.manual_seed(2)
     second = untrained_adapters(SMALL).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -68,7 +68,7 @@ def test_efficientnet_corridor_recall_rises_with_reranking(extractor: Extractor)
     similarity = vectors["queries"][0] @ vectors["database"][0].T
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :100]
     distance_m = np.linalg.norm(places["queries"][:, None] - places["database"][None], axis=2)
-    found = np.zeros((2, len(order)), dtype=bool)
+    hits = np.zeros((2, len(order)), dtype=bool)
     for query, candidates in enumerate(order):
         counts = mutual_nn_count(
             vectors["queries"][1][query],
@@ -76,7 +76,7 @@ def test_efficientnet_corridor_recall_rises_with_reranking(extractor: Extractor)
             min_similarity=extractor.card.min_similarity,
         ).numpy()
         best = candidates[np.argsort(-counts, kind="stable")[0]]
-        found[:, query] = distance_m[query, candidates[0]] <= 25, distance_m[query, best] <= 25
-    before, after = 100 * found.mean(axis=1)
+        hits[:, query] = distance_m[query, candidates[0]] <= 25, distance_m[query, best] <= 25
+    before, after = 100 * hits.mean(axis=1)
     assert before >= 58
     assert after >= 96

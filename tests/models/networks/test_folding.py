@@ -14,9 +14,9 @@ from models.weights import load_extractor
 @pytest.fixture
 def network() -> EfficientNetLite0:
     torch.set_num_threads(1)
-    found = load_extractor("efficientnet-lite0", device="cpu").network
-    assert isinstance(found, EfficientNetLite0)
-    return found
+    network = load_extractor("efficientnet-lite0", device="cpu").network
+    assert isinstance(network, EfficientNetLite0)
+    return network
 
 
 def images(seed: int = 0) -> Tensor:
@@ -31,18 +31,18 @@ def test_folded_network_gives_the_same_maps_without_any_normalisation(network: E
     folded = fold_batch_norm(network.backbone)
     assert (norms(network.backbone), norms(folded)) == (49, 0)
     with torch.no_grad():
-        expected, found = network.backbone.forward_features(images()), folded.forward_features(images())
+        expected, actual = network.backbone.forward_features(images()), folded.forward_features(images())
     assert expected.std() > 0.1
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_network_folds_only_where_no_gradient_is_wanted(network: EfficientNetLite0) -> None:
     with torch.inference_mode():
-        found = network(images())
+        actual = network(images())
     assert norms(network._network()) == 49
     with torch.no_grad():
         assert norms(network._network()) == 0
-    for one, other in zip(found, network(images()), strict=True):
+    for one, other in zip(actual, network(images()), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 

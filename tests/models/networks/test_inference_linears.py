@@ -30,43 +30,43 @@ def linears(module: nn.Module) -> list[nn.Module]:
 @pytest.mark.parametrize("laid_out", [False, True])
 def test_kept_network_gives_the_same_numbers(dtype: torch.dtype, laid_out: bool) -> None:
     original, images = network(), torch.randn(4, 3, 4, 4)
-    kept = copy.deepcopy(original)
-    keep_for_inference(kept, dtype, laid_out=laid_out)
+    prepared = copy.deepcopy(original)
+    keep_for_inference(prepared, dtype, laid_out=laid_out)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
-        found, expected = kept(images), original(images)
-    assert found.dtype == expected.dtype == dtype
+        actual, expected = prepared(images), original(images)
+    assert actual.dtype == expected.dtype == dtype
     tolerance = 0.0 if not laid_out else 1e-6 if dtype == torch.float32 else 2**-8
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
-    assert found.abs().max() > 0.05
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+    assert actual.abs().max() > 0.05
 
 
 @pytest.mark.parametrize("laid_out", [False, True])
 def test_only_linear_layers_are_changed(laid_out: bool) -> None:
-    kept = network()
-    before = kept.state_dict()
-    keep_for_inference(kept, torch.bfloat16, laid_out=laid_out)
-    found = kept.state_dict()
+    prepared = network()
+    before = prepared.state_dict()
+    keep_for_inference(prepared, torch.bfloat16, laid_out=laid_out)
+    after = prepared.state_dict()
     for name in before.keys() - {"3.0.weight", "3.0.bias", "3.2.weight"}:
-        assert found[name].data_ptr() == before[name].data_ptr(), name
+        assert after[name].data_ptr() == before[name].data_ptr(), name
     if laid_out and lays_out(torch.bfloat16):
-        assert [type(layer) for layer in linears(kept)] == [LaidOutLinear] * 2
+        assert [type(layer) for layer in linears(prepared)] == [LaidOutLinear] * 2
     else:
-        assert torch.equal(found["3.0.weight"], before["3.0.weight"].bfloat16())
-    assert not any(weights.requires_grad for layer in linears(kept) for weights in layer.parameters())
+        assert torch.equal(after["3.0.weight"], before["3.0.weight"].bfloat16())
+    assert not any(weights.requires_grad for layer in linears(prepared) for weights in layer.parameters())
 
 
 def test_float32_is_laid_out_where_it_can_be() -> None:
-    kept = network()
-    keep_for_inference(kept, torch.float32, laid_out=True)
+    prepared = network()
+    keep_for_inference(prepared, torch.float32, laid_out=True)
     expected = LaidOutLinear if lays_out(torch.float32) else nn.Linear
-    assert [type(layer) for layer in linears(kept)] == [expected] * 2
+    assert [type(layer) for layer in linears(prepared)] == [expected] * 2
 
 
 def test_types_that_cannot_be_laid_out_are_rounded_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.networks.inference_linears.lays_out", lambda _: False)
-    kept = network()
-    keep_for_inference(kept, torch.bfloat16, laid_out=True)
-    assert [weights.dtype for layer in linears(kept) for weights in layer.parameters()] == [
+    prepared = network()
+    keep_for_inference(prepared, torch.bfloat16, laid_out=True)
+    assert [weights.dtype for layer in linears(prepared) for weights in layer.parameters()] == [
         torch.bfloat16
     ] * 3
 
@@ -75,7 +75,7 @@ def test_types_that_cannot_be_laid_out_are_rounded_only(monkeypatch: pytest.Monk
 def test_network_that_was_kept_before_refused(dtype: torch.dtype, laid_out: bool) -> None:
     if laid_out and not lays_out(dtype):
         pytest.skip("this torch lays nothing out for oneDNN")
-    kept = network()
-    keep_for_inference(kept, dtype, laid_out=laid_out)
+    prepared = network()
+    keep_for_inference(prepared, dtype, laid_out=laid_out)
     with pytest.raises(ValueError, match="load another one"):
-        keep_for_inference(kept, torch.float32, laid_out=False)
+        keep_for_inference(prepared, torch.float32, laid_out=False)

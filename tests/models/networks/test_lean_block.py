@@ -34,12 +34,12 @@ def trained(model: AdaptedViT, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor
     tokens = model(pixels)
     weighed = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(2))
     (tokens * weighed).sum().backward()
-    found = {
+    gradients = {
         name: weights.grad.clone() for name, weights in model.named_parameters() if weights.grad is not None
     }
     if pixels.grad is not None:
-        found["images"], pixels.grad = pixels.grad, None
-    return tokens.detach(), found
+        gradients["images"], pixels.grad = pixels.grad, None
+    return tokens.detach(), gradients
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1024])
@@ -49,15 +49,17 @@ def test_lean_block_gives_the_plain_block_s_values_and_gradients(
 ) -> None:
     monkeypatch.setattr(lean, "_CPU_PIECE", piece)
     model, pixels = backbone(), images().requires_grad_(tracked)
-    tokens, found = trained(model, pixels)
+    tokens, gradients = trained(model, pixels)
     monkeypatch.setattr(AdaptedViT, "_can_train_leanly", lambda *_: False)
-    wanted_tokens, wanted = trained(model, pixels)
-    torch.testing.assert_close(tokens, wanted_tokens, rtol=1e-4, atol=1e-5)
-    assert found.keys() == wanted.keys()
-    assert len(found) == 3 * 8 + tracked
-    for name, gradient in wanted.items():
+    expected_tokens, expected_gradients = trained(model, pixels)
+    torch.testing.assert_close(tokens, expected_tokens, rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == expected_gradients.keys()
+    assert len(gradients) == 3 * 8 + tracked
+    for name, gradient in expected_gradients.items():
         assert gradient.any(), name
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+        torch.testing.assert_close(
+            gradients[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item()
+        )
 
 
 def test_lean_block_keeps_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,19 +71,19 @@ def test_lean_block_keeps_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count how often the lean block runs."""
-    counted: list[int] = []
+    lean_calls: list[int] = []
     real = lean.lean_block
 
     def counting(*args: object) -> Tensor:
-        counted.append(1)
+        lean_calls.append(1)
         return real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr("models.networks.backbone.lean_block", counting)
-    return counted
+    return lean_calls
 
 
 def test_lean_block_runs_in_float32_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = calls(monkeypatch)
+    lean_calls = calls(monkeypatch)
     model = backbone()
     with torch.inference_mode():
         model(images())
@@ -90,22 +92,22 @@ def test_lean_block_runs_in_float32_training_alone(monkeypatch: pytest.MonkeyPat
     model.activation_checkpointing = True
     model(images())
     model.activation_checkpointing = False
-    assert not counted
+    assert not lean_calls
     model(images())
-    assert len(counted) == SMALL.depth
+    assert len(lean_calls) == SMALL.depth
 
 
 def test_lean_block_is_not_taken_where_the_frozen_part_is_trained_or_the_mlp_gated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counted = calls(monkeypatch)
+    lean_calls = calls(monkeypatch)
     model = backbone()
     model.vit.blocks[1].mlp.fc1.weight.requires_grad_(True)
-    _, found = trained(model, images())
-    assert found["vit.blocks.1.mlp.fc1.weight"].any()
+    _, gradients = trained(model, images())
+    assert gradients["vit.blocks.1.mlp.fc1.weight"].any()
     gated = Architecture(width=48, depth=2, num_heads=3, mlp_width=256, gated_mlp=True)
     trained(backbone(shape=gated), images())
-    assert not counted
+    assert not lean_calls
 
 
 def test_lean_block_s_operations_can_be_counted() -> None:

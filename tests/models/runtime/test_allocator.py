@@ -36,15 +36,15 @@ def used(way: str, **settings: str) -> tuple[bool, int]:
     }
     command = [sys.executable, "-c", USE, way]
     out = subprocess.run(command, cwd=ROOT, env=quiet | settings, check=True, stdout=subprocess.PIPE).stdout
-    kept, faults, torch_loaded = map(int, out.split())
+    retained, faults, torch_loaded = map(int, out.split())
     assert not torch_loaded
-    return bool(kept), faults
+    return bool(retained), faults
 
 
 @glibc_only
 def test_keep_freed_memory_pages_are_cleared_once_instead_of_each_time() -> None:
-    (_, plain), (kept, faults) = used("plain"), used("kept")
-    assert kept
+    (_, plain), (retained, faults) = used("plain"), used("kept")
+    assert retained
     assert faults < 0.2 * plain
 
 
@@ -58,6 +58,6 @@ def test_keep_freed_memory_pages_are_cleared_once_instead_of_each_time() -> None
     ],
 )
 def test_keep_freed_memory_thresholds_set_by_the_user_stay(setting: dict[str, str]) -> None:
-    kept, faults = used("kept", **setting)
-    assert not kept
+    retained, faults = used("kept", **setting)
+    assert not retained
     assert faults > 0.8 * used("plain", **setting)[1] > 100

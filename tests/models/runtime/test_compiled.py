@@ -76,7 +76,7 @@ def test_compiled_network_is_one_graph_with_the_same_outputs(
     network.eval()
     images = torch.randn(3, 3, 224, 224)
     with torch.inference_mode():
-        expected, found = network(images), compiled(network, max_batch=16)(images)
-    for one, other in zip(expected, found, strict=True):
+        expected, actual = network(images), compiled(network, max_batch=16)(images)
+    for one, other in zip(expected, actual, strict=True):
         assert one.std() > 1e-3
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5)

@@ -89,9 +89,9 @@ def test_flags_reach_the_verb_s_function(
     function: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function, stop)
-    with pytest.raises(Seen) as seen:
+    with pytest.raises(Seen) as passed_on:
         main([*arguments, "--precision", "bf16", "--compile"])
-    assert seen.value.args == (ASKED,)
+    assert passed_on.value.args == (ASKED,)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_execution_reaches_whoever_loads_the_model(
     function: str, call: Callable[[str], object], city_store: CityStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function, stop)
-    with pytest.raises(Seen) as seen:
+    with pytest.raises(Seen) as passed_on:
         call(city_store.uri)
-    assert seen.value.args == (ASKED,)
+    assert passed_on.value.args == (ASKED,)
 
 
 def test_evaluate_indexes_and_asks_as_it_is_told(
@@ -119,9 +119,9 @@ def test_evaluate_indexes_and_asks_as_it_is_told(
     for function in ("pipelines.evaluation.job.index", "pipelines.evaluation.job.QueryEngine.open"):
         monkeypatch.setattr(function, stop)
         for store in (city_store.uri,) if "open" in function else (None, str(tmp_path / "none")):
-            with pytest.raises(Seen) as seen:
+            with pytest.raises(Seen) as passed_on:
                 evaluate(city_store.folder / "city", store_uri=store, execution=ASKED)
-            assert seen.value.args == (ASKED,)
+            assert passed_on.value.args == (ASKED,)
 
 
 @pytest.mark.ray
@@ -132,6 +132,6 @@ def test_index_plans_with_the_execution(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("pipelines.indexing.job.make_plan", planned)
     write_photos(tmp_path / "photos", 1)
-    with pytest.raises(Seen) as seen:
+    with pytest.raises(Seen) as passed_on:
         index(tmp_path / "photos", str(tmp_path / "store"), execution=ASKED)
-    assert seen.value.args == (ASKED,)
+    assert passed_on.value.args == (ASKED,)

@@ -17,10 +17,10 @@ def test_lays_out_float32_where_the_operators_multiply_right() -> None:
     rows, matrix = torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([[7.0, -8, 9], [0, 1, -2]])
     try:
         laid_out = torch.ops.mkldnn._reorder_linear_weight(matrix, 2)
-        found = torch.ops.mkldnn._linear_pointwise(rows, laid_out, None, "none", [], "")
+        actual = torch.ops.mkldnn._linear_pointwise(rows, laid_out, None, "none", [], "")
     except (AttributeError, RuntimeError):
         pytest.skip("this torch has no such operators")
-    assert found.tolist() == (rows @ matrix.T).tolist()
+    assert actual.tolist() == (rows @ matrix.T).tolist()
     assert onednn.lays_out(torch.float32)
 
 
@@ -29,26 +29,26 @@ def test_lays_out_float32_where_the_operators_multiply_right() -> None:
 @pytest.mark.parametrize("rows", [None, 8])
 def test_product_equals_linear(shape: tuple[int, ...], rows: int | None) -> None:
     torch.manual_seed(0)
-    given, matrix, bias = torch.randn(shape), torch.randn(70, 40), torch.randn(70)
+    rows, matrix, bias = torch.randn(shape), torch.randn(70, 40), torch.randn(70)
     laid_out = onednn.lay_out(matrix, rows=rows)
-    expected = given.double() @ matrix.double().T
-    torch.testing.assert_close(onednn.product(given, laid_out).double(), expected, atol=1e-5, rtol=1e-5)
-    found = onednn.product(given, laid_out, bias)
-    torch.testing.assert_close(found.double(), expected + bias.double(), atol=1e-5, rtol=1e-5)
+    expected = rows.double() @ matrix.double().T
+    torch.testing.assert_close(onednn.product(rows, laid_out).double(), expected, atol=1e-5, rtol=1e-5)
+    actual = onednn.product(rows, laid_out, bias)
+    torch.testing.assert_close(actual.double(), expected + bias.double(), atol=1e-5, rtol=1e-5)
 
 
 @needs_float32
 def test_product_of_strided_rows_and_a_transposed_matrix_equals_linear() -> None:
     torch.manual_seed(0)
-    given, matrix = torch.randn(40, 9, 5).permute(2, 1, 0)[:, 1:], torch.randn(40, 70).T
-    found = onednn.product(given, onednn.lay_out(matrix))
-    torch.testing.assert_close(found, F.linear(given, matrix), atol=1e-5, rtol=1e-5)
+    rows, matrix = torch.randn(40, 9, 5).permute(2, 1, 0)[:, 1:], torch.randn(40, 70).T
+    actual = onednn.product(rows, onednn.lay_out(matrix))
+    torch.testing.assert_close(actual, F.linear(rows, matrix), atol=1e-5, rtol=1e-5)
 
 
 @needs_float32
 def test_lays_out_finds_wrong_products(monkeypatch: pytest.MonkeyPatch) -> None:
     original = onednn.product
-    monkeypatch.setattr(onednn, "product", lambda *given: original(*given) * 1.001)
+    monkeypatch.setattr(onednn, "product", lambda *args: original(*args) * 1.001)
     assert not onednn.lays_out.__wrapped__(torch.float32)
 
 

@@ -26,7 +26,7 @@ if "torch" not in sys.modules:
 
 
 @pytest.mark.parametrize(
-    ("module", "given", "expected"),
+    ("module", "setting", "expected"),
     [
         ("serving.engine", None, "passive"),
         ("models.weights", None, "passive"),
@@ -34,10 +34,10 @@ if "torch" not in sys.modules:
         ("models.matching", "active", "active"),
     ],
 )
-def test_threads_sleep_unless_the_user_says_otherwise(module: str, given: str | None, expected: str) -> None:
+def test_threads_sleep_unless_the_environment_is_set(module: str, setting: str | None, expected: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if given is not None:
-        environment["OMP_WAIT_POLICY"] = given
+    if setting is not None:
+        environment["OMP_WAIT_POLICY"] = setting
     done = subprocess.run(
         [sys.executable, "-c", PROBE.format(module=module)],
         cwd=ROOT,

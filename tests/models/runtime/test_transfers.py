@@ -17,29 +17,29 @@ DEVICES = [
 
 
 def test_one_ahead_finishes_each_after_the_next_is_started() -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     def started() -> Iterator[Callable[[], int]]:
         for index in range(3):
-            told.append(f"start {index}")
-            yield lambda index=index: told.append(f"finish {index}") or 10 * index
+            events.append(f"start {index}")
+            yield lambda index=index: events.append(f"finish {index}") or 10 * index
 
     assert list(one_ahead(started())) == [0, 10, 20]
-    assert told == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
+    assert events == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
     assert list(one_ahead(iter([]))) == []
 
 
 def test_one_ahead_fault_stops_the_work() -> None:
-    told: list[int] = []
+    indices: list[int] = []
 
     def started() -> Iterator[Callable[[], float]]:
         for index in range(5):
-            told.append(index)
+            indices.append(index)
             yield lambda index=index: 1 / (index - 1)
 
     with pytest.raises(ZeroDivisionError):
         list(one_ahead(started()))
-    assert told == [0, 1, 2]
+    assert indices == [0, 1, 2]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -52,9 +52,9 @@ def test_a_restored_run_takes_the_very_same_next_step(saved: tuple[Path, SelaVPR
     other, fresh = make()
     torch.manual_seed(12345)
     assert load_checkpoint(path, other, fresh) == VALUES
-    drawn = torch.rand(3)
+    first_draw = torch.rand(3)
     load_checkpoint(path, model, optimiser)  # the random state of that moment again
-    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), first_draw)
     for one, its in ((model, optimiser), (other, fresh)):
         load_checkpoint(path, one, its)
         step(one, its)

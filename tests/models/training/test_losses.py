@@ -38,11 +38,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     global_loss = triplet_loss(descriptors[:1], descriptors[1:2], descriptors[None, 2:])
     local_loss = mnn_local_loss(features[:1], features[1:2], features[None, 2:])
     (global_loss + local_loss).backward()  # type: ignore[no-untyped-call]
-    found = {"global": global_loss.item(), "local": local_loss.item()}
+    values = {"global": global_loss.item(), "local": local_loss.item()}
     for name, weights in network.named_parameters():
         if weights.grad is not None:
-            found[name] = float(weights.grad.norm())
-    return found
+            values[name] = float(weights.grad.norm())
+    return values
 
 
 def test_losses_agree_with_the_published_ones(trained: dict[str, float]) -> None:
@@ -71,18 +71,18 @@ def test_triplet_loss_is_its_formula() -> None:
             far = float((query[b] - negatives[b, n]).norm())
             expected.append(max(0.0, near - far + 0.3))
     assert 0 < sum(value == 0 for value in expected) < 6
-    found = float(triplet_loss(query, positive, negatives, margin=0.3))
-    assert found == pytest.approx(sum(expected) / 6, abs=1e-5)
+    loss = float(triplet_loss(query, positive, negatives, margin=0.3))
+    assert loss == pytest.approx(sum(expected) / 6, abs=1e-5)
 
 
 def test_local_loss_of_a_negative_that_is_the_query_is_the_positive_s_distance() -> None:
     query, positive = unit(1, 4, 5, 16, seed=4), unit(1, 4, 5, 16, seed=5)
-    found = mnn_local_loss(query, positive, query[:, None])
+    loss = mnn_local_loss(query, positive, query[:, None])
     similarity = query[0].reshape(20, 16) @ positive[0].reshape(20, 16).T
     forth, back = similarity.argmax(1), similarity.argmax(0)
     mutual = [i for i in range(20) if int(back[forth[i]]) == i]
     mean = float(np.mean([float(similarity[i, forth[i]]) for i in mutual]))
-    assert float(found) == pytest.approx(1 - mean, abs=1e-5)
+    assert float(loss) == pytest.approx(1 - mean, abs=1e-5)
     assert float(mnn_local_loss(query, query, positive[:, None])) == 0.0
 
 

@@ -13,7 +13,7 @@ import pyproj
 import pytest
 import utm
 
-from models.images.decoder import ImageRejected
+from models.images import ImageRejected
 from pipelines.evaluation.recall import measure_recall
 from pipelines.sources import SourceError
 from serving.answer import Match, QueryResult

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from models.images.decoder import encode_thumbnail
+from models.images import encode_thumbnail
 from serving.engine import QueryEngine
 from serving.http.page_files import static_paths
 from storage.store import Store

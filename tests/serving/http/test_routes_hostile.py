@@ -24,7 +24,7 @@ from PIL import Image
 
 from models.errors import ModelFault
 from models.extractor import Prepared
-from models.images.decoder import ImageRejected, decode_image
+from models.images import ImageRejected, decode_image
 from serving.stages.extract import ExtractWorker
 from storage.card import Card
 from storage.store import Store

@@ -30,9 +30,9 @@ def cache_of(store: Store, rows: float) -> FeatureCache:
 
 
 def records(store: Store, ids: list[str]) -> list[ImageRecord]:
-    found = store.get(ids)
-    assert [record.image_id for record in found] == ids
-    return found
+    records = store.get(ids)
+    assert [record.image_id for record in records] == ids
+    return records
 
 
 @pytest.mark.parametrize("rows", [0, 0.5, 1, 7, 100])

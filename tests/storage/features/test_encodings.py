@@ -47,8 +47,8 @@ def images(count: int, *, grid: int = 9, channels: int = 48, seed: int = 0) -> n
 def make_codec(encoding: FeatureEncoding, sample: np.ndarray) -> tuple[Card, FeatureCodec]:
     _, height, width, channels = sample.shape
     card = dataclasses.replace(make_card(), grid_height=height, grid_width=width, feature_dim=channels)
-    kept = projected_channels(encoding, channels)
-    projection = None if kept is None else fit_projection(sample, kept)
+    projected = projected_channels(encoding, channels)
+    projection = None if projected is None else fit_projection(sample, projected)
     digest = None if projection is None else projection_sha256(projection)
     return card.stored_as(encoding, projection_sha256=digest), FeatureCodec(
         card.stored_as(encoding), projection=projection
@@ -56,9 +56,9 @@ def make_codec(encoding: FeatureEncoding, sample: np.ndarray) -> tuple[Card, Fea
 
 
 def make_encoded_store(folder: Path, encoding: FeatureEncoding, ids: list[str] | None = None) -> Store:
-    kept = projected_channels(encoding, make_card().feature_dim)
+    projected = projected_channels(encoding, make_card().feature_dim)
     sample = np.stack([features_of(name) for name in IDS])
-    projection = None if kept is None else fit_projection(sample, kept)
+    projection = None if projected is None else fit_projection(sample, projected)
     digest = None if projection is None else projection_sha256(projection)
     card = make_card().stored_as(encoding, projection_sha256=digest)
     store = Store.create(folder, card, projection=projection)
@@ -100,8 +100,8 @@ def test_codec_row_bytes_at_the_large_grid_are_as_documented(
     encoding: FeatureEncoding, row_bytes: int
 ) -> None:
     card = dataclasses.replace(make_card(), grid_height=61, grid_width=61, feature_dim=128)
-    kept = projected_channels(encoding, 128)
-    projection = None if kept is None else np.eye(128, kept, dtype=np.float32)
+    width = projected_channels(encoding, 128)
+    projection = None if width is None else np.eye(128, width, dtype=np.float32)
     assert FeatureCodec(card.stored_as(encoding), projection=projection).row_bytes == row_bytes
 
 
@@ -125,11 +125,11 @@ def test_codec_counts_of_matching_stay_near_the_exact_ones(encoding: FeatureEnco
         decoded = codec.decode(FeatureEncoder(codec).encode(stored))
         counts = count_matches(query, decoded, np.array([True] * 5 + [False]), card, codec=codec)
         assert counts[5] is None, f"seed {seed}"
-        found = [count for count in counts if count is not None]
-        assert found[0] == max(found), f"seed {seed}: {counts}"
-        assert found[0] >= 0.6 * exact[0], f"seed {seed}: {counts} for {exact}"
+        known = [count for count in counts if count is not None]
+        assert known[0] == max(known), f"seed {seed}: {counts}"
+        assert known[0] >= 0.6 * exact[0], f"seed {seed}: {counts} for {exact}"
         here, there, similarity = line_points(query, decoded[0], card, codec=codec)
-        assert len(here) == len(there) == found[0], f"seed {seed}"
+        assert len(here) == len(there) == known[0], f"seed {seed}"
         assert 0.5 < np.median(similarity) <= 1.05, f"seed {seed}"
 
 
@@ -220,9 +220,9 @@ def test_store_of_each_encoding_answers_with_what_its_codec_decodes(
     cache = FeatureCache(FeatureReader(tmp_path / "s", store.card), max_bytes=5 * store.codec.row_bytes)
     hits = 0
     for seed in range(20):
-        chosen = np.random.default_rng(seed).choice(len(IDS), 4, replace=False)
-        fetched = cache.fetch(store.get([IDS[i] for i in chosen]))
-        np.testing.assert_array_equal(fetched.features, expected[chosen], err_msg=f"seed {seed}")
+        sample = np.random.default_rng(seed).choice(len(IDS), 4, replace=False)
+        fetched = cache.fetch(store.get([IDS[i] for i in sample]))
+        np.testing.assert_array_equal(fetched.features, expected[sample], err_msg=f"seed {seed}")
         hits += fetched.hits
     assert hits > 0
     assert len(cache) == 5
@@ -233,13 +233,13 @@ def test_store_of_each_encoding_survives_delete_and_compact_bit_for_bit(
     tmp_path: Path, encoding: FeatureEncoding
 ) -> None:
     store = make_encoded_store(tmp_path / "s", encoding, IDS)
-    gone = [name for i, name in enumerate(IDS) if i % 4]
-    kept = {name: value for name, value in contents(store).items() if name not in gone}
+    deleted = [name for i, name in enumerate(IDS) if i % 4]
+    remaining = {name: value for name, value in contents(store).items() if name not in deleted}
     with store.lease():
-        assert store.delete(gone) == len(gone)
+        assert store.delete(deleted) == len(deleted)
         report = store.compact(keep_versions_s=0.0)
     assert report.shards_rewritten == 3
-    assert contents(store) == kept
+    assert contents(store) == remaining
     assert store.verify().ok
 
 

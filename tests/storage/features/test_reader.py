@@ -22,14 +22,14 @@ from tests.support.store_samples import CHANNELS, features_of, make_card
 
 def test_fetch_wrong_place_or_missing_shard_is_not_ok(tmp_path: Path) -> None:
     good, other = written(tmp_path, ["a", "b"])
-    asked = [
+    requested = [
         good,
         replace(good, image_id="b"),
         replace(good, row=2),
         replace(good, row=-1),
         record("a", "no", 0),
     ]
-    features, ok = FeatureReader(tmp_path, make_card()).fetch([*asked, other])
+    features, ok = FeatureReader(tmp_path, make_card()).fetch([*requested, other])
     assert ok.tolist() == [True, False, False, False, False, True]
     assert not features[1:5].any()
 
@@ -50,7 +50,7 @@ def test_fetch_one_flipped_bit_is_never_answered(tmp_path: Path, warm: bool) -> 
     original = path.read_bytes()
     reader = FeatureReader(tmp_path, make_card())
     reader.fetch(records)
-    lost = 0
+    damaged = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
         damaged = bytearray(original)
@@ -59,10 +59,10 @@ def test_fetch_one_flipped_bit_is_never_answered(tmp_path: Path, warm: bool) -> 
         features, ok = (reader if warm else FeatureReader(tmp_path, make_card())).fetch(records)
         for i, image_id in enumerate(ids):
             assert not ok[i] or features[i].tobytes() == truth[image_id], f"seed {seed}"
-        lost += not ok.all()
+        damaged += not ok.all()
         assert file_crc32(path) != records[0].shard[-8:], f"seed {seed}"
     # Most bytes of so small a shard are headers and footer, which are not needed while the table is whole.
-    assert lost > 10
+    assert damaged > 10
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -162,14 +162,14 @@ def test_fetch_leaves_no_file_open(tmp_path: Path) -> None:
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many buffers each reading of a row filled: one without, two with its headers."""
-    read, found = os.preadv, []
+    read, sizes = os.preadv, []
 
     def preadv(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
-        found.append(len(buffers))
+        sizes.append(len(buffers))
         return read(fd, buffers, offset)  # not every file system can tell what is in memory
 
     monkeypatch.setattr("os.preadv", preadv)
-    return found
+    return sizes
 
 
 def test_fetch_reads_no_headers_and_checks_each_time(tmp_path: Path, parts: list[int]) -> None:

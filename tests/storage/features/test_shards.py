@@ -34,12 +34,12 @@ def written(folder: Path, ids: list[str]) -> list[ImageRecord]:
 
 def test_write_shard_then_fetch_returns_the_same_bits_in_the_asked_order(tmp_path: Path) -> None:
     records = written(tmp_path, ["a", "b", "ü/c.jpg"]) + written(tmp_path, ["d"])
-    asked = [records[i] for i in (3, 1, 2, 0, 1)]
-    features, ok = FeatureReader(tmp_path, make_card()).fetch(asked)
+    requested = [records[i] for i in (3, 1, 2, 0, 1)]
+    features, ok = FeatureReader(tmp_path, make_card()).fetch(requested)
     assert ok.all()
     assert features.dtype == np.float16
     assert features.shape == (5, GRID, GRID, CHANNELS)
-    assert features.tobytes() == np.stack([features_of(r.image_id) for r in asked]).tobytes()
+    assert features.tobytes() == np.stack([features_of(r.image_id) for r in requested]).tobytes()
 
 
 def test_write_shard_file_is_one_row_group_an_image_with_checksums(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ def city(count: int, seed: int, *, decay: float = 1.0, dtype: Any = np.float16) 
     spread = (1 + np.arange(DIM)) ** (-decay / 2)
     basis = np.linalg.qr(places.standard_normal((DIM, DIM)))[0]
     centres = places.standard_normal((400, DIM)) * spread + 2 * np.eye(DIM)[0]
-    drawn = centres[generator.integers(400, size=count)] + generator.standard_normal((count, DIM)) * spread
-    return unit(drawn @ basis).astype(dtype)
+    points = centres[generator.integers(400, size=count)] + generator.standard_normal((count, DIM)) * spread
+    return unit(points @ basis).astype(dtype)
 
 
 def nearest(rows: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
@@ -31,10 +31,10 @@ def nearest(rows: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
 
 
 def recall_of(index: ApproximateIndex, rows: np.ndarray, queries: np.ndarray, k: int) -> float:
-    found = index.search(queries.astype(np.float32), k)
-    assert found.shape == (len(queries), k)
+    hits = index.search(queries.astype(np.float32), k)
+    assert hits.shape == (len(queries), k)
     truth = nearest(rows, queries, k)
-    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, truth, strict=True)]))
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(hits, truth, strict=True)]))
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,11 @@ def test_index_best_come_first_and_reconstruct_returns_what_is_stored(
     index: ApproximateIndex, rows: np.ndarray
 ) -> None:
     queries = city(20, 3, dtype=np.float32)
-    found = index.search(queries, 30)
-    for query, ids in zip(queries, found, strict=True):
+    hits = index.search(queries, 30)
+    for query, ids in zip(queries, hits, strict=True):
         similarity = rows[ids].astype(np.float32) @ query
         assert (np.diff(similarity) < 1e-3).all()
-    assert np.array_equal(index.reconstruct(found[0]), rows[found[0]].astype(np.float32))
+    assert np.array_equal(index.reconstruct(hits[0]), rows[hits[0]].astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

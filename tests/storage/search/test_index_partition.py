@@ -39,8 +39,8 @@ def test_parts_together_answer_like_the_whole(tmp_path: Path, parts: int, k: int
     pieces = [IndexPartition(store.uri, partition=Partition(number, parts)) for number in range(parts)]
     assert sum(len(piece.search(QUERIES[:1], k=1000)[0].hits) for piece in pieces) == len(IDS) + 9
 
-    found = [piece.search(QUERIES, k=k) for piece in pieces]
-    together = [merge_hits([answers[i] for answers in found], k=k) for i in range(len(QUERIES))]
+    results = [piece.search(QUERIES, k=k) for piece in pieces]
+    together = [merge_hits([answers[i] for answers in results], k=k) for i in range(len(QUERIES))]
 
     expected = store.search(QUERIES, k=k)
     assert [answer.hits for answer in together] == expected
@@ -52,11 +52,11 @@ def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
     small = [
         IndexPartition(store.uri, partition=Partition(number, 2), memory_bytes=10) for number in range(2)
     ]
-    found = [piece.search(QUERIES[:20], k=10) for piece in small]
-    assert [len(answers[0].hits) for answers in found] == [10, 0]  # one index covers the whole table
+    results = [piece.search(QUERIES[:20], k=10) for piece in small]
+    assert [len(answers[0].hits) for answers in results] == [10, 0]  # one index covers the whole table
     expected = store.search(QUERIES[:20], k=10)
     for i, hits in enumerate(expected):
-        ids = [hit.record.image_id for hit in merge_hits([answers[i] for answers in found], k=10).hits]
+        ids = [hit.record.image_id for hit in merge_hits([answers[i] for answers in results], k=10).hits]
         assert ids == [hit.record.image_id for hit in hits], f"query {i}"
 
 
@@ -64,11 +64,11 @@ def test_part_beyond_exact_rows_searches_approximately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(tmp_path / "s", IDS)
-    asked: list[str] = []
+    methods: list[str] = []
     search = Snapshot.search
 
     def noted(view: Snapshot, *args: Any, method: SearchMethod, **options: Any) -> Any:
-        asked.append(method)
+        methods.append(method)
         return search(view, *args, method=method, **options)
 
     monkeypatch.setattr(Snapshot, "search", noted)
@@ -76,7 +76,7 @@ def test_part_beyond_exact_rows_searches_approximately(
         monkeypatch.setattr("storage.search.index_partition.EXACT_ROWS", limit)
         piece = IndexPartition(store.uri, partition=Partition(0, parts))
         assert piece.search(QUERIES[:2], k=5)[0].hits
-    assert asked == ["exact", "ivf", "exact"]
+    assert methods == ["exact", "ivf", "exact"]
 
 
 def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path) -> None:
@@ -86,13 +86,13 @@ def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path
     old = part.snapshot.version
     assert not part.refresh()
     grow(store, ["new"])
-    wanted = descriptor_of("new")[None]
-    assert part.search(wanted, k=1)[0].hits[0].record.image_id != "new"
+    query = descriptor_of("new")[None]
+    assert part.search(query, k=1)[0].hits[0].record.image_id != "new"
 
     assert part.refresh()
     assert part.loaded_versions == (old, store.version)
-    assert part.search(wanted, k=1)[0].hits[0].record.image_id == "new"
-    before = part.search(wanted, k=100, version=old)[0]
+    assert part.search(query, k=1)[0].hits[0].record.image_id == "new"
+    before = part.search(query, k=100, version=old)[0]
     assert before.version == old
     assert (before.rows, len(before.hits)) == (20, 20)
 
@@ -100,7 +100,7 @@ def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path
     assert not part.refresh()
     assert part.loaded_versions == (store.version,)
     with pytest.raises(VersionNotLoaded, match="request one of"):
-        part.search(wanted, k=1, version=old)
+        part.search(query, k=1, version=old)
 
 
 def test_follow_of_a_store_gone_or_replaced_is_named(tmp_path: Path) -> None:
@@ -130,5 +130,5 @@ def test_follow_of_a_store_made_anew_forgets_the_old_one(tmp_path: Path) -> None
     assert anew.version == part.snapshot.version
     assert part.refresh()
     assert part.loaded_versions == (anew.version,)
-    found = {hit.record.image_id for hit in part.search(QUERIES[:1], k=100)[0].hits}
-    assert found == set(IDS[50:70])
+    hits = {hit.record.image_id for hit in part.search(QUERIES[:1], k=100)[0].hits}
+    assert hits == set(IDS[50:70])

@@ -26,6 +26,6 @@ def test_search_leaves_damaged_rows_out_and_reports_degraded(tmp_path: Path) -> 
     rows, damaged = read_partition(table)
     assert (len(rows), damaged) == (49, 1)
     searcher = LanceSearcher(table)
-    found = searcher.search(descriptor_of(IDS[7])[None], k=50)[0]
+    hits = searcher.search(descriptor_of(IDS[7])[None], k=50)[0]
     assert searcher.degraded
-    assert sorted(c.record.image_id for c in found) == IDS[:7] + IDS[8:50]
+    assert sorted(c.record.image_id for c in hits) == IDS[:7] + IDS[8:50]

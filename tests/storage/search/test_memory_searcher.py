@@ -100,9 +100,9 @@ def test_search_equal_descriptors_come_in_order_of_image_id(seed: int) -> None:
     rows = same_descriptor(rows_of(card, ids), descriptor_of("one"))
     rows = pa.concat_tables([rows_of(card, ["zz-best", "aa-other"]), rows])
     for k in (1, 5, 150):
-        found = MemorySearcher(rows).search(descriptor_of("one")[None], k=k)[0]
-        assert [c.record.image_id for c in found] == sorted(ids)[:k], f"seed {seed}, k {k}"
-        assert len({c.similarity for c in found}) == 1
+        hits = MemorySearcher(rows).search(descriptor_of("one")[None], k=k)[0]
+        assert [c.record.image_id for c in hits] == sorted(ids)[:k], f"seed {seed}, k {k}"
+        assert len({c.similarity for c in hits}) == 1
 
 
 @pytest.mark.parametrize("approximate", [False, True])

@@ -43,9 +43,9 @@ def test_search_exact_agrees_with_numpy(big: tuple[Store, pa.Table], seed: int, 
     store, rows = big
     queries = seeded_queries(seed, 7)
     answers = store.search(queries, k=k)
-    for found, expected in zip(answers, exact_search(rows, queries, k), strict=True):
-        assert [c.record.image_id for c in found] == [key for key, _ in expected], f"seed {seed}"
-        assert np.abs([c.similarity - s for c, (_, s) in zip(found, expected, strict=True)]).max() < 1e-5
+    for answer, expected in zip(answers, exact_search(rows, queries, k), strict=True):
+        assert [c.record.image_id for c in answer] == [key for key, _ in expected], f"seed {seed}"
+        assert np.abs([c.similarity - s for c, (_, s) in zip(answer, expected, strict=True)]).max() < 1e-5
 
 
 @pytest.mark.parametrize(("method", "indexed"), [("ivf", False), ("lance", False), ("lance", True)])
@@ -59,12 +59,12 @@ def test_search_approximate_reaches_its_stated_recall(
     queries, k = seeded_queries(99, 40), 20
     answers = store.search(queries, k=k, method=method)
     hits = 0
-    for found, expected in zip(answers, exact_search(rows, queries, k), strict=True):
-        assert len(found) == k
-        assert [-c.similarity for c in found] == sorted(-c.similarity for c in found)
+    for answer, expected in zip(answers, exact_search(rows, queries, k), strict=True):
+        assert len(answer) == k
+        assert [-c.similarity for c in answer] == sorted(-c.similarity for c in answer)
         truth = dict(expected)
-        hits += sum(c.record.image_id in truth for c in found)
-        for c in found:
+        hits += sum(c.record.image_id in truth for c in answer)
+        for c in answer:
             assert abs(c.similarity - truth.get(c.record.image_id, c.similarity)) < 1e-5
     assert hits / (len(queries) * k) >= MIN_RECALL[method]
     assert store.version == version, "building an index must not move the store"
@@ -94,8 +94,8 @@ def test_search_through_each_index_of_lancedb_reaches_the_recall(
         assert table.has_index
         exact = exact_search(pa.concat_tables(table.scan()), queries, k)
         answers = newest.search(queries, k=k, method="lance")
-        found = [{c.record.image_id for c in answer} for answer in answers]
-        pairs = zip(found, exact, strict=True)
+        id_sets = [{c.record.image_id for c in answer} for answer in answers]
+        pairs = zip(id_sets, exact, strict=True)
         return sum(len(ids & {key for key, _ in best}) for ids, best in pairs) / (len(queries) * k)
 
     assert recall() >= MIN_RECALL["lance"]
@@ -113,10 +113,10 @@ def test_search_finds_each_row_by_its_own_descriptor(
     big: tuple[Store, pa.Table], method: SearchMethod
 ) -> None:
     store, _ = big
-    asked = IDS[::97]
-    answers = store.search(np.stack([descriptor_of(i, dim=DIM) for i in asked]), k=1, method=method)
-    assert [found[0].record.image_id for found in answers] == asked
-    assert min(found[0].similarity for found in answers) > 0.999
+    query_ids = IDS[::97]
+    answers = store.search(np.stack([descriptor_of(i, dim=DIM) for i in query_ids]), k=1, method=method)
+    assert [hits[0].record.image_id for hits in answers] == query_ids
+    assert min(hits[0].similarity for hits in answers) > 0.999
 
 
 def test_search_in_an_empty_store_returns_no_candidates(tmp_path: Path) -> None:

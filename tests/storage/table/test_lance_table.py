@@ -28,10 +28,12 @@ def test_table_stores_what_was_committed_bit_for_bit(
     stored = add_checksums(rows_of(card, IDS))
     table.append(stored.slice(0, 25))
     table.upsert(stored.slice(20))
-    found = pa.concat_tables(table.scan()).sort_by("image_id")
-    assert found.schema.equals(table_schema(card))
-    assert found.drop_columns(["indexed_at"]).equals(stored.sort_by("image_id").drop_columns(["indexed_at"]))
-    assert len(intact_rows(found)) == len(IDS)
+    scanned = pa.concat_tables(table.scan()).sort_by("image_id")
+    assert scanned.schema.equals(table_schema(card))
+    assert scanned.drop_columns(["indexed_at"]).equals(
+        stored.sort_by("image_id").drop_columns(["indexed_at"])
+    )
+    assert len(intact_rows(scanned)) == len(IDS)
 
 
 def test_table_key_column_declares_itself_after_reopening(tmp_path: Path) -> None:
@@ -69,8 +71,8 @@ def test_table_replace_all_keeps_earlier_versions_and_the_key(tmp_path: Path) ->
     card = make_card()
     table = LanceTable.create(tmp_path, card)
     table.append(add_checksums(rows_of(card, IDS)))
-    kept = add_checksums(rows_of(card, IDS[:3]))
-    table.replace_all(iter(kept.to_batches()), kept.schema)
+    remaining = add_checksums(rows_of(card, IDS[:3]))
+    table.replace_all(iter(remaining.to_batches()), remaining.schema)
     assert (table.version, table.count()) == (3, 3)
     assert LanceTable.open(tmp_path, version=2).count() == len(IDS)
     assert table.take([]).schema.field("image_id").metadata

@@ -1,0 +1,72 @@
+"""EXIF metadata of decoded photos."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from models.images import decode_image
+from tests.support.encoded_images import difference, encoded, photo_exif, scene
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_decode_exif_orientation_returns_upright(orientation: int, kind: str) -> None:
+    inverse = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = scene() if orientation == 1 else scene().transpose(inverse[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(encoded(stored, kind, exif=exif, quality=95))
+    assert (decoded.width, decoded.height) == (64, 48)
+    assert difference(decoded, scene()) < 5
+
+
+def test_decode_exif_facts_are_read() -> None:
+    decoded = decode_image(encoded(scene(), "JPEG", exif=photo_exif()))
+    assert decoded.lat == pytest.approx(-33.86)
+    assert decoded.lon == pytest.approx(151.2)
+    assert decoded.heading_deg == pytest.approx(271.5)
+    assert decoded.captured_at == datetime(2024, 2, 29, 12, 30, tzinfo=UTC)
+    assert decoded.captured_at is not None
+    assert decoded.captured_at.tzinfo is UTC
+
+
+def test_decode_gps_time_used_without_time_zone() -> None:
+    exif = photo_exif(exif36881="", gps7=(7.0, 8.0, 9.0), gps29="2023:05:06")
+    decoded = decode_image(encoded(scene(), "JPEG", exif=exif))
+    assert decoded.captured_at == datetime(2023, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"gps2": (91.0, 0.0, 0.0)}, {"lat", "lon"}),
+        ({"gps4": (1.0, 2.0)}, {"lat", "lon"}),
+        ({"gps1": "Q"}, {"lat", "lon"}),
+        ({"gps17": 400.0}, {"heading_deg"}),
+        ({"exif36867": "yesterday"}, {"captured_at"}),
+        ({"exif36881": "+99:00"}, {"captured_at"}),
+        ({"exif36867": "0001:01:01 00:00:00"}, {"captured_at"}),
+    ],
+)
+def test_decode_exif_malformed_fact_ignored_alone(changes: dict[str, Any], missing: set[str]) -> None:
+    decoded = decode_image(encoded(scene(), "JPEG", exif=photo_exif(**changes)))
+    facts = {name: getattr(decoded, name) for name in ("lat", "lon", "heading_deg", "captured_at")}
+    assert {name for name, value in facts.items() if value is None} == missing
+
+
+def test_decode_exif_garbage_ignored() -> None:
+    decoded = decode_image(encoded(scene(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7fgarbage"))
+    assert decoded.lat is None
+    assert decoded.width == 64
