@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from benchmarks.results import make_parser, read_results, write_results
+from models.checkpoints.weights_file import save_weights
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
-from models.weights import save_weights
 from pipelines.demo.dataset import draw_city
 from pipelines.evaluation.job import evaluate
 from pipelines.sources import list_source, open_dataset

@@ -22,7 +22,7 @@ from models.runtime.execution import best_device, multiply_exactly
 from models.runtime.transfers import Transfers, one_ahead
 from storage.card import Card
 
-__all__ = ["Extractor", "ModelFault", "Prepared"]
+__all__ = ["Extractor", "Prepared"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -49,7 +49,6 @@ class Extractor:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         compile_network: bool = False,
-        device_resize: bool | None = None,
     ) -> None:
         """Take the network over and put it on its device.
 
@@ -65,9 +64,6 @@ class Extractor:
                 CPU; see `models.runtime.execution`.
             compile_network: Compile the network with torch.compile: faster on an accelerator once it is done,
                 which takes up to minutes for each of a few batch sizes and needs a C compiler.
-            device_resize: Resize the photos that `extract` is given on the device instead of as `prepare`
-                does, from which that differs by rounding. Default: on an accelerator, unless dtype is
-                float32.
 
         Raises:
             ValueError: another extractor has changed this network.
@@ -81,7 +77,7 @@ class Extractor:
         self._dtype = dtype or (torch.float32 if on_cpu else torch.bfloat16)
         multiply_exactly(self.device, self._dtype)
         exact = on_cpu or self._dtype == torch.float32
-        self._device_resize = not exact if device_resize is None else device_resize
+        self._device_resize = not exact
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         keep_for_inference(self.network, self._dtype, laid_out=on_cpu and not compile_network)
         self._forward: Callable[[Tensor], Any] = self.network

@@ -1,21 +1,21 @@
-"""The one way to a model: by name or weights file, to an extractor, a network, or its card alone.
+"""Loading a model by name or weights file: as an extractor, as a network, or as its card alone.
 
-timm, which takes seconds to import, is loaded only where a network is built.
+timm, which takes seconds to import, is imported only where a network is built.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from models.card import make_card, resized_card
 from models.checkpoints.lite0_package import installed_tensors
 from models.checkpoints.tensors import weights_digest
-from models.checkpoints.weights_file import load_file, read_card, save_weights
-from models.errors import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
+from models.checkpoints.weights_file import load_file, read_card
+from models.errors import UnknownModel
 from models.extractor import Extractor
 from models.names import DEFAULT_MODEL, MODEL_NAMES
 from models.networks.descriptions import EfficientNetDescription
@@ -23,31 +23,10 @@ from models.runtime.execution import AS_USUAL, Execution, best_device
 from storage.card import Card
 
 if TYPE_CHECKING:
-    from models.checkpoints.importing import import_checkpoint
     from models.networks.efficientnet import EfficientNetLite0
     from models.networks.selavpr import SelaVPR
 
-__all__ = [
-    "MODEL_NAMES",
-    "BadImageSize",
-    "UnknownModel",
-    "WeightsRejected",
-    "WeightsUnavailable",
-    "import_checkpoint",
-    "load_card",
-    "load_extractor",
-    "load_network",
-    "save_weights",
-    "weights_digest",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "import_checkpoint":  # on first use, for the sake of timm
-        from models.checkpoints.importing import import_checkpoint
-
-        return import_checkpoint
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["load_card", "load_extractor", "load_network"]
 
 
 def load_extractor(
@@ -79,7 +58,7 @@ def load_extractor(
 def load_network(
     name_or_path: str, *, image_size: tuple[int, int] | None = None
 ) -> tuple[SelaVPR | EfficientNetLite0, Card]:
-    """Load a model's network and its card, to train it or to look at it.
+    """Load a model's network and its card, to train or inspect it.
 
     Args:
         name_or_path: One of `MODEL_NAMES`, or the path of a safetensors file that placeray wrote.

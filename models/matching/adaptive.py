@@ -1,10 +1,10 @@
-"""Re-ranking that stops when the candidates still to be matched will hardly change the first answer.
+"""Early stopping of re-ranking: by a clear leader or by a time budget.
 
-Candidates are matched block by block in the order of their global similarity. Two things end it early:
+Candidates are matched in blocks, in the order of their global similarity. Matching stops early when
 
-- a lead: the largest count stands far above those of the others matched so far (the chance matches of wrong
-  places scatter around a mean; the distance is measured in their standard deviations);
-- the time budget.
+- the largest count exceeds the mean of the others by a number of their standard deviations (chance matches of
+  wrong places scatter around a mean), or
+- the time budget is spent.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["StopRule", "match_in_blocks"]
 
 @dataclass(frozen=True, kw_only=True)
 class StopRule:
-    """When to stop; by default never.
+    """When to stop matching; by default never.
 
     Attributes:
-        block: Candidates matched at once, between two looks at the rule.
-        min_candidates: Candidates matched before a lead may end it.
-        lead: Standard deviations that the largest count has to stand above the others' mean; None: no lead
-            ends it.
-        budget_s: Seconds after which no further block begins; the first block is always matched. None: no
+        block: Candidates per block; the rule is checked between blocks.
+        min_candidates: Candidates matched before a lead can stop matching.
+        lead: Standard deviations by which the largest count must exceed the mean of the others; None: never
+            stop by lead.
+        budget_s: Seconds after which no further block is started; the first block is always matched. None: no
             limit.
 
     Raises:
@@ -52,27 +52,24 @@ def match_in_blocks(
     size: int,
     match: Callable[[range], Sequence[int | None]],
     rule: StopRule,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> list[int | None]:
-    """Match candidates until the rule ends it.
+    """Match candidates in blocks until the rule stops it.
 
     Args:
         size: K, the number of candidates; candidate 0 is the most similar one.
         match: Returns the counts of the candidates in a range; None for one whose features cannot be read.
         rule: When to stop.
-        clock: Seconds, for the budget.
 
     Returns:
-        Counts of the first candidates; those beyond were left out.
+        Counts of the candidates matched, in order; the rest were skipped.
 
     Raises:
         ValueError: `match` returns another number of counts than the range has candidates.
     """
-    started = clock()
+    started = time.perf_counter()
     counts: list[int | None] = []
     for begin in range(0, size, rule.block):
-        if begin and (_leads(counts, rule) or _is_spent(clock() - started, rule)):
+        if begin and (_leads(counts, rule) or _is_spent(time.perf_counter() - started, rule)):
             break
         block = range(begin, min(begin + rule.block, size))
         matched = match(block)
@@ -89,10 +86,9 @@ def _is_spent(seconds: float, rule: StopRule) -> bool:
 
 
 def _leads(counts: list[int | None], rule: StopRule) -> bool:
-    """Tell whether the largest count stands out from the others.
+    """Return whether the largest count exceeds the others by the lead of the rule.
 
-    The spread of the others is taken to be at least that of chance alone: counts of rare events have a
-    variance as large as their mean.
+    The variance of the others is bounded below by their mean, the variance of a Poisson distribution.
     """
     known = sorted(count for count in counts if count is not None)
     if rule.lead is None or len(counts) < rule.min_candidates or len(known) < 3:

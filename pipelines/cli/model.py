@@ -29,7 +29,7 @@ def run_embed(args: argparse.Namespace) -> int:
 
 def run_import_weights(args: argparse.Namespace) -> int:
     """Convert a published checkpoint."""
-    from models.weights import import_checkpoint
+    from models.checkpoints.importing import import_checkpoint
 
     card = import_checkpoint(args.checkpoint, args.out, num_heads=args.heads)
     if args.json:

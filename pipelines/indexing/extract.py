@@ -97,7 +97,7 @@ class Extract:
         return table.append_column("features", pa.array(features, pa.binary()))
 
     def _extract(self, pixels: NDArray[Any]) -> list[tuple[NDArray[Any] | None, bytes | None, str | None]]:
-        from models.extractor import ModelFault
+        from models.errors import ModelFault
 
         try:
             descriptors, rows = self.extractor.extract_encoded(pixels, self.encoder)

@@ -191,7 +191,8 @@ def _card_of(
     Raises:
         CardMismatch: the store was made by another model or with another encoding.
     """
-    from models.weights import BadImageSize, load_card
+    from models.errors import BadImageSize
+    from models.weights import load_card
 
     try:
         stored = Store.open(store_uri).card

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.extractor import Extractor, ModelFault
+from models.errors import ModelFault
+from models.extractor import Extractor
 from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from storage.features.projection import fit_projection

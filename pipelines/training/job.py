@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from models.checkpoints.weights_file import save_weights
 from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
-from models.weights import save_weights
 from pipelines.defaults import MAX_FAILURES, MAX_REJECTED, TRAINING_SPLIT, VALIDATION_SPLIT
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.result import Evaluation

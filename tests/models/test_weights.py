@@ -22,26 +22,19 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import importing
+from models.checkpoints.importing import import_checkpoint
+from models.checkpoints.tensors import weights_digest
+from models.checkpoints.weights_file import save_weights
+from models.errors import BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable
 from models.extractor import Extractor
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
 from models.matching.mutual import mutual_nn_count
+from models.names import MODEL_NAMES
 from models.networks.architecture import Architecture
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavpr import SelaVPR
-from models.weights import (
-    MODEL_NAMES,
-    BadImageSize,
-    UnknownModel,
-    WeightsRejected,
-    WeightsUnavailable,
-    import_checkpoint,
-    load_card,
-    load_extractor,
-    load_network,
-    save_weights,
-    weights_digest,
-)
+from models.weights import load_card, load_extractor, load_network
 from storage.card import Card, Preprocessing
 from tests.support.paths import GOLDEN, ROOT
 

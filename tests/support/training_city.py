@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from models.checkpoints.weights_file import save_weights
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
-from models.weights import save_weights
 from pipelines.training.data import PhotoSet
 from pipelines.training.settings import TrainingSettings
 from storage.position import Positions

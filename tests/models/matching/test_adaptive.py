@@ -1,4 +1,4 @@
-"""Matching in blocks: what ends it, and that without a rule every candidate is matched."""
+"""Early stopping: by a lead, by the budget, and not at all without a rule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_without_a_rule_every_candidate_is_matched_once_in_order(block: int) -> 
 
 
 @pytest.mark.parametrize(("leader", "matched"), [(60, 20), (14, 100)])
-def test_a_lead_ends_it_for_an_outstanding_leader_only(leader: int, matched: int) -> None:
+def test_only_an_outstanding_leader_stops_matching(leader: int, matched: int) -> None:
     draw = random.Random(0)
     counts = [draw.randint(5, 13) for _ in range(100)]
     counts[7] = leader
@@ -51,13 +51,14 @@ def test_candidates_without_features_neither_lead_nor_follow() -> None:
     assert match_in_blocks(30, Matcher(counts), StopRule(lead=6.0)) == counts
 
 
-def test_min_candidates_holds_a_lead_back() -> None:
+def test_min_candidates_are_matched_before_a_lead_counts() -> None:
     rule = StopRule(block=5, min_candidates=50, lead=0.0)
     assert len(match_in_blocks(100, Matcher([5] * 100), rule)) == 50
 
 
-def test_the_budget_lets_one_block_be_matched_and_begins_none_after_it() -> None:
+def test_after_the_budget_no_block_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
+    monkeypatch.setattr("models.matching.adaptive.time.perf_counter", lambda: now)
 
     def slow(block: range) -> list[int | None]:
         nonlocal now
@@ -65,7 +66,7 @@ def test_the_budget_lets_one_block_be_matched_and_begins_none_after_it() -> None
         return [*block]
 
     def matched(budget_s: float) -> int:
-        return len(match_in_blocks(100, slow, StopRule(budget_s=budget_s), clock=lambda: now))
+        return len(match_in_blocks(100, slow, StopRule(budget_s=budget_s)))
 
     assert [matched(budget_s) for budget_s in (0.0, 1.0, 100.0)] == [10, 30, 100]
 

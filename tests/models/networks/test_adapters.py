@@ -12,6 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from models.checkpoints.tensors import weights_digest
+from models.checkpoints.weights_file import save_weights
 from models.errors import WeightsRejected
 from models.networks.adapters import ConvAdapter, UpHead
 from models.networks.architecture import Architecture
@@ -19,7 +21,7 @@ from models.networks.efficientnet import ADAPTER_STAGES, EfficientNetLite0
 from models.networks.selavpr import SelaVPR
 from models.training.losses import mnn_local_loss, triplet_loss
 from models.training.trainable import restore_trainable, trainable_parameters, trainable_state
-from models.weights import load_extractor, save_weights, weights_digest
+from models.weights import load_extractor
 from tests.support.saved_tensors import saved_bytes
 
 

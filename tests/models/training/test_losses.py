@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.checkpoints.importing import import_checkpoint
 from models.checkpoints.published import translate
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
 from models.networks.selavpr import SelaVPR
 from models.training.losses import mnn_local_loss, triplet_loss
-from models.weights import import_checkpoint, load_network
+from models.weights import load_network
 from tests.support.paths import GOLDEN
 
 

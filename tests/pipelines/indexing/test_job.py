@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.weights import import_checkpoint, load_extractor
+from models.checkpoints.importing import import_checkpoint
+from models.weights import load_extractor
 from pipelines.indexing.decode import decode
 from pipelines.indexing.job import IndexReport, index
 from serving.engine import QueryEngine

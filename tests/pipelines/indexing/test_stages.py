@@ -179,7 +179,7 @@ def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, t
 def test_extract_fault_in_one_image_rejects_that_one(
     card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.extractor import ModelFault
+    from models.errors import ModelFault
 
     paths = write_photos(tmp_path, 3)
     stage = make_extract(card, tmp_path)
