@@ -43,7 +43,8 @@ from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
 from models.images.preprocess import prepare
 from models.matching import triton_gpu as matching_triton
-from models.matching.mutual import _partners_by_blocks, mutual_nn_count
+from models.matching.blocks import partners_by_blocks
+from models.matching.mutual import mutual_nn_count
 from models.runtime.compiled import CannotCompile
 from models.runtime.execution import best_device
 from storage.features.encodings import FeatureCodec
@@ -147,7 +148,7 @@ def matching(cells: int, channels: int, device: torch.device, rounds: int, count
         "float16": lambda: mutual_nn_count(query.half(), candidates),
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "exact": lambda: mutual_nn_count(query, candidates),
-        "exact, in blocks": lambda: _partners_by_blocks(query, candidates),
+        "exact, in blocks": lambda: partners_by_blocks(query, candidates),
     }
     kernel = device.type == "cuda"
     if kernel:

@@ -29,6 +29,7 @@ from benchmarks.matching_recall import judge
 from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import command_line, make_parser, write_results
 from models.matching import cpu as matching_cpu
+from models.matching.cpu_products import int8_available
 from models.matching.mutual import mutual_nn_count
 from models.runtime.allocator import keep_freed_memory
 
@@ -111,7 +112,7 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
-        "int8": matching_cpu.int8_available(),
+        "int8": int8_available(),
         "floors": {"float32_gflop_s": blas_gflop_per_s(), "copy_gb_s": copy_gb_per_s()},
         "speed": [compare(args.candidates, *size, args.rounds) for size in ((3721, 128), (196, 112))],
     }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.dataset_features import extract_folder
-from models.matching import cpu as matching_cpu
+from models.matching import cpu_products
 from models.matching.adaptive import StopRule, match_in_blocks
 from models.matching.mutual import mutual_nn_count
 from models.weights import load_extractor
@@ -61,9 +61,9 @@ class Candidates:
 def judge(root: Path, candidates: int) -> dict[str, Any]:
     """Compare first answers and recall; small maps are rounded too, which they are not by default."""
     photos = Candidates(root, candidates)
-    threshold, matching_cpu._INT8_FROM = matching_cpu._INT8_FROM, 0
+    threshold, cpu_products._INT8_FROM = cpu_products._INT8_FROM, 0
     fast = photos.counts("fast")
-    matching_cpu._INT8_FROM = threshold
+    cpu_products._INT8_FROM = threshold
     exact = photos.counts("exact")
     first = exact.argmax(axis=1)
     early = []

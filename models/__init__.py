@@ -1,4 +1,4 @@
-"""Pixels to numbers: decoding, the SelaVPR model, matching and weights."""
+"""Image decoding, the SelaVPR and EfficientNet models, local feature matching, and weights files."""
 
 from models.runtime.threads import sleep_while_waiting
 

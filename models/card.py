@@ -1,4 +1,4 @@
-"""The card of a network, made from what the network or its description says of itself. Imports no torch."""
+"""Model cards built from a network or from its description. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Describes", "make_card", "resized_card"]
 
 
 class Describes(Protocol):
-    """What a card needs to know of a network: the networks have it, and `models.networks.descriptions`."""
+    """The properties that a card records: of networks, and of `models.networks.descriptions`."""
 
     @property
     def name(self) -> str:
@@ -28,32 +28,32 @@ class Describes(Protocol):
 
     @property
     def min_similarity(self) -> float | None:
-        """Return the similarity from which mutual neighbours count; None: all count."""
+        """Return the lowest similarity of mutual neighbours that are counted; None: all are."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of local features for an input size in pixels."""
 
     def default_preprocessing(self) -> Preprocessing:
-        """Return how pixels become input by default."""
+        """Return the default preprocessing."""
 
 
 def make_card(network: Describes, *, weights_sha256: str, preprocessing: Preprocessing | None = None) -> Card:
-    """Describe what a network makes.
+    """Return the card of a network.
 
     Args:
         network: The network, or its description.
         weights_sha256: See `models.checkpoints.tensors.weights_digest`.
-        preprocessing: How pixels become input. Default: the network's own.
+        preprocessing: How photos are preprocessed. Default: the network's own.
 
     Raises:
         ValueError: the network does not take the preprocessing's input size.
     """
-    chosen = preprocessing or network.default_preprocessing()
-    rows, columns = network.grid(chosen.height, chosen.width)
+    used = preprocessing or network.default_preprocessing()
+    rows, columns = network.grid(used.height, used.width)
     return Card(
         model=network.name,
         weights_sha256=weights_sha256,
-        preprocessing=chosen,
+        preprocessing=used,
         descriptor_dim=network.descriptor_dim,
         grid_height=rows,
         grid_width=columns,

@@ -1,4 +1,4 @@
-"""The errors of loading and running models. Imports no torch."""
+"""Errors of loading and running models. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ModelFault(PlacerayError):
 
 
 class UnknownModel(PlacerayError, ValueError):
-    """There is no model of this name and no file at this path."""
+    """The name is not that of a model, and no file has this path."""
 
     reason = "unknown_model"
 
@@ -35,7 +35,7 @@ class WeightsUnavailable(PlacerayError):
 
 
 class WeightsRejected(RejectedError):
-    """A weights file is damaged, unsafe, or not what it claims to be.
+    """A weights file is damaged, unsafe, or does not match its metadata.
 
     Attributes:
         reason: Machine-readable: not_a_file, unreadable, unsafe, wrong_layout, missing_tensors,

@@ -1,4 +1,4 @@
-"""Batches of images to descriptors and local features, with the card of the model that made them."""
+"""Feature extraction: batches of photos to global descriptors and local features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.images.preprocess import prepare
 from models.images.preprocess_device import prepare_on_device
 from models.networks.inference_linears import keep_for_inference
 from models.runtime.allocator import keep_freed_memory
-from models.runtime.compiled import compiled, filled_size
+from models.runtime.compiled import compiled, padded_size
 from models.runtime.execution import best_device, multiply_exactly
 from models.runtime.transfers import Transfers, one_ahead
 from storage.card import Card
@@ -26,8 +26,8 @@ __all__ = ["Extractor", "Prepared"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
-# Images that go through the network at once, at most. Larger batches are slower on a CPU, whose cache the
-# maps then leave (measured: 33 ms per image in batches of 8, 47 ms in batches of 32).
+# Maximum images per batch. On a CPU larger batches are slower, since their feature maps exceed the cache
+# (measured: 33 ms per image in batches of 8, 47 ms in batches of 32).
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 64
 
@@ -36,9 +36,9 @@ class Extractor:
     """Runs a network over images.
 
     Attributes:
-        card: What made the vectors.
-        network: The network, in evaluation mode and for inference alone.
-        device: Where it runs.
+        card: The card of the model.
+        network: The network, in evaluation mode and prepared for inference.
+        device: The device it runs on.
     """
 
     def __init__(
@@ -50,23 +50,22 @@ class Extractor:
         dtype: torch.dtype | None = None,
         compile_network: bool = False,
     ) -> None:
-        """Take the network over and put it on its device.
+        """Move the network to its device and prepare it for inference.
 
-        On a CPU the whole process keeps freed memory from then on: see `models.runtime.allocator`.
+        On a CPU this makes the whole process keep freed memory, see `models.runtime.allocator`.
 
         Args:
-            network: Maps (B, 3, h, w) normalised float images to descriptors and features. The extractor owns
-                it from then on: its linear layers are changed for inference, see
-                `models.networks.inference_linears`.
-            card: What the network makes.
-            device: Default: the accelerator if there is one, else the CPU.
+            network: Maps (B, 3, h, w) normalised float images to descriptors and features. It is modified in
+                place for inference, see `models.networks.inference_linears`.
+            card: Its card.
+            device: Default: the accelerator if available, else the CPU.
             dtype: Precision of the network's arithmetic. Default: bfloat16 on an accelerator, float32 on a
                 CPU; see `models.runtime.execution`.
-            compile_network: Compile the network with torch.compile: faster on an accelerator once it is done,
-                which takes up to minutes for each of a few batch sizes and needs a C compiler.
+            compile_network: Use torch.compile: faster on an accelerator, but takes up to minutes for each of
+                a few batch sizes and needs a C compiler.
 
         Raises:
-            ValueError: another extractor has changed this network.
+            ValueError: the network already belongs to another extractor.
         """
         self.card = card
         self.device = torch.device(device) if device is not None else best_device()
@@ -88,18 +87,18 @@ class Extractor:
         self._mean = torch.tensor(pre.mean, device=self.device).mul(255).view(1, 3, 1, 1)
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
 
-    def warm_up(self, largest: int) -> None:
-        """Do what the first batches would otherwise wait for: compile all batch sizes, start an accelerator.
+    def warm_up(self, max_batch: int) -> None:
+        """Compile all batch sizes and initialise the accelerator before the first batch.
 
         Args:
-            largest: Images that will go through the network at once, at most.
+            max_batch: Largest batch that will be extracted.
 
         Raises:
             CannotCompile: compiling is not possible here.
         """
         pre, limit = self.card.preprocessing, self._max_batch
         if self._forward is not self.network:
-            sizes = {filled_size(count, max_batch=limit) for count in range(1, min(largest, limit) + 1)}
+            sizes = {padded_size(count, max_batch=limit) for count in range(1, min(max_batch, limit) + 1)}
         else:
             sizes = set() if self.device.type == "cpu" else {1}
         for size in sorted(sizes):
@@ -154,16 +153,16 @@ class Extractor:
     def extract_encoded(
         self, batch: Sequence[Prepared] | Prepared, encode: Callable[[Tensor], Tensor]
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Compute descriptors and encoded local features of prepared images; the rest stays on the device.
+        """Compute descriptors and encoded local features of prepared images, encoding on the device.
 
         Args:
-            batch: As of `extract_prepared`; one image at least.
-            encode: Turns (B, H, W, C) float32 features on `device` into what is to be returned of them; a
+            batch: As for `extract_prepared`, at least one image.
+            encode: Encodes (B, H, W, C) float32 features on `device`, such as a
                 `models.feature_encoder.FeatureEncoder`.
 
         Returns:
             descriptors: (B, D) float32, unit L2 norm.
-            rows: What `encode` returns for all images.
+            rows: The encoded features of all images.
 
         Raises:
             ValueError, ModelFault, CannotCompile: as `extract_prepared`.
@@ -172,7 +171,7 @@ class Extractor:
         return self._run(list(batch), self._transfers.upload, encode)
 
     def _check(self, batch: Sequence[Prepared] | Prepared) -> None:
-        """Refuse what `prepare` does not make."""
+        """Reject images that `prepare` did not make with this card."""
         pre = self.card.preprocessing
         dtype = np.uint8 if pre.resize == "pil_bilinear" else np.float32
         for image in batch:
@@ -198,16 +197,16 @@ class Extractor:
         load: Callable[[Sequence[Any]], Tensor],
         encode: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Compute images in bounded batches, which `load` brings to the device as (B, h, w, 3)."""
+        """Extract in bounded batches, which `load` uploads as (B, h, w, 3)."""
         step, card = self._max_batch, self.card
 
         def started() -> Iterator[Callable[[], tuple[Tensor, ...]]]:
             for at in range(0, len(images), step):
                 yield self._start(images[at : at + step], load, encode)
 
-        # Filled batch by batch: what came through pinned memory gives that back at once.
+        # Copied batch by batch, which frees the pinned memory of each at once.
         results: list[NDArray[Any]] = []
-        filled = 0
+        done = 0
         for *tensors, usable in one_ahead(started()):
             if not bool(usable):
                 raise ModelFault(
@@ -217,8 +216,8 @@ class Extractor:
             parts = [tensor.numpy() for tensor in tensors]
             results = results or [np.empty((len(images), *part.shape[1:]), part.dtype) for part in parts]
             for whole, part in zip(results, parts, strict=True):
-                whole[filled : filled + len(part)] = part
-            filled += len(parts[0])
+                whole[done : done + len(part)] = part
+            done += len(parts[0])
         if not results:
             shape = (0, card.grid_height, card.grid_width, card.feature_dim)
             return np.zeros((0, card.descriptor_dim), np.float32), np.zeros(shape, np.float32)
@@ -231,7 +230,7 @@ class Extractor:
         load: Callable[[Sequence[Any]], Tensor],
         encode: Callable[[Tensor], Tensor] | None,
     ) -> Callable[[], tuple[Tensor, ...]]:
-        """Queue a batch; the returned function waits for descriptors, features and if they are usable."""
+        """Queue a batch; the returned function waits for descriptors, features and their validity."""
         pixels = load(images).permute(0, 3, 1, 2)
         inputs = ((pixels.float() - self._mean) / self._scale).contiguous(memory_format=torch.channels_last)
         mixed = self._dtype != torch.float32

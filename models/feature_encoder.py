@@ -1,7 +1,7 @@
-"""Encoding local features on the device that made them, so that only what is stored leaves it.
+"""Encoding of local features on the device that computed them: only encoded bytes are transferred.
 
-The other half of `storage.features.encodings`, which defines what the bytes mean and decodes them without
-torch: whoever changes a layout there changes it here.
+The counterpart of `storage.features.encodings`, which defines the byte layouts and decodes them without
+torch: the two must be changed together.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from storage.features.encodings import FeatureCodec
 
 __all__ = ["FeatureEncoder"]
 
-# Best step of a uniform quantiser with 2**bits levels for a normal distribution of unit variance (Max,
+# Optimal step of a uniform quantiser with 2**bits levels for a normal distribution of unit variance (Max,
 # "Quantizing for minimum distortion", 1960, table II).
 _BEST_STEP = {2: 0.9957, 4: 0.3352}
 
 
 class FeatureEncoder:
-    """Encodes local features as a store keeps them, with torch."""
+    """Encodes local features in the format of a store, with torch."""
 
     def __init__(self, codec: FeatureCodec, *, device: torch.device | str = "cpu") -> None:
-        """Encode on `device` what `codec` will decode."""
+        """Encode on `device` in the format that `codec` decodes."""
         self._kind = codec.encoding.partition("-")[0]
         self._device = device
         self._row_bytes = codec.row_bytes
@@ -37,7 +37,7 @@ class FeatureEncoder:
         """Encode the features of images.
 
         Args:
-            features: (B, H, W, C) float32, finite, contiguous; one image at least.
+            features: (B, H, W, C) float32, finite, contiguous, at least one image.
 
         Returns:
             (B, row_bytes) uint8 on the same device.
@@ -57,7 +57,7 @@ class FeatureEncoder:
         return torch.cat([step.view(torch.uint8), packed], dim=1)
 
     def encode(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Encode features that are in memory already.
+        """Encode features given as a NumPy array.
 
         Args:
             features: (B, H, W, C) float16 or float32.
@@ -66,7 +66,7 @@ class FeatureEncoder:
             (B, row_bytes) uint8.
 
         Raises:
-            InvalidBatch: another shape than the card's, or a value is not finite.
+            InvalidBatch: the shape is not that of the card, or a value is not finite.
         """
         shape = (len(features), *self._shape)
         if features.shape != shape or features.dtype.kind != "f":
@@ -76,10 +76,10 @@ class FeatureEncoder:
             )
         if not len(features):
             return np.empty((0, self._row_bytes), np.uint8)
-        given = torch.from_numpy(np.ascontiguousarray(features)).to(self._device).float()
-        if not bool(torch.isfinite(given).all()):
+        tensor = torch.from_numpy(np.ascontiguousarray(features)).to(self._device).float()
+        if not bool(torch.isfinite(tensor).all()):
             raise InvalidBatch("local features hold NaN or infinity: check the model that made them")
-        return np.asarray(self(given).cpu())
+        return np.asarray(self(tensor).cpu())
 
 
 def _signs(features: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def _packed_levels(values: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
     rms = (squares / values.shape[1]).sqrt()
     wide = _BEST_STEP[bits] * torch.where(rms > 0, rms, 1)
     levels = (values / wide + half).clamp_(0, 2 * half - 1).floor_()
-    # Nothing but zeros has step 0 and decodes to zeros.
+    # All-zero features have step 0 and decode to zeros.
     step = squares / (values * (levels + (0.5 - half))).sum(dim=1, keepdim=True)
     step = torch.where(rms > 0, step, 0)
     padded = torch.nn.functional.pad(levels, (0, -values.shape[1] % count), value=half).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The names that models are loaded by. Imports nothing: the help of the command line reads it."""
+"""Names of the available models. Imports nothing, since the command line's help reads it."""
 
 __all__ = ["DEFAULT_MODEL", "MODEL_NAMES", "SELAVPR_MODELS"]
 

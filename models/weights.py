@@ -37,14 +37,14 @@ def load_extractor(
     image_size: tuple[int, int] | None = None,
     execution: Execution = AS_USUAL,
 ) -> Extractor:
-    """Load a model by name, or from a safetensors file that placeray wrote, to run it.
+    """Load a model for inference, by name or from a safetensors file that placeray wrote.
 
     Args:
         name_or_path: One of `MODEL_NAMES`, or a path.
         device: See `Extractor`.
-        dtype: See `Extractor`; by default what `execution` says.
-        image_size: Height and width of the network's input in pixels. Default: as the model was made.
-        execution: How to run it.
+        dtype: See `Extractor`. Default: as `execution` specifies.
+        image_size: Height and width of the network's input in pixels. Default: that of the model.
+        execution: Precision and compilation.
 
     Raises:
         UnknownModel, WeightsUnavailable, WeightsRejected, BadImageSize: as `load_network`.
@@ -62,17 +62,17 @@ def load_network(
 
     Args:
         name_or_path: One of `MODEL_NAMES`, or the path of a safetensors file that placeray wrote.
-        image_size: Height and width of the network's input in pixels. Default: as the model was made.
+        image_size: Height and width of the network's input in pixels. Default: that of the model.
 
     Returns:
         network: On the CPU, in float32 and channels last, in evaluation mode.
-        card: What the network makes.
+        card: Its card.
 
     Raises:
         UnknownModel: neither a known name nor a file.
         WeightsUnavailable: a named model's weights are not installed and cannot be downloaded.
-        WeightsRejected: the file cannot be trusted.
-        BadImageSize: the model does not take this input size.
+        WeightsRejected: the file is damaged, altered or not a weights file.
+        BadImageSize: the model does not support this input size.
     """
     if name_or_path in MODEL_NAMES:
         from models.checkpoints.pretrained import load_named
@@ -88,8 +88,8 @@ def load_network(
 def load_card(name_or_path: str, *, image_size: tuple[int, int] | None = None) -> Card:
     """Return the card that `load_extractor` would give its extractor, without building the network.
 
-    The default model and weights files are digested as they lie on disk. A SelaVPR model by name has no
-    weights of its own: its backbone is loaded, or downloaded first.
+    The default model and weights files are hashed from disk. A SelaVPR model by name is loaded, and
+    downloaded first if necessary, since its card depends on the weights of its backbone.
 
     Args:
         name_or_path: One of `MODEL_NAMES`, or the path of a safetensors file that placeray wrote.
@@ -112,6 +112,6 @@ def _weights_path(name_or_path: str) -> Path:
     if name_or_path.endswith(".safetensors") or os.path.exists(name_or_path):
         return Path(name_or_path)
     raise UnknownModel(
-        f"there is no model or file {name_or_path!r}: use one of {', '.join(MODEL_NAMES)}, "
+        f"unknown model or file {name_or_path!r}: use one of {', '.join(MODEL_NAMES)}, "
         "or the path of a safetensors file"
     )

@@ -1,1 +1,1 @@
-"""Weights by name and in published files, translated into this project's names."""
+"""Weights: files of this project, models by name, and import of published checkpoints."""

@@ -1,7 +1,7 @@
-"""Published checkpoints converted to weights files.
+"""Import of published checkpoints as weights files.
 
-Nothing here executes what a file holds: checkpoints are unpickled with `weights_only=True`, with exactly the
-NumPy types allowed that published ones contain.
+No code in a checkpoint is executed: it is unpickled with `weights_only=True`, which allows only the NumPy
+types that published checkpoints contain.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _ALLOWED_TYPES: list[Any] = [
 
 
 def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: int | None = None) -> Card:
-    """Convert a published SelaVPR checkpoint, or a bare DINOv2 one, to a safetensors file.
+    """Convert a published SelaVPR or plain DINOv2 checkpoint to a safetensors file.
 
-    Width, depth, registers and the presence of a local head are read off the tensors. A bare DINOv2
-    checkpoint gets untrained adapters, which change nothing.
+    Width, depth, registers and the presence of a local head are inferred from the tensors. A plain DINOv2
+    checkpoint gets untrained adapters, which do not change its output.
 
     Args:
         pth_path: The checkpoint as published.
         out_path: The safetensors file to write.
-        num_heads: Attention heads. Default: one for 64 channels, or for 32 where 64 does not divide C.
+        num_heads: Attention heads. Default: one per 64 channels, or per 32 where 64 does not divide C.
 
     Raises:
         WeightsRejected: the file is unsafe, damaged or of another model; nothing in it was executed.
@@ -77,7 +77,7 @@ def _read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise WeightsRejected("not_a_file", f"{path} is not a file: pass the checkpoint itself")
     try:
-        # An open file, since torch lets the suffix of a path choose the reader.
+        # An open file: given a path, torch chooses the reader by its suffix.
         with (
             open(path, "rb") as file,
             warnings.catch_warnings(action="ignore"),
@@ -95,7 +95,7 @@ def _read_checkpoint(path: Path) -> Any:
 
 
 def _state_of(checkpoint: Any) -> dict[str, Tensor]:
-    """Return the tensors of a published checkpoint, which is a dictionary of several things or of tensors."""
+    """Return the tensors of a published checkpoint: its `model_state_dict`, or the checkpoint itself."""
     state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if (
         not isinstance(state, dict)

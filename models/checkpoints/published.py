@@ -1,6 +1,6 @@
-"""Names and shapes of published DINOv2 and SelaVPR checkpoints, translated into this project's.
+"""Translation of published DINOv2 and SelaVPR state dicts to the names and shapes of this project.
 
-The functions look at tensors only; reading files is left to `models.weights`.
+Reading files is the task of `models.checkpoints.importing`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename published tensors to those of `SelaVPR.state_dict()`.
 
     Args:
-        published: By name, of a SelaVPR model (names may all start with `module.`) or of a bare DINOv2 one.
+        published: State dict of a SelaVPR model (names may start with `module.`) or of a plain DINOv2 one.
 
     Returns:
-        The tensors by their names here; adapters, pooling exponent and local head only as far as present.
+        The renamed tensors; adapters, pooling exponent and local head only if present.
 
     Raises:
-        UnknownLayout: two tensors claim one name.
+        UnknownLayout: two tensors get the same name.
     """
     names = {name: name.removeprefix("module.") for name in published}
     if "patch_embed.proj.weight" in names.values():
@@ -65,7 +65,7 @@ def translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold_class_position(tensors: dict[str, Tensor]) -> None:
-    """Add the class token's position to the token: timm's register models store positions of patches only."""
+    """Add its position to the class token: timm's register models store positions of patches only."""
     grid, token = tensors.get("backbone.vit.pos_embed"), tensors.get("backbone.vit.cls_token")
     if grid is None or token is None or grid.ndim != 3 or token.shape != grid[:, :1].shape:
         raise UnknownLayout("class token and position embeddings do not fit")
@@ -74,15 +74,15 @@ def _fold_class_position(tensors: dict[str, Tensor]) -> None:
 
 
 def read_architecture(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> Architecture:
-    """Read the shape of the vision transformer off its tensors, as `translate` names them.
+    """Infer the shape of the vision transformer from its tensors, as `translate` names them.
 
     Args:
         tensors: By name.
-        num_heads: Attention heads, which no tensor shows. Default: one for 64 channels, as in every published
-            model, or for 32 where the width is not a multiple of 64.
+        num_heads: Attention heads, which cannot be inferred. Default: one per 64 channels, as in every
+            published model, or per 32 where the width is not a multiple of 64.
 
     Raises:
-        UnknownLayout: a tensor that shows the shape is missing or has an impossible shape.
+        UnknownLayout: a tensor needed for this is missing or has an invalid shape.
     """
     patch = _shape(tensors, "backbone.vit.patch_embed.proj.weight", 4)
     if patch[1:] != (3, PATCH_PX, PATCH_PX):

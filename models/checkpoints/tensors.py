@@ -1,4 +1,4 @@
-"""Named tensors: their digest, and filling a model with exactly these, checked."""
+"""Named tensors: their digest, and loading them into a model with checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put exactly these tensors into the model.
+    """Load exactly these tensors into the model.
 
     Raises:
         WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
@@ -36,17 +36,17 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(tensors), assign=True)
 
 
-def require_fitting(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not, by name, shape and dtype, exactly the wanted ones.
+def require_fitting(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Reject tensors that do not match the expected ones in name, shape and dtype.
 
     Raises:
         WeightsRejected: a tensor is missing, unknown or of the wrong shape.
     """
-    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     wrong = sorted(
         name
-        for name in wanted.keys() & tensors
-        if (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype)
+        for name in expected.keys() & tensors
+        if (expected[name].shape, expected[name].dtype) != (tensors[name].shape, tensors[name].dtype)
     )
     problems = (("missing_tensors", missing), ("unknown_tensors", unknown), ("wrong_shapes", wrong))
     for reason, names in problems:
@@ -59,7 +59,7 @@ def require_fitting(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor])
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that would poison every vector.
+    """Reject weights that are NaN or infinite: they would corrupt every descriptor.
 
     Raises:
         WeightsRejected: a value is NaN or infinite.

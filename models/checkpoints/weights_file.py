@@ -1,6 +1,6 @@
-"""Weights files: safetensors with a model's card and architecture in their metadata.
+"""Weights files: safetensors with the model's card and architecture in the metadata.
 
-Nothing in a file is executed, and nothing of it is believed before its tensors have the digest of its card.
+No code in a file is executed, and the file is rejected unless its tensors have the digest on its card.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = ["load_file", "read_card", "save_weights"]
 
 Description = SelaVPRDescription | EfficientNetDescription
 
-# What reading a file's own description raises where it is not as it was written.
+# Raised when parsing malformed metadata.
 _MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preprocessing | None = None) -> Card:
-    """Write a model with its card to a safetensors file, whole or not at all.
+    """Write a model with its card to a safetensors file, atomically.
 
-    Of an adapted `EfficientNetLite0` the file holds the trained tensors only: the frozen ones come from the
-    installed package when it is loaded. The card's digest covers them all.
+    For an adapted `EfficientNetLite0` the file holds the trained tensors only: the frozen ones are read from
+    the installed package when it is loaded. The digest on the card covers both.
 
     Args:
         path: The file to write or replace.
         model: A `SelaVPR` or `EfficientNetLite0`.
-        preprocessing: How pixels became its input. Default: the model's own.
+        preprocessing: The preprocessing it was trained with. Default: the model's own.
 
     Returns:
         The card, also stored inside the file.
@@ -57,7 +57,7 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
         TypeError: the model is of another class.
         WeightsRejected: a weight is not finite, or the frozen tensors of an adapted model are not the
             installed ones.
-        OutOfSpace: the disk is full; a previous file is left as it was.
+        OutOfSpace: the disk is full; a previous file is unchanged.
     """
     description = getattr(model, "description", None)
     if not isinstance(description, Description):
@@ -99,7 +99,7 @@ def load_file(path: Path) -> tuple[SelaVPR | EfficientNetLite0, Card]:
 
 
 def read_card(path: Path) -> tuple[Card, Description]:
-    """Return the card of a weights file and what it describes; the tensors are digested but not loaded.
+    """Return the card and the description of a weights file; its tensors are hashed but not loaded.
 
     Raises:
         WeightsRejected, WeightsUnavailable: as `load_file`.
@@ -109,7 +109,7 @@ def read_card(path: Path) -> tuple[Card, Description]:
 
 
 def _read(path: Path, *, in_memory: bool) -> tuple[dict[str, Tensor], Card, Description]:
-    """Return a file's tensors, with those of its frozen network, once they have the digest of its card."""
+    """Return a file's tensors with those of its frozen network, after checking them against its card."""
     if not path.is_file():
         raise WeightsRejected("not_a_file", f"{path} is not a file: pass a safetensors file")
     tensors, metadata = _read_tensors(path, in_memory=in_memory)
@@ -152,7 +152,7 @@ def _read_tensors(path: Path, *, in_memory: bool) -> tuple[dict[str, Tensor], di
 
 
 def _description_of(shape: dict[str, Any], tensors: Mapping[str, Tensor]) -> Description:
-    """Return the model that a file describes, which is no larger than the tensors that it holds."""
+    """Return the description in a file, checked against its tensors so that it cannot ask for more memory."""
     shape = dict(shape)
     kind = shape.pop("kind")
     if kind == DEFAULT_MODEL:

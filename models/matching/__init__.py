@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours between local features, on CPUs and GPUs."""
+"""Matching of local features: mutual nearest neighbours on CPUs and GPUs, binary features, early stopping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["matched_pairs", "mutual_nn_count"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: modules of this package are read where torch is not wanted.
+    # Lazily: other modules of this package are imported by processes without torch.
     if name in __all__:
         from models.matching import mutual
 

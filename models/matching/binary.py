@@ -1,8 +1,8 @@
 """Mutual nearest neighbours between local features stored as packed signs, by Hamming distance.
 
 The inner product of two vectors of C signs is C - 2 h for h differing bits, a whole number that float32 holds
-exactly. So the smallest distance is the largest inner product, and `models.matching.mutual` finds the same
-pairs as counting bits would, ties included, as fast as it multiplies matrices.
+exactly. The smallest distance is thus the largest inner product, and `models.matching.mutual` finds the same
+pairs as counting bits would, ties included, at the speed of matrix multiplication.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.matching.mutual import matched_pairs, mutual_nn_count
 
 __all__ = ["matched_hamming_pairs", "mutual_hamming_count"]
 
-_UNPACKED_VALUES = 1 << 22  # signs held at once, as float32
+_UNPACKED_VALUES = 1 << 22  # signs unpacked at a time, as float32
 
 
 def mutual_hamming_count(
@@ -29,7 +29,7 @@ def mutual_hamming_count(
     Args:
         query: (N, P) or (H, W, P) uint8, P = ceil(bits / 8) bytes per cell, the first bit the highest.
         candidates: (K, N', P) or (K, H', W', P) uint8.
-        bits: How many bits of a cell count; those after them are padding.
+        bits: Number of bits per cell; the rest are padding.
         min_similarity: Only pairs whose estimated cosine similarity cos(pi h / bits) is at least this count
             (Charikar, "Similarity estimation techniques from rounding algorithms", 2002, section 3); None
             counts all.
@@ -57,7 +57,7 @@ def mutual_hamming_count(
 def matched_hamming_pairs(
     query: Tensor, candidate: Tensor, *, bits: int, min_similarity: float | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """List the mutual nearest neighbours by Hamming distance between two images, as for drawing them.
+    """Return the mutual nearest neighbours by Hamming distance between two images, for example to draw them.
 
     Args:
         query: (N, P) or (H, W, P) uint8.

@@ -1,6 +1,7 @@
-"""Mutual nearest neighbours on a CUDA device by one kernel launch: no similarity leaves the chip.
+"""Mutual nearest neighbours on a CUDA device in one launch of a Triton kernel.
 
-Triton is imported at the first use only: it comes with torch for CUDA on Linux, and nothing else needs it.
+Similarities stay on the chip; only maxima are written to memory. Triton is imported at the first use: it
+comes with torch for CUDA on Linux, and nothing else needs it.
 """
 
 # mypy: disable-error-code="import-untyped,import-not-found"
@@ -16,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.matching.cpu import NotFinite
+from models.matching.features import NotFinite
 
 __all__ = ["Unavailable", "partners_of_queries", "partners_on_cuda"]
 
-_REFUSED: set[torch.device] = set()  # devices that the kernel cannot be used on
+_REFUSED: set[torch.device] = set()  # devices on which the kernel does not work
 
 
 class Unavailable(RuntimeError):
@@ -35,11 +36,11 @@ def partners_on_cuda(
     Args:
         query: (N, C) any float dtype, on the device to work on.
         candidates: (K, M, C) any float dtype, anywhere.
-        fast: Multiply in float16; else what is not of one half precision is multiplied as float32, on tensor
-            cores in three products of TF32 that together keep its precision.
+        fast: Multiply in float16. Otherwise, unless both are of one half precision, multiply in float32:
+            three TF32 products on tensor cores that together keep its precision.
 
     Returns:
-        partner: (K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
+        partner: (K, N) int64, the mutual candidate cell of each query cell, or -1.
         best: (K, N) float32, each query cell's largest inner product.
 
     Raises:
@@ -61,7 +62,7 @@ def partners_of_queries(queries: Tensor, candidates: Tensor, *, fast: bool = Fal
         fast: As of `partners_on_cuda`.
 
     Returns:
-        partner: (B, K, N) int64, the candidate cell that is mutual with each query cell, -1 where none is.
+        partner: (B, K, N) int64, the mutual candidate cell of each query cell, or -1.
         best: (B, K, N) float32, each query cell's largest inner product.
 
     Raises:
@@ -151,8 +152,8 @@ def _variant(rows: int, channels: int, *, halves: bool) -> tuple[dict[str, Any],
 def _obstacle(device: torch.device) -> str:
     """Return why Triton cannot work with a CUDA device at all, "" where it can.
 
-    At its first use it builds a module, for which it wants a C compiler, Python's headers and the driver's
-    library, and says in as many ways what it lacks. What a launch raises later is not to be mistaken for it.
+    At first use Triton builds a module, which needs a C compiler, Python's headers and the driver's library;
+    each one missing raises another error. Errors of a launch are handled separately.
     """
     if device.type != "cuda":
         return ""

@@ -26,7 +26,7 @@ def _tile(features, cell, in_cells, channel, channels, BLOCK_CHANNELS: tl.conste
 
 @triton.jit
 def _not_finite(features):
-    """Count them; neither NaN nor infinity is smaller than infinity."""
+    """Return the number of values that are NaN or infinite: neither is smaller than infinity."""
     return tl.sum(tl.where(tl.abs(features) < float("inf"), 0, 1))
 
 
@@ -59,10 +59,10 @@ def nearest_both_ways(
 ):
     """Compare one block of a query's cells with all cells of one candidate.
 
-    Program (block, candidate, query). What it finds for its own cells is final; what it finds for the
-    candidate's cells is joined with what the other blocks find by an atomic maximum over 64-bit keys: the
-    similarity in an order-preserving integer form above, the complement of the cell's index below, so that
-    among equals the first cell wins whatever the order of execution.
+    Program (block, candidate, query). Results for its query cells are final; results for the candidate's
+    cells are combined with those of other blocks by an atomic maximum over 64-bit keys: the similarity in an
+    order-preserving integer form in the high half, the complement of the cell's index in the low half, so
+    that ties go to the first cell whatever the order of execution.
 
     Args:
         query: (B, N, C) float.
@@ -80,7 +80,7 @@ def nearest_both_ways(
         BLOCK_COLUMNS: Candidate cells in a tile.
         BLOCK_CHANNELS: Channels multiplied at once.
         ALL_CHANNELS: Whether that is all of them. Then the query's tile is read once and the loop over
-            candidate cells is the innermost, which is the one whose reading Triton overlaps with products.
+            candidate cells is the innermost, the one whose loads Triton overlaps with products.
         PRECISION: How float32 is multiplied, see `tl.dot`; half precision ignores it.
     """
     block = tl.program_id(0)
@@ -99,7 +99,7 @@ def nearest_both_ways(
         column = first + tl.arange(0, BLOCK_COLUMNS)
         in_columns = column < columns
         tile = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-        # Some program looks at every feature.
+        # Across all programs every feature is checked.
         if ALL_CHANNELS:
             there = _tile(candidates, column, in_columns, 0, channels, BLOCK_CHANNELS)
             if block == 0:

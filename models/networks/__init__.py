@@ -1,1 +1,1 @@
-"""The networks: DINOv2 with SelaVPR's adapters, and EfficientNet-Lite0."""
+"""The networks: SelaVPR (DINOv2 with adapters) and EfficientNet-Lite0, with their descriptions."""

@@ -1,8 +1,8 @@
-"""What is trained on a frozen convolutional network: bottleneck adapters and an up-convolution head.
+"""Trainable parts for a frozen convolutional network: bottleneck adapters and an up-convolution head.
 
 SelaVPR's idea (Lu et al., ICLR 2024, sections 3.2 and 3.3) carried over from transformer blocks to
-convolutional stages. Both start as what the frozen network gives by itself, so that training sets out from a
-model that already works, and both are the same every time they are made.
+convolutional stages. Both are initialised to preserve the output of the frozen network, so that training
+starts from a working model, and their initial weights are deterministic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UpHead(nn.Module):
     """An up-convolution from H x W cells to (2H - 1) x (2W - 1), then a 3 x 3 residual bottleneck.
 
     The up-convolution starts as bilinear interpolation (Long et al., "Fully Convolutional Networks for
-    Semantic Segmentation", CVPR 2015, section 3.3): every second cell is then the frozen network's own.
+    Semantic Segmentation", CVPR 2015, section 3.3): every second cell is then that of the frozen network.
     """
 
     def __init__(self, channels: int) -> None:
@@ -51,14 +51,14 @@ class UpHead(nn.Module):
 
 
 def conv_adapters(channels: dict[int, int]) -> nn.ModuleDict:
-    """Return new adapters by stage for stages of so many channels, the same every time."""
+    """Return new adapters by stage, given the channels of each; their initial weights are deterministic."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return nn.ModuleDict({str(stage): ConvAdapter(width) for stage, width in channels.items()})
 
 
 def up_head(channels: int) -> UpHead:
-    """Return a new head, the same every time."""
+    """Return a new head; its initial weights are deterministic."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return UpHead(channels)

@@ -33,7 +33,7 @@ class Architecture:
 
     @classmethod
     def of_size(cls, size: str, *, registers: int = 0) -> Architecture:
-        """Return a published shape: `s`, `b`, `l` or `g`."""
+        """Return the shape of a published size: `s`, `b`, `l` or `g`."""
         width, depth, num_heads, mlp_width = {
             "s": (384, 12, 6, 1536),
             "b": (768, 12, 12, 3072),

@@ -1,7 +1,7 @@
 """Self-attention in half precision on a CPU, where torch's fused kernel is slower than two products.
 
-The kernel multiplies small blocks one by one. For the few hundred tokens of a photo the whole matrix of
-weights fits into the cache, and oneDNN's bfloat16 products over it take two thirds of the time
+The fused kernel multiplies small blocks one by one. For the few hundred tokens of a photo the whole attention
+matrix fits into the cache, and oneDNN's bfloat16 products over it take two thirds of the time
 (benchmarks/README.md, Extraction).
 """
 
@@ -14,18 +14,18 @@ from torch import Tensor
 
 __all__ = ["attend"]
 
-_WEIGHTS = 1 << 23  # of one image, in all heads: 16 MiB. More do not stay in the cache.
+_MAX_WEIGHTS = 1 << 23  # attention weights of one image in all heads: 16 MiB, which still fit in the cache
 
 
 def attend(attention: Any, tokens: Tensor) -> Tensor:
-    """Run a timm attention module without norms, gate and mask, by whichever way is faster here.
+    """Run a timm attention module without norms, gate and mask by the faster of two implementations.
 
     Args:
         attention: timm's `Attention` in evaluation mode.
         tokens: (B, N, C) float.
 
     Returns:
-        (B, N, C) float, as `attention(tokens)` gives it up to rounding.
+        (B, N, C) float, equal to `attention(tokens)` up to rounding.
     """
     count, length, width = tokens.shape
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -33,7 +33,7 @@ def attend(attention: Any, tokens: Tensor) -> Tensor:
         tokens.device.type != "cpu"
         or not half
         or torch.is_grad_enabled()
-        or attention.num_heads * length**2 > _WEIGHTS
+        or attention.num_heads * length**2 > _MAX_WEIGHTS
     ):
         return attention(tokens)  # type: ignore[no-any-return]
     parts = attention.qkv(tokens).reshape(count, length, 3, attention.num_heads, attention.head_dim)

@@ -1,7 +1,6 @@
 """DINOv2 vision transformers with SelaVPR's adapters: normalised images to grids of patch tokens.
 
-The transformer itself is timm's; only its weights are used as they are. Position embeddings are resampled
-by DINOv2's own rule, which timm does not follow.
+The transformer is timm's. Position embeddings are resampled by DINOv2's rule, from which timm's differs.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from models.networks.lean_block import lean_block
 
 __all__ = ["AdaptedViT"]
 
-# DINOv2 resamples its position embeddings by the factor (n + 0.1) / 37 instead of to the size n.
+# DINOv2 resamples its position embeddings by the factor (n + 0.1) / 37 instead of to size n.
 _POSITION_OFFSET = 0.1
 
 
@@ -30,7 +29,7 @@ class AdaptedViT(nn.Module):
     """A frozen DINOv2 vision transformer with trainable adapters in each block.
 
     Attributes:
-        activation_checkpointing: Compute blocks again in the backward pass instead of keeping their inside.
+        activation_checkpointing: Recompute blocks in the backward pass instead of storing their activations.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -55,20 +54,20 @@ class AdaptedViT(nn.Module):
         height, width = token_grid(images.shape[2], images.shape[3])
         patches = self.vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
         tokens = self._with_positions(patches, height, width)
-        leanly = self._can_train_leanly(tokens)
+        lean = self._uses_lean_blocks(tokens)
         for adapters, block in zip(self.adapters, self.vit.blocks, strict=True):
-            # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
+            # Autograd tracks nothing before the first adapter: neither inputs nor weights require gradients.
             if self.activation_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(adapters, block, tokens, use_reentrant=False, preserve_rng_state=False)
-            elif leanly:
+            elif lean:
                 tokens = lean_block(adapters.serial, adapters.parallel, block, tokens)
             else:
                 tokens = adapters(block, tokens)
         tokens = self.vit.norm(tokens)[:, 1 + self.architecture.registers :]
         return tokens.reshape(len(images), height, width, -1)  # type: ignore[no-any-return]
 
-    def _can_train_leanly(self, tokens: Tensor) -> bool:
-        """Whether blocks may keep little: float32 training of adapters alone, the MLP without gates."""
+    def _uses_lean_blocks(self, tokens: Tensor) -> bool:
+        """Return whether `lean_block` applies: float32 training of adapters only, the MLP without gates."""
         return (
             torch.is_grad_enabled()
             and tokens.dtype == torch.float32
@@ -78,7 +77,7 @@ class AdaptedViT(nn.Module):
         )
 
     def _with_positions(self, patches: Tensor, height: int, width: int) -> Tensor:
-        """Add position embeddings to (B, N, C) patches and put class and register tokens before them."""
+        """Add position embeddings to (B, N, C) patches and prepend class and register tokens."""
         prefix, grid = self.vit.cls_token, self.vit.pos_embed
         if not self.vit.no_embed_class:
             prefix, grid = prefix + grid[:, :1], grid[:, 1:]
@@ -104,7 +103,7 @@ class AdaptedViT(nn.Module):
 
 def _build_vit(architecture: Architecture) -> Any:
     mlp_layer: Any = SwiGLUPacked if architecture.gated_mlp else Mlp
-    # timm keeps the class token's own position only in models without registers.
+    # timm's models with registers have no position embedding for the class token.
     return VisionTransformer(
         img_size=architecture.position_grid * PATCH_PX,
         patch_size=PATCH_PX,

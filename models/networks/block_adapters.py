@@ -43,7 +43,7 @@ class BlockAdapters(nn.Module):
         self.parallel = Adapter(width)
 
     def forward(self, block: Any, tokens: Tensor) -> Tensor:
-        """Run a timm block with these adapters in it (section 3.2, equations 5 and 6).
+        """Run a timm block with these adapters (section 3.2, equations 5 and 6).
 
         Args:
             block: The frozen timm block.
@@ -59,9 +59,9 @@ class BlockAdapters(nn.Module):
 
 
 def untrained_adapters(architecture: Architecture) -> nn.ModuleList:
-    """Return new adapters, which change nothing and have the same weights every time.
+    """Return new adapters, which do not change the output; their initial weights are deterministic.
 
-    Untrained models need equal weights in every process: otherwise their vectors could not be mixed.
+    Untrained models need equal weights in every process: otherwise their descriptors were not comparable.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

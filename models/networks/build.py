@@ -12,13 +12,13 @@ __all__ = ["build_network", "build_selavpr"]
 
 
 def build_network(description: SelaVPRDescription | EfficientNetDescription) -> SelaVPR | EfficientNetLite0:
-    """Return a network to be filled with weights; a `SelaVPR` is on the meta device until then."""
+    """Return a network without weights; a `SelaVPR` is on the meta device."""
     if isinstance(description, SelaVPRDescription):
         return build_selavpr(description)
     return EfficientNetLite0(adapter_stages=description.adapter_stages, local_head=description.local_head)
 
 
 def build_selavpr(description: SelaVPRDescription) -> SelaVPR:
-    """Return a model on the meta device, to be filled with weights."""
+    """Return a model without weights, on the meta device."""
     with torch.device("meta"):
         return SelaVPR(description.architecture, local_head=description.local_head)

@@ -1,6 +1,6 @@
-"""What the networks put out, known without building them: names, widths, grids. Imports no torch.
+"""Descriptions of networks: name, output sizes and preprocessing, without building them. Imports no torch.
 
-A description answers what a card has to say; the networks themselves delegate to theirs.
+Cards are made from descriptions; the networks delegate to theirs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ __all__ = [
 
 ADAPTED_MODEL = f"{DEFAULT_MODEL}-adapted"
 
-# Channels after each stage of EfficientNet-Lite0; local features are those of the last stage whose output has
-# a sixteenth of the input's side.
+# Output channels of the stages of EfficientNet-Lite0. Local features come from the last stage with stride 16.
 STAGE_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
 LOCAL_STAGE = 4
 _LOCAL_STRIDE, _TOTAL_STRIDE = 16, 32
@@ -37,8 +36,8 @@ class SelaVPRDescription:
     """A SelaVPR model.
 
     Attributes:
-        architecture: Of its vision transformer.
-        local_head: Whether it has the up-convolutions; without them it matches on patch tokens.
+        architecture: Shape of its vision transformer.
+        local_head: Whether it has the up-convolutions; without them patch tokens are the local features.
     """
 
     architecture: Architecture
@@ -63,8 +62,8 @@ class SelaVPRDescription:
 
     @property
     def min_similarity(self) -> float | None:
-        """The similarity from which mutual neighbours count, before any other is chosen; None: all count."""
-        return None  # the published features are trained for counting every mutual neighbour
+        """The default lowest similarity of mutual neighbours that are counted; None: all are."""
+        return None  # the published features are trained to count every mutual neighbour
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of local features for an input size in pixels.
@@ -82,14 +81,14 @@ class SelaVPRDescription:
 
 @dataclass(frozen=True)
 class EfficientNetDescription:
-    """An EfficientNet-Lite0, as it is or adapted.
+    """An EfficientNet-Lite0, plain or adapted.
 
     Attributes:
-        adapter_stages: Stages that have an adapter behind them, in order.
+        adapter_stages: Stages followed by an adapter, in order.
         local_head: Whether it has the up-convolution head.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: a stage does not exist.
     """
 
     adapter_stages: tuple[int, ...] = ()
@@ -98,7 +97,7 @@ class EfficientNetDescription:
     def __post_init__(self) -> None:
         if not set(self.adapter_stages) <= set(range(len(STAGE_CHANNELS))):
             raise ValueError(
-                f"stages {list(self.adapter_stages)} are not some of 0 to {len(STAGE_CHANNELS) - 1}"
+                f"unknown stages in {list(self.adapter_stages)}: pass some of 0 to {len(STAGE_CHANNELS) - 1}"
             )
 
     @property
@@ -118,10 +117,10 @@ class EfficientNetDescription:
 
     @property
     def min_similarity(self) -> float | None:
-        """The similarity from which mutual neighbours count, before any other is chosen; None: all count.
+        """The default lowest similarity of mutual neighbours that are counted; None: all are.
 
-        With 196 coarse features a plain count is noisy: similar cells alone tell places apart. The training
-        loss of a local head has no such floor.
+        With 196 coarse features a plain count is noisy; counting only similar cells separates places. The
+        training loss of a local head has no such threshold.
         """
         return None if self.local_head else 0.6
 
@@ -142,5 +141,5 @@ class EfficientNetDescription:
         return (2 * rows - 1, 2 * columns - 1) if self.local_head else (rows, columns)
 
     def default_preprocessing(self) -> Preprocessing:
-        """Return 224 x 224, antialiased, scaled to -1..1."""
+        """Return the preprocessing of the ImageNet weights: 224 x 224, antialiased, scaled to -1..1."""
         return Preprocessing("pil_bilinear", 224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

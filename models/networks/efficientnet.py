@@ -1,4 +1,4 @@
-"""The embedded default: frozen ImageNet EfficientNet-Lite0 features; optional adapters and local head.
+"""The default model: frozen ImageNet EfficientNet-Lite0 features, optionally with adapters and a local head.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; Lite0
 leaves out squeeze-and-excitation and swish.
@@ -25,23 +25,24 @@ from storage.card import Preprocessing
 __all__ = ["ADAPTER_STAGES", "EfficientNetLite0"]
 
 _GEM_P = 3.0
-# From an eighth of the input's side on: the stages before are most of the cost of a backward pass, and what
-# they see, edges and colours, is the same everywhere.
+# Stages with stride 8 and more: earlier stages are most of the cost of a backward pass, and their features,
+# edges and colours, do not depend on the place.
 ADAPTER_STAGES = (2, 3, 4, 5, 6)
 
 
 class EfficientNetLite0(nn.Module):
     """Global and local features of timm's `tf_efficientnet_lite0` without its classifier.
 
-    As made, nothing in it is trained. `add_adapters` and `add_local_head` put trainable parts on it that
-    change nothing by themselves; the network under them stays frozen, its batch statistics included.
+    Initially it has no trainable parts. `add_adapters` and `add_local_head` add some that do not change its
+    output until trained; the backbone stays frozen, including its batch statistics.
 
     Attributes:
         adapters: Residual bottlenecks by stage, or None.
         gem_p: (1,) float, the learnt exponent of the generalized mean; None: 3.
         local_head: The up-convolution head, or None.
-        min_similarity: The similarity from which mutual neighbours count. Part of what is saved.
-        activation_checkpointing: Compute maps again in the backward pass instead of keeping them.
+        min_similarity: Lowest similarity of mutual neighbours that are counted; None: all are. Saved with the
+            weights.
+        activation_checkpointing: Recompute feature maps in the backward pass instead of storing them.
     """
 
     backbone: Any
@@ -52,7 +53,7 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
         self.requires_grad_(False)
-        self._folded: list[Any] = []  # a list, lest torch takes it for weights
+        self._folded: list[Any] = []  # a list, so that torch does not register a submodule
         self.backbone.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
         self.adapters, self.local_head = None, None
         self.gem_p: nn.Parameter | None = None
@@ -65,7 +66,7 @@ class EfficientNetLite0(nn.Module):
 
     @property
     def description(self) -> EfficientNetDescription:
-        """What the network puts out, see `models.networks.descriptions`."""
+        """The network's description, see `models.networks.descriptions`."""
         return EfficientNetDescription(self.adapter_stages, local_head=self.local_head is not None)
 
     @property
@@ -85,47 +86,47 @@ class EfficientNetLite0(nn.Module):
 
     @property
     def adapter_stages(self) -> tuple[int, ...]:
-        """Return the stages that have an adapter behind them, in order."""
+        """The stages followed by an adapter, in order."""
         return tuple(int(stage) for stage in self.adapters) if self.adapters is not None else ()
 
     def add_adapters(self, stages: Sequence[int] = ADAPTER_STAGES) -> None:
-        """Put untrained adapters and a trainable pooling exponent on a model that has none.
+        """Add untrained adapters and a trainable pooling exponent, unless present.
 
         Args:
-            stages: After which of the stages 0..6; untrained adapters change nothing.
+            stages: The stages, of 0..6, to be followed by an adapter.
 
         Raises:
-            ValueError: there is no such stage.
+            ValueError: `stages` is empty or a stage does not exist.
         """
         if not stages or not set(stages) <= set(range(len(STAGE_CHANNELS))):
-            raise ValueError(f"stages {list(stages)} are not some of 0 to {len(STAGE_CHANNELS) - 1}")
+            raise ValueError(f"unknown stages in {list(stages)}: pass some of 0 to {len(STAGE_CHANNELS) - 1}")
         if self.adapters is None:
             device = self.backbone.conv_stem.weight.device
             self.adapters = conv_adapters({i: STAGE_CHANNELS[i] for i in sorted(set(stages))}).to(device)
             self.gem_p = nn.Parameter(torch.full((1,), _GEM_P, device=device))
 
     def add_local_head(self) -> None:
-        """Put an untrained local head on a model that has none, to train it.
+        """Add an untrained local head, unless present.
 
-        The head starts as interpolation, and the training loss knows no floor: with a head every mutual
-        neighbour counts, until `min_similarity` is set to what a validation split chooses.
+        The head is initialised as interpolation. The training loss has no similarity threshold, so with a
+        head every mutual neighbour is counted until `min_similarity` is set, for example by validation.
         """
         if self.local_head is None:
             self.local_head = up_head(self.feature_dim).to(self.backbone.conv_stem.weight.device)
             self.min_similarity = self.description.min_similarity
 
     def train(self, mode: bool = True) -> EfficientNetLite0:
-        """Switch the trained parts; batch normalisation of the frozen network never learns."""
+        """Set the mode of the trainable parts; the frozen backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._folded.clear()  # the network moves to another device or layout
+        self._folded.clear()  # the backbone moves to another device or layout
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _network(self) -> Any:
-        """Return the frozen network; without gradients one whose convolutions normalise, for speed."""
+        """Return the frozen backbone; without gradients a faster copy with folded batch normalisation."""
         if torch.is_grad_enabled():
             return self.backbone
         if not self._folded:
@@ -152,18 +153,18 @@ class EfficientNetLite0(nn.Module):
 
         Returns:
             descriptors: (B, 1280) float32, unit L2 norm.
-            features: (B, H, W, 112) float32, unit L2 norm per cell; H, W as `grid` says.
+            features: (B, H, W, 112) float32, unit L2 norm per cell; H, W as returned by `grid`.
         """
         local, last = self._maps(images)
         return self._pooled(last), self._features(local)
 
     def describe(self, images: Tensor) -> Tensor:
-        """Return the descriptors alone, as `forward` does, for mining: local features are not computed."""
+        """Return the descriptors of `forward` without computing local features, for mining."""
         return self._pooled(self._maps(images)[1])
 
     def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the map local features come from (B, 112, h/16, w/16) and the last (B, 1280, h/32, w/32)."""
-        # Autograd tracks nothing before the first adapter: no input and no weight there asks for it.
+        """Return the maps for local features (B, 112, h/16, w/16) and for pooling (B, 1280, h/32, w/32)."""
+        # Autograd tracks nothing before the first adapter: neither inputs nor weights require gradients.
         net = self._network()
         maps = net.bn1(net.conv_stem(images))
         local = maps
@@ -176,7 +177,7 @@ class EfficientNetLite0(nn.Module):
     def _recomputed(self, part: Callable[[int, Tensor], Tensor], index: int, maps: Tensor) -> Tensor:
         if not (self.activation_checkpointing and maps.requires_grad and torch.is_grad_enabled()):
             return part(index, maps)
-        # Nothing in it is random.
+        # No part is random.
         again: Tensor = checkpoint(part, index, maps, use_reentrant=False, preserve_rng_state=False)
         return again
 

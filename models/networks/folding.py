@@ -1,7 +1,7 @@
-"""Batch normalisation folded into the convolutions before it, for networks that only look.
+"""Batch normalisation folded into the preceding convolutions, for inference.
 
-In evaluation it is a fixed scale and shift of each channel, which the convolution's weights and bias can
-carry (Jacob et al., CVPR 2018, section 3.2). The outputs change by rounding alone.
+In evaluation mode it is a fixed scale and shift per channel, which the weights and bias of the convolution
+can absorb (Jacob et al., CVPR 2018, section 3.2). The outputs change only by rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 __all__ = ["fold_batch_norm"]
 
-# Convolutions and what normalises them, by kind of module.
+# Convolutions and their batch normalisations, by type of module.
 _PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     EfficientNet: (("conv_stem", "bn1"), ("conv_head", "bn2")),
     DepthwiseSeparableConv: (("conv_dw", "bn1"), ("conv_pw", "bn2")),
@@ -25,9 +25,9 @@ _PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 
 
 def fold_batch_norm(network: nn.Module) -> Any:
-    """Return a copy of timm's EfficientNet, in evaluation mode, whose convolutions normalise.
+    """Return a copy of timm's EfficientNet, in evaluation mode, with batch normalisation folded.
 
-    Activations stay where they were. The copy is for inference: it has no statistics to train.
+    Activations are unchanged. The copy is for inference only: it has no batch statistics.
     """
     folded = copy.deepcopy(network).eval()
     for module in list(folded.modules()):
@@ -37,9 +37,9 @@ def fold_batch_norm(network: nn.Module) -> Any:
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
             setattr(module, norm_name, norm.act)
-    left = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
-    if left:
+    unfolded = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    if unfolded:
         raise TypeError(
-            f"no convolution is known before {', '.join(left)}: add its kind of block to the pairs"
+            f"no convolution is known before {', '.join(unfolded)}: add its kind of block to the pairs"
         )
     return folded

@@ -1,4 +1,4 @@
-"""Linear layers of a network that will never train again: rounded once, and laid out once for oneDNN."""
+"""Linear layers prepared for inference: weights rounded once, and laid out once for oneDNN."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["LaidOutLinear", "keep_for_inference"]
 
 
 class LaidOutLinear(nn.Module):
-    """A linear layer without gradients, in the type its weights were given in, whose result it has too."""
+    """A linear layer without gradients that computes and returns the dtype of its weights."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        # Neither is a parameter: what is laid out can be neither moved nor saved.
+        # Neither is a parameter: a laid-out matrix can be neither moved nor saved.
         self._weight = lay_out(linear.weight)
         self._bias = None if linear.bias is None else linear.bias.detach()
         self._dtype = linear.weight.dtype
@@ -26,23 +26,22 @@ class LaidOutLinear(nn.Module):
 
 
 def keep_for_inference(network: nn.Module, dtype: torch.dtype, *, laid_out: bool) -> None:
-    """Change a network's linear layers in place to what inference needs of them.
+    """Prepare a network's linear layers for inference, in place.
 
-    Autocast rounds the weights of a linear layer at each call, which on a CPU is a twentieth of a vision
-    transformer's time; rounded here they take half of the memory too. Everything else stays: convolutions
-    are few in a transformer, and elsewhere they are folded first.
+    Autocast rounds the weights of a linear layer at each call, which on a CPU takes a twentieth of a vision
+    transformer's time; rounded once they also take half the memory. Convolutions are left alone: transformers
+    have few, and other networks fold theirs first.
 
     Args:
-        network: Any module, where it will run.
-        dtype: What it will compute in: float32, or the type of the autocast around it.
-        laid_out: Lay the weights out for oneDNN where it can be done; the network is on the CPU then and
-            stays there.
+        network: Any module, on the device where it will run.
+        dtype: The dtype of its arithmetic: float32, or that of autocast.
+        laid_out: Lay the weights out for oneDNN where possible; requires that the network stays on the CPU.
 
     Raises:
-        ValueError: this was done to the network before.
+        ValueError: the network is already prepared.
     """
     laid_out = laid_out and lays_out(dtype)
-    # Without the linear layers themselves: each one's weights go as soon as they are laid out.
+    # Only parents are listed, so that each layer's original weights are freed once they are laid out.
     for parent in [module for module in network.modules() if not isinstance(module, nn.Linear)]:
         for name, child in list(parent.named_children()):
             if isinstance(child, LaidOutLinear) or (

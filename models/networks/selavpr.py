@@ -47,16 +47,17 @@ class LocalHead(nn.Module):
 
 
 class SelaVPR(nn.Module):
-    """The whole model.
+    """The full SelaVPR model.
 
-    Only the adapters, the pooling exponent and the local head are trainable. A model without a local head
-    matches on its patch tokens, since an untrained head is useless.
+    Only the adapters, the pooling exponent and the local head are trainable. Without a local head the patch
+    tokens are the local features, which match better than those of an untrained head.
 
     Attributes:
         backbone: Adapted vision transformer.
         gem_p: (1,) float, the learnt exponent of the generalized mean.
-        local_head: The up-convolutions, or None until they are trained.
-        min_similarity: The similarity from which mutual neighbours count; None: all. Part of what is saved.
+        local_head: The up-convolutions, or None.
+        min_similarity: Lowest similarity of mutual neighbours that are counted; None: all are. Saved with the
+            weights.
     """
 
     def __init__(self, architecture: Architecture, *, local_head: bool) -> None:
@@ -68,7 +69,7 @@ class SelaVPR(nn.Module):
 
     @property
     def description(self) -> SelaVPRDescription:
-        """What the model puts out, see `models.networks.descriptions`."""
+        """The model's description, see `models.networks.descriptions`."""
         return SelaVPRDescription(self.backbone.architecture, local_head=self.local_head is not None)
 
     @property
@@ -78,7 +79,7 @@ class SelaVPR(nn.Module):
 
     @property
     def activation_checkpointing(self) -> bool:
-        """Whether blocks are computed again in the backward pass instead of stored."""
+        """Whether blocks are recomputed in the backward pass instead of storing their activations."""
         return self.backbone.activation_checkpointing
 
     @activation_checkpointing.setter
@@ -108,7 +109,7 @@ class SelaVPR(nn.Module):
         return self.description.default_preprocessing()
 
     def add_local_head(self) -> None:
-        """Put an untrained local head, the same every time, on a model that has none, to train it."""
+        """Add an untrained local head, unless present; its initial weights are deterministic."""
         if self.local_head is None:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
@@ -131,7 +132,7 @@ class SelaVPR(nn.Module):
         return self.descriptors(tokens), self.features(tokens)
 
     def describe(self, images: Tensor) -> Tensor:
-        """Return the descriptors alone, as `forward` does, for mining: local features are not computed."""
+        """Return the descriptors of `forward` without computing local features, for mining."""
         return self.descriptors(self.backbone(images))
 
     def descriptors(self, tokens: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""How a network runs: device and precision, compilation, threads, memory, transfers."""
+"""Execution of networks: device and precision, compilation, threads, memory and transfers."""

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process. Imports no torch, and works at any time."""
+"""glibc's allocator tuned for inference on a CPU. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep up to 256 MiB of freed memory, unless the environment sets its thresholds.
+    """Make glibc retain up to 256 MiB of freed memory, unless the environment sets its thresholds.
 
-    A network's maps are a few megabytes, which glibc takes from the system and gives back one by one; the
-    system clears each page again at its first use. On a CPU that was a quarter to 40 % of the time of
-    efficientnet-lite0: 5,000 page faults per image instead of 500 (benchmarks/README.md). It holds for the
-    whole process. Other C libraries are left as they are.
+    A network's feature maps are a few megabytes each. By default glibc allocates them with mmap and returns
+    them to the system, which clears each page again at its next use: 5,000 page faults per image instead of
+    500, and 25 to 40 % of the time of efficientnet-lite0 on a CPU (benchmarks/README.md). The setting applies
+    to the whole process and can be made at any time. Other C libraries are not changed.
 
     Returns:
         Whether the thresholds were set.
@@ -31,5 +31,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # Both: setting the first alone would fix the second at its small start value.
+    # Both: setting only the first would freeze the second at its small initial value.
     return all(mallopt(name, _RETAINED_BYTES) == 1 for name in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))

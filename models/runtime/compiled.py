@@ -1,4 +1,4 @@
-"""A network compiled for a few batch sizes: smaller batches are filled up."""
+"""Networks compiled for a few batch sizes; other batches are padded."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.nn import functional as F
 
 from storage.errors import PlacerayError
 
-__all__ = ["CannotCompile", "compiled", "filled_size"]
+__all__ = ["CannotCompile", "compiled", "padded_size"]
 
-# Less is hardly faster on an accelerator, and each size is compiled anew.
+# Smaller batches are hardly faster on an accelerator, and each size is compiled separately.
 _MIN_BATCH = 8
 
 
 class CannotCompile(PlacerayError, RuntimeError):
-    """Compilation was requested and is not possible here."""
+    """Compilation was requested but is not possible on this machine."""
 
     reason = "cannot_compile"
 
 
-def filled_size(count: int, *, max_batch: int) -> int:
-    """Return to how many images a batch of `count` is filled up: 8, 16, 32 and so on up to `max_batch`."""
+def padded_size(count: int, *, max_batch: int) -> int:
+    """Return the padded size of a batch of `count` images: 8, 16, 32 and so on up to `max_batch`."""
     size = _MIN_BATCH
     while size < count:
         size *= 2
@@ -32,12 +32,12 @@ def filled_size(count: int, *, max_batch: int) -> int:
 
 
 def compiled(network: nn.Module, *, max_batch: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the network for inference, compiled at its first use with each batch size.
+    """Return the network compiled for inference, once for each batch size at its first use.
 
-    Batches are filled up with zeros to `filled_size`, and what comes of the zeros is left out.
+    Batches are padded with zeros to `padded_size`; the outputs for the padding are dropped.
 
     Args:
-        network: Maps (B, ...) to tensors (B, ...), each row for itself.
+        network: Maps (B, ...) to tensors (B, ...), each row independently.
         max_batch: The largest B.
 
     Returns:
@@ -48,18 +48,18 @@ def compiled(network: nn.Module, *, max_batch: int) -> Callable[[Tensor], tuple[
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         nonlocal prepared
-        if not prepared:  # what a network does at its first use alone, such as folding, is not compiled
+        if not prepared:  # one-time work of the network, such as folding, is not compiled
             network(images[:1])
             prepared = True
         count = len(images)
-        missing = filled_size(count, max_batch=max_batch) - count
+        missing = padded_size(count, max_batch=max_batch) - count
         if missing:
             layout = torch.channels_last
             images = F.pad(images, (0, 0) * (images.ndim - 1) + (0, missing)).contiguous(memory_format=layout)
         try:
             outputs = fast(images)
         except Exception as error:
-            if not _of_the_compiler(error):
+            if not _is_compiler_error(error):
                 raise
             raise CannotCompile(
                 f"torch could not compile the network ({type(error).__name__}): install a C compiler and "
@@ -70,7 +70,7 @@ def compiled(network: nn.Module, *, max_batch: int) -> Callable[[Tensor], tuple[
     return run
 
 
-def _of_the_compiler(error: Exception) -> bool:
-    from torch._dynamo.exc import TorchDynamoException  # loads the compiler, which few need
+def _is_compiler_error(error: Exception) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # imports the compiler, which is rarely needed
 
     return isinstance(error, TorchDynamoException)

@@ -1,4 +1,4 @@
-"""On which device and in which precision a network runs. Imports torch only inside its functions."""
+"""Device and precision that a network runs in. Imports torch only inside its functions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Execution:
             )
 
     def dtype(self, device: torch.device) -> torch.dtype:
-        """Return the type that the network computes in on a device."""
+        """Return the dtype of the network's arithmetic on a device."""
         import torch
 
         if self.precision == "auto":
@@ -69,12 +69,12 @@ class Execution:
 
 
 AS_USUAL = Execution()
-# Name of the flag and the setting -> name of the attribute.
+# Name of the flag and setting -> name of the attribute.
 OPTIONS = {"precision": "precision", "compile": "compiled"}
 
 
 def execution_of(options: Mapping[str, Any]) -> Execution:
-    """Make it of the names that flags and settings have; those not among the options keep their defaults.
+    """Build an `Execution` from options named as flags and settings; missing ones keep their defaults.
 
     Raises:
         BadExecution: a value is unknown.
@@ -83,10 +83,10 @@ def execution_of(options: Mapping[str, Any]) -> Execution:
 
 
 def native_dtype(device: torch.device | str) -> torch.dtype:
-    """Return the type a device multiplies fastest in: bfloat16, or float32 where it has no units for that.
+    """Return the fastest dtype of a device: bfloat16, or float32 where bfloat16 is not native.
 
-    On a CPU that is bfloat16 with AMX or AVX-512's bf16 instructions; elsewhere torch would only imitate it,
-    several times slower than float32.
+    CPUs have native bfloat16 with AMX or AVX-512 BF16; elsewhere torch emulates it, several times slower than
+    float32.
     """
     import torch
 
@@ -97,16 +97,16 @@ def native_dtype(device: torch.device | str) -> torch.dtype:
 
 
 def best_device() -> torch.device:
-    """Return the accelerator if there is one, else the CPU."""
+    """Return the accelerator if available, else the CPU."""
     import torch
 
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def multiply_exactly(device: torch.device, dtype: torch.dtype) -> None:
-    """Keep a CUDA device from rounding the factors of float32 convolutions to TF32, in the whole process.
+    """Disable TF32 for float32 convolutions on CUDA, in the whole process.
 
-    torch lets cuDNN do that by default. Nothing is changed for other devices and types.
+    torch enables it for cuDNN by default. Other devices and dtypes are not affected.
     """
     import torch
 

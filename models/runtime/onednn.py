@@ -1,8 +1,8 @@
-"""Products with a matrix that oneDNN laid out beforehand, in the order in which its kernels read it.
+"""Products with a matrix laid out in advance in the blocked format of oneDNN's kernels.
 
-BLAS lays both matrices out again at every product, and the BLAS that torch brings is slower on some CPUs
-(benchmarks/README.md, Extraction and Matching). torch has these operators for its compiler and does not
-document them, so they are used only after a test that they multiply correctly.
+BLAS packs both matrices at every product, and the BLAS bundled with torch is slower on some CPUs
+(benchmarks/README.md, Extraction and Matching). These operators are internal to torch's compiler and not
+documented, so they are used only after a check that they multiply correctly.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ def lay_out(matrix: Tensor, *, rows: int | None = None) -> Tensor:
     """Lay a matrix out for `product`.
 
     Args:
-        matrix: (N, C) of a type that `lays_out`, on the CPU.
-        rows: How many rows it will mostly be multiplied with at once, if that is known.
+        matrix: (N, C) on the CPU, of a dtype that `lays_out` accepts.
+        rows: The usual number of rows that it is multiplied with, if known.
 
     Returns:
-        An opaque tensor with the values of `matrix`, for `product` alone.
+        An opaque tensor for `product`.
     """
     laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix.detach().contiguous(), rows)
     return laid_out
 
 
 def product(rows: Tensor, laid_out: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply as `torch.nn.functional.linear` does; gradients do not flow.
+    """Multiply as `torch.nn.functional.linear` does, without gradients.
 
     Args:
-        rows: (..., C), of the type of the matrix.
+        rows: (..., C), of the dtype of the matrix.
         laid_out: The (N, C) matrix from `lay_out`.
         bias: (N,) to be added.
 
     Returns:
-        (..., N), a new tensor of the same type.
+        (..., N), a new tensor of the same dtype.
     """
     result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid_out, bias, "none", [], "")
     return result
@@ -47,7 +47,7 @@ def product(rows: Tensor, laid_out: Tensor, bias: Tensor | None = None) -> Tenso
 
 @functools.cache
 def lays_out(dtype: torch.dtype) -> bool:
-    """Tell whether this torch and this CPU multiply so in a type, and as exactly as they do otherwise."""
+    """Return whether this torch and CPU support such products in a dtype, with the usual accuracy."""
     draw = torch.Generator().manual_seed(0)
     rows, matrix = (torch.randn(size, 128, generator=draw).to(dtype) for size in (40, 24))
     bias = torch.arange(24).to(dtype)

@@ -1,4 +1,4 @@
-"""How torch's CPU threads wait for each other. Imports no torch: it has to act before torch is loaded."""
+"""OpenMP wait policy of torch's CPU threads. Imports no torch: it must be set before that."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["sleep_while_waiting"]
 
 
 def sleep_while_waiting() -> None:
-    """Let OpenMP threads sleep instead of spin while they wait, unless the environment says otherwise.
+    """Make waiting OpenMP threads sleep instead of spin, unless the environment sets the policy.
 
-    Spinning threads take the cores from decoders, writers and each other. On two cores with one other busy
-    process, one image through efficientnet-lite0 took 1540 ms with spinning threads and 54 ms with sleeping
-    ones (medians, benchmarks/README.md). Call it before the first import of torch.
+    Spinning threads compete for cores with decoders, writers and each other. On two cores with one other busy
+    process, efficientnet-lite0 took 1540 ms per image with spinning threads and 54 ms with sleeping ones
+    (medians, benchmarks/README.md). Call it before the first import of torch.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

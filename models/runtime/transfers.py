@@ -1,7 +1,7 @@
-"""Images to a device and results back, beside what the device computes.
+"""Transfers of images to a device and of results back, overlapping with computation.
 
-On CUDA copies run on streams of their own from and to pinned memory; a batch is sent while the one before it
-is computed, and its results come back while the one after it is. Elsewhere copies are plain ones.
+On CUDA, copies run on separate streams from and to pinned memory: a batch is uploaded while the previous one
+is computed, and its results are downloaded while the next one is. On other devices copies are synchronous.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 def one_ahead(started: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Finish each piece of work only when the next one has been started.
+    """Start each piece of work before finishing the previous one.
 
     Args:
-        started: Starts a piece of work whenever its next item is requested; calling the item finishes it.
+        started: Starts a piece of work when the next item is requested; calling the item finishes it.
 
     Yields:
-        What the pieces return, in their order.
+        The results, in order.
     """
     waiting: Callable[[], T] | None = None
     for finish in started:
@@ -38,7 +38,7 @@ def one_ahead(started: Iterable[Callable[[], T]]) -> Iterator[T]:
 
 
 class Transfers:
-    """The copies between the host and one device."""
+    """Copies between the host and one device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -48,7 +48,7 @@ class Transfers:
             self._up, self._down = stream(device), stream(device)
 
     def upload(self, arrays: Sequence[NDArray[np.generic]]) -> Tensor:
-        """Stack arrays of one shape on the device, for work queued there after this.
+        """Stack arrays of one shape on the device, for use by work queued afterwards.
 
         Args:
             arrays: B arrays of one shape and dtype.
@@ -65,14 +65,14 @@ class Transfers:
             there = pinned.to(self._device, non_blocking=True)
         computing = torch.cuda.current_stream(self._device)
         computing.wait_stream(self._up)
-        there.record_stream(computing)  # its memory is the copying stream's, and must outlive this use
+        there.record_stream(computing)  # memory of the copy stream must not be reused before this
         return there
 
     def download(self, *tensors: Tensor) -> Callable[[], tuple[Tensor, ...]]:
         """Start copying tensors to the host; the returned function waits for them.
 
         Args:
-            tensors: On the device, as work queued there before this leaves them.
+            tensors: On the device; work queued before is included.
         """
         if not self._streams:
             return lambda: tuple(tensor.cpu() for tensor in tensors)

@@ -1,1 +1,1 @@
-"""What fine-tuning adds to a network: losses, augmentations, trainable tensors, checkpoints."""
+"""Fine-tuning: losses, augmentations, trainable parameters and checkpoints."""

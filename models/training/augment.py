@@ -1,10 +1,11 @@
 """Augmentations of training triplets, by torchvision's v2 transforms; all off by default.
 
-Each photo is changed by itself, but a horizontal flip takes the whole triplet: a mirrored street is another
-place. Which of them help whom: Berton et al., "Deep Visual Geo-localization Benchmark", CVPR 2022.
+Photos are augmented independently, except that a horizontal flip applies to the whole triplet: a mirrored
+street is another place. For the effect of each see Berton et al., "Deep Visual Geo-localization Benchmark",
+CVPR 2022.
 
-What is drawn comes from NumPy generators of this call alone: torchvision's own draws come from torch's random
-state, which belongs to the whole process, and photos are read in a thread beside the training step.
+Random numbers come from NumPy generators of the call: torchvision draws from torch's global state, and photos
+are read in a thread parallel to the training step.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ __all__ = ["augment"]
 
 Photos = NDArray[np.uint8] | NDArray[np.float32]
 
-# Of the shape of what is cut out, relative to the photo's own.
+# Largest aspect ratio of a crop, relative to that of the photo.
 _MAX_STRETCH = 4 / 3
 _BILINEAR = InterpolationMode.BILINEAR
 
 
 def augment(images: Photos, augmentation: Augmentation, *, seed: tuple[int, ...]) -> Photos:
-    """Change the photos of one triplet.
+    """Augment the photos of one triplet.
 
     Args:
         images: (1 + 1 + N, h, w, 3) uint8, or float32 in 0..255: query, positive, negatives.
-        augmentation: How strongly.
-        seed: Of every draw, each at least 0; the same gives the same photos in any process, thread and order,
-            with any number of torch threads. What one option draws does not depend on the others.
+        augmentation: Strength of each kind.
+        seed: Numbers of at least 0. Equal seeds give equal photos in any process, thread and order, with any
+            number of torch threads. The draws of one option do not depend on the others.
 
     Returns:
-        Photos of the same shape and dtype, float32 still in 0..255; the very input when all is off.
+        Photos of the same shape and dtype, float32 still in 0..255; the input itself when all is off.
 
     Raises:
         ValueError: the images are not of that shape and dtype, or a number of the seed is negative.
@@ -69,13 +70,12 @@ def augment(images: Photos, augmentation: Augmentation, *, seed: tuple[int, ...]
 
 
 def _changed(photo: Photos, augmentation: Augmentation, seed: tuple[int, ...]) -> Photos:
-    """Change one photo (h, w, 3), uint8 or float32 in 0..255; the values come back rounded for uint8 only."""
+    """Augment one photo (h, w, 3), uint8 or float32 in 0..255; values are rounded for uint8 only."""
     pixels = torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32, order="C"))
     if augmentation.crop:
         pixels = _cropped(pixels, augmentation.crop, _generator(seed, "crop"))
-    # What turning and tilting uncover shows the photo's mean colour: black corners would be a landmark of
-    # their own, and reflections would put things into the picture that match their originals. Zero stands for
-    # the mean meanwhile, since torchvision's own filling leaves a dark seam.
+    # Uncovered corners get the photo's mean colour: black ones would be a landmark, and reflections would
+    # match their originals. The mean is subtracted first, since torchvision's fill leaves a dark seam.
     mean = torch.from_numpy(photo.mean(axis=(0, 1), dtype=np.float64).astype(np.float32))[:, None, None]
     pixels = pixels - mean
     if augmentation.perspective:
@@ -91,17 +91,17 @@ def _changed(photo: Photos, augmentation: Augmentation, seed: tuple[int, ...]) -
 
 
 def _generator(seed: tuple[int, ...], option: str) -> np.random.Generator:
-    """Return the generator of one option, of a photo or of the triplet."""
+    """Return the generator of one option, for a photo or for the triplet."""
     which = [field.name for field in fields(Augmentation)].index(option)
-    # The length tells (1, 2) from (1, 2, 0), which SeedSequence does not.
+    # The length distinguishes (1, 2) from (1, 2, 0), which SeedSequence does not.
     return np.random.default_rng(np.random.SeedSequence((len(seed), *seed), spawn_key=(which,)))
 
 
 def _cropped(pixels: Tensor, max_crop: float, rng: np.random.Generator) -> Tensor:
-    """Cut 1 - max_crop to all of the area out of (3, h, w) and scale it to the whole."""
+    """Crop (3, h, w) to 1 - max_crop up to all of its area and resize it to the full size."""
     height, width = pixels.shape[1:]
     area = rng.uniform(1 - max_crop, 1)
-    # Only shapes that fit into the photo.
+    # Only aspect ratios that fit into the photo.
     widest = math.log(min(_MAX_STRETCH, 1 / area))
     stretch = math.exp(rng.uniform(-widest, widest))
     rows = max(1, round(height * math.sqrt(area / stretch)))
@@ -112,7 +112,7 @@ def _cropped(pixels: Tensor, max_crop: float, rng: np.random.Generator) -> Tenso
 
 
 def _tilted(pixels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Look at (3, h, w) from aside: each corner moves inwards."""
+    """Apply a random perspective to (3, h, w): each corner moves inwards."""
     height, width = pixels.shape[1:]
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
     inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
@@ -122,7 +122,7 @@ def _tilted(pixels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 
 
 def _coloured(pixels: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Change the colours of (3, h, w), in an order that is drawn too."""
+    """Jitter the colours of (3, h, w), the steps in random order."""
     brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
     turn = rng.uniform(-strength, strength) / 10
     steps: list[Callable[[Tensor], Tensor]] = [
@@ -140,7 +140,7 @@ def _coloured(pixels: Tensor, strength: float, rng: np.random.Generator) -> Tens
 def _contrasted(photo: Tensor, factor: float) -> Tensor:
     """Blend (3, h, w) in 0..1 with its mean grey.
 
-    torchvision's own sums that mean on all torch threads, and its last bits would depend on their number.
+    torchvision computes that mean on all torch threads, so its last bits depend on their number.
     """
     grey = float(F.rgb_to_grayscale(photo).numpy().mean(dtype=np.float64))
     return (photo * factor + (1 - factor) * grey).clamp(0, 1)

@@ -1,6 +1,6 @@
-"""Training checkpoints in one safetensors file: trained tensors, optimiser, random state, plain values.
+"""Training checkpoints as safetensors: trained tensors, optimiser state, random state and JSON values.
 
-Nothing in it is executed when it is read. The frozen part of a model is not in it.
+No code in a file is executed. The frozen part of the model is not included.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["load_checkpoint", "read_trained", "save_checkpoint"]
 
 _TRAINED, _OPTIMISER, _RANDOM = "trained.", "optimiser.", "random_state"
 _FORMAT = "placeray-training-1"
-_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+_ADAM_KEYS = {"step", "exp_avg", "exp_avg_sq"}
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, values: dict[str, Any]) -> None:
-    """Write the trained tensors, the optimiser's state, torch's random state on the CPU, and plain values.
+    """Write the trained tensors, the optimiser's state, torch's CPU random state, and JSON values.
 
     Args:
-        path: A new file, which the caller moves into place afterwards.
-        model: Its `trainable_parameters` are what the optimiser holds, in that order.
+        path: A new file; the caller moves it into place afterwards.
+        model: Its `trainable_parameters` are those of the optimiser, in the same order.
         optimiser: Adam or AdamW.
-        values: What JSON can hold.
+        values: JSON-serialisable values.
 
     Raises:
         OSError: the file cannot be written, for instance because the disk is full.
@@ -50,34 +50,34 @@ def save_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer, va
 
 
 def load_checkpoint(path: str | Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
-    """Put everything back as `save_checkpoint` wrote it and return the plain values.
+    """Restore everything that `save_checkpoint` wrote and return the JSON values.
 
     Raises:
         WeightsRejected: the file is damaged, or of another model.
     """
     tensors, values = _read(Path(path))
-    state = _optimiser_state(Path(path), trainable_parameters(model), _below(_OPTIMISER, tensors))
-    restore_trainable(model, _below(_TRAINED, tensors))
+    state = _optimiser_state(Path(path), trainable_parameters(model), _with_prefix(_OPTIMISER, tensors))
+    restore_trainable(model, _with_prefix(_TRAINED, tensors))
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     torch.set_rng_state(tensors[_RANDOM])
     return values
 
 
 def read_trained(path: str | Path, model: nn.Module) -> dict[str, Any]:
-    """Put the trained tensors of a checkpoint into a model, leave the rest, and return the plain values.
+    """Load only the trained tensors of a checkpoint into a model, and return the JSON values.
 
     Raises:
         WeightsRejected: the file is damaged, or of another model.
     """
     tensors, values = _read(Path(path))
-    restore_trainable(model, _below(_TRAINED, tensors))
+    restore_trainable(model, _with_prefix(_TRAINED, tensors))
     return values
 
 
 def _optimiser_state(
     path: Path, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> dict[int, dict[str, Tensor]]:
-    """Return what Adam remembers of each parameter by its number; nothing before the first step."""
+    """Return Adam's state of each parameter by index; empty before the first step."""
     require_finite(tensors)
     names = list(parameters)
     state: dict[int, dict[str, Tensor]] = {}
@@ -92,7 +92,7 @@ def _optimiser_state(
                 "wrong_shapes", f"{path} is of another model (shapes of {name}): resume with its own model"
             )
         state.setdefault(names.index(parameter), {})[key] = tensor
-    if state and (len(state) != len(names) or any(set(one) != _OF_ADAM for one in state.values())):
+    if state and (len(state) != len(names) or any(set(one) != _ADAM_KEYS for one in state.values())):
         raise WeightsRejected("missing_tensors", f"{path} lacks state of Adam: resume from another one")
     return state
 
@@ -123,5 +123,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, values
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What fine-tuning minimises: a triplet loss on descriptors and a hinge on mutual nearest neighbours.
+"""Losses of fine-tuning: a triplet loss on descriptors and a hinge loss on mutual nearest neighbours.
 
 Lu et al., "Towards Seamless Adaptation of Pre-trained Models for Visual Place Recognition", ICLR 2024,
 section 3.4. Both are averaged over the triplets (query, positive, one negative).
@@ -23,7 +23,7 @@ def triplet_loss(query: Tensor, positive: Tensor, negatives: Tensor, *, margin: 
         query: (B, D) float32, unit L2 norm.
         positive: (B, D) float32, one positive per query.
         negatives: (B, N, D) float32, N negatives per query.
-        margin: How much farther a negative has to be, in L2 distance of descriptors (0..2).
+        margin: Required difference of distances, in L2 distance of descriptors (0..2).
 
     Returns:
         A scalar.
@@ -47,9 +47,9 @@ def triplet_loss(query: Tensor, positive: Tensor, negatives: Tensor, *, margin: 
 def mnn_local_loss(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
     """Average max(0, s(q, n) - s(q, p)) over triplets of local features.
 
-    s is the mean similarity over the mutual nearest neighbours of two images, so a query is pulled towards
-    its positive by those cells that agree on each other, and pushed from a negative that fits better. Only
-    the mutual pairs are tracked: the similarity of every cell with every other is never held.
+    s is the mean similarity over the mutual nearest neighbours of two images: the mutual cells of a query and
+    its positive are pulled together, and those of a better-matching negative pushed apart. Only the mutual
+    pairs are tracked by autograd; the full similarity matrix is never materialised.
 
     Args:
         query: (B, H, W, C) float32, unit L2 norm per cell.
@@ -70,7 +70,7 @@ def mnn_local_loss(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor
             f"{tuple(negatives.shape)} must be (B, H, W, C), (B, H, W, C) and (B, N, H, W, C), N at least 1"
         )
     losses = []
-    # Which neighbours are mutual is decided in float32, in mixed precision too: bfloat16 makes ties.
+    # Mutual neighbours are determined in float32 even in mixed precision: bfloat16 creates ties.
     with torch.autocast(query.device.type, enabled=False):
         for one, good, bad in zip(query, positive, negatives, strict=True):
             similarity = mutual_nn_mean_similarity(one, torch.cat([good[None], bad]))

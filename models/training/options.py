@@ -1,4 +1,4 @@
-"""Options of training. Imports nothing heavy: the help of the command line reads them."""
+"""Options of training. Imports nothing heavy, since the command line's help reads them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ MARGIN = 0.1  # of the triplet loss, in L2 distance of descriptors
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly photos are changed; 0 leaves them as they are.
+    """Strength of each augmentation; 0 turns it off.
 
     Attributes:
-        jitter: Brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter, hue is turned by
-            up to a tenth of jitter of the circle; 0..1.
-        perspective: Each corner moves inwards by up to this share of half the side, both ways; 0..1.
-        crop: A rectangle of 1 - crop to all of the area is cut out and scaled to the whole; 0 to below 1.
-        rotation_deg: Turned by up to so many degrees either way; 0..180.
-        flip: Chance that a triplet is mirrored; 0..1.
+        jitter: Brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter, hue is rotated by
+            up to jitter / 10 of a full turn; 0..1.
+        perspective: Each corner moves inwards by up to this share of half the side, in both directions; 0..1.
+        crop: A rectangle of 1 - crop to all of the area is cropped and resized to the full size; 0 to below
+            1.
+        rotation_deg: Largest rotation in either direction, in degrees; 0..180.
+        flip: Probability that a triplet is mirrored; 0..1.
     """
 
     jitter: float = field(
@@ -42,14 +43,14 @@ class Augmentation:
     def __post_init__(self) -> None:
         for one in fields(self):
             value, limit = getattr(self, one.name), 180.0 if one.name == "rotation_deg" else 1.0
-            # Written so that NaN is refused too.
+            # Written so that NaN is rejected too.
             if not (0.0 <= value <= limit) or (one.name == "crop" and value == limit):
                 below = "below " * (one.name == "crop")
                 raise ValueError(
-                    f"{one.name} {value:g} is not within 0 to {below}{limit:g}: give such a value"
+                    f"{one.name} {value:g} is not within 0 to {below}{limit:g}: pass such a value"
                 )
 
     @property
     def is_off(self) -> bool:
-        """Whether photos stay as they are."""
+        """Whether photos are left unchanged."""
         return self == Augmentation()

@@ -1,4 +1,4 @@
-"""The trained part of a model: what the optimiser gets, and what a checkpoint of training holds."""
+"""The trainable parameters of a model, and their state for checkpoints."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the trained tensors on the CPU, for a checkpoint; training on does not change them."""
+    """Return copies of the trained tensors on the CPU, independent of further training."""
     return {name: weights.detach().cpu().clone() for name, weights in trainable_parameters(model).items()}
 
 
 def restore_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put a `trainable_state` back into the same kind of model, in place, so that an optimiser stays valid.
+    """Load a `trainable_state` into a model of the same kind, in place, so that its optimiser stays valid.
 
     Raises:
         WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
     """
-    wanted = trainable_parameters(model)
-    require_fitting(wanted, tensors)
+    parameters = trainable_parameters(model)
+    require_fitting(parameters, tensors)
     require_finite(tensors)
-    for name, weights in wanted.items():
+    for name, weights in parameters.items():
         weights.data.copy_(tensors[name])

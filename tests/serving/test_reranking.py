@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.images.decoder import decode_image
-from models.matching import cpu as matching_cpu
+from models.matching import cpu_products
 from serving.counting import count_matches
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, BadMatching, Matching, matching_of
@@ -46,7 +46,7 @@ def engine(city_store: CityStore) -> QueryEngine:
 @pytest.fixture
 def round_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small maps are not worth rounding; round the default model's all the same."""
-    monkeypatch.setattr(matching_cpu, "_INT8_FROM", 0)
+    monkeypatch.setattr(cpu_products, "_INT8_FROM", 0)
 
 
 def with_options(engine: QueryEngine, matching: Matching) -> QueryEngine:
@@ -111,7 +111,7 @@ def test_fast_answers_every_candidate_with_counts_near_the_exact(
     assert exact.keys() == fast.keys()
     counts = np.array([[exact[name], fast[name]] for name in exact], float)
     assert np.abs(counts[:, 0] - counts[:, 1]).max() < 10
-    if matching_cpu.int8_available():
+    if cpu_products.int8_available():
         assert (counts[:, 0] != counts[:, 1]).any()  # the option does reach the matching
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.matching import cpu as matching_cpu
-from models.matching.cpu import int8_available, partners_on_cpu
+from models.matching import cpu_products
+from models.matching.cpu import partners_on_cpu
+from models.matching.cpu_products import int8_available
 from models.matching.mutual import mutual_nn_count
 from tests.models.matching.test_mutual import plain_pairs, unit
 
@@ -23,7 +24,7 @@ needs_int8 = pytest.mark.skipif(not int8_available(), reason="this CPU or torch 
 
 @pytest.fixture
 def round_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching_cpu, "_INT8_FROM", 0)
+    monkeypatch.setattr(cpu_products, "_INT8_FROM", 0)
 
 
 def quantised(values: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
@@ -95,7 +96,7 @@ def test_fast_leading_counts_are_exact(seed: int, kind: Callable[[NDArray[np.flo
 
 
 def test_fast_small_maps_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching_cpu, "_INT8_FROM", 400 * 400 + 1)
+    monkeypatch.setattr(cpu_products, "_INT8_FROM", 400 * 400 + 1)
     rng = np.random.default_rng(0)
     query = unit(rng, 400, 96)
     candidates = noisy_views(rng, query, 12, 1.5)
@@ -119,7 +120,7 @@ def test_fast_all_zero_features_match_the_first_cell() -> None:
 
 
 def test_fast_without_int8_equals_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching_cpu, "int8_available", lambda: False)
+    monkeypatch.setattr(cpu_products, "int8_available", lambda: False)
     rng = np.random.default_rng(0)
     query, candidates = unit(rng, 50, 16), unit(rng, 4, 60, 16)
     expected = [len(plain_pairs(query, candidate)) for candidate in candidates]
@@ -133,7 +134,7 @@ def test_int8_is_available_where_the_operator_multiplies_right() -> None:
     query = torch.tensor([[63, 1, -63], [0, -5, 7]], dtype=torch.int8)
     try:
         packed = torch.ops.onednn.qlinear_prepack(query, [2, 3])
-        product = matching_cpu._qlinear(rows, packed, torch.ones(2), torch.zeros(2, dtype=torch.int64))
+        product = cpu_products._qlinear(rows, packed, torch.ones(2), torch.zeros(2, dtype=torch.int64))
     except (AttributeError, RuntimeError):
         pytest.skip("this torch has no such operator")
     assert product.tolist() == ((rows.double() - 128) @ query.double().T).tolist()
@@ -143,8 +144,8 @@ def test_int8_is_available_where_the_operator_multiplies_right() -> None:
 def test_int8_wrong_products_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     if not int8_available():
         pytest.skip("this CPU or torch multiplies no 8-bit integers")
-    original = matching_cpu._qlinear
-    monkeypatch.setattr(matching_cpu, "_qlinear", lambda *args: original(*args) + 1)
+    original = cpu_products._qlinear
+    monkeypatch.setattr(cpu_products, "_qlinear", lambda *args: original(*args) + 1)
     assert not int8_available.__wrapped__()
 
 
@@ -152,5 +153,5 @@ def test_int8_operator_missing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> N
     def missing(*args: object) -> None:
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr(matching_cpu, "_qlinear", missing)
+    monkeypatch.setattr(cpu_products, "_qlinear", missing)
     assert not int8_available.__wrapped__()

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.matching import blocks, cpu_products
 from models.matching import cpu as matching_cpu
-from models.matching import mutual as matching
+from models.matching.blocks import partners_by_blocks
 from models.matching.cpu import partners_on_cpu
 from models.matching.mutual import matched_pairs, mutual_nn_count, mutual_nn_mean_similarity
 from models.runtime.onednn import lays_out
@@ -86,7 +87,7 @@ def test_pairs_many_ties_first_index_wins(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matching_cpu, "_TILE", block)
         patch.setattr(matching_cpu, "_MANY_CLAIMS", many_claims)
-        patch.setattr(matching_cpu, "_ONEDNN_FROM", onednn_from)
+        patch.setattr(cpu_products, "_ONEDNN_FROM", onednn_from)
         counts = mutual_nn_count(query, candidates).tolist()
         pairs = [matched_pairs(query, candidate)[0].tolist() for candidate in candidates]
     expected = [[list(pair) for pair in plain_pairs(query, candidate)] for candidate in candidates]
@@ -111,11 +112,11 @@ def test_products_laid_out_for_onednn_equal_those_of_blas(monkeypatch: pytest.Mo
         pytest.skip("this torch lays nothing out for oneDNN")
     rng = np.random.default_rng(0)
     query, candidates = torch.from_numpy(unit(rng, 700, 128)), unit(rng, 3, 650, 128)
-    product = Mock(wraps=matching_cpu.product)
-    monkeypatch.setattr(matching_cpu, "product", product)
+    product = Mock(wraps=cpu_products.product)
+    monkeypatch.setattr(cpu_products, "product", product)
     partner, best = partners_on_cpu(query, candidates)
     assert product.called
-    monkeypatch.setattr(matching_cpu, "lays_out", lambda _: False)
+    monkeypatch.setattr(cpu_products, "lays_out", lambda _: False)
     product.reset_mock()
     plain_partner, plain_best = partners_on_cpu(query, candidates)
     assert not product.called
@@ -130,8 +131,8 @@ def test_partners_by_blocks_equal_partners_on_cpu(seed: int, monkeypatch: pytest
     candidates = torch.from_numpy(rng.standard_normal((3, 50, 4)).astype(np.float32))
     if seed % 2:  # many ties
         query, candidates = torch.round(query), torch.round(candidates)
-    monkeypatch.setattr(matching, "_BLOCK", 40 * 20)
-    partner, best = matching._partners_by_blocks(query, candidates)
+    monkeypatch.setattr(blocks, "_BLOCK", 40 * 20)
+    partner, best = partners_by_blocks(query, candidates)
     expected_partner, expected_best = partners_on_cpu(query, candidates)
     assert torch.equal(partner, expected_partner), f"seed {seed}"
     torch.testing.assert_close(best, expected_best)
@@ -193,7 +194,7 @@ def test_count_value_not_finite_refused(
     value: float, where: str, block: int, onednn_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matching_cpu, "_TILE", block)
-    monkeypatch.setattr(matching_cpu, "_ONEDNN_FROM", onednn_from)
+    monkeypatch.setattr(cpu_products, "_ONEDNN_FROM", onednn_from)
     rng = np.random.default_rng(2)
     arrays = {"query": unit(rng, 20, 8), "candidates": unit(rng, 3, 20, 8)}
     arrays[where].flat[37] = value
@@ -280,7 +281,7 @@ def test_count_minus_infinity_beside_positive_queries_refused() -> None:
     with pytest.raises(ValueError, match="placeray verify"):
         mutual_nn_count(query, candidates)
     with pytest.raises(ValueError, match="placeray verify"):
-        matching._partners_by_blocks(torch.from_numpy(query), torch.from_numpy(candidates))
+        partners_by_blocks(torch.from_numpy(query), torch.from_numpy(candidates))
 
 
 def test_count_long_constant_map_needs_little_memory() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.matching import mutual as matching
 from models.matching import triton_gpu as matching_triton
+from models.matching.blocks import partners_by_blocks
 from models.matching.mutual import mutual_nn_count
 from tests.models.matching.test_mutual import plain_pairs, unit
 
@@ -244,5 +244,5 @@ def test_count_on_cuda_equals_plain(shape: tuple[int, int, int]) -> None:
     assert exact.tolist() == expected
     fast = mutual_nn_count(*on_device, precision="fast").tolist()
     assert max(abs(a - b) for a, b in zip(fast, expected, strict=True)) <= 3
-    blocks = (matching._partners_by_blocks(*on_device)[0] >= 0).sum(dim=1)
+    blocks = (partners_by_blocks(*on_device)[0] >= 0).sum(dim=1)
     assert blocks.tolist() == expected

@@ -48,7 +48,7 @@ def test_attend_in_bfloat16_is_the_modules_answer_by_plain_products() -> None:
 def test_attend_otherwise_is_the_module_itself(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, inputs = module(), tokens()
     if why == "too many tokens":
-        monkeypatch.setattr(attention_module, "_WEIGHTS", 4 * 37**2 - 1)
+        monkeypatch.setattr(attention_module, "_MAX_WEIGHTS", 4 * 37**2 - 1)
     half = why != "float32"
     with (
         torch.set_grad_enabled(why == "gradients"),

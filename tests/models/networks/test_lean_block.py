@@ -42,15 +42,15 @@ def trained(model: AdaptedViT, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor
     return tokens.detach(), gradients
 
 
-@pytest.mark.parametrize("piece", [1, 7, 1024])
+@pytest.mark.parametrize("chunk", [1, 7, 1024])
 @pytest.mark.parametrize("tracked", [False, True])
 def test_lean_block_gives_the_plain_block_s_values_and_gradients(
-    piece: int, tracked: bool, monkeypatch: pytest.MonkeyPatch
+    chunk: int, tracked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lean, "_CPU_PIECE", piece)
+    monkeypatch.setattr(lean, "_CPU_CHUNK", chunk)
     model, pixels = backbone(), images().requires_grad_(tracked)
     tokens, gradients = trained(model, pixels)
-    monkeypatch.setattr(AdaptedViT, "_can_train_leanly", lambda *_: False)
+    monkeypatch.setattr(AdaptedViT, "_uses_lean_blocks", lambda *_: False)
     expected_tokens, expected_gradients = trained(model, pixels)
     torch.testing.assert_close(tokens, expected_tokens, rtol=1e-4, atol=1e-5)
     assert gradients.keys() == expected_gradients.keys()
@@ -65,7 +65,7 @@ def test_lean_block_gives_the_plain_block_s_values_and_gradients(
 def test_lean_block_keeps_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = backbone(), images().requires_grad_()
     lean_bytes = saved_bytes(model, lambda: model(pixels))
-    monkeypatch.setattr(AdaptedViT, "_can_train_leanly", lambda *_: False)
+    monkeypatch.setattr(AdaptedViT, "_uses_lean_blocks", lambda *_: False)
     assert lean_bytes < 0.65 * saved_bytes(model, lambda: model(pixels))
 
 

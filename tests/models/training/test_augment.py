@@ -167,7 +167,7 @@ def test_another_process_draws_the_same() -> None:
     [{"jitter": -0.1}, {"perspective": 1.1}, {"crop": 1.0}, {"rotation_deg": 181}, {"flip": float("nan")}],
 )
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(values))}.*give such a value"):
+    with pytest.raises(ValueError, match=f"{next(iter(values))}.*pass such a value"):
         Augmentation(**values)
 
 

@@ -50,7 +50,7 @@ def test_fetch_one_flipped_bit_is_never_answered(tmp_path: Path, warm: bool) -> 
     original = path.read_bytes()
     reader = FeatureReader(tmp_path, make_card())
     reader.fetch(records)
-    damaged = 0
+    detected = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
         damaged = bytearray(original)
@@ -59,10 +59,10 @@ def test_fetch_one_flipped_bit_is_never_answered(tmp_path: Path, warm: bool) -> 
         features, ok = (reader if warm else FeatureReader(tmp_path, make_card())).fetch(records)
         for i, image_id in enumerate(ids):
             assert not ok[i] or features[i].tobytes() == truth[image_id], f"seed {seed}"
-        damaged += not ok.all()
+        detected += not ok.all()
         assert file_crc32(path) != records[0].shard[-8:], f"seed {seed}"
     # Most bytes of so small a shard are headers and footer, which are not needed while the table is whole.
-    assert damaged > 10
+    assert detected > 10
 
 
 @pytest.mark.parametrize("warm", [False, True])
