@@ -177,7 +177,7 @@ class Extractor:
         for image in batch:
             if image.shape != (pre.height, pre.width, 3) or image.dtype != dtype:
                 raise ValueError(
-                    f"prepared image has shape {image.shape} and dtype {image.dtype}, the card asks for "
+                    f"prepared image has shape {image.shape} and dtype {image.dtype}, the card requires "
                     f"{(pre.height, pre.width, 3)} {np.dtype(dtype)}: use "
                     "models.images.preprocess.prepare with it"
                 )

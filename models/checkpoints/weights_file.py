@@ -152,7 +152,7 @@ def _read_tensors(path: Path, *, in_memory: bool) -> tuple[dict[str, Tensor], di
 
 
 def _description_of(shape: dict[str, Any], tensors: Mapping[str, Tensor]) -> Description:
-    """Return the description in a file, checked against its tensors so that it cannot ask for more memory."""
+    """Return the description in a file; it must fit the tensors, which bounds the memory to allocate."""
     shape = dict(shape)
     kind = shape.pop("kind")
     if kind == DEFAULT_MODEL:

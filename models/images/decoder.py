@@ -71,7 +71,7 @@ def decode_image(
             the same: see `benchmarks/README.md`. None decodes every pixel.
 
     Raises:
-        ImageRejected: the bytes are not a decodable image within the limits; `reason` says why.
+        ImageRejected: the bytes are not a decodable image within the limits; see its `reason`.
     """
     if not data:
         raise ImageRejected("empty", "the file is empty: send a JPEG, PNG or WebP photo")
@@ -91,7 +91,7 @@ def decode_image(
             if looks_cut(data, kind) or "truncated" in str(error).lower():
                 raise ImageRejected("truncated", f"the {kind} file is cut off: send it again") from error
             raise ImageRejected(
-                "corrupt", f"the {kind} file cannot be decoded: save it anew from an image editor"
+                "corrupt", f"the {kind} file cannot be decoded: save it again from an image editor"
             ) from error
 
 
@@ -102,7 +102,7 @@ def _decode(data: bytes, kind: str, max_pixels: int, min_side_px: int | None) ->
             raise ValueError("no readable WebP header")
         check_size(*canvas, max_pixels)
     if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise ImageRejected("corrupt", "the JPEG file has too many scans: save it anew from an image editor")
+        raise ImageRejected("corrupt", "the JPEG file has too many scans: save it again from an image editor")
     with Image.open(CountedReads(data), formats=(kind,)) as image:
         size = image.size
         check_size(*size, max_pixels)

@@ -32,7 +32,7 @@ class CountedReads(io.BytesIO):
         """
         self._reads_left -= 1
         if self._reads_left < 0:
-            raise ImageRejected("corrupt", "the file has too many parts: save it anew from an image editor")
+            raise ImageRejected("corrupt", "the file has too many parts: save it again from an image editor")
         return super().read(size)
 
 

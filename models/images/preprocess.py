@@ -18,7 +18,7 @@ __all__ = ["prepare"]
 def prepare(
     pixels: NDArray[np.uint8], preprocessing: Preprocessing
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Resize an image as its model wants it; normalising is left to the extractor.
+    """Resize an image to the input size of its model; normalising is left to the extractor.
 
     Args:
         pixels: (H, W, 3) uint8 upright RGB.

@@ -38,8 +38,8 @@ def prepare_on_device(
         upload: Stacks arrays on the device. Photos over the limits of this module are resized on the host.
 
     Returns:
-        (1, h, w, 3) float32 in 0..255. For `pil_bilinear` whole levels, `prepare`'s or one beside it (where
-        the sum lies about half-way between them); for `tensor_bilinear` the same within rounding.
+        (1, h, w, 3) float32 in 0..255. For `pil_bilinear` integers that differ from `prepare`'s by at most
+        one (where a sum is about half-way between two); for `tensor_bilinear` equal up to rounding.
 
     Raises:
         ValueError: the pixels are not (H, W, 3) uint8, or the resize mode is unknown.

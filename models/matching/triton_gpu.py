@@ -54,7 +54,7 @@ def partners_on_cuda(
 
 @torch.no_grad()
 def partners_of_queries(queries: Tensor, candidates: Tensor, *, fast: bool = False) -> tuple[Tensor, Tensor]:
-    """Find the mutual cells of several queries, each with candidates of its own, in one launch.
+    """Find the mutual cells of several queries, each with its own candidates, in one launch.
 
     Args:
         queries: (B, N, C) any float dtype, on the device to work on.
@@ -123,7 +123,7 @@ def _launch(
                 reason = str(error)
     _REFUSED.add(here.device)
     warnings.warn(
-        f"matching goes on without its Triton kernel, more slowly ({reason}): update triton and the driver",
+        f"matching continues without its Triton kernel, more slowly ({reason}): update triton and the driver",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -171,5 +171,7 @@ def _kernel() -> ModuleType:
     try:
         from models.matching import triton_kernel
     except ImportError as error:
-        raise Unavailable(f"triton cannot be imported ({error}): install it beside torch") from error
+        raise Unavailable(
+            f"triton cannot be imported ({error}): install the version that fits torch"
+        ) from error
     return triton_kernel

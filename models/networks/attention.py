@@ -1,7 +1,7 @@
 """Self-attention in half precision on a CPU, where torch's fused kernel is slower than two products.
 
-The fused kernel multiplies small blocks one by one. For the few hundred tokens of a photo the whole attention
-matrix fits into the cache, and oneDNN's bfloat16 products over it take two thirds of the time
+The fused kernel multiplies small blocks sequentially. For the few hundred tokens of a photo the whole
+attention matrix fits into the cache, and oneDNN's bfloat16 products over it take two thirds of the time
 (benchmarks/README.md, Extraction).
 """
 

@@ -1,4 +1,4 @@
-"""SelaVPR's adapters of a transformer block: one after the attention, one beside the MLP.
+"""SelaVPR's adapters of a transformer block: one after the attention, one parallel to the MLP.
 
 Lu et al., "Towards Seamless Adaptation of Pre-trained Models for Visual Place Recognition", ICLR 2024,
 section 3.2.
@@ -35,7 +35,7 @@ class Adapter(nn.Module):
 
 
 class BlockAdapters(nn.Module):
-    """The two adapters of one transformer block: after the attention and beside the MLP."""
+    """The two adapters of one transformer block: after the attention and parallel to the MLP."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

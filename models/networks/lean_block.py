@@ -37,7 +37,7 @@ def lean_block(serial: Any, parallel: Any, block: Any, tokens: Tensor) -> Tensor
 
     Args:
         serial: The adapter after the attention, with `down` and `up`.
-        parallel: The adapter beside the MLP.
+        parallel: The adapter parallel to the MLP.
         block: The timm block, frozen; its MLP has a GELU and no gates.
         tokens: (B, N, C) float32.
 
@@ -143,7 +143,7 @@ class _Sums:
         self._of_down_bias, self._of_up_bias = down.new_zeros(len(down)), up.new_zeros(len(up))
 
     def add(self, inputs: Tensor, grad: Tensor) -> Tensor:
-        """Add the gradients of a chunk, from its (n, C) input and output gradient; return the input gradient."""
+        """Add the gradients of a chunk (n, C), given its output gradient; return its input gradient."""
         hidden = F.linear(inputs, self._down, self._down_bias).relu_()
         self._of_up.addmm_(grad.T, hidden)
         self._of_up_bias.add_(grad.sum(dim=0))

@@ -1,4 +1,4 @@
-"""The extractor: batching, dtypes, prepared input, faults."""
+"""The extractor: batches, dtypes, prepared input and faults."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def small_extractor(resize: ResizeMode, dtype: torch.dtype | None = None, **opti
 
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
-def test_extract_prepared_equals_extract_and_written_out_network(resize: ResizeMode) -> None:
+def test_extract_prepared_equals_extract_and_the_network(resize: ResizeMode) -> None:
     extractor, pictures = small_extractor(resize), photos(3)
     pre = extractor.card.preprocessing
     descriptors, features = extractor.extract(pictures)
@@ -74,7 +74,7 @@ def test_extract_prepared_equals_extract_and_written_out_network(resize: ResizeM
 
 
 @pytest.mark.parametrize("name", ["small", "efficientnet-lite0"])
-def test_extract_same_image_same_result_whatever_its_batch(name: str) -> None:
+def test_extract_result_does_not_depend_on_the_batch(name: str) -> None:
     """Tolerance 2e-5: batches of other sizes may run through other kernels."""
     torch.set_num_threads(1)
     small = name == "small"
@@ -98,7 +98,7 @@ def test_extract_long_list_runs_in_bounded_batches(monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(descriptors[7], extractor.extract(pictures[7:])[0][0], atol=2e-5)
 
 
-def test_extract_nothing_returns_empty_arrays() -> None:
+def test_extract_no_photos_returns_empty_arrays() -> None:
     extractor = small_extractor("pil_bilinear")
     for descriptors, features in (extractor.extract([]), extractor.extract_prepared([])):
         assert (descriptors.shape, features.shape) == ((0, 64), (0, 13, 17, 128))
@@ -178,7 +178,7 @@ def test_extractor_lays_out_linear_layers_on_a_cpu_unless_compiled() -> None:
     assert kinds(small_extractor("pil_bilinear", compile_network=True)) == {nn.Linear}
 
 
-def test_extractor_refuses_a_network_that_another_one_has() -> None:
+def test_extractor_refuses_a_network_of_another_extractor() -> None:
     first = small_extractor("pil_bilinear", torch.bfloat16)
     with pytest.raises(ValueError, match="load another one"):
         Extractor(first.network, first.card, device="cpu")
@@ -197,7 +197,7 @@ def test_warm_up_raises_where_nothing_can_be_compiled(
         small_extractor(resize, compile_network=True).warm_up(8)
 
 
-def test_warm_up_compiles_every_size_that_will_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_compiles_every_padded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = sizes_compiled(monkeypatch)
     monkeypatch.setattr(extractor_module, "_CPU_BATCH", 24)
     small_extractor("pil_bilinear", compile_network=True).warm_up(100)
@@ -207,7 +207,7 @@ def test_warm_up_compiles_every_size_that_will_come(monkeypatch: pytest.MonkeyPa
     assert sizes == [1, 8, 16]
 
 
-def test_warm_up_of_an_accelerator_sees_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_of_an_accelerator_runs_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor, batches = small_extractor("tensor_bilinear"), []
     extractor.network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
     extractor.warm_up(8)
@@ -304,7 +304,7 @@ class Faulty(nn.Module):
 
 
 @pytest.mark.parametrize("fault", ["zero", "nan", "inf", "none"])
-def test_extract_output_that_cannot_be_compared_is_a_fault(fault: str) -> None:
+def test_extract_invalid_output_raises_model_fault(fault: str) -> None:
     extractor = Extractor(Faulty(fault), small_extractor("pil_bilinear").card, device="cpu")
     if fault == "none":
         assert np.allclose(extractor.extract(photos(2))[0], 0.125)

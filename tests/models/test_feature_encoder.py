@@ -1,4 +1,4 @@
-"""Encoding on the device: the same bytes as the store's codec makes, but for rounding."""
+"""Encoding on the device gives the bytes of the storage format, up to rounding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plainly(values: np.ndarray, encoding: str) -> np.ndarray:
 
 @pytest.mark.parametrize("encoding", FEATURE_ENCODINGS)
 @pytest.mark.parametrize(("grid", "channels"), [(9, 48), (3, 13), (5, 70)])
-def test_encoder_makes_what_the_format_says(encoding: FeatureEncoding, grid: int, channels: int) -> None:
+def test_encoder_output_matches_the_format(encoding: FeatureEncoding, grid: int, channels: int) -> None:
     features = images(3, grid=grid, channels=channels).astype(np.float32)
     _, codec = make_codec(encoding, features)
     encoded = FeatureEncoder(codec)(torch.from_numpy(features)).numpy()

@@ -1,4 +1,4 @@
-"""The card: round trip, refusals."""
+"""The card: round trip, comparison and validation."""
 
 from __future__ import annotations
 

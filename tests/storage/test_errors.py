@@ -1,4 +1,4 @@
-"""Errors that a user can cause: codes, statuses, and the way through another process."""
+"""Errors: exit codes, HTTP statuses, and transfer between processes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_two_kinds_do_not_share_a_reason() -> None:
             reason = "store_locked"
 
 
-def test_what_clients_must_not_see_has_other_words() -> None:
+def test_http_messages_hide_internal_details() -> None:
     for kind in kinds():
         if kind.http_status is not None and not issubclass(kind, RejectedError):
             assert kind.http_message, kind

@@ -1,4 +1,4 @@
-"""Killed writers and torn files: what was acknowledged stays, and running again finishes the work."""
+"""Killed writers and torn files: acknowledged rows survive, and running again completes the work."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def check_torn(folder: Path, torn: dict[str, int], acked: set[str]) -> None:
         todo = [i for i in IDS if i not in rows]
         store.commit(make_rows(store, todo))
     report = verify_store(folder)
-    if not report.ok:  # a shard of a row that nobody was told of
+    if not report.ok:  # a shard of a row that was never acknowledged
         assert set(repair_store(folder).removed) <= set(IDS) - acked, f"{torn}: {report}"
     store = Store.open(folder)
     stored = contents(store)

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from storage.card import Card, Preprocessing
+from storage.commit.ledger import manifests
 from storage.features.shards import write_shard
 from storage.store import Store
+from storage.table.lance_table import manifest_name
 from storage.table.schema import row_schema
 
 DIM, GRID, CHANNELS = 16, 2, 4
@@ -120,3 +122,8 @@ def contents(store: Store) -> dict[str, tuple[object, ...]]:
             *(record.utm_e, record.utm_n, record.utm_zone, record.heading_deg, record.captured_at, shown),
         )
     return found
+
+
+def head_manifest(folder: Path) -> Path:
+    """Return the manifest of the newest version of a store's table."""
+    return folder / "records.lance/_versions" / manifest_name(manifests(folder)[-1])

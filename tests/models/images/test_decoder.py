@@ -43,7 +43,7 @@ def test_decode_animation_returns_first_frame_flagged(kind: str) -> None:
     assert difference(decoded, scene()) == 0
 
 
-def test_decode_phone_jpeg_of_several_pictures_is_no_animation() -> None:
+def test_decode_phone_jpeg_of_several_pictures_is_not_an_animation() -> None:
     data = encoded(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))])
     decoded = decode_image(data)
     assert not decoded.animated

@@ -21,7 +21,7 @@ from tests.support.encoded_images import chunk, encoded, photo_exif, png, reason
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"hello, this is no image at all", "not_an_image"),
+        (b"hello, this is not an image", "not_an_image"),
         (b"\0" * 500, "not_an_image"),
         (b"<html><svg></svg></html>", "not_an_image"),
         (b"GIF89a" + bytes(40), "format_not_allowed"),

@@ -107,7 +107,7 @@ def test_other_arrays_are_rejected(array: np.ndarray[Any, Any]) -> None:
         load_pixels(array)
 
 
-def test_other_types_are_refused() -> None:
+def test_other_types_are_rejected() -> None:
     for other in (3, None, [np.zeros((9, 9, 3), np.uint8)]):
         with pytest.raises(TypeError, match="PIL image"):
             load_pixels(other)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Photos as they are sent."""
+"""Photos encoded for sending."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.images.photo_encoding import encode_photo
 from tests.support.pictures import photo
 
 
-def test_files_are_sent_as_they_are(tmp_path: Path) -> None:
+def test_files_are_sent_unchanged(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(photo(1))
     for form in (photo(1), tmp_path / "a.jpg", str(tmp_path / "a.jpg")):
         assert encode_photo(form) == photo(1)

@@ -1,4 +1,4 @@
-"""Reading photo files that are no photo files."""
+"""Reading paths that are not regular photo files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing where the network runs agrees with the exact way, and leaves to it what it cannot take."""
+"""Resizing on the device agrees with the exact reference, and falls back to it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_prepare_on_device_tensor_bilinear_equals_prepare(size: tuple[int, int])
 
 @pytest.mark.parametrize("resize", ["pil_bilinear", "tensor_bilinear"])
 @pytest.mark.parametrize(("limit", "value"), [("_MAX_PIXELS", 30_000), ("_MAX_REDUCTION", 2)])
-def test_prepare_on_device_photo_beyond_its_limits_is_prepared_before(
+def test_prepare_on_device_photo_over_its_limits_is_resized_on_the_host(
     monkeypatch: pytest.MonkeyPatch, resize: ResizeMode, limit: str, value: int
 ) -> None:
     monkeypatch.setattr(preprocess_device, limit, value)

@@ -71,7 +71,7 @@ def test_after_the_budget_no_block_is_started(monkeypatch: pytest.MonkeyPatch) -
     assert [matched(budget_s) for budget_s in (0.0, 1.0, 100.0)] == [10, 30, 100]
 
 
-def test_no_candidates_are_never_matched() -> None:
+def test_without_candidates_nothing_is_matched() -> None:
     matcher = Matcher([])
     assert match_in_blocks(0, matcher, StopRule()) == matcher.blocks == []
 

@@ -141,7 +141,7 @@ def test_int8_is_available_where_the_operator_multiplies_right() -> None:
     assert int8_available()
 
 
-def test_int8_wrong_products_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_wrong_products_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     if not int8_available():
         pytest.skip("this CPU or torch multiplies no 8-bit integers")
     original = cpu_products._qlinear
@@ -149,7 +149,7 @@ def test_int8_wrong_products_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not int8_available.__wrapped__()
 
 
-def test_int8_operator_missing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_is_unavailable_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*args: object) -> None:
         raise RuntimeError("no such operator")
 

@@ -96,7 +96,7 @@ def test_pairs_many_ties_first_index_wins(
 
 
 @pytest.mark.parametrize("many_claims", [0, 1 << 20])
-def test_pairs_earlier_cell_with_the_same_value_leaves_nobody_mutual(
+def test_pairs_earlier_cell_with_the_same_value_prevents_a_pair(
     many_claims: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # To the second query cell both candidate cells are equally near, but the earlier one prefers the first.

@@ -1,4 +1,4 @@
-"""The kernel under Triton's interpreter, in a process of its own, and its absence."""
+"""The Triton kernel under Triton's interpreter, compiled for an H100, on CUDA, and unavailable."""
 
 from __future__ import annotations
 
@@ -134,11 +134,11 @@ def test_matching_on_cpu_loads_no_triton() -> None:
     assert json.loads(done.stdout) == [[3], [], False]
 
 
-def test_triton_missing_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_triton_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "models.matching.triton_kernel", raising=False)
     matching_triton._kernel.cache_clear()
-    with pytest.raises(matching_triton.Unavailable, match="install it beside torch"):
+    with pytest.raises(matching_triton.Unavailable, match="install the version that fits torch"):
         matching_triton.partners_on_cuda(torch.ones(2, 3), torch.ones(1, 2, 3))
 
 
@@ -193,7 +193,7 @@ def test_triton_that_cannot_start_is_unavailable(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.integration
 @needs_triton
 @pytest.mark.parametrize(
-    ("rows", "kinds", "channels", "blocks_a_multiprocessor"),
+    ("rows", "kinds", "channels", "blocks_per_multiprocessor"),
     [
         (3721, ("bf16", "bf16"), 128, 2),
         (196, ("fp16", "fp16"), 112, 4),
@@ -205,7 +205,7 @@ def test_kernel_compiles_for_an_h100(
     rows: int,
     kinds: tuple[str, str],
     channels: int,
-    blocks_a_multiprocessor: int,
+    blocks_per_multiprocessor: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -228,7 +228,7 @@ def test_kernel_compiles_for_an_h100(
     )
     made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**options, "num_stages": 3})
     assert "wgmma.mma_async" in made.asm["ptx"]  # the tensor cores, by Hopper's own instructions
-    assert made.metadata.shared * blocks_a_multiprocessor <= 227 << 10
+    assert made.metadata.shared * blocks_per_multiprocessor <= 227 << 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

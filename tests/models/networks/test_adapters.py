@@ -1,4 +1,4 @@
-"""Adapted models: untrained they change nothing; trained parts alone get gradients and are saved."""
+"""Adapted models: untrained adapters change no output, and only trainable parts get gradients."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_conv_adapter_is_its_formula() -> None:
     torch.testing.assert_close(adapter(maps)[0, :, 1, 0], expected)
 
 
-def test_new_parts_are_equal_every_time() -> None:
+def test_new_parts_are_deterministic() -> None:
     states = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -119,13 +119,13 @@ def test_stages_that_do_not_exist_are_refused() -> None:
         EfficientNetLite0(adapter_stages=(3, 7))
 
 
-def test_describe_gives_forward_s_descriptors() -> None:
+def test_describe_returns_the_descriptors_of_forward() -> None:
     for network, batch in ((adapted(), images()), (small_vit().eval(), images(2, 42, 56))):
         with torch.inference_mode():
             assert torch.equal(network.describe(batch), network(batch)[0])
 
 
-def test_training_reaches_every_trained_tensor_and_leaves_the_frozen_network() -> None:
+def test_training_reaches_every_trainable_tensor_and_no_frozen_one() -> None:
     network = adapted().train()
     frozen = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     descriptors, features = network(images())
@@ -143,7 +143,7 @@ def test_training_reaches_every_trained_tensor_and_leaves_the_frozen_network() -
         assert torch.equal(value, frozen[name]), name
 
 
-def test_training_mode_gives_the_evaluation_s_output() -> None:
+def test_training_mode_equals_evaluation_mode() -> None:
     network = adapted()
     with torch.no_grad():
         for a, b in zip(network.eval()(images()), network.train()(images()), strict=True):
@@ -192,7 +192,7 @@ def bytes_for_backward(network: EfficientNetLite0 | SelaVPR, batch: Tensor) -> i
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
-def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind: str) -> None:
+def test_activation_checkpointing_stores_less_with_equal_gradients(kind: str) -> None:
     network: Any = adapted() if kind == "conv" else small_vit()
     batch = images() if kind == "conv" else images(2, 56, 56)
     network.train()
@@ -210,14 +210,14 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind: 
         torch.testing.assert_close(results[1][1][name], gradient, msg=name)
 
 
-def test_frozen_prefix_keeps_nothing_for_the_backward_pass() -> None:
+def test_frozen_prefix_stores_nothing_for_the_backward_pass() -> None:
     network = adapted().train()
     frozen = bytes_for_backward(network, images())
     network.requires_grad_(True)
     assert frozen < 0.5 * bytes_for_backward(network, images())
 
 
-def test_trainable_of_an_untouched_default_model_says_what_to_do() -> None:
+def test_trainable_of_the_default_model_names_add_adapters() -> None:
     with pytest.raises(ValueError, match="add_adapters"):
         trainable_parameters(default_model())
 
@@ -264,7 +264,7 @@ def test_saved_adapted_model_loads_equal_from_a_small_file(
     assert save_weights(tmp_path / "again.safetensors", loaded.network) == card
 
 
-def test_floor_chosen_in_training_is_saved_and_kept(tmp_path: Path) -> None:
+def test_min_similarity_is_saved_and_loaded(tmp_path: Path) -> None:
     network = adapted()
     network.min_similarity = 0.75
     card = save_weights(tmp_path / "tuned.safetensors", network)

@@ -1,4 +1,4 @@
-"""Attention in half precision: the same as timm's, whichever way it takes."""
+"""Attention in half precision equals timm's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tokens(count: int = 2, length: int = 37) -> Tensor:
     return torch.randn(count, length, 64, generator=torch.Generator().manual_seed(1))
 
 
-def test_attend_in_bfloat16_is_the_modules_answer_by_plain_products() -> None:
+def test_attend_in_bfloat16_equals_the_module_by_plain_products() -> None:
     layer, inputs = module(), tokens()
     exact = layer(inputs).detach()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), operators_used() as used:
@@ -45,7 +45,7 @@ def test_attend_in_bfloat16_is_the_modules_answer_by_plain_products() -> None:
 
 
 @pytest.mark.parametrize("why", ["float32", "gradients", "too many tokens"])
-def test_attend_otherwise_is_the_module_itself(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attend_otherwise_runs_the_module(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, inputs = module(), tokens()
     if why == "too many tokens":
         monkeypatch.setattr(attention_module, "_MAX_WEIGHTS", 4 * 37**2 - 1)

@@ -83,7 +83,7 @@ def test_untrained_adapters_other_grid_equal_timm_with_dinov2_positions(
     torch.testing.assert_close(tokens.flatten(1, 2), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_positions_timm_resampling_is_different() -> None:
+def test_positions_differ_from_timm_resampling() -> None:
     """The rule matters: timm's own resampling of the same embeddings is another one."""
     backbone = randomised(SMALL)
     grid = backbone.vit.pos_embed[:, 1:]
@@ -104,7 +104,7 @@ def test_trained_adapters_change_tokens() -> None:
             before = after
 
 
-def test_untrained_adapters_equal_every_time_and_leave_generator_alone() -> None:
+def test_untrained_adapters_are_deterministic_and_leave_the_generator_alone() -> None:
     torch.manual_seed(1)
     first = untrained_adapters(SMALL).state_dict()
     first_draw = torch.rand(1)

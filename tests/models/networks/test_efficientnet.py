@@ -1,4 +1,4 @@
-"""The embedded default model: shapes, determinism, and real recall."""
+"""The default model: shapes, determinism, and recall on real photos."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def extractor() -> Extractor:
     return load_extractor("efficientnet-lite0", device="cpu")
 
 
-def test_efficientnet_card_states_grid_and_floor(extractor: Extractor) -> None:
+def test_efficientnet_card_has_grid_and_min_similarity(extractor: Extractor) -> None:
     card = extractor.card
     assert (card.model, card.descriptor_dim, card.min_similarity) == ("efficientnet-lite0", 1280, 0.6)
     assert (card.grid_height, card.grid_width, card.feature_dim) == (14, 14, 112)

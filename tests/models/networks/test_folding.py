@@ -1,4 +1,4 @@
-"""Batch normalisation folded away: the same answers, never stale, and nothing to train lost."""
+"""Folded batch normalisation: equal outputs, never stale, trainable weights unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def norms(module: nn.Module) -> int:
     return sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
 
 
-def test_folded_network_gives_the_same_maps_without_any_normalisation(network: EfficientNetLite0) -> None:
+def test_folded_network_has_equal_maps_and_no_batch_norm(network: EfficientNetLite0) -> None:
     folded = fold_batch_norm(network.backbone)
     assert (norms(network.backbone), norms(folded)) == (49, 0)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def test_folded_network_gives_the_same_maps_without_any_normalisation(network: E
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_network_folds_only_where_no_gradient_is_wanted(network: EfficientNetLite0) -> None:
+def test_network_folds_only_without_gradients(network: EfficientNetLite0) -> None:
     with torch.inference_mode():
         actual = network(images())
     assert norms(network._network()) == 49
@@ -46,7 +46,7 @@ def test_network_folds_only_where_no_gradient_is_wanted(network: EfficientNetLit
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_network_with_other_weights_forgets_what_it_folded(network: EfficientNetLite0) -> None:
+def test_network_with_other_weights_folds_anew(network: EfficientNetLite0) -> None:
     with torch.no_grad():
         before, _ = network(images())
         for owner in (network, network.backbone):
@@ -75,6 +75,6 @@ def test_folding_leaves_names_and_values_of_the_weights_alone(network: Efficient
     assert all(torch.equal(after[name], values) for name, values in before.items())
 
 
-def test_folding_a_block_it_does_not_know_is_refused() -> None:
+def test_folding_an_unknown_block_is_refused() -> None:
     with pytest.raises(TypeError, match=r"no convolution is known before 1: add"):
         fold_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))

@@ -1,4 +1,4 @@
-"""Linear layers that are rounded and laid out once."""
+"""Linear layers prepared for inference: rounded and laid out once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def linears(module: nn.Module) -> list[nn.Module]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("laid_out", [False, True])
-def test_kept_network_gives_the_same_numbers(dtype: torch.dtype, laid_out: bool) -> None:
+def test_prepared_network_has_equal_outputs(dtype: torch.dtype, laid_out: bool) -> None:
     original, images = network(), torch.randn(4, 3, 4, 4)
     prepared = copy.deepcopy(original)
     keep_for_inference(prepared, dtype, laid_out=laid_out)
@@ -55,14 +55,14 @@ def test_only_linear_layers_are_changed(laid_out: bool) -> None:
     assert not any(weights.requires_grad for layer in linears(prepared) for weights in layer.parameters())
 
 
-def test_float32_is_laid_out_where_it_can_be() -> None:
+def test_float32_is_laid_out_where_supported() -> None:
     prepared = network()
     keep_for_inference(prepared, torch.float32, laid_out=True)
     expected = LaidOutLinear if lays_out(torch.float32) else nn.Linear
     assert [type(layer) for layer in linears(prepared)] == [expected] * 2
 
 
-def test_types_that_cannot_be_laid_out_are_rounded_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_dtypes_are_rounded_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.networks.inference_linears.lays_out", lambda _: False)
     prepared = network()
     keep_for_inference(prepared, torch.bfloat16, laid_out=True)
@@ -72,7 +72,7 @@ def test_types_that_cannot_be_laid_out_are_rounded_only(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("dtype", "laid_out"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_network_that_was_kept_before_refused(dtype: torch.dtype, laid_out: bool) -> None:
+def test_network_prepared_before_is_refused(dtype: torch.dtype, laid_out: bool) -> None:
     if laid_out and not lays_out(dtype):
         pytest.skip("this torch lays nothing out for oneDNN")
     prepared = network()

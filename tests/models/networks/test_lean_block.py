@@ -1,4 +1,4 @@
-"""The block that keeps little, against the block as it is written."""
+"""The memory-saving block against the plain one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def trained(model: AdaptedViT, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor
 
 @pytest.mark.parametrize("chunk", [1, 7, 1024])
 @pytest.mark.parametrize("tracked", [False, True])
-def test_lean_block_gives_the_plain_block_s_values_and_gradients(
+def test_lean_block_equals_the_plain_block_in_values_and_gradients(
     chunk: int, tracked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lean, "_CPU_CHUNK", chunk)
@@ -62,7 +62,7 @@ def test_lean_block_gives_the_plain_block_s_values_and_gradients(
         )
 
 
-def test_lean_block_keeps_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lean_block_stores_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels = backbone(), images().requires_grad_()
     lean_bytes = saved_bytes(model, lambda: model(pixels))
     monkeypatch.setattr(AdaptedViT, "_uses_lean_blocks", lambda *_: False)
@@ -82,7 +82,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lean_calls
 
 
-def test_lean_block_runs_in_float32_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lean_block_runs_only_in_float32_training(monkeypatch: pytest.MonkeyPatch) -> None:
     lean_calls = calls(monkeypatch)
     model = backbone()
     with torch.inference_mode():
@@ -97,7 +97,7 @@ def test_lean_block_runs_in_float32_training_alone(monkeypatch: pytest.MonkeyPat
     assert len(lean_calls) == SMALL.depth
 
 
-def test_lean_block_is_not_taken_where_the_frozen_part_is_trained_or_the_mlp_gated(
+def test_lean_block_is_not_used_for_trained_backbones_and_gated_mlps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lean_calls = calls(monkeypatch)
@@ -110,7 +110,7 @@ def test_lean_block_is_not_taken_where_the_frozen_part_is_trained_or_the_mlp_gat
     assert not lean_calls
 
 
-def test_lean_block_s_operations_can_be_counted() -> None:
+def test_lean_block_supports_flop_counters() -> None:
     model, pixels = backbone(), images()
     with FlopCounterMode(display=False) as counter:
         model(pixels).sum().backward()

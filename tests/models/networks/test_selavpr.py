@@ -1,4 +1,4 @@
-"""The whole model: trainable parts, heads, sizes, gradients, golden training gradients."""
+"""SelaVPR: trainable parts, heads, sizes, and golden gradients."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_generalized_mean_against_written_out_values() -> None:
     assert generalized_mean(cells, 1.0)[0].tolist() == pytest.approx([2.0, 4.0], rel=1e-6)
 
 
-def test_descriptors_follow_the_written_formula() -> None:
+def test_descriptors_equal_the_formula() -> None:
     network = model()
     network.gem_p.data.fill_(2.5)
     tokens = torch.randn(2, 3, 4, 64, generator=torch.Generator().manual_seed(3))
@@ -100,7 +100,7 @@ def test_backward_reaches_every_trainable_part_and_nothing_frozen() -> None:
             assert name.startswith("backbone.vit."), name
 
 
-def test_trainable_names_count_as_golden_gradients() -> None:
+def test_trainable_parameters_are_those_with_golden_gradients() -> None:
     golden = json.loads((GOLDEN / "selavpr_small_grad_norms.json").read_text())
     shape = Architecture(width=96, depth=3, num_heads=3, mlp_width=384)
     with torch.device("meta"):

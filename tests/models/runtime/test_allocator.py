@@ -1,4 +1,4 @@
-"""Freed memory is kept, and whoever set glibc's thresholds is left alone."""
+"""glibc retains freed memory, unless the environment sets its thresholds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 USE = """
 import ctypes, resource, sys
 from models.runtime.allocator import keep_freed_memory
-kept = keep_freed_memory() if sys.argv[1] == "kept" else False
+retained = keep_freed_memory() if sys.argv[1] == "retained" else False
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
@@ -24,13 +24,13 @@ for _ in range(20):
     block = libc.malloc(40_000_000)
     ctypes.memset(block, 1, 40_000_000)
     libc.free(block)
-print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, int("torch" in sys.modules))
+print(int(retained), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, int("torch" in sys.modules))
 """
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no thresholds")
 
 
 def used(way: str, **settings: str) -> tuple[bool, int]:
-    """Return whether memory was kept, and the page faults."""
+    """Return whether memory is retained, and the page faults."""
     quiet = {
         name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name
     }
@@ -42,8 +42,8 @@ def used(way: str, **settings: str) -> tuple[bool, int]:
 
 
 @glibc_only
-def test_keep_freed_memory_pages_are_cleared_once_instead_of_each_time() -> None:
-    (_, plain), (retained, faults) = used("plain"), used("kept")
+def test_keep_freed_memory_reduces_page_faults() -> None:
+    (_, plain), (retained, faults) = used("plain"), used("retained")
     assert retained
     assert faults < 0.2 * plain
 
@@ -57,7 +57,7 @@ def test_keep_freed_memory_pages_are_cleared_once_instead_of_each_time() -> None
         {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"},
     ],
 )
-def test_keep_freed_memory_thresholds_set_by_the_user_stay(setting: dict[str, str]) -> None:
-    retained, faults = used("kept", **setting)
+def test_keep_freed_memory_respects_thresholds_of_the_environment(setting: dict[str, str]) -> None:
+    retained, faults = used("retained", **setting)
     assert not retained
     assert faults > 0.8 * used("plain", **setting)[1] > 100

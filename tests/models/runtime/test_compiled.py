@@ -1,4 +1,4 @@
-"""A network for a few batch sizes: which ones, the same rows, and a named error without a compiler."""
+"""Compiled networks: padded batch sizes, equal outputs, and the error without a compiler."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def eager(network: nn.Module, **options: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 8), (8, 8), (9, 16), (17, 24), (24, 24)])
-def test_compiled_fills_up_to_few_sizes_and_leaves_the_filling_out(
+def test_compiled_pads_to_few_sizes_and_drops_the_padding(
     monkeypatch: pytest.MonkeyPatch, count: int, size: int
 ) -> None:
     monkeypatch.setattr(torch, "compile", eager)

@@ -1,4 +1,4 @@
-"""Which precision is meant where."""
+"""Device and precision: defaults, and how they reach the code that loads a model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_native_dtype_is_bfloat16_only_where_the_processor_has_it(
     assert Execution(precision="bf16").dtype(CPU) is expected
 
 
-def test_dtype_exact_on_a_cpu_unless_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dtype_is_float32_on_a_cpu_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "native_dtype", lambda _: torch.bfloat16)
     assert Execution().dtype(CPU) is torch.float32
     assert Execution().dtype(GPU) is torch.bfloat16
@@ -44,7 +44,7 @@ def test_dtype_exact_on_a_cpu_unless_asked_otherwise(monkeypatch: pytest.MonkeyP
         assert Execution(precision="bf16").dtype(device) is torch.bfloat16
 
 
-def test_execution_of_takes_its_own_names_only() -> None:
+def test_execution_of_ignores_other_options() -> None:
     assert execution_of({"model": "m", "precision": "bf16", "compile": True}) == Execution(
         precision="bf16", compiled=True
     )
@@ -57,7 +57,7 @@ def test_execution_of_takes_its_own_names_only() -> None:
     ("device", "dtype", "rounded"),
     [(GPU, torch.float32, False), (GPU, torch.bfloat16, True), (CPU, torch.float32, True)],
 )
-def test_multiply_exactly_forbids_tf32_where_float32_was_asked_for(
+def test_multiply_exactly_disables_tf32_for_float32(
     monkeypatch: pytest.MonkeyPatch, device: torch.device, dtype: torch.dtype, rounded: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
@@ -85,7 +85,7 @@ def stop(*_: object, **options: Any) -> NoReturn:
         ("pipelines.embed.embed", ["embed", "x", "--model", "m", "--out", "o"]),
     ],
 )
-def test_flags_reach_the_verb_s_function(
+def test_flags_are_passed_to_the_function_of_the_verb(
     function: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function, stop)
@@ -104,7 +104,7 @@ def test_flags_reach_the_verb_s_function(
         ),
     ],
 )
-def test_execution_reaches_whoever_loads_the_model(
+def test_execution_is_passed_to_the_loader(
     function: str, call: Callable[[str], object], city_store: CityStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function, stop)
@@ -113,7 +113,7 @@ def test_execution_reaches_whoever_loads_the_model(
     assert passed_on.value.args == (ASKED,)
 
 
-def test_evaluate_indexes_and_asks_as_it_is_told(
+def test_evaluate_passes_the_execution_on(
     city_store: CityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for function in ("pipelines.evaluation.job.index", "pipelines.evaluation.job.QueryEngine.open"):

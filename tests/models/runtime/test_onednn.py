@@ -29,30 +29,30 @@ def test_lays_out_float32_where_the_operators_multiply_right() -> None:
 @pytest.mark.parametrize("rows", [None, 8])
 def test_product_equals_linear(shape: tuple[int, ...], rows: int | None) -> None:
     torch.manual_seed(0)
-    rows, matrix, bias = torch.randn(shape), torch.randn(70, 40), torch.randn(70)
+    inputs, matrix, bias = torch.randn(shape), torch.randn(70, 40), torch.randn(70)
     laid_out = onednn.lay_out(matrix, rows=rows)
-    expected = rows.double() @ matrix.double().T
-    torch.testing.assert_close(onednn.product(rows, laid_out).double(), expected, atol=1e-5, rtol=1e-5)
-    actual = onednn.product(rows, laid_out, bias)
+    expected = inputs.double() @ matrix.double().T
+    torch.testing.assert_close(onednn.product(inputs, laid_out).double(), expected, atol=1e-5, rtol=1e-5)
+    actual = onednn.product(inputs, laid_out, bias)
     torch.testing.assert_close(actual.double(), expected + bias.double(), atol=1e-5, rtol=1e-5)
 
 
 @needs_float32
 def test_product_of_strided_rows_and_a_transposed_matrix_equals_linear() -> None:
     torch.manual_seed(0)
-    rows, matrix = torch.randn(40, 9, 5).permute(2, 1, 0)[:, 1:], torch.randn(40, 70).T
-    actual = onednn.product(rows, onednn.lay_out(matrix))
-    torch.testing.assert_close(actual, F.linear(rows, matrix), atol=1e-5, rtol=1e-5)
+    inputs, matrix = torch.randn(40, 9, 5).permute(2, 1, 0)[:, 1:], torch.randn(40, 70).T
+    actual = onednn.product(inputs, onednn.lay_out(matrix))
+    torch.testing.assert_close(actual, F.linear(inputs, matrix), atol=1e-5, rtol=1e-5)
 
 
 @needs_float32
-def test_lays_out_finds_wrong_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lays_out_detects_wrong_products(monkeypatch: pytest.MonkeyPatch) -> None:
     original = onednn.product
     monkeypatch.setattr(onednn, "product", lambda *args: original(*args) * 1.001)
     assert not onednn.lays_out.__wrapped__(torch.float32)
 
 
-def test_lays_out_nothing_where_the_operator_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lays_out_needs_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> None:
         raise AttributeError("no such operator")
 
@@ -60,5 +60,5 @@ def test_lays_out_nothing_where_the_operator_is_missing(monkeypatch: pytest.Monk
     assert not onednn.lays_out.__wrapped__(torch.float32)
 
 
-def test_lays_out_no_integers() -> None:
+def test_lays_out_rejects_integers() -> None:
     assert not onednn.lays_out.__wrapped__(torch.int32)

@@ -1,4 +1,4 @@
-"""Every way into the library sets how OpenMP's threads wait before torch can be loaded."""
+"""Every entry point sets OpenMP's wait policy before torch is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies to and from a device: their order, and what they carry."""
+"""Transfers to and from a device: overlap and values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_one_ahead_fault_stops_the_work() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_transfers_carry_what_they_are_given(device: str, dtype: type) -> None:
+def test_transfers_preserve_values(device: str, dtype: type) -> None:
     transfers = Transfers(torch.device(device))
     rng = np.random.default_rng(0)
     waits, expected = [], []

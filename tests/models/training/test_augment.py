@@ -1,4 +1,4 @@
-"""Augmentations of triplets: what changes, what does not, and that it is always the same."""
+"""Augmentation of triplets: effect, range and determinism."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def test_each_option_changes_photos_and_keeps_shape_and_range(name: str, dtype: 
     assert np.abs(changed.astype(float).mean() - images.mean()) < 60
 
 
-def test_off_returns_the_very_input() -> None:
+def test_off_returns_the_input_itself() -> None:
     images = photos()
     assert Augmentation().is_off
     assert augment(images, Augmentation(), seed=(0,)) is images
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_flip_takes_the_whole_triplet_or_none_of_it(dtype: type) -> None:
-    images = (photos(dtype=np.float32) * np.float32(0.997)).astype(dtype)  # floats that are no whole numbers
+def test_a_flip_applies_to_the_whole_triplet(dtype: type) -> None:
+    images = (photos(dtype=np.float32) * np.float32(0.997)).astype(dtype)  # floats that are not integers
     flipped = [augment(images, Augmentation(flip=0.5), seed=(seed,)) for seed in range(40)]
     whole = [np.array_equal(one, images[:, :, ::-1]) for one in flipped]
     none = [np.array_equal(one, images) for one in flipped]
@@ -72,7 +72,7 @@ def test_jitter_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["perspective", "crop", "rotation_deg", "flip"])
-def test_moving_pixels_changes_no_colour(name: str) -> None:
+def test_geometric_options_change_no_colour(name: str) -> None:
     images = np.full((4, 40, 48, 3), (200, 120, 40), np.uint8)
     for seed in range(10):
         changed = augment(images, Augmentation(**{name: EVERY[name]}), seed=(seed,)).astype(int)
@@ -86,7 +86,7 @@ def test_an_option_draws_the_same_whatever_others_are_on() -> None:
     assert np.array_equal(both, alone[:, :, ::-1])
 
 
-def test_options_at_their_most_give_pictures() -> None:
+def test_strongest_options_give_valid_photos() -> None:
     strongest = Augmentation(jitter=1, perspective=1, crop=0.999, rotation_deg=180, flip=1)
     images = photos(dtype=np.float32)
     for seed in range(20):
@@ -103,7 +103,7 @@ def test_photos_of_a_triplet_are_changed_differently() -> None:
         assert not np.array_equal(changed[0], changed[1]), name
 
 
-def test_what_rotation_uncovers_shows_the_mean_colour() -> None:
+def test_corners_uncovered_by_rotation_have_the_mean_colour() -> None:
     images = photos()
     turned = augment(images, Augmentation(rotation_deg=180), seed=(3,)).astype(float)
     again = augment(images, Augmentation(rotation_deg=180), seed=(11,)).astype(float)
@@ -142,7 +142,7 @@ def test_more_torch_threads_give_the_same_bytes(dtype: type) -> None:
     assert all(np.array_equal(one, results[0]) for one in results)
 
 
-def test_threads_at_once_draw_what_each_draws_alone() -> None:
+def test_concurrent_threads_do_not_change_the_draws() -> None:
     images, augmentation = photos(), Augmentation(**EVERY)
     alone = [augment(images, augmentation, seed=(seed,)) for seed in range(12)]
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""Checkpoints of training: everything comes back, and nothing else is let in."""
+"""Training checkpoints: exact restore, and rejection of damaged or foreign files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_restored_run_takes_the_very_same_next_step(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+def test_a_restored_run_takes_the_same_next_step(saved: tuple[Path, SelaVPR, AdamW]) -> None:
     path, model, optimiser = saved
     other, fresh = make()
     torch.manual_seed(12345)
@@ -61,7 +61,7 @@ def test_a_restored_run_takes_the_very_same_next_step(saved: tuple[Path, SelaVPR
     assert same(trainable_state(model), trainable_state(other))
 
 
-def test_trained_tensors_alone_can_be_read(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+def test_read_trained_loads_only_trained_tensors(saved: tuple[Path, SelaVPR, AdamW]) -> None:
     path, model, _ = saved
     other, _ = make()
     assert not same(trainable_state(model), trainable_state(other))
@@ -69,7 +69,7 @@ def test_trained_tensors_alone_can_be_read(saved: tuple[Path, SelaVPR, AdamW]) -
     assert same(trainable_state(model), trainable_state(other))
 
 
-def test_the_frozen_part_is_not_in_it(saved: tuple[Path, SelaVPR, AdamW]) -> None:
+def test_checkpoint_has_no_frozen_tensors(saved: tuple[Path, SelaVPR, AdamW]) -> None:
     path, model, _ = saved
     trained = sum(tensor.numel() * 4 for tensor in trainable_parameters(model).values())
     assert path.stat().st_size < 3 * trained + 30_000

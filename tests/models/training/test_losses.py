@@ -52,7 +52,7 @@ def test_losses_agree_with_the_published_ones(trained: dict[str, float]) -> None
     assert trained["local"] == pytest.approx(float(golden["local_loss"]), rel=1e-4)
 
 
-def test_gradients_agree_with_the_published_ones_and_no_others_exist(trained: dict[str, float]) -> None:
+def test_gradients_agree_with_the_published_ones(trained: dict[str, float]) -> None:
     published = json.loads((GOLDEN / "selavpr_small_grad_norms.json").read_text())
     golden = {
         name: float(norm)
@@ -76,7 +76,7 @@ def test_triplet_loss_is_its_formula() -> None:
     assert loss == pytest.approx(sum(expected) / 6, abs=1e-5)
 
 
-def test_local_loss_of_a_negative_that_is_the_query_is_the_positive_s_distance() -> None:
+def test_local_loss_with_the_query_as_negative_is_the_distance_of_the_positive() -> None:
     query, positive = unit(1, 4, 5, 16, seed=4), unit(1, 4, 5, 16, seed=5)
     loss = mnn_local_loss(query, positive, query[:, None])
     similarity = query[0].reshape(20, 16) @ positive[0].reshape(20, 16).T

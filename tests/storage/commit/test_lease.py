@@ -1,4 +1,4 @@
-"""The lease: one writer, found out at once when another comes, taken over from the dead."""
+"""The lease: one writer at a time, taken over when its holder is dead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_foreign(folder: Path, age_s: float) -> None:
     (folder / "LEASE").write_text(json.dumps(holder))
 
 
-def test_lease_second_taker_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_lease_error_names_the_holder(tmp_path: Path) -> None:
     with Lease(tmp_path):
         held = state(tmp_path)
         with pytest.raises(StoreLocked) as caught, Lease(tmp_path):
@@ -52,7 +52,7 @@ def test_lease_second_taker_is_told_who_holds_it(tmp_path: Path) -> None:
         assert state(tmp_path)["pid"] == os.getpid()
 
 
-def test_lease_after_release_names_nobody(tmp_path: Path) -> None:
+def test_lease_after_release_has_no_holder(tmp_path: Path) -> None:
     with Lease(tmp_path):
         pass
     assert state(tmp_path) == {}

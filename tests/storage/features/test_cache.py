@@ -1,4 +1,4 @@
-"""The cache gives what the shards hold, within its bound."""
+"""The feature cache returns what the shards hold, within its size limit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def records(store: Store, ids: list[str]) -> list[ImageRecord]:
 
 
 @pytest.mark.parametrize("rows", [0, 0.5, 1, 7, 100])
-def test_cache_gives_what_is_stored_within_its_bound(store: Store, rows: float) -> None:
+def test_cache_returns_stored_features_within_its_size_limit(store: Store, rows: float) -> None:
     cache = cache_of(store, rows)
     generator = np.random.default_rng(1)
     hits = 0
@@ -53,7 +53,7 @@ def test_cache_gives_what_is_stored_within_its_bound(store: Store, rows: float) 
         assert cache.fetch(records(store, IDS)).hits == len(IDS)
 
 
-def test_cache_keeps_the_ones_used_last(store: Store) -> None:
+def test_cache_evicts_the_least_recently_used(store: Store) -> None:
     cache = cache_of(store, 3)
     for name in (IDS[0], IDS[1], IDS[2], IDS[0], IDS[3]):
         cache.fetch(records(store, [name]))
@@ -61,7 +61,7 @@ def test_cache_keeps_the_ones_used_last(store: Store) -> None:
     assert cache.fetch(records(store, [IDS[1]])).hits == 0
 
 
-def test_cache_does_not_remember_what_cannot_be_read(store: Store) -> None:
+def test_cache_does_not_keep_unreadable_rows(store: Store) -> None:
     cache = cache_of(store, 100)
     good, bad = records(store, [IDS[0], IDS[15]])
     path = shard_path(Path(store.uri), bad.shard)

@@ -1,4 +1,4 @@
-"""Reading features back: damage and absence are reported, never raised, however often a row was read."""
+"""Reading features: damaged and missing rows are reported, never raised."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_fetch_other_grid_than_the_card_is_not_ok(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_fetch_one_flipped_bit_is_never_answered(tmp_path: Path, warm: bool) -> None:
+def test_fetch_one_flipped_bit_is_never_returned(tmp_path: Path, warm: bool) -> None:
     ids = [f"image-{i}" for i in range(4)]
     records = written(tmp_path, ids)
     truth = {i: features_of(i).tobytes() for i in ids}
@@ -93,9 +93,7 @@ def test_fetch_more_shards_than_remembered_still_reads_all(
     assert len(reader._tables) == 2
 
 
-def test_fetch_forgets_the_shard_that_was_not_read_for_longest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fetch_closes_the_least_recently_used_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_shards, "_MAX_SHARDS", 2)
     first, second, third = (written(tmp_path, [f"i{n}"])[0] for n in range(3))
     reader = FeatureReader(tmp_path, make_card())
@@ -142,7 +140,7 @@ def test_fetch_rows_not_in_memory_are_waited_for(
     assert ok.all()
     assert np.array_equal(features, expected)
     parts = 1 if has_table else 2  # without and with the headers
-    # Where no row can be asked for like that, the first says so for all that the table knows.
+    # Where the flag is not supported, the first row shows it for all rows in the table.
     once = has_table and isinstance(answer, OSError) and answer.errno == 95
     assert refused == [parts] * (1 if once else 3)
     assert awaited == [parts] * 3
@@ -179,7 +177,7 @@ def test_fetch_reads_no_headers_and_checks_each_time(tmp_path: Path, parts: list
         features, ok = reader.fetch([*records, replace(records[0], image_id="b")])
         assert ok.tolist() == [True, True, True, False]
         assert features[1].tobytes() == features_of("b").tobytes()
-        assert parts == [1, 1, 1, 1, 2]  # last the one asked for by another's id
+        assert parts == [1, 1, 1, 1, 2]  # the last one is requested with another image_id
         parts.clear()
     path = shard_path(tmp_path, records[0].shard)
     damaged = bytearray(path.read_bytes())
@@ -240,7 +238,7 @@ def table_of(ids: list[str], starts: list[int]) -> bytes:
         b"placeray.row_table\x18\x7f" * 9,
     ],
 )
-def test_fetch_table_that_lies_loses_no_row(tmp_path: Path, table: bytes) -> None:
+def test_fetch_wrong_table_loses_no_row(tmp_path: Path, table: bytes) -> None:
     records = written(tmp_path, ["a", "b"])
     without_table(shard_path(tmp_path, records[0].shard), table=table)
     reader = FeatureReader(tmp_path, make_card())
@@ -260,7 +258,7 @@ def test_fetch_shard_with_the_former_table_is_read_with_headers(tmp_path: Path, 
     assert parts == [2, 2, 2]
 
 
-def test_fetch_table_longer_than_the_first_look_is_found(tmp_path: Path, parts: list[int]) -> None:
+def test_fetch_reads_a_table_longer_than_the_first_read(tmp_path: Path, parts: list[int]) -> None:
     ids = [f"image-{i}" for i in range(3000)]
     records = written(tmp_path, ids)
     assert FeatureReader(tmp_path, make_card()).fetch(records)[1].all()

@@ -1,4 +1,4 @@
-"""Feature shards: what is written comes back, and damage is reported, never raised."""
+"""Feature shards: exact round trips, full disks and invalid arguments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def written(folder: Path, ids: list[str]) -> list[ImageRecord]:
     return [record(image_id, shard, row) for row, image_id in enumerate(ids)]
 
 
-def test_write_shard_then_fetch_returns_the_same_bits_in_the_asked_order(tmp_path: Path) -> None:
+def test_write_shard_then_fetch_returns_the_same_bits_in_the_requested_order(tmp_path: Path) -> None:
     records = written(tmp_path, ["a", "b", "ü/c.jpg"]) + written(tmp_path, ["d"])
     requested = [records[i] for i in (3, 1, 2, 0, 1)]
     features, ok = FeatureReader(tmp_path, make_card()).fetch(requested)
@@ -42,7 +42,7 @@ def test_write_shard_then_fetch_returns_the_same_bits_in_the_asked_order(tmp_pat
     assert features.tobytes() == np.stack([features_of(r.image_id) for r in requested]).tobytes()
 
 
-def test_write_shard_file_is_one_row_group_an_image_with_checksums(tmp_path: Path) -> None:
+def test_write_shard_file_has_one_row_group_per_image_with_checksums(tmp_path: Path) -> None:
     records = written(tmp_path, ["a", "b"])
     path = shard_path(tmp_path, records[0].shard)
     table = pq.read_table(path, page_checksum_verification=True)

@@ -1,4 +1,4 @@
-"""Parts of an index: together they answer like the whole, and they follow the store's commits."""
+"""Partitions of an index: together they equal the whole, and they follow commits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def grow(store: Store, ids: list[str], generation: int = 0) -> None:
 
 @pytest.mark.parametrize("parts", [1, 2, 4, 7])
 @pytest.mark.parametrize("k", [1, 10, 100, 500])
-def test_parts_together_answer_like_the_whole(tmp_path: Path, parts: int, k: int) -> None:
+def test_parts_together_equal_the_whole(tmp_path: Path, parts: int, k: int) -> None:
     store = make_store(tmp_path / "s", IDS)
     with store.lease():  # equal descriptors under several keys: the order among them is by key
         rows = make_rows(store, [f"twin-{number}" for number in range(9)])
@@ -79,7 +79,7 @@ def test_part_beyond_exact_rows_searches_approximately(
     assert methods == ["exact", "ivf", "exact"]
 
 
-def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path) -> None:
+def test_follow_moves_on_and_keeps_the_previous_version_for_a_while(tmp_path: Path) -> None:
     now = [0.0]
     store = make_store(tmp_path / "s", IDS[:20])
     part = IndexPartition(store.uri, keep_s=10.0, clock=lambda: now[0])
@@ -103,7 +103,7 @@ def test_follow_moves_on_and_keeps_the_version_before_for_a_while(tmp_path: Path
         part.search(query, k=1, version=old)
 
 
-def test_follow_of_a_store_gone_or_replaced_is_named(tmp_path: Path) -> None:
+def test_follow_of_a_missing_or_replaced_store_raises(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", IDS[:20])
     part = IndexPartition(store.uri)
     expected = part.search(QUERIES[:3], k=5)
@@ -122,7 +122,7 @@ def test_follow_of_a_store_gone_or_replaced_is_named(tmp_path: Path) -> None:
         part.refresh()
 
 
-def test_follow_of_a_store_made_anew_forgets_the_old_one(tmp_path: Path) -> None:
+def test_follow_of_a_recreated_store_drops_the_old_one(tmp_path: Path) -> None:
     make_store(tmp_path / "s", IDS[:20])
     part = IndexPartition(str(tmp_path / "s"))
     shutil.rmtree(tmp_path / "s")

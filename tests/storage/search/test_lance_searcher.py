@@ -1,4 +1,4 @@
-"""Search on disk leaves damaged rows out."""
+"""Search on disk skips damaged rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search in memory: ties, chunks, GPUs, and no FAISS."""
+"""Search in memory: ties, chunks, GPUs, and FAISS missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WithGpu:
     StandardGpuResources = object
 
     def __init__(self, error: str | None = None) -> None:
-        self.IndexFlatIP, self.asked, self.error = faiss.IndexFlatIP, [], error
+        self.IndexFlatIP, self.requested_k, self.error = faiss.IndexFlatIP, [], error
 
     def get_num_gpus(self) -> int:
         return 1
@@ -47,14 +47,14 @@ class WithGpu:
         return self
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        self.asked.append(k)
+        self.requested_k.append(k)
         if k > 2048:
             raise RuntimeError("GPU index only supports min/max-K selection up to 2048")
         scores, ids = self.index.search(queries, k)
         return scores, ids
 
 
-def test_search_exact_on_a_gpu_answers_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_exact_on_a_gpu_equals_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = np.repeat(seeded_queries(1, 3), [2500, 30, 1], axis=0)
     keys = [f"id{i:05d}" for i in range(len(alike))]
     rows = rows_of(make_card(dim=DIM), keys)
@@ -69,11 +69,13 @@ def test_search_exact_on_a_gpu_answers_as_without(monkeypatch: pytest.MonkeyPatc
     for k, answers in expected.items():
         assert searcher.search(queries, k=k) == answers
     # Wider as long as scores are equal, by the GPU as far as that goes.
-    assert gpu.asked == [9, 36, 144, 576, 28, 112, 448, 1792]
+    assert gpu.requested_k == [9, 36, 144, 576, 28, 112, 448, 1792]
     assert [c.record.image_id for c in expected[20][0]] == keys[:20]
 
 
-def test_search_exact_goes_on_without_a_gpu_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_exact_falls_back_to_the_cpu_when_the_gpu_is_too_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = rows_of(make_card(dim=DIM), IDS[:50])
     queries = seeded_queries(2, 3)
     expected = MemorySearcher(rows).search(queries, k=5)
@@ -106,7 +108,7 @@ def test_search_equal_descriptors_come_in_order_of_image_id(seed: int) -> None:
 
 
 @pytest.mark.parametrize("approximate", [False, True])
-def test_searcher_without_rows_answers_with_nothing(approximate: bool) -> None:
+def test_searcher_without_rows_returns_nothing(approximate: bool) -> None:
     empty = MemorySearcher(row_schema(make_card()).empty_table(), approximate=approximate)
     assert empty.search(seeded_queries(0, 2, 16), k=3) == [[], []]
 

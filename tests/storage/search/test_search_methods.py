@@ -125,7 +125,7 @@ def test_search_in_an_empty_store_returns_no_candidates(tmp_path: Path) -> None:
         assert store.search(seeded_queries(0, 2, 16), k=3, method=method) == [[], []]  # type: ignore[arg-type]
 
 
-def test_search_without_queries_returns_no_answers(big: tuple[Store, pa.Table]) -> None:
+def test_search_without_queries_returns_nothing(big: tuple[Store, pa.Table]) -> None:
     assert big[0].search(np.empty((0, DIM), np.float32), k=3) == []
 
 

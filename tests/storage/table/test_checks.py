@@ -1,4 +1,4 @@
-"""What may not enter the store, and what cannot be searched."""
+"""Validation of rows to store and of query descriptors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_check_rows_takes_any_column_order_and_refuses_other_columns() -> None:
         check_rows(rows_of(make_card(dim=8), IDS[:3]), card)
 
 
-def test_check_query_refuses_what_cannot_be_searched() -> None:
+def test_check_query_rejects_invalid_descriptors() -> None:
     card = make_card()
     good = descriptor_of("a")[None]
     assert check_query(good.astype(np.float64), card).dtype == np.float32

@@ -1,4 +1,4 @@
-"""Salvage returns every row that can be read, and counts the others."""
+"""Salvage returns every readable row and counts the others."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""Compaction keeps every row and every version that readers may use."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from storage.features.shards import FEATURES_FOLDER, shard_path
+from storage.store import Store
+from tests.support.store_samples import contents, make_rows, make_store
+
+IDS = [f"id{i:02d}" for i in range(30)]
+
+
+def test_compact_keeps_rows_and_young_versions_and_drops_old_ones(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS, batch=2)
+    truth, reader = contents(store), Store.open(tmp_path)
+    report = store.compact()
+    assert (report.versions_removed, report.version) == (0, store.version)
+    assert contents(reader) == contents(store) == truth
+    report = store.compact(keep_versions_s=0.0)
+    assert report.versions_removed >= 15
+    assert contents(store) == contents(Store.open(tmp_path)) == truth
+    assert store.verify().ok
+    with store.lease():
+        store.commit(make_rows(store, ["x"]))
+    assert Store.open(tmp_path).verify().ok
+
+
+def test_compact_removes_only_old_files_that_no_kept_version_needs(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS)
+    young = make_rows(store, ["young"])["shard"][0].as_py()
+    orphan = make_rows(store, ["old"])["shard"][0].as_py()
+    temporary = tmp_path / FEATURES_FOLDER / ".abc.tmp"
+    temporary.write_bytes(b"half")
+    with store.lease():
+        store.delete(IDS[:10])  # its shard is still named by versions that readers may be pinned to
+    long_ago = time.time() - 10**6
+    for path in (tmp_path / FEATURES_FOLDER).iterdir():
+        if path.name != f"{young}.parquet":
+            os.utime(path, (long_ago, long_ago))
+    report = store.compact()
+    assert sorted(report.files_removed) == sorted([f"{orphan}.parquet", ".abc.tmp"])
+    assert report.bytes_freed > 0
+    assert (store.verify().orphan_shards[-1:], store.verify().ok) != ([], False)
+    assert shard_path(tmp_path, young).exists()
+    assert len(list((tmp_path / FEATURES_FOLDER).iterdir())) == 4
+    assert len(contents(store)) == 20
+
+
+def test_compact_rewrites_shards_more_than_half_dead(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS)
+    with store.lease():
+        store.delete([*IDS[:6], *IDS[10:15]])
+    truth = contents(store)
+    untouched = {r.shard for r in store.get(IDS[15:])}
+    assert store.compact().shards_rewritten == 1
+    assert contents(store) == truth
+    assert untouched < {r.shard for r in store.get(IDS)}
+    assert store.get(IDS[6:7])[0].row == 0
+    assert store.verify().ok
+    assert store.compact().shards_rewritten == 0
