@@ -53,8 +53,9 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
         self.requires_grad_(False)
-        self._folded: list[Any] = []  # a list, so that torch does not register a submodule
-        self.backbone.register_load_state_dict_post_hook(lambda *_: self._folded.clear())
+        # On the backbone, so that a deep copy has its own; in a list, so that torch registers no submodule.
+        self.backbone.folded = []
+        self.backbone.register_load_state_dict_post_hook(_forget_folded)
         self.adapters, self.local_head = None, None
         self.gem_p: nn.Parameter | None = None
         self.min_similarity: float | None = self.description.min_similarity
@@ -122,16 +123,16 @@ class EfficientNetLite0(nn.Module):
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._folded.clear()  # the backbone moves to another device or layout
+        self.backbone.folded.clear()  # the backbone moves to another device or layout
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _network(self) -> Any:
         """Return the frozen backbone; without gradients a faster copy with folded batch normalisation."""
         if torch.is_grad_enabled():
             return self.backbone
-        if not self._folded:
-            self._folded.append(fold_batch_norm(self.backbone))
-        return self._folded[0]
+        if not self.backbone.folded:
+            self.backbone.folded.append(fold_batch_norm(self.backbone))
+        return self.backbone.folded[0]
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of local features for an input size.
@@ -198,3 +199,8 @@ class EfficientNetLite0(nn.Module):
     def _features(self, local: Tensor) -> Tensor:
         cells = local if self.local_head is None else self.local_head(local)
         return F.normalize(cells.permute(0, 2, 3, 1).float(), dim=-1).contiguous()
+
+
+def _forget_folded(backbone: Any, _: object) -> None:
+    """Drop the folded copy of a backbone that loads other weights."""
+    backbone.folded.clear()

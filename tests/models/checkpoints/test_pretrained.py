@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any
 
@@ -44,17 +45,19 @@ def test_default_weights_not_installed_names_the_package(monkeypatch: pytest.Mon
 
 def timm_model(monkeypatch: pytest.MonkeyPatch, *, trained: bool) -> list[str]:
     """Replace the hub by a local model; return the requested names."""
-    original, requested = timm.create_model, []
+    original, requested, built = timm.create_model, [], {}
 
     def local(name: str, *, pretrained: bool, num_classes: int) -> torch.nn.Module:
         assert pretrained
         requested.append(name)
-        torch.manual_seed(0)
-        model: torch.nn.Module = original(name, pretrained=False, num_classes=num_classes)
-        if trained:
-            for weights in model.parameters():
-                weights.data.add_(0.02 * torch.randn_like(weights))
-        return model
+        if name not in built:
+            torch.manual_seed(0)
+            model: torch.nn.Module = original(name, pretrained=False, num_classes=num_classes)
+            if trained:
+                for weights in model.parameters():
+                    weights.data.add_(0.02 * torch.randn_like(weights))
+            built[name] = model
+        return copy.deepcopy(built[name])
 
     monkeypatch.setattr(timm, "create_model", local)
     return requested
@@ -65,19 +68,18 @@ def test_load_selavpr_by_name_has_tokens_as_features_and_a_stable_card(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requested = timm_model(monkeypatch, trained=True)
-    extractor = load_extractor(name, device="cpu")
-    assert extractor.card.model == name
+    card = load_extractor(name, device="cpu").card
+    assert card.model == name
     assert requested == [
         name.replace("selavpr-vits14", "vit_small_patch14").replace("-reg4", "_reg4") + "_dinov2.lvd142m"
     ]
-    card = extractor.card
     assert (card.grid_height, card.grid_width, card.feature_dim) == (16, 16, 384)
-    network, _ = load_network(name)
+    network, network_card = load_network(name)
     assert isinstance(network, SelaVPR)
     reference = network.backbone.vit.state_dict()
     expected = timm.create_model(requested[0], pretrained=True, num_classes=0).state_dict()
     assert all(torch.equal(reference[key], expected[key]) for key in expected)
-    assert load_extractor(name, device="cpu").card == load_card(name) == card
+    assert network_card == load_card(name) == card
 
 
 def test_load_selavpr_hub_without_trained_weights_refused(monkeypatch: pytest.MonkeyPatch) -> None:

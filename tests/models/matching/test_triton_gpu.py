@@ -50,7 +50,8 @@ def random():
     single, half = torch.float32, torch.float16
     for seed, (batch, count, rows, columns, width) in enumerate(shapes):
         rng = np.random.default_rng(seed)
-        for kinds in ((single, single), (half, half), (single, half)):
+        # float32 alone has the variant of mixed kinds; large shapes take the interpreter a second each.
+        for kinds in ((single, single), (half, half), (single, half))[rows > 200 :]:
             queries = torch.from_numpy(unit(rng, batch, rows, width)).to(kinds[0])
             candidates = torch.from_numpy(unit(rng, batch, count, columns, width)).to(kinds[1])
             check(queries, candidates, (seed, kinds))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.folding import fold_batch_norm
-from models.weights import load_extractor
+from tests.support.adapted_models import default_model
 
 
 @pytest.fixture
 def network() -> EfficientNetLite0:
     torch.set_num_threads(1)
-    network = load_extractor("efficientnet-lite0", device="cpu").network
-    assert isinstance(network, EfficientNetLite0)
-    return network
+    return default_model()
 
 
 def images(seed: int = 0) -> Tensor:
@@ -57,6 +57,15 @@ def test_network_with_other_weights_folds_anew(network: EfficientNetLite0) -> No
             before = after
         with torch.enable_grad():
             torch.testing.assert_close(network(images())[0].detach(), before, rtol=0, atol=1e-5)
+
+
+def test_copied_network_with_other_weights_folds_anew(network: EfficientNetLite0) -> None:
+    with torch.no_grad():
+        before, _ = network(images())
+        other = copy.deepcopy(network)
+        other.load_state_dict({name: values * 1.02 for name, values in network.state_dict().items()})
+        assert (other(images())[0] - before).abs().max() > 1e-4
+        assert torch.equal(network(images())[0], before)
 
 
 def test_network_moved_to_another_precision_folds_anew(network: EfficientNetLite0) -> None:

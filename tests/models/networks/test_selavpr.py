@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.architecture import Architecture
+from models.networks.descriptions import SelaVPRDescription
 from models.networks.selavpr import LocalHead, SelaVPR, generalized_mean
 from tests.support.paths import GOLDEN
 
@@ -126,5 +127,5 @@ def test_add_local_head_once_and_equal_every_time() -> None:
     [("s", 0, "selavpr-vits14"), ("l", 4, "selavpr-vitl14-reg4"), ("g", 0, "selavpr-vitg14")],
 )
 def test_name_follows_shape(size: str, registers: int, name: str) -> None:
-    with torch.device("meta"):
-        assert SelaVPR(Architecture.of_size(size, registers=registers), local_head=False).name == name
+    architecture = Architecture.of_size(size, registers=registers)
+    assert SelaVPRDescription(architecture, local_head=False).name == name
