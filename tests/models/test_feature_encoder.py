@@ -11,7 +11,7 @@ from models.feature_encoder import FeatureEncoder
 from models.weights import load_extractor
 from storage.card import FEATURE_ENCODINGS, FeatureEncoding
 from storage.features.encodings import FeatureCodec
-from tests.storage.features.test_encodings import images, make_codec
+from tests.support.encoded_features import images, make_codec
 
 
 def plainly(values: np.ndarray, encoding: str) -> np.ndarray:

@@ -25,8 +25,8 @@ from serving.stages.rerank import RerankWorker, open_rerank_worker
 from storage.card import FeatureEncoding
 from storage.position import Position
 from storage.records import ImageRecord
-from tests.storage.features.test_encodings import make_encoded_store
 from tests.support.city_store import CityStore
+from tests.support.encoded_features import make_encoded_store
 from tests.support.http_checks import ask
 from tests.support.service_server import running_service
 

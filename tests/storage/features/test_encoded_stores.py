@@ -26,32 +26,18 @@ from storage.features.shards import FEATURES_FOLDER, shard_path
 from storage.position import Position
 from storage.records import ImageRecord
 from storage.store import Store
+from tests.support.encoded_features import ENCODED_IDS, make_encoded_store
 from tests.support.paths import GOLDEN
 from tests.support.store_samples import contents, features_of, make_card, make_rows
-
-IDS = [f"image-{i}" for i in range(12)]
-
-
-def make_encoded_store(folder: Path, encoding: FeatureEncoding, ids: list[str] | None = None) -> Store:
-    projected = projected_channels(encoding, make_card().feature_dim)
-    sample = np.stack([features_of(name) for name in IDS])
-    projection = None if projected is None else fit_projection(sample, projected)
-    digest = None if projection is None else projection_sha256(projection)
-    card = make_card().stored_as(encoding, projection_sha256=digest)
-    store = Store.create(folder, card, projection=projection)
-    with store.lease():
-        for start in range(0, len(ids or ()), 4):
-            store.commit(make_rows(store, (ids or [])[start : start + 4]))
-    return store
 
 
 @pytest.mark.parametrize("encoding", FEATURE_ENCODINGS)
 def test_store_of_each_encoding_returns_decoded_features(tmp_path: Path, encoding: FeatureEncoding) -> None:
-    store = make_encoded_store(tmp_path / "s", encoding, IDS)
+    store = make_encoded_store(tmp_path / "s", encoding, ENCODED_IDS)
     assert Store.open(tmp_path / "s").card == store.card
-    features, ok = Store.open(tmp_path / "s").fetch(store.get(IDS))
+    features, ok = Store.open(tmp_path / "s").fetch(store.get(ENCODED_IDS))
     expected = store.codec.decode(
-        FeatureEncoder(store.codec).encode(np.stack([features_of(name) for name in IDS]))
+        FeatureEncoder(store.codec).encode(np.stack([features_of(name) for name in ENCODED_IDS]))
     )
     assert ok.all()
     np.testing.assert_array_equal(features, expected)
@@ -60,8 +46,8 @@ def test_store_of_each_encoding_returns_decoded_features(tmp_path: Path, encodin
     cache = FeatureCache(FeatureReader(tmp_path / "s", store.card), max_bytes=5 * store.codec.row_bytes)
     hits = 0
     for seed in range(20):
-        sample = np.random.default_rng(seed).choice(len(IDS), 4, replace=False)
-        fetched = cache.fetch(store.get([IDS[i] for i in sample]))
+        sample = np.random.default_rng(seed).choice(len(ENCODED_IDS), 4, replace=False)
+        fetched = cache.fetch(store.get([ENCODED_IDS[i] for i in sample]))
         np.testing.assert_array_equal(fetched.features, expected[sample], err_msg=f"seed {seed}")
         hits += fetched.hits
     assert hits > 0
@@ -72,8 +58,8 @@ def test_store_of_each_encoding_returns_decoded_features(tmp_path: Path, encodin
 def test_store_of_each_encoding_survives_delete_and_compact_bit_for_bit(
     tmp_path: Path, encoding: FeatureEncoding
 ) -> None:
-    store = make_encoded_store(tmp_path / "s", encoding, IDS)
-    deleted = [name for i, name in enumerate(IDS) if i % 4]
+    store = make_encoded_store(tmp_path / "s", encoding, ENCODED_IDS)
+    deleted = [name for i, name in enumerate(ENCODED_IDS) if i % 4]
     remaining = {name: value for name, value in contents(store).items() if name not in deleted}
     with store.lease():
         assert store.delete(deleted) == len(deleted)
@@ -87,30 +73,30 @@ def test_store_of_each_encoding_survives_delete_and_compact_bit_for_bit(
 def test_store_of_each_encoding_detects_and_repairs_damaged_features(
     tmp_path: Path, encoding: FeatureEncoding
 ) -> None:
-    store = make_encoded_store(tmp_path / "s", encoding, IDS)
+    store = make_encoded_store(tmp_path / "s", encoding, ENCODED_IDS)
     whole = contents(store)
-    [record] = store.get([IDS[5]])
+    [record] = store.get([ENCODED_IDS[5]])
     path = shard_path(tmp_path / "s", record.shard)
     data = bytearray(path.read_bytes())
-    [row] = FeatureEncoder(store.codec).encode(features_of(IDS[5])[None])
+    [row] = FeatureEncoder(store.codec).encode(features_of(ENCODED_IDS[5])[None])
     at = bytes(data).index(row.tobytes())
     data[at + len(row) // 2] ^= 4
     path.write_bytes(data)
-    features, ok = store.fetch(store.get(IDS[4:8]))
+    features, ok = store.fetch(store.get(ENCODED_IDS[4:8]))
     assert ok.tolist() == [True, False, True, True]
     assert not features[1].any()
     assert not verify_store(tmp_path / "s").ok
-    assert sorted(repair_store(tmp_path / "s").removed) == sorted(IDS[4:8])
+    assert sorted(repair_store(tmp_path / "s").removed) == sorted(ENCODED_IDS[4:8])
     assert verify_store(tmp_path / "s").ok
     again = Store.open(tmp_path / "s")
     with again.lease():
-        again.commit(make_rows(again, IDS[4:8]))
+        again.commit(make_rows(again, ENCODED_IDS[4:8]))
     assert contents(again) == whole
 
 
 def test_store_of_another_encoding_is_refused_and_named(tmp_path: Path) -> None:
     for encoding in FEATURE_ENCODINGS:
-        store = make_encoded_store(tmp_path / encoding, encoding, IDS[:4])
+        store = make_encoded_store(tmp_path / encoding, encoding, ENCODED_IDS[:4])
         for other in FEATURE_ENCODINGS:
             if other != encoding and projected_channels(other, 4) is None:
                 with pytest.raises(CardMismatch, match=r"feature_encoding.*--features"):
@@ -125,14 +111,14 @@ def test_store_of_another_encoding_is_refused_and_named(tmp_path: Path) -> None:
 
 def test_card_without_an_encoding_is_float16_and_stays_unchanged(tmp_path: Path) -> None:
     """A store as it was written before there were encodings: neither field in card.json, version 1."""
-    store = make_encoded_store(tmp_path / "s", "float16", IDS)
+    store = make_encoded_store(tmp_path / "s", "float16", ENCODED_IDS)
     values: dict[str, Any] = json.loads((tmp_path / "s" / "card.json").read_text())
     assert values["format_version"] == 1
     assert not {"feature_encoding", "projection_sha256"} & set(values)
     old = Store.open(tmp_path / "s")
-    features, ok = old.fetch(old.get(IDS))
+    features, ok = old.fetch(old.get(ENCODED_IDS))
     assert ok.all()
-    assert features.tobytes() == np.stack([features_of(name) for name in IDS]).tobytes()
+    assert features.tobytes() == np.stack([features_of(name) for name in ENCODED_IDS]).tobytes()
     with pytest.raises(CardMismatch, match="feature_encoding"):
         Store.create(tmp_path / "s", store.card.stored_as("int4"))
 
@@ -154,7 +140,7 @@ def test_features_written_before_there_were_encodings_are_read_bit_for_bit(tmp_p
 
 @pytest.mark.parametrize("damage", ["gone", "flipped", "short"])
 def test_store_with_a_damaged_projection_does_not_open(tmp_path: Path, damage: str) -> None:
-    store = make_encoded_store(tmp_path / "s", "int4-pca64", IDS)
+    store = make_encoded_store(tmp_path / "s", "int4-pca64", ENCODED_IDS)
     assert store.card.projection_sha256 is not None
     path = projection_path(tmp_path / "s", store.card.projection_sha256)
     data = bytearray(path.read_bytes())
@@ -185,7 +171,7 @@ def test_store_interrupted_during_creation_accepts_a_new_projection(tmp_path: Pa
     card = make_card().stored_as("int4-pca64", projection_sha256=projection_sha256(projection))
     store = Store.create(tmp_path / "s", card, projection=projection)
     with store.lease():
-        store.commit(make_rows(store, IDS))
+        store.commit(make_rows(store, ENCODED_IDS))
     assert Store.open(tmp_path / "s").card.projection_sha256 == card.projection_sha256
     with pytest.raises(InvalidBatch, match="not the one named on the card"):
         Store.create(tmp_path / "t", card, projection=projection[::-1])
@@ -194,6 +180,6 @@ def test_store_interrupted_during_creation_accepts_a_new_projection(tmp_path: Pa
 
 
 def test_shards_of_an_encoded_store_hold_one_row_per_image(tmp_path: Path) -> None:
-    store = make_encoded_store(tmp_path / "s", "int2", IDS)
+    store = make_encoded_store(tmp_path / "s", "int2", ENCODED_IDS)
     assert sorted(len(rows) for rows in rows_by_shard(store.snapshot.table).values()) == [4, 4, 4]
     assert len(list((tmp_path / "s" / FEATURES_FOLDER).iterdir())) == 3

@@ -15,29 +15,12 @@ from serving.lines import line_points
 from storage.card import FEATURE_ENCODINGS, Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.features.encodings import FeatureCodec, default_encoding, projected_channels
-from storage.features.projection import fit_projection, projection_sha256
+from storage.features.projection import fit_projection
+from tests.support.encoded_features import images, make_codec
 from tests.support.store_samples import make_card
 
 # Largest relative error of decoded features (root mean square) that a correct encoding of noise stays under.
 WORST = {"float16": 1e-3, "int8": 0.02, "int4": 0.13, "int2": 0.42}
-
-
-def images(count: int, *, grid: int = 9, channels: int = 48, seed: int = 0) -> np.ndarray:
-    """Return (count, grid, grid, channels) float16 of unit norm, neighbouring cells alike."""
-    noise = np.random.default_rng(seed).standard_normal((count, grid + 2, grid + 2, channels))
-    smooth = sum(noise[:, y : y + grid, x : x + grid] for y in range(3) for x in range(3))
-    return np.asarray(smooth / np.linalg.norm(smooth, axis=-1, keepdims=True), np.float16)
-
-
-def make_codec(encoding: FeatureEncoding, sample: np.ndarray) -> tuple[Card, FeatureCodec]:
-    _, height, width, channels = sample.shape
-    card = dataclasses.replace(make_card(), grid_height=height, grid_width=width, feature_dim=channels)
-    projected = projected_channels(encoding, channels)
-    projection = None if projected is None else fit_projection(sample, projected)
-    digest = None if projection is None else projection_sha256(projection)
-    return card.stored_as(encoding, projection_sha256=digest), FeatureCodec(
-        card.stored_as(encoding), projection=projection
-    )
 
 
 @pytest.mark.parametrize("encoding", WORST)
