@@ -64,6 +64,13 @@ def run_index(args: argparse.Namespace) -> int:
             print(f"  rejected {count}: {reason}")
         if report.rejected_file:
             print(f"  listed in {report.rejected_file}")
+        if report.without_position:
+            photos = "photo has" if report.without_position == 1 else "photos have"
+            print(f"  {report.without_position} {photos} no position")
+        for reason, count in sorted(report.notes_by_reason.items()):
+            print(f"  noted {count}: {reason}")
+        if report.notes_file:
+            print(f"  listed in {report.notes_file}")
     return exit_code_for(report.rejected, report.input, args.max_rejected)
 
 

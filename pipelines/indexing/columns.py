@@ -14,6 +14,7 @@ DECODED_SCHEMA = pa.schema(
         *LISTING_SCHEMA,
         ("amend", pa.bool_()),
         ("unchanged", pa.bool_()),
+        ("stored_position", pa.bool_()),
         ("sha256", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),

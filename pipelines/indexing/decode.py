@@ -83,7 +83,10 @@ def _completed_position(row: dict[str, Any]) -> dict[str, Any]:
     """Return the position in degrees and in UTM, as far as one follows from the other."""
     position = Position.of(row)
     try:
-        return position.completed().to_dict()
+        completed = position.completed()
+        if completed.lat is not None and abs(completed.lat) > 90:
+            raise ValueError("beyond the poles")
+        return completed.to_dict()
     except ValueError as error:
         # There is no UTM beyond 84 N and 80 S; latitude and longitude alone are fine.
         if position.lat is None:

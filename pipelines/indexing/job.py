@@ -25,7 +25,7 @@ from pipelines.indexing.plan import make_plan
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
-from pipelines.sources import list_source
+from pipelines.sources import list_source, listing_notes
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
 from storage.features.encodings import default_encoding, projected_channels
@@ -52,6 +52,9 @@ class IndexReport:
         store_version: Version after the last commit.
         rejected_by_reason: Number of rejected images for each reason.
         rejected_file: CSV file that lists the rejected images, or None without any.
+        without_position: Number of accepted images whose position is unknown.
+        notes_by_reason: Number of values of accepted images that were dropped, for each reason.
+        notes_file: CSV file that lists them, or None without any.
     """
 
     input: int
@@ -63,6 +66,9 @@ class IndexReport:
     store_version: int
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
     rejected_file: str | None = None
+    without_position: int = 0
+    notes_by_reason: dict[str, int] = field(default_factory=dict)
+    notes_file: str | None = None
 
 
 def index(
@@ -132,7 +138,9 @@ def index(
         listing = list_source(source, root=root, id_prefix=id_prefix)
         store = _open_or_create(store_uri, card, model, listing, execution, requested=features is not None)
         rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
+        notes_file = Path(store.uri, "notes.csv")
         tally = Tally(total=listing.num_rows, progress=progress)
+        tally.add_notes(listing_notes(listing), uri=str(source))
         import ray.data  # before the session, which then quietens its log
 
         stack.enter_context(store.lease())
@@ -155,7 +163,9 @@ def index(
         commit_all(store, rows, tally, plan)
         stages_s = time.perf_counter() - stages_started
         tally.write_rejections(rejections)
-    return _report(tally, store, rejections, time.perf_counter() - started, stages_s)
+        tally.write_notes(notes_file)
+    report = _report(tally, store, rejections, time.perf_counter() - started, stages_s)
+    return dataclasses.replace(report, notes_file=str(notes_file) if tally.notes else None)
 
 
 def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages_s: float) -> IndexReport:
@@ -169,6 +179,8 @@ def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages
         store_version=store.version,
         rejected_by_reason=dict(tally.reasons),
         rejected_file=str(rejections) if tally.rejected else None,
+        without_position=tally.without_position,
+        notes_by_reason=tally.notes_by_reason,
     )
 
 

@@ -20,7 +20,8 @@ def mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:
 
     Returns:
         The listing sorted by uri, with the columns stored_sha256 and stored_uri (null for new images), and
-        amend: whether listed metadata differ from the stored ones.
+        amend: whether listed metadata differ from the stored ones, and stored_position: whether the store has
+        a position for the image.
     """
     stored = known.select(["image_id", "sha256", *METADATA])
     stored = stored.rename_columns(["image_id"] + [f"stored_{name}" for name in stored.column_names[1:]])
@@ -32,5 +33,6 @@ def mark_known(listing: pa.Table, known: pa.Table) -> pa.Table:
         differs = pc.fill_null(pc.not_equal(new, old), False)
         amend = pc.or_(amend, pc.or_(differs, pc.and_(pc.is_valid(new), pc.is_null(old))))
     amend = pc.and_(amend, pc.is_valid(work["stored_sha256"]))
-    work = work.append_column("amend", amend).sort_by("uri")
-    return work.select([*listing.column_names, "stored_sha256", "stored_uri", "amend"])
+    placed = pc.or_(pc.is_valid(work["stored_lat"]), pc.is_valid(work["stored_utm_e"]))
+    work = work.append_column("amend", amend).append_column("stored_position", placed).sort_by("uri")
+    return work.select([*listing.column_names, "stored_sha256", "stored_uri", "amend", "stored_position"])

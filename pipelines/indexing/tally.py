@@ -1,16 +1,19 @@
-"""Counts of an index run: extracted, unchanged and rejected images."""
+"""Counts of an index run: extracted, unchanged and rejected images, and what was dropped of the others."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipelines.sources import Note, split_notes
+from storage.text import spreadsheet_safe
 
 __all__ = ["OnProgress", "Tally"]
 
@@ -28,6 +31,8 @@ class Tally:
         unchanged: Images that the store already had with the same content.
         reasons: Number of rejected images by reason.
         rejections: image_id, uri, reason and message of each rejected image.
+        notes: The same of each value of an accepted image that was dropped.
+        without_position: Number of accepted images whose position is unknown.
     """
 
     total: int
@@ -36,6 +41,8 @@ class Tally:
     unchanged: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     rejections: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    without_position: int = 0
 
     @property
     def rejected(self) -> int:
@@ -49,18 +56,47 @@ class Tally:
         self.reasons.update(rejected["rejected"].to_pylist())
         self.unchanged += pc.sum(rows["unchanged"]).as_py() or 0
         self.extracted += rows.num_rows - rows["shard"].null_count
+        accepted = rows.filter(pc.is_null(rows["rejected"]))
+        self.without_position += _count_without_position(accepted)
+        noted = accepted.filter(pc.is_valid(accepted["notes"])).select(["image_id", "uri", "notes"])
+        for row in noted.to_pylist():
+            self.add_notes(split_notes(row["notes"]), uri=row["uri"], image_id=row["image_id"])
         self.progress(self.extracted + self.unchanged + self.rejected, self.rejected, self.total)
+
+    def add_notes(self, notes: Iterable[Note], *, uri: str, image_id: str = "") -> None:
+        """Keep notes on an image, or on a listing as a whole."""
+        for note in notes:
+            self.notes.append({"image_id": image_id, "uri": uri, **note._asdict()})
+
+    @property
+    def notes_by_reason(self) -> dict[str, int]:
+        """Number of dropped values for each reason."""
+        return dict(Counter(note["reason"] for note in self.notes))
 
     def write_rejections(self, path: Path) -> None:
         """List the rejected images in a CSV file; without any, a file of an earlier run is removed."""
-        if not self.rejections:
-            path.unlink(missing_ok=True)
-            return
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image_id", "uri", "reason", "message"])
-            table.writerows(
-                list(row.values()) for row in sorted(self.rejections, key=lambda r: r["image_id"])
-            )
-        temporary.replace(path)
+        _write_list(path, self.rejections)
+
+    def write_notes(self, path: Path) -> None:
+        """List the dropped values in a CSV file; without any, a file of an earlier run is removed."""
+        _write_list(path, self.notes)
+
+
+def _count_without_position(accepted: pa.Table) -> int:
+    """Count images without a position; unchanged ones may have one in the store that the listing lacks."""
+    unknown = pc.and_(pc.is_null(accepted["lat"]), pc.is_null(accepted["utm_e"]))
+    stored = pc.and_(accepted["unchanged"], accepted["stored_position"])
+    return pc.sum(pc.and_not(unknown, pc.fill_null(stored, False))).as_py() or 0
+
+
+def _write_list(path: Path, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image_id", "uri", "reason", "message"])
+        for row in sorted(rows, key=lambda row: row["image_id"]):
+            table.writerow([spreadsheet_safe(value) for value in row.values()])
+    temporary.replace(path)

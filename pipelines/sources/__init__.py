@@ -3,7 +3,7 @@
 from pipelines.sources.datasets import Dataset, open_dataset
 from pipelines.sources.errors import SourceError
 from pipelines.sources.listing import list_source
-from pipelines.sources.notes import Note, join_notes, split_notes
+from pipelines.sources.notes import Note, join_notes, listing_notes, split_notes
 from pipelines.sources.schema import LISTING_SCHEMA
 from pipelines.sources.standard_name import parse_standard_name
 
@@ -14,6 +14,7 @@ __all__ = [
     "SourceError",
     "join_notes",
     "list_source",
+    "listing_notes",
     "open_dataset",
     "parse_standard_name",
     "split_notes",

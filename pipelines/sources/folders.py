@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.sources.notes import Note, join_notes
 from pipelines.sources.paths import clean, contained
-from pipelines.sources.standard_name import parse_standard_name
+from pipelines.sources.standard_name import read_standard_name
 
 __all__ = ["IMAGE_SUFFIXES", "list_folder"]
 
@@ -45,8 +46,10 @@ def list_folder(root: Path, id_prefix: str) -> Iterator[dict[str, Any]]:
             path = Path(folder, name)
             if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
-            row = {
+            notes: list[Note] = []
+            row = read_standard_name(name, notes)
+            row |= {
                 "image_id": id_prefix + clean(path.relative_to(root).as_posix()),
-                **parse_standard_name(name),
+                "notes": join_notes(notes),
             }
             yield row | contained(path, root)

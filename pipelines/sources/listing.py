@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines.sources.containers import SUFFIXES, read_table
+from pipelines.sources.containers import SUFFIXES, read_rows
 from pipelines.sources.datasets import map_folder
 from pipelines.sources.errors import SourceError
 from pipelines.sources.folders import list_folder
+from pipelines.sources.notes import Note, with_listing_notes
 from pipelines.sources.paths import clean
-from pipelines.sources.rows import list_table
+from pipelines.sources.rows import list_rows
 from pipelines.sources.schema import LISTING_SCHEMA
 
 __all__ = ["list_source"]
@@ -34,14 +35,16 @@ def list_source(source: str | Path, *, root: str | Path | None = None, id_prefix
         id_prefix: Prefix of every image id, to keep several sources apart in one store.
 
     Returns:
-        One row per image, of `LISTING_SCHEMA`, sorted by file name or in the listing's order.
+        One row per image, of `LISTING_SCHEMA`, sorted by file name or in the listing's order; notes on the
+        listing as a whole are in its metadata, see `pipelines.sources.notes`.
 
     Raises:
         SourceError: the source does not exist, contains no image, or cannot be read.
     """
     path = Path(source).expanduser()
+    notes: list[Note] = []
     if not path.exists():
-        raise SourceError(f"{source} does not exist: give a folder, a .csv or a .parquet file")
+        raise SourceError(f"{source} does not exist: give a folder, a .csv, .tsv or .parquet file")
     if path.is_dir():
         if root is not None:
             raise SourceError("--root is for CSV and Parquet listings: leave it out for a folder")
@@ -54,9 +57,12 @@ def list_source(source: str | Path, *, root: str | Path | None = None, id_prefix
                 f"--root {folder} is not a folder: give the folder that the listed paths are relative to"
             )
         origin = path.resolve()
-        rows = list_table(read_table(path), folder.resolve(), id_prefix)
+        values, notes = read_rows(path)
+        rows = list_rows(values, folder.resolve(), id_prefix)
     else:
-        raise SourceError(f"{source} is neither a folder nor a .csv or .parquet listing: give one of them")
+        raise SourceError(
+            f"{source} is neither a folder nor a .csv, .tsv or .parquet listing: give one of them"
+        )
     # In chunks: one dictionary per row would take a gigabyte for a million photos.
     named = (row | {"source": clean(str(origin))} for row in rows)
     chunks = iter(lambda: list(islice(named, 10_000)), [])
@@ -64,4 +70,4 @@ def list_source(source: str | Path, *, root: str | Path | None = None, id_prefix
     listing = pa.Table.from_batches(batches, schema=LISTING_SCHEMA)
     if listing.num_rows == 0:
         raise SourceError(f"{source} contains no images: give another folder or listing")
-    return listing
+    return with_listing_notes(listing, notes)

@@ -9,9 +9,11 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from storage.text import plain
 
-__all__ = ["Note", "join_notes", "split_notes"]
+__all__ = ["Note", "join_notes", "listing_notes", "split_notes", "with_listing_notes"]
 
 MAX_MESSAGE = 300
 
@@ -37,3 +39,15 @@ def join_notes(notes: Iterable[Note], earlier: str | None = None) -> str | None:
 def split_notes(column: str | None) -> list[Note]:
     """Return the notes of a row from its `notes` column."""
     return [Note(reason, message) for reason, message in json.loads(column)] if column else []
+
+
+def with_listing_notes(listing: pa.Table, notes: Iterable[Note]) -> pa.Table:
+    """Attach notes on a listing as a whole, which the columns of its file caused."""
+    text = join_notes(notes)
+    return listing.replace_schema_metadata({"notes": text}) if text else listing
+
+
+def listing_notes(listing: pa.Table) -> list[Note]:
+    """Return the notes on a listing as a whole."""
+    metadata = listing.schema.metadata or {}
+    return split_notes(metadata.get(b"notes", b"").decode())

@@ -1,79 +1,76 @@
-"""Rows of a listing, each checked by itself: a bad one is rejected and the others stay."""
+"""Rows of a listing, each checked by itself: a bad value is dropped with a note, a bad row rejected."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+from pipelines.sources.facts import read_captured_at, read_heading_deg, read_tags
+from pipelines.sources.notes import Note, join_notes
+from pipelines.sources.numbers import is_missing
+from pipelines.sources.paths import clean, listed_path
+from pipelines.sources.positions import ImpossiblePosition, read_position
+from pipelines.sources.standard_name import read_standard_name
 
-from pipelines.sources.paths import clean, contained
-from pipelines.sources.standard_name import parse_standard_name
-from pipelines.sources.values import NUMBER_RANGES, parse_number, parse_time, parse_zone
+__all__ = ["MAX_PATH", "list_rows"]
 
-__all__ = ["list_table"]
+MAX_PATH = 4_096  # characters of a path or an id
+SHOWN_PATH = 100
 
 
-def list_table(table: pa.Table, root: Path, id_prefix: str) -> Iterator[dict[str, Any]]:
-    """Yield a row of `LISTING_SCHEMA` for each row of a table.
+def list_rows(rows: Iterable[dict[str, Any]], root: Path, id_prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield a row of `LISTING_SCHEMA` for each row of a listing.
 
     Args:
-        table: With columns named as in `pipelines.sources.columns`.
+        rows: Values by the names of `pipelines.sources.columns`.
         root: Folder that the paths are relative to and must stay inside.
         id_prefix: Prefix of every image id.
     """
     seen: set[str] = set()
-    for number, values in enumerate(row for batch in table.to_batches() for row in batch.to_pylist()):
+    for number, values in enumerate(rows, 1):
         row = _list_row(values, root)
-        image_id = id_prefix + (row.get("image_id") or f"row {number + 1}")
+        image_id = id_prefix + (row.get("image_id") or f"row {number}")
         if "rejected" not in row and image_id in seen:
-            row |= {"rejected": "duplicate_id", "message": f"row {number + 1} repeats image_id {image_id}"}
+            row |= {"rejected": "duplicate_id", "message": f"row {number} repeats image_id {image_id}"}
         seen.add(image_id)
         yield row | {"image_id": image_id}
 
 
 def _list_row(values: dict[str, Any], root: Path) -> dict[str, Any]:
-    uri = str(values.get("uri") or "").strip()
-    image_id = values.get("image_id")
-    row: dict[str, Any] = {"uri": clean(uri), "image_id": None if image_id in (None, "") else str(image_id)}
+    uri, image_id = _text(values.get("uri")), _text(values.get("image_id"))
+    for name, text in (("path", uri), ("image_id", image_id)):
+        if len(text) > MAX_PATH:
+            message = f"the {name} has {len(text)} characters, {MAX_PATH} at most"
+            return {"uri": uri[:SHOWN_PATH], "image_id": None, "rejected": "bad_value", "message": message}
+    row: dict[str, Any] = {"uri": uri, "image_id": image_id or None}
     if not uri:
         return row | {"rejected": "bad_value", "message": "uri is empty"}
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", uri):
-        return row | {"rejected": "unsupported_uri", "message": "only paths of local files are supported"}
-    row |= contained(root / uri, root)
+    row |= listed_path(uri, root)
     if row["image_id"] is None:
         inside = "rejected" not in row
-        row["image_id"] = Path(row["uri"]).relative_to(root).as_posix() if inside else clean(uri)
-    try:
-        _read_values(values, row)
-    except ValueError as error:
+        row["image_id"] = Path(row["uri"]).relative_to(root).as_posix() if inside else uri
+    if "problem" in values:
         row.setdefault("rejected", "bad_value")
-        row.setdefault("message", clean(str(error)))
+        row.setdefault("message", f"the row {values['problem']}")
+        return row
+    notes: list[Note] = []
+    try:
+        row |= read_position(values, notes)
+    except ImpossiblePosition as error:
+        row.setdefault("rejected", "bad_value")
+        row.setdefault("message", f"UTM coordinates out of range: {error}")
+    row |= {
+        "heading_deg": read_heading_deg(values.get("heading_deg"), notes),
+        "captured_at": read_captured_at(values, notes),
+        "tags": read_tags(values.get("tags")),
+    }
     if "utm_e" not in row and "lat" not in row:
-        row = parse_standard_name(Path(uri).name) | row
-    return row
+        pose = read_standard_name(Path(row["uri"]).name, notes)
+        row = pose | {name: value for name, value in row.items() if value is not None or name not in pose}
+    return row | {"notes": join_notes(notes)}
 
 
-def _read_values(values: dict[str, Any], row: dict[str, Any]) -> None:
-    """Parse position, heading and time into a row, as far as they are valid.
-
-    Raises:
-        ValueError: a value cannot be used; those before it are in the row.
-    """
-    for name in NUMBER_RANGES:
-        number = parse_number(name, values.get(name))
-        if number is not None:
-            row[name] = number
-    zone = values.get("utm_zone")
-    if zone not in (None, ""):
-        row["utm_zone"] = parse_zone(str(zone))
-        if row["utm_zone"] is None:
-            raise ValueError(f"utm_zone {zone!r} is not 1 to 60 with an optional band letter")
-    time = parse_time(values.get("captured_at"))
-    if time is not None:
-        row["captured_at"] = time
-    for first, second in (("lat", "lon"), ("utm_e", "utm_n")):
-        if (first in row) != (second in row):
-            raise ValueError(f"{first} and {second} must be given together")
+def _text(value: Any) -> str:
+    """Return a path or an id as text; only empty values are missing, since `NA` may be a name."""
+    return "" if not isinstance(value, str) and is_missing(value) else clean(str(value)).strip()

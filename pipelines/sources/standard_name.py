@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.sources.values import parse_number, parse_time, parse_zone
+from pipelines.sources.facts import read_captured_at, read_heading_deg
+from pipelines.sources.notes import Note
+from pipelines.sources.numbers import read_number, shown
+from pipelines.sources.positions import ImpossiblePosition, read_position
+from pipelines.sources.zones import read_zone
 
-__all__ = ["parse_standard_name"]
+__all__ = ["parse_standard_name", "read_standard_name"]
+
+UTM_LIMIT_M = 2e7
 
 
 def parse_standard_name(file_name: str) -> dict[str, Any]:
@@ -21,33 +27,33 @@ def parse_standard_name(file_name: str) -> dict[str, Any]:
     Returns:
         Values by column of the listing, without the fields that cannot be read; empty for other names.
     """
+    return read_standard_name(file_name, [])
+
+
+def read_standard_name(file_name: str, notes: list[Note]) -> dict[str, Any]:
+    """As `parse_standard_name`, with a note for each field that was dropped."""
     parts = file_name.split("@")
     if len(parts) < 4 or parts[0] != "":
         return {}
-    fields = [*parts[1:], *[""] * 14]
+    fields = [*parts[1:-1], *[""] * 14]
     try:
-        pose: dict[str, Any] = {
-            "utm_e": parse_number("utm_e", fields[0]),
-            "utm_n": parse_number("utm_n", fields[1]),
-        }
+        metres = [read_number(text) for text in fields[:2]]
     except ValueError:
         return {}
-    if None in pose.values():
+    if max(map(abs, metres)) > UTM_LIMIT_M:
         return {}
-    if zone := parse_zone(fields[2] + fields[3]):
-        pose["utm_zone"] = zone
-    for name, text in (("lat", fields[4]), ("lon", fields[5]), ("heading_deg", fields[8])):
-        try:
-            if (value := parse_number(name, text)) is not None:
-                pose[name] = value
-        except ValueError:
-            continue
-    if ("lat" in pose) != ("lon" in pose):
-        pose.pop("lat", None)
-        pose.pop("lon", None)
+    values = dict(zip(("utm_e", "utm_n", "utm_zone", "utm_letter", "lat", "lon"), fields, strict=False))
     try:
-        if (time := parse_time(fields[12])) is not None:
-            pose["captured_at"] = time
-    except ValueError:
-        pass
-    return pose
+        read_zone(values["utm_zone"], values["utm_letter"])
+    except ValueError as error:  # metres alone are enough within one city
+        notes.append(Note("bad_zone", f"utm_zone {shown(values['utm_zone'])} {error}"))
+        values["utm_zone"] = ""
+    try:
+        pose = read_position(values, notes)
+    except ImpossiblePosition as error:
+        notes.append(Note("bad_position", f"UTM coordinates out of range: {error}"))
+        pose = {}
+    heading = read_heading_deg(fields[8], notes)
+    captured_at = read_captured_at({"captured_at": fields[12]}, notes)
+    facts = {"heading_deg": heading, "captured_at": captured_at}
+    return pose | {name: value for name, value in facts.items() if value is not None}

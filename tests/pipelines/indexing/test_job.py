@@ -89,16 +89,18 @@ def test_index_corrected_listing_moves_the_place_without_extracting(tmp_path: Pa
         (photos / f"{i}.jpg").write_bytes(photo(i))
     listing = tmp_path / "photos" / "list.csv"
     listing.write_text("uri,lat,lon,heading\n0.jpg,48.2,16.37,10\n1.jpg,48.3,16.37,\n2.jpg,,,\n")
-    index(listing, uri)
+    first = index(listing, uri)
     before = stored(uri)
     assert before["0.jpg"]["utm_zone"] == "33U"
     assert before["2.jpg"]["lat"] is None
+    assert (first.without_position, first.notes_by_reason, first.notes_file) == (1, {}, None)
 
     listing.write_text("uri,lat,lon,heading\n0.jpg,47.2,16.37,10\n1.jpg,48.3,16.37,\n2.jpg,,,\n")
     report = index(listing, uri)
 
     after = stored(uri)
     assert shown(report) == (3, 3, 0, 3)
+    assert report.without_position == 1
     assert after["0.jpg"]["lat"] == 47.2
     assert float(str(after["0.jpg"]["utm_n"])) < float(str(before["0.jpg"]["utm_n"])) - 100_000
     assert after["0.jpg"]["shard"] == before["0.jpg"]["shard"]

@@ -129,8 +129,9 @@ def test_decode_utm_with_zone_gives_latitude(card: Card, tmp_path: Path) -> None
     place = {"utm_e": east, "utm_n": north, "utm_zone": f"{number}{letter}"}
     (row,) = decoded(card, {"image_id": "a", "uri": str(path), **place})
     assert (row["lat"], row["lon"]) == pytest.approx((48.2, 16.37), abs=1e-6)
-    (row,) = decoded(card, {"image_id": "a", "uri": str(path), **place, "utm_e": 5.0})
-    assert row["rejected"] == "bad_value"
+    for wrong in ({"utm_e": 5.0}, {"utm_n": 9_980_000.0, "utm_zone": "17S"}):
+        (row,) = decoded(card, {"image_id": "a", "uri": str(path), **place, **wrong})
+        assert row["rejected"] == "bad_value"
 
 
 def make_extract(card: Card, store: Path, **options: Any) -> Extract:

@@ -1,0 +1,100 @@
+"""What a row says beside its position: heading, time and tags, each on its own or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from pipelines.sources.degrees import read_heading
+from pipelines.sources.notes import Note
+from pipelines.sources.numbers import is_missing, shown
+from pipelines.sources.paths import clean
+from pipelines.sources.times import AmbiguousTime, read_offset, read_time
+
+__all__ = ["read_captured_at", "read_heading_deg", "read_tags"]
+
+MAX_TAGS, MAX_TAG_LENGTH, MAX_TAGS_LENGTH = 100, 200, 10_000
+_CLOCK_ONLY = re.compile(
+    r"\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?(\s*[ap]m)?(\s*(z|[+-]\d{2}:?\d{2}))?", re.IGNORECASE
+)
+
+
+def read_heading_deg(value: Any, notes: list[Note]) -> float | None:
+    """Return a heading, or None with a note where there is a value that cannot be used."""
+    if is_missing(value):
+        return None
+    try:
+        return read_heading(value)
+    except ValueError as error:
+        notes.append(Note("bad_heading", f"heading_deg {shown(value)} {error}"))
+        return None
+
+
+def read_captured_at(values: Mapping[str, Any], notes: list[Note]) -> datetime | None:
+    """Return the time of capture, or None with a note where there is a value that cannot be used.
+
+    Args:
+        values: With captured_at, and a date or a UTC offset that stand in columns of their own.
+        notes: Gets a note.
+    """
+    value, day = values.get("captured_at"), values.get("capture_date")
+    if is_missing(value):
+        value = day
+    elif not is_missing(day):
+        if isinstance(value, time):
+            value = value.isoformat()
+        if isinstance(day, datetime):
+            day = day.date()
+        if isinstance(value, str) and _CLOCK_ONLY.fullmatch(value.strip()):
+            value = f"{day} {value.strip()}"
+    if is_missing(value):
+        return None
+    try:
+        moment = read_time(value)
+    except ValueError as error:
+        reason = "ambiguous_time" if isinstance(error, AmbiguousTime) else "bad_time"
+        notes.append(Note(reason, f"captured_at {shown(value)} {error}"))
+        return None
+    return moment - _offset(value, values.get("capture_offset"))
+
+
+def read_tags(value: Any) -> str | None:
+    """Return tags as a JSON array of strings, from a list, a JSON array, or text with separators."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        value = _split_tags(value[:MAX_TAGS_LENGTH])
+    elif value is not None and is_missing(value):
+        return None
+    names = value if isinstance(value, list) else [value]
+    tags = [clean(str(name)).strip()[:MAX_TAG_LENGTH] for name in names if name is not None]
+    unique = list(dict.fromkeys(filter(None, tags)))[:MAX_TAGS]
+    return json.dumps(unique, ensure_ascii=False) if unique else None
+
+
+def _split_tags(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            tags = json.loads(text)
+        except (ValueError, RecursionError):
+            tags = [tag.strip(" '\"") for tag in text.strip().strip("[]").split(",")]
+        return tags if isinstance(tags, list) else [text]
+    return re.split(r"[;|,]", text)
+
+
+def _offset(value: Any, offset: Any) -> timedelta:
+    """Return the UTC offset of a column of its own, for times that name no zone; otherwise zero."""
+    named = not isinstance(value, str) or re.search(r"(z|utc|gmt|[+-]\d{2}:?\d{2})\s*$", value.strip(), re.I)
+    if is_missing(offset) or not isinstance(offset, str) or (named and not _is_clock(value)):
+        return timedelta()
+    try:
+        return read_offset(offset).utcoffset(None)
+    except ValueError:
+        return timedelta()
+
+
+def _is_clock(value: Any) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is None

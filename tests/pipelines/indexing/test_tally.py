@@ -1,0 +1,78 @@
+"""Counts of an index run, and the lists of what was rejected or dropped."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.indexing.columns import DECODED_SCHEMA
+from pipelines.indexing.known import mark_known
+from pipelines.indexing.tally import Tally
+from pipelines.sources import LISTING_SCHEMA, Note, join_notes
+
+SCHEMA = pa.schema([*DECODED_SCHEMA, ("shard", pa.string())])
+
+
+def make_rows(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([{"unchanged": False, "uri": "/x.jpg", **row} for row in rows], schema=SCHEMA)
+
+
+def read_list(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_tally_counts_and_lists_what_was_dropped(tmp_path: Path) -> None:
+    tally = Tally(total=4, progress=lambda *_: None)
+    notes = join_notes([Note("bad_time", "captured_at =1+1 is not a time"), Note("bad_heading", "x")])
+    tally.add(
+        make_rows(
+            {"image_id": "b", "shard": "s", "lat": 1.0, "lon": 2.0, "notes": notes},
+            {"image_id": "=a", "shard": "s", "notes": join_notes([Note("bad_time", "y")])},
+            {"image_id": "c", "rejected": "corrupt", "message": "m", "notes": notes},
+            {"image_id": "d", "shard": "s", "utm_e": 1.0, "utm_n": 2.0},
+        )
+    )
+    tally.add_notes([Note("unused_column", "column bearing is not read")], uri="/l.csv")
+    assert (tally.extracted, tally.rejected, tally.without_position) == (3, 1, 1)
+    assert tally.notes_by_reason == {"bad_time": 2, "bad_heading": 1, "unused_column": 1}
+    tally.write_notes(tmp_path / "notes.csv")
+    listed = read_list(tmp_path / "notes.csv")
+    assert listed[0] == ["image_id", "uri", "reason", "message"]
+    assert [row[:1] + row[2:3] for row in listed[1:]] == [
+        ["", "unused_column"],
+        ["'=a", "bad_time"],
+        ["b", "bad_time"],
+        ["b", "bad_heading"],
+    ]
+    Tally(total=0, progress=lambda *_: None).write_notes(tmp_path / "notes.csv")
+    assert not (tmp_path / "notes.csv").exists()
+
+
+def test_unchanged_images_may_have_their_position_in_the_store() -> None:
+    tally = Tally(total=2, progress=lambda *_: None)
+    tally.add(
+        make_rows(
+            {"image_id": "a", "unchanged": True, "stored_position": True},
+            {"image_id": "b", "unchanged": True, "stored_position": False},
+        )
+    )
+    assert tally.without_position == 1
+
+
+def test_known_rows_say_whether_the_store_has_a_position() -> None:
+    listing = pa.Table.from_pylist([{"image_id": name, "uri": name} for name in "abc"], schema=LISTING_SCHEMA)
+    stored = pa.schema(
+        [*(field for field in LISTING_SCHEMA if field.name != "rejected"), ("sha256", pa.string())]
+    )
+    known = pa.Table.from_pylist(
+        [
+            {"image_id": "a", "uri": "a", "sha256": "0", "lat": 1.0, "lon": 2.0},
+            {"image_id": "b", "sha256": "1"},
+        ],
+        schema=stored,
+    )
+    assert mark_known(listing, known)["stored_position"].to_pylist() == [True, False, False]
