@@ -1,12 +1,12 @@
-// Talks to the service: the token, errors as one class, and one retry when the service is busy.
+// Requests to the service: token, one error class, and one retry when the service is busy.
 
 const TOKEN_KEY = "placeray-token";
-// A Retry-After beyond this is shown, not waited for.
+// With a longer Retry-After the error is shown at once.
 const LONGEST_WAIT_S = 60;
 
 let token = recall();
 
-/** What went wrong: `reason` is the service's own, or `unreachable` when no answer came. */
+/** A failed request: `reason` comes from the service, or is `unreachable` without a response. */
 export class ServiceError extends Error {
   constructor(reason, message, { status = 0, requestId = "", retryAfterS = null } = {}) {
     super(message);
@@ -18,7 +18,7 @@ function recall() {
   try {
     return sessionStorage.getItem(TOKEN_KEY) ?? "";
   } catch {
-    return ""; // storage is blocked: the token lives as long as the page
+    return ""; // storage is blocked: the token is lost when the page is closed
   }
 }
 
@@ -26,7 +26,7 @@ export function hasToken() {
   return token !== "";
 }
 
-/** Use this token from now on. False when it holds characters that no header can carry. */
+/** Set the token; returns false for characters that are invalid in a header. */
 export function setToken(value) {
   const trimmed = value.trim();
   if (!/^[\x21-\x7e]+$/.test(trimmed)) return false;
@@ -48,14 +48,14 @@ function address(path, query = {}) {
 async function request(path, { query, body, signal } = {}) {
   const headers = {};
   if (token) headers.Authorization = `Bearer ${token}`;
-  // The service judges a photo by its content; a file the browser has no type for is sent all the same.
+  // The service detects the format from the content, so a file of unknown type is sent too.
   if (body) headers["Content-Type"] = body.type.startsWith("image/") ? body.type : "image/jpeg";
   let response;
   try {
     response = await fetch(address(path, query), { method: body ? "POST" : "GET", headers, body, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServiceError("unreachable", "No answer came. Check that the service runs, then try again.");
+    throw new ServiceError("unreachable", "The service did not respond. Check that it is running, then try again.");
   }
   if (!response.ok) throw await refused(response);
   return response;
@@ -66,7 +66,7 @@ async function refused(response) {
   try {
     error = (await response.json()).error ?? {};
   } catch {
-    // Something before the service answered; the status has to do.
+    // Not the service's body, for example a proxy's: only the status is known.
   }
   const seconds = Number(response.headers.get("retry-after") || NaN);
   return new ServiceError(
@@ -81,8 +81,8 @@ async function refused(response) {
 }
 
 /**
- * Ask and parse the JSON answer. A 503 that says when to come back is retried once; `onWait` hears of every
- * second left.
+ * Send a request and parse the JSON response. A 503 with Retry-After is retried once; `onWait` is called every
+ * second until then.
  */
 export async function ask(path, { onWait, ...options } = {}) {
   try {
@@ -103,7 +103,7 @@ async function parsed(response) {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServiceError("unreachable", "The answer broke off. Try again.");
+    throw new ServiceError("unreachable", "The response was interrupted. Try again.");
   }
 }
 
@@ -129,7 +129,7 @@ export async function fetchImage(imageId, maxSidePx, signal) {
   return response.blob();
 }
 
-/** Show a stored image in an <img>. With a token it is fetched and shown as a blob, else straight. */
+/** Show a stored image in an <img>: as a blob if a token is needed, else by its URL. */
 export async function showImage(img, imageId, maxSidePx) {
   img.dataset.imageId = imageId;
   img.classList.remove("missing");
@@ -140,7 +140,7 @@ export async function showImage(img, imageId, maxSidePx) {
   let url = "";
   try {
     if (hasToken()) url = URL.createObjectURL(await fetchImage(imageId, maxSidePx));
-    // Another image may have been asked for meanwhile.
+    // Another image may have been requested in the meantime.
     if (img.dataset.imageId !== imageId) return false;
     img.src = url || address("v1/image", { image_id: imageId, max_side_px: maxSidePx });
     const shown = await ended;

@@ -1,4 +1,4 @@
-// The page: takes a photo, asks the service, shows the answer.
+// The page: takes a photo, sends a query and shows the result.
 
 import { ServiceError, ask, setToken } from "./api.js";
 import { CityMap, mapKind } from "./citymap.js";
@@ -10,7 +10,7 @@ import { showTimes } from "./times.js";
 import { bytes, distanceM, element, milliseconds, plural, position, positionToCopy, sentence, shortName, whole } from "./words.js";
 
 const NEAR_M = 50;
-// Holding an arrow key down runs through the list without asking for each place's lines.
+// While an arrow key is held down, lines are not requested for every place passed.
 const CHOICE_SETTLES_MS = 120;
 
 const $ = (id) => document.getElementById(id);
@@ -63,13 +63,13 @@ async function readStore() {
   showStore(places.total);
 }
 
-/** The store grew since its places were read. */
+/** Reload the places after the store has grown. */
 async function followStore() {
   try {
     await readStore();
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    // The answer stands; the places are read again with the next one.
+    // The result stays; the places are reloaded with the next one.
   }
 }
 
@@ -101,7 +101,7 @@ function showStore(total) {
 
 function showTokenForm(error) {
   const tried = $("token-form").dataset.tried === "yes";
-  $("token-note").textContent = tried ? sentence(error.message) : "Kept in this tab until it is closed.";
+  $("token-note").textContent = tried ? sentence(error.message) : "Stored in this tab until it is closed.";
   $("token-form").hidden = false;
   $("token").focus();
   say("This service needs a token.");
@@ -110,7 +110,7 @@ function showTokenForm(error) {
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!setToken($("token").value)) {
-    $("token-note").textContent = "A token holds letters, digits and signs only, no blanks. Copy it again.";
+    $("token-note").textContent = "A token has only letters, digits and punctuation, no spaces. Copy it again.";
     return;
   }
   $("token-form").dataset.tried = "yes";
@@ -147,7 +147,7 @@ async function takePhoto(blob, { name = blob.name ?? "pasted photo", place = nul
     size.textContent = `${preview.naturalWidth} × ${preview.naturalHeight}, ${bytes(blob.size)}`;
   };
   preview.onerror = () => {
-    preview.hidden = true; // the service will say in words what is wrong with it
+    preview.hidden = true; // the error of the service explains what is wrong
   };
   preview.src = state.photo.url;
   $("drop").classList.add("filled");
@@ -184,13 +184,13 @@ async function query() {
   const limit = state.info?.max_body_bytes;
   if (limit && blob.size > limit) {
     forgetAnswer();
-    const advice = `It has ${bytes(blob.size)} and the service takes ${bytes(limit)} at most, so it was not sent. Send a smaller copy.`;
+    const advice = `It was not sent: it has ${bytes(blob.size)}, and the service accepts ${bytes(limit)} at most. Send a smaller copy.`;
     fail(new ServiceError("body_too_large", advice), query);
     return;
   }
   $("main").classList.add("waiting");
   $("error").hidden = true;
-  say("Looking for the place.");
+  say("Searching.");
   const options = {
     top_k: $("top-k").value || 5, candidates: $("candidates").value || 100, rerank: $("rerank").checked,
   };
@@ -222,7 +222,7 @@ function forgetAnswer() {
   state.map?.showRanked([]);
 }
 
-// The answer
+// The result
 
 function showAnswer(answer, roundTripMs) {
   state.answer = answer;
@@ -252,7 +252,7 @@ function showAnswer(answer, roundTripMs) {
 
 function showVerdict(matches) {
   const [first, ...others] = matches;
-  $("verdict-label").textContent = first && position(first) ? "Most likely taken at" : "Most alike";
+  $("verdict-label").textContent = first && position(first) ? "Most likely taken at" : "Most similar";
   $("verdict-place").textContent = first ? position(first) ?? shortName(first.image_id) : "No place found";
   const near = others.filter((other) => (distanceM(first, other) ?? Infinity) <= NEAR_M).length;
   let note = "";
@@ -262,7 +262,7 @@ function showVerdict(matches) {
   $("verdict-note").textContent = first ? note : "The store holds no images yet.";
 }
 
-/** On a narrow screen the answer stands below the photo: go there. */
+/** On a narrow screen the result is below the photo: scroll there. */
 function bringIntoView(target) {
   if (target.getBoundingClientRect().top < window.innerHeight * 0.7) return;
   const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -292,9 +292,9 @@ async function showPairs(imageId, signal) {
     if (!pairs.has(imageId)) {
       await new Promise((resolve) => setTimeout(resolve, CHOICE_SETTLES_MS));
       if (signal.aborted) return;
-      const found = await ask("v1/matches", { query: { image_id: imageId }, body: photo.blob, signal });
+      const response = await ask("v1/matches", { query: { image_id: imageId }, body: photo.blob, signal });
       if (state.answer !== answer) return;
-      pairs.set(imageId, found.pairs);
+      pairs.set(imageId, response.pairs);
     }
     if (!signal.aborted) pair.setPairs(pairs.get(imageId));
   } catch (error) {
@@ -312,7 +312,7 @@ async function copyPosition() {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // No clipboard without HTTPS: select the words, so that Ctrl+C takes them.
+    // There is no clipboard without HTTPS: select the text, so that Ctrl+C copies it.
     $("pair-position").textContent = text;
     getSelection().selectAllChildren($("pair-position"));
     copied = false;
@@ -322,7 +322,7 @@ async function copyPosition() {
   setTimeout(() => (button.textContent = "Copy position"), 1500);
 }
 
-// Wiring
+// Events
 
 listenForPhotos({ input: $("file"), drop: $("drop"), veil: $("veil") }, (file) => takePhoto(file));
 $("copy").addEventListener("click", copyPosition);

@@ -1,4 +1,4 @@
-// All places and the ranked ones on a Leaflet map: degrees on the web's map, UTM metres on a plane.
+// All places and the ranked ones on a Leaflet map: degrees in web Mercator, UTM metres on a plane.
 
 import { element, hasDegrees, hasMetres, position } from "./words.js";
 
@@ -20,10 +20,10 @@ export class CityMap {
   #pins = [];
   #own = null;
   #all = null;
-  #looked = null; // what the map shows by itself; null once the reader has moved it
+  #view = null; // the extent that the map chose; null once the user has moved it
   #onChoose;
 
-  /** `tiles` is `{url, attribution}` or null; `note` is the element for credit and remarks. */
+  /** `tiles` is `{url, attribution}` or null; `note` is the element for attribution and messages. */
   constructor(container, note, { kind, tiles, onChoose }) {
     this.#kind = kind;
     this.#note = note;
@@ -50,12 +50,12 @@ export class CityMap {
     else this.#say(kind === "metres" ? "UTM metres on a plain ground" : "Plain ground: no street tiles are set");
     dark.addEventListener("change", () => this.#recolour());
     for (const moved of ["pointerdown", "wheel", "keydown"]) {
-      container.addEventListener(moved, () => (this.#looked = null), { passive: true });
+      container.addEventListener(moved, () => (this.#view = null), { passive: true });
     }
     new ResizeObserver(() => this.#fit()).observe(container);
   }
 
-  /** Draw all places as dots; look at the whole, unless an answer is being looked at. */
+  /** Draw all places as dots and show all of them, unless a result is shown. */
   showPlaces(places) {
     this.#dots.clearLayers();
     const points = places.map((place) => this.#point(place)).filter(Boolean);
@@ -66,7 +66,7 @@ export class CityMap {
     if (this.#pins.length === 0) this.#look(this.#all, 19);
   }
 
-  /** Put numbered pins on an answer's places; `own` is where the photo itself stands, if that is known. */
+  /** Put numbered pins on the ranked places; `own` is the photo's own place, if known. */
   showRanked(matches, own = null) {
     for (const pin of this.#pins) pin?.remove();
     this.#own?.remove();
@@ -117,15 +117,15 @@ export class CityMap {
   }
 
   #look(bounds, maxZoom) {
-    this.#looked = bounds.isValid() ? { bounds, maxZoom } : null;
+    this.#view = bounds.isValid() ? { bounds, maxZoom } : null;
     this.#fit();
   }
 
-  /** Follow the container's size; keep what is looked at inside. */
+  /** Adapt to the container's size and keep the chosen extent visible. */
   #fit() {
     this.#map.invalidateSize({ pan: false });
-    if (!this.#looked) return;
-    const { bounds, maxZoom } = this.#looked;
+    if (!this.#view) return;
+    const { bounds, maxZoom } = this.#view;
     this.#map.fitBounds(bounds, { padding: [40, 40], maxZoom, animate: false });
   }
 
@@ -140,13 +140,13 @@ export class CityMap {
     layer.on("tileerror", () => {
       failed += 1;
       if (loaded || failed < 4) return;
-      layer.remove(); // no network: stop asking
-      this.#say("Street tiles cannot be reached, so the ground is plain");
+      layer.remove(); // no network: stop requesting tiles
+      this.#say("Plain ground: street tiles cannot be loaded");
     });
     layer.addTo(this.#map);
   }
 
-  /** The credit may be HTML in a tile server's terms; here it is text, with OpenStreetMap's own link. */
+  /** Attributions may be HTML; they are shown as text, with a link for OpenStreetMap. */
   #say(text, credit = "") {
     const words = credit ? new DOMParser().parseFromString(credit, "text/html").body.textContent : text;
     const credits = element("span", "", words);

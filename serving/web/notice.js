@@ -1,4 +1,4 @@
-// Errors in words, with what to do about them.
+// Error messages with what to do about them.
 
 import { COPY_MAY_PASS, element, errorTitle, sentence } from "./words.js";
 
@@ -17,9 +17,9 @@ export function showError(root, error, { again = null, copy = null }) {
   root.hidden = false;
 }
 
-/** Show that the service is busy and when it is asked again. */
+/** Show that the service is busy and when the request is repeated. */
 export function showWaiting(root, error, secondsLeft) {
-  // Only the number changes, so that a screen reader does not read it all every second.
+  // Only the number changes, so that a screen reader does not repeat the text every second.
   let left = root.querySelector(".seconds-left");
   if (!left || root.hidden) {
     left = element("span", "seconds-left numbers");

@@ -5,9 +5,9 @@ import { whole } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const STORED_PX = 960;
-// A dense model matches thousands of cells; the first look shows the strongest.
+// A dense model matches thousands of cells; at first only the strongest are shown.
 const FIRST_LOOK = 120;
-// Low to high similarity; bright enough to stand on any photo, told apart without red and green.
+// Low to high similarity; visible on any photo, and distinguishable with red-green colour blindness.
 const RAMP = [[104, 132, 255], [64, 208, 190], [255, 226, 84]];
 
 export class PairView {
@@ -32,7 +32,7 @@ export class PairView {
     this.#draw();
     this.note("");
     if (stored.dataset.imageId !== imageId || stored.classList.contains("missing")) {
-      // Not the last image under the next one's lines.
+      // The previous image must not appear under the new lines.
       stored.removeAttribute("src");
       showImage(stored, imageId, STORED_PX).then((shown) => {
         if (!shown && stored.dataset.imageId === imageId) this.note("The stored picture cannot be shown.");
@@ -48,15 +48,15 @@ export class PairView {
     if (pairs.length === 0) {
       this.note("No features match mutually.");
     } else {
-      const least = this.#pairs[0][4];
-      const most = this.#pairs.at(-1)[4];
-      this.#span = [least, most];
-      floor.min = String(Math.floor(least * 100) / 100);
-      floor.max = String(Math.max(Math.floor(most * 100) / 100, Number(floor.min) + 0.01));
+      const lowest = this.#pairs[0][4];
+      const highest = this.#pairs.at(-1)[4];
+      this.#span = [lowest, highest];
+      floor.min = String(Math.floor(lowest * 100) / 100);
+      floor.max = String(Math.max(Math.floor(highest * 100) / 100, Number(floor.min) + 0.01));
       const first = this.#pairs[Math.max(0, this.#pairs.length - FIRST_LOOK)][4];
       floor.value = pairs.length > FIRST_LOOK ? String(Math.ceil(first * 100) / 100) : floor.min;
-      low.textContent = least.toFixed(2);
-      high.textContent = most.toFixed(2);
+      low.textContent = lowest.toFixed(2);
+      high.textContent = highest.toFixed(2);
     }
     this.#draw();
   }
@@ -73,7 +73,7 @@ export class PairView {
     this.#at.high.textContent = "";
   }
 
-  /** Give both images the same height: each as wide as its aspect ratio says. */
+  /** Give both images the same height, each with the width of its aspect ratio. */
   #fit() {
     for (const img of [this.#at.photo, this.#at.stored]) {
       const aspect = img.naturalWidth / img.naturalHeight || 4 / 3;
@@ -114,8 +114,8 @@ export class PairView {
   }
 
   #colour(similarity) {
-    const [least, most] = this.#span;
-    const at = most > least ? ((similarity - least) / (most - least)) * (RAMP.length - 1) : RAMP.length - 1;
+    const [lowest, highest] = this.#span;
+    const at = highest > lowest ? ((similarity - lowest) / (highest - lowest)) * (RAMP.length - 1) : RAMP.length - 1;
     const i = Math.max(0, Math.min(RAMP.length - 2, Math.floor(at)));
     const mixed = RAMP[i].map((low, c) => Math.round(low + (RAMP[i + 1][c] - low) * (at - i)));
     return `rgb(${mixed.join(" ")})`;

@@ -1,11 +1,11 @@
-// Ways to hand over a photo: choose, drop, paste, or one of the store's own.
+// Ways to select a photo: choose, drop, paste, or a stored one.
 
 import { fetchImage, showImage } from "./api.js";
 import { element, position, shortName } from "./words.js";
 
 const SAMPLES = 12;
 const SAMPLE_PX = 200;
-// A stored image is asked about at this size; the model sees less.
+// Size at which a stored image is queried; the model's input is smaller.
 const SAMPLE_SENT_PX = 1024;
 const COPY_PX = 2048;
 
@@ -13,9 +13,9 @@ const COPY_PX = 2048;
 export function listenForPhotos({ input, drop, veil }, onPhoto) {
   input.addEventListener("change", () => {
     if (input.files[0]) onPhoto(input.files[0]);
-    input.value = ""; // choosing the same file again asks again
+    input.value = ""; // choosing the same file again sends it again
   });
-  let inside = 0; // enter and leave come for every element below the pointer
+  let inside = 0; // enter and leave are fired for every element below the pointer
   const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
   const show = (shown) => {
     veil.hidden = !shown;
@@ -49,7 +49,7 @@ export function listenForPhotos({ input, drop, veil }, onPhoto) {
   });
 }
 
-/** An even sample of the store's photos as buttons; `turn` moves on to others. */
+/** An even sample of the store's photos as buttons; `turn` selects others. */
 export function showSamples(root, places, turn, onPlace) {
   const count = Math.min(SAMPLES, places.length);
   const step = places.length / count;
@@ -59,7 +59,7 @@ export function showSamples(root, places, turn, onPlace) {
       const button = element("button", "sample");
       button.type = "button";
       button.dataset.imageId = place.image_id;
-      button.setAttribute("aria-label", `Ask about the stored photo ${position(place) ?? shortName(place.image_id)}`);
+      button.setAttribute("aria-label", `Query with the stored photo ${position(place) ?? shortName(place.image_id)}`);
       const img = element("img");
       img.alt = "";
       showImage(img, place.image_id, SAMPLE_PX);
@@ -70,7 +70,7 @@ export function showSamples(root, places, turn, onPlace) {
   );
 }
 
-/** Fetch a stored photo to ask about it. */
+/** Fetch a stored photo to query with it. */
 export function fetchSample(place, signal) {
   return fetchImage(place.image_id, SAMPLE_SENT_PX, signal);
 }

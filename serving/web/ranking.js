@@ -1,4 +1,4 @@
-// The ranked places as a listbox: click, arrow keys, Home and End choose.
+// The ranked places as a listbox: chosen by click, arrow keys, Home and End.
 
 import { showImage } from "./api.js";
 import { distanceM, element, metres, plural, position, shortName, whole } from "./words.js";
@@ -21,12 +21,12 @@ export class Ranking {
     });
   }
 
-  /** Show an answer's matches; `ownId` is the image id when the photo is one of the store's. */
+  /** Show the matches of a result; `ownId` is the image id when the photo is one of the store's. */
   show(matches, ownId) {
     this.#matches = matches;
     this.#chosen = -1;
-    const most = Math.max(1, ...matches.map((match) => match.mutual_matches ?? 0));
-    this.#list.replaceChildren(...matches.map((match, i) => this.#option(match, i, most, ownId)));
+    const maxMatches = Math.max(1, ...matches.map((match) => match.mutual_matches ?? 0));
+    this.#list.replaceChildren(...matches.map((match, i) => this.#option(match, i, maxMatches, ownId)));
     this.#list.removeAttribute("aria-activedescendant");
   }
 
@@ -38,7 +38,7 @@ export class Ranking {
     }
     const option = this.#list.children[index];
     this.#list.setAttribute("aria-activedescendant", option.id);
-    // Only the list itself moves, never the page under the reader.
+    // Scroll the list only, never the page.
     if (scroll) {
       const { offsetTop, offsetHeight } = option;
       const list = this.#list;
@@ -65,7 +65,7 @@ export class Ranking {
     this.choose(Math.max(0, Math.min(last, next)));
   }
 
-  #option(match, index, most, ownId) {
+  #option(match, index, maxMatches, ownId) {
     const img = element("img", "thumbnail");
     img.alt = "";
     showImage(img, match.image_id, THUMBNAIL_PX);
@@ -79,7 +79,7 @@ export class Ranking {
 
     const counted = match.mutual_matches !== null;
     const bar = element("span", "bar", null, element("i"));
-    bar.firstChild.style.width = `${(100 * Math.max(0, counted ? match.mutual_matches / most : match.similarity)).toFixed(1)}%`;
+    bar.firstChild.style.width = `${(100 * Math.max(0, counted ? match.mutual_matches / maxMatches : match.similarity)).toFixed(1)}%`;
     const option = element("li", "place", null,
       element("span", "rank numbers", String(match.rank)),
       img,

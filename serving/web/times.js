@@ -1,10 +1,10 @@
-// A bar that shows where the milliseconds of one answer went.
+// A bar with the time of each stage of a query.
 
 import { element, milliseconds } from "./words.js";
 
 const STAGES = ["decode", "extract", "search", "fetch", "rerank"];
 
-/** Fill `root` from an answer's `timings_ms` and the time that the browser waited. */
+/** Fill `root` from the `timings_ms` of a result and the round trip time of the browser. */
 export function showTimes(root, timings, roundTripMs) {
   const total = timings.total;
   const parts = STAGES.map((name) => [name, timings[name] ?? 0]);
@@ -30,6 +30,6 @@ export function showTimes(root, timings, roundTripMs) {
     entry.dataset.ms = String(value);
     legend.append(entry);
   }
-  bar.setAttribute("aria-hidden", "true"); // the list below says the same
+  bar.setAttribute("aria-hidden", "true"); // the list below has the same content
   root.replaceChildren(head, bar, legend);
 }

@@ -1,11 +1,11 @@
-// Numbers and errors in words.
+// Numbers, positions and errors as text.
 
 const TITLES = {
   unreachable: "The service cannot be reached",
   unauthorized: "This token is not accepted",
   not_an_image: "This file is not a photo",
   empty: "This file is empty",
-  truncated: "This photo is cut off",
+  truncated: "This photo is truncated",
   format_not_allowed: "This kind of image is not accepted",
   bad_aspect: "This photo is too narrow to use",
   too_many_pixels: "This photo has too many pixels",
@@ -23,7 +23,7 @@ const TITLES = {
   bad_parameter: "This setting is not accepted",
 };
 
-/** Reasons after which a copy made by the browser, smaller and a JPEG, may well pass. */
+/** Reasons after which a smaller JPEG copy made by the browser may be accepted. */
 export const COPY_MAY_PASS = new Set(["body_too_large", "too_large", "too_many_pixels", "format_not_allowed"]);
 
 export function errorTitle(error) {
@@ -73,7 +73,7 @@ export function position(place) {
   return null;
 }
 
-/** A position to paste into a link or a program: no blank, all digits that matter. */
+/** A position to paste into a link or a program: no spaces, all significant digits. */
 export function positionToCopy(place) {
   if (hasDegrees(place)) return `${Number(place.lat.toFixed(7))},${Number(place.lon.toFixed(7))}`;
   return `${Number(place.utm_e.toFixed(2))},${Number(place.utm_n.toFixed(2))}`;
@@ -94,7 +94,7 @@ export function distanceM(a, b) {
   return null;
 }
 
-/** A message of the service as a sentence: it may come without a capital and a full stop. */
+/** A message of the service as a sentence, with a capital and a full stop. */
 export function sentence(text) {
   const trimmed = text.trim();
   return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");

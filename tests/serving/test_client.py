@@ -60,7 +60,7 @@ class Server:
 
     def __init__(self, *replies: Reply) -> None:
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
-        waiting = list(replies)
+        remaining = list(replies)
         seen = self.seen
 
         class Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,7 @@ class Server:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                (waiting.pop(0) if len(waiting) > 1 else waiting[0])(self)
+                (remaining.pop(0) if len(remaining) > 1 else remaining[0])(self)
 
             do_GET = do_POST  # noqa: N815
 
@@ -91,7 +91,7 @@ class Server:
 
 
 class Clock:
-    """Time that only passes by waiting."""
+    """A clock that only advances by sleeping."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -227,10 +227,10 @@ def test_token_goes_to_the_service_and_nowhere_else() -> None:
     with Server(answer(200, GOOD)).running() as other:
         moved = answer(307, b"", Location=f"{other.url}/v1/query")
         with Server(answer(200, GOOD), moved).running() as server:
-            asker = client(server.url, Clock(), token=TOKEN)
-            asker.query(b"photo")
+            sender = client(server.url, Clock(), token=TOKEN)
+            sender.query(b"photo")
             with pytest.raises(BadAnswer):
-                asker.query(b"photo")
+                sender.query(b"photo")
     assert server.seen[0][1]["authorization"] == f"Bearer {TOKEN}"
     assert other.seen == []
 

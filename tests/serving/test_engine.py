@@ -50,7 +50,7 @@ def fill(folder: str, extractor: Extractor, seeds: range) -> Store:
     ids = [f"p{seed:02d}" for seed in seeds]
     shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
     schema = row_schema(extractor.card)
-    given = {
+    values = {
         "image_id": ids,
         "uri": ids,
         "sha256": ["0" * 64] * len(ids),
@@ -62,7 +62,7 @@ def fill(folder: str, extractor: Extractor, seeds: range) -> Store:
         "shard": [shard] * len(ids),
         "row": list(range(len(ids))),
     }
-    columns = [pa.array(given.get(field.name, [None] * len(ids)), field.type) for field in schema]
+    columns = [pa.array(values.get(field.name, [None] * len(ids)), field.type) for field in schema]
     with store.lease():
         store.commit(pa.Table.from_arrays(columns, schema=schema))
     return store

@@ -45,14 +45,14 @@ def test_service_answers_from_one_version_each_while_the_store_grows(
     counts = {first: store.count}
     photo = city_store.queries[0].read_bytes()
     done = threading.Event()
-    trouble: list[str] = []
+    failures: list[str] = []
     seen: list[tuple[int, int]] = []
 
     def ask() -> None:
         while not done.is_set():
             reply = query(running.url, photo, top_k=100, rerank=False)
             if reply.status_code != 200:
-                trouble.append(reply.text)
+                failures.append(reply.text)
                 return
             answer = reply.json()
             seen.append((answer["store_version"], len(answer["matches"])))
@@ -66,12 +66,12 @@ def test_service_answers_from_one_version_each_while_the_store_grows(
                 store.commit(rename(rows, f"{step}-").slice(0, 5))
             counts[store.version] = store.count
             time.sleep(0.6)
-        wait_for(lambda: trouble or seen[-1][0] == store.version, patience_s=30)
+        wait_for(lambda: failures or seen[-1][0] == store.version, patience_s=30)
     finally:
         done.set()
         for asker in askers:
             asker.join()
-    assert not trouble
+    assert not failures
     assert len({version for version, _ in seen}) >= 3, seen  # it did follow, more than once
     for version, matches in seen:
         assert matches == min(100, counts[version]), f"version {version}"

@@ -32,31 +32,31 @@ def exercised() -> Metrics:
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """Value of each sample, by its name and its labels' values without the replica."""
-    found = {}
+    values = {}
     for family in text_string_to_metric_families(metrics.render()[0].decode()):
         for sample in family.samples:
             assert sample.labels["replica"] == "Ingress#1"
             labels = [f"{k}={v}" for k, v in sorted(sample.labels.items()) if k != "replica"]
-            found[(sample.name, *labels)] = sample.value
-    return found
+            values[(sample.name, *labels)] = sample.value
+    return values
 
 
 def test_metrics_count_what_happened() -> None:
-    found = samples(exercised())
-    assert found["placeray_request_seconds_count", "route=/v1/query", "status=200"] == 2
-    assert found["placeray_request_seconds_bucket", "le=0.05", "route=/v1/query", "status=200"] == 1
-    assert found["placeray_stage_seconds_sum", "stage=extract"] == 0.04
-    assert found["placeray_batch_size_bucket", "le=2.0", "stage=extract"] == 0
-    assert found["placeray_batch_size_bucket", "le=4.0", "stage=extract"] == 1
-    assert found["placeray_queue_length", "stage=extract"] == 3
-    assert found["placeray_errors_total", "reason=truncated"] == 1
-    assert found["placeray_degraded_answers_total",] == 1
-    assert found["placeray_feature_cache_hits_total",] == 70
-    assert found["placeray_feature_cache_misses_total",] == 30
-    assert found["placeray_retries_total", "stage=search"] == 1
-    assert found["placeray_store_version",] == 12
-    assert found["placeray_index_rows",] == 3456
-    assert found["placeray_ready",] == 1
+    values = samples(exercised())
+    assert values["placeray_request_seconds_count", "route=/v1/query", "status=200"] == 2
+    assert values["placeray_request_seconds_bucket", "le=0.05", "route=/v1/query", "status=200"] == 1
+    assert values["placeray_stage_seconds_sum", "stage=extract"] == 0.04
+    assert values["placeray_batch_size_bucket", "le=2.0", "stage=extract"] == 0
+    assert values["placeray_batch_size_bucket", "le=4.0", "stage=extract"] == 1
+    assert values["placeray_queue_length", "stage=extract"] == 3
+    assert values["placeray_errors_total", "reason=truncated"] == 1
+    assert values["placeray_degraded_answers_total",] == 1
+    assert values["placeray_feature_cache_hits_total",] == 70
+    assert values["placeray_feature_cache_misses_total",] == 30
+    assert values["placeray_retries_total", "stage=search"] == 1
+    assert values["placeray_store_version",] == 12
+    assert values["placeray_index_rows",] == 3456
+    assert values["placeray_ready",] == 1
 
 
 def test_metrics_of_strangers_make_no_new_series() -> None:

@@ -66,30 +66,30 @@ def test_candidates_are_the_first_hits_and_none_without_reranking() -> None:
 def test_answer_is_degraded_where_rows_or_features_were_left_out(
     left_out: bool, counts: list[int | None], degraded: bool
 ) -> None:
-    asked = query(top_k=2)
-    asked.searched(hits(2), version=7, degraded=left_out)
-    asked.counted(counts)
-    assert asked.result().degraded is degraded
-    assert asked.result().store_version == 7
+    current = query(top_k=2)
+    current.searched(hits(2), version=7, degraded=left_out)
+    current.counted(counts)
+    assert current.result().degraded is degraded
+    assert current.result().store_version == 7
 
 
 def test_reranked_is_told_where_candidates_may_be_skipped() -> None:
     for partial, expected in ((False, None), (True, 2)):
-        asked = query(partial=partial)
-        asked.searched(hits(9), version=1, degraded=False)
-        asked.counted([4, 5])
-        assert asked.result().reranked == expected
+        current = query(partial=partial)
+        current.searched(hits(9), version=1, degraded=False)
+        current.counted([4, 5])
+        assert current.result().reranked == expected
 
 
 def test_times_of_a_stage_add_up_and_total_comes_last() -> None:
-    asked = query()
+    current = query()
     for _ in range(2):
-        with asked.timed("fetch"):
+        with current.timed("fetch"):
             pass
-    once = asked.timings_ms["fetch"]
+    once = current.timings_ms["fetch"]
     assert once > 0
-    assert list(asked.result().timings_ms) == [*STAGES, "total"]
-    assert asked.result(total_ms=3.0).timings_ms == {**asked.timings_ms, "total": 3.0}
+    assert list(current.result().timings_ms) == [*STAGES, "total"]
+    assert current.result(total_ms=3.0).timings_ms == {**current.timings_ms, "total": 3.0}
 
 
 def test_options_below_one_are_refused() -> None:

@@ -81,10 +81,10 @@ def test_exact_mode_answers_byte_by_byte_as_without_options(
     fetches = Fetches(engine, monkeypatch)
     explicit = with_options(engine, Matching(precision="exact", stop_early=False, budget_ms=None))
     for path in city_store.queries[:3]:
-        said = bytes_of(engine, path.read_bytes(), top_k=30)
-        assert bytes_of(explicit, path.read_bytes(), top_k=30) == said
-        assert b"reranked" not in said
-        assert json.loads(said)["matches"][29]["mutual_matches"] is not None
+        default = bytes_of(engine, path.read_bytes(), top_k=30)
+        assert bytes_of(explicit, path.read_bytes(), top_k=30) == default
+        assert b"reranked" not in default
+        assert json.loads(default)["matches"][29]["mutual_matches"] is not None
     assert fetches.blocks == [ROWS] * 6
 
 
@@ -161,14 +161,14 @@ def test_match_in_turn_of_an_unreadable_candidate_counts_on() -> None:
     def match(some: Sequence[ImageRecord]) -> list[int | None]:
         return [counts[record.image_id] for record in some]
 
-    found = match_in_turn(records, match, Matching(stop_early=True), min_candidates=1)
-    assert found == [counts[record.image_id] for record in records[:20]]
+    matched = match_in_turn(records, match, Matching(stop_early=True), min_candidates=1)
+    assert matched == [counts[record.image_id] for record in records[:20]]
     assert match_in_turn(records, match, ALL_EXACTLY, min_candidates=1) == list(counts.values())
     assert match_in_turn([], match, Matching(budget_ms=0), min_candidates=1) == []
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"precision": "quick"}, 'choose "exact" or "fast"'),
         ({"budget_ms": -1.0}, "from 0 up"),
@@ -176,23 +176,23 @@ def test_match_in_turn_of_an_unreadable_candidate_counts_on() -> None:
         ({"budget_ms": float("inf")}, "from 0 up"),
     ],
 )
-def test_matching_out_of_bounds_is_named(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadMatching, match=said):
+def test_matching_out_of_bounds_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadMatching, match=message):
         Matching(**options)
 
 
 def test_matching_of_flags_and_settings_reads_their_names() -> None:
     assert matching_of({"top_k": 5}) == ALL_EXACTLY
-    given = {"matching": "fast", "stop_early": True, "rerank_budget_ms": 7.5}
-    assert matching_of(given) == Matching(precision="fast", stop_early=True, budget_ms=7.5)
-    assert str(matching_of(given)) == "fast, stopping early, 7.5 ms per query"
-    assert read_settings({"store": "s", **given}).matching_options == matching_of(given)
+    flags = {"matching": "fast", "stop_early": True, "rerank_budget_ms": 7.5}
+    assert matching_of(flags) == Matching(precision="fast", stop_early=True, budget_ms=7.5)
+    assert str(matching_of(flags)) == "fast, stopping early, 7.5 ms per query"
+    assert read_settings({"store": "s", **flags}).matching_options == matching_of(flags)
     assert str(ALL_EXACTLY) == ""
 
 
-async def counted_together(worker: RerankWorker, asked: list[tuple[Any, Any]]) -> list[Counted]:
+async def counted_together(worker: RerankWorker, queries: list[tuple[Any, Any]]) -> list[Counted]:
     try:
-        return list(await asyncio.gather(*(worker.count(*each, timeout_s=60) for each in asked)))
+        return list(await asyncio.gather(*(worker.count(*each, timeout_s=60) for each in queries)))
     finally:
         await worker.close()
 
@@ -202,16 +202,16 @@ def test_worker_counts_a_batch_as_the_engine_one_by_one(
     engine: QueryEngine, city_store: CityStore, options: dict[str, Any]
 ) -> None:
     photos = [path.read_bytes() for path in [*city_store.queries[:5], city_store.database[7]]]
-    asked = []
+    queries = []
     for photo in photos:
         descriptors, features = engine.extractor.extract([decode_image(photo).pixels])
-        asked.append((features[0], [hit.record for hit in engine.store.search(descriptors, k=ROWS)[0]]))
+        queries.append((features[0], [hit.record for hit in engine.store.search(descriptors, k=ROWS)[0]]))
     settings = read_settings({"store": city_store.uri, **options})
     alone = with_options(engine, matching_of(options))
 
-    counted = asyncio.run(counted_together(open_rerank_worker(settings), asked))
+    counted = asyncio.run(counted_together(open_rerank_worker(settings), queries))
 
-    for (_, records), photo, reply in zip(asked, photos, counted, strict=True):
+    for (_, records), photo, reply in zip(queries, photos, counted, strict=True):
         result = alone.answer(photo, top_k=ROWS, min_candidates=1)
         expected = {match.record.image_id: match.mutual_matches for match in result.matches}
         assert reply.counts == [expected[record.image_id] for record in records[: len(reply.counts)]]
@@ -227,14 +227,14 @@ def test_service_with_options_tells_how_many_were_matched(engine: QueryEngine, c
     with running_service(city_store.uri, matching="fast", stop_early=True) as service:
         for path in (city_store.database[7], *city_store.queries[:2]):
             photo = path.read_bytes()
-            said = ask(f"{service.url}/v1/query", "POST", body=photo, kind="image/jpeg", top_k=3).json()
+            response = ask(f"{service.url}/v1/query", "POST", body=photo, kind="image/jpeg", top_k=3).json()
             expected = quick.answer(photo, top_k=3).to_dict()
-            assert said["reranked"] == expected["reranked"]
-            assert said["matches"] == expected["matches"]
-            assert said["matches"][0] == engine.answer(photo).to_dict()["matches"][0]
-        said = ask(f"{service.url}/openapi.json").json()["components"]["schemas"]["QueryAnswer"]
-    assert "reranked" in said["properties"]
-    assert "reranked" not in said["required"]
+            assert response["reranked"] == expected["reranked"]
+            assert response["matches"] == expected["matches"]
+            assert response["matches"][0] == engine.answer(photo).to_dict()["matches"][0]
+        response = ask(f"{service.url}/openapi.json").json()["components"]["schemas"]["QueryAnswer"]
+    assert "reranked" in response["properties"]
+    assert "reranked" not in response["required"]
 
 
 @pytest.mark.parametrize("encoding", ["float16", "int4", "int4-pca64", "binary"])
@@ -243,9 +243,9 @@ def test_worker_on_an_accelerator_counts_once_before_it_is_asked(
 ) -> None:
     store, counted = make_encoded_store(tmp_path / "s", encoding), []
 
-    def count(*given: Any, device: torch.device, **options: Any) -> list[int | None]:
+    def count(*arguments: Any, device: torch.device, **options: Any) -> list[int | None]:
         counted.append(device.type)
-        return count_matches(*given, device="cpu", **options)
+        return count_matches(*arguments, device="cpu", **options)
 
     monkeypatch.setattr("serving.stages.rerank.count_matches", count)
     for device in ("cpu", "cuda"):
@@ -254,10 +254,10 @@ def test_worker_on_an_accelerator_counts_once_before_it_is_asked(
 
 
 def test_worker_on_a_cpu_keeps_freed_memory(city_store: CityStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[bool] = []
-    monkeypatch.setattr("serving.stages.rerank.keep_freed_memory", lambda: kept.append(True))
+    calls_made: list[bool] = []
+    monkeypatch.setattr("serving.stages.rerank.keep_freed_memory", lambda: calls_made.append(True))
     for device, calls in (("cuda", 0), ("cpu", 1)):
         monkeypatch.setattr("serving.stages.rerank.best_device", lambda device=device: torch.device(device))
         monkeypatch.setattr(RerankWorker, "warm_up", lambda _: None)
         open_rerank_worker(read_settings({"store": city_store.uri}))
-        assert len(kept) == calls
+        assert len(calls_made) == calls

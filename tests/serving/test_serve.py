@@ -28,10 +28,10 @@ def serve_url(local_ray: None) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def engine(city_store: CityStore) -> Iterator[QueryEngine]:
     # With as many threads as a replica takes: another number sums in another order, 1e-7 apart.
-    kept = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     yield QueryEngine.open(city_store.uri)
-    torch.set_num_threads(kept)
+    torch.set_num_threads(threads)
 
 
 def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:

@@ -81,7 +81,7 @@ def test_config_deployed_answers_scales_in_place_and_refuses_what_it_must(
     loaded["http_options"]["port"] = free_port()
     url = f"http://127.0.0.1:{loaded['http_options']['port']}"
 
-    # Without its store the application does not come up, and says why.
+    # Without its store the application does not start, and reports why.
     wrong = config(store=str(tmp_path / "nowhere"))
     wrong["http_options"] = dict(loaded["http_options"])
     deploy(tmp_path, wrong, head)
@@ -102,7 +102,7 @@ def test_config_deployed_answers_scales_in_place_and_refuses_what_it_must(
     deploy(tmp_path, loaded, head)
 
     def scaled() -> bool:
-        assert query(url, photo).status_code == 200  # nobody notices
+        assert query(url, photo).status_code == 200  # clients do not notice
         searcher = state(head)["deployments"]["Searcher-1"]
         return bool(searcher["replica_states"].get("RUNNING") == 2)
 

@@ -22,7 +22,7 @@ def test_flags_not_given_leave_the_defaults() -> None:
 
 
 def test_flags_become_settings() -> None:
-    given = flags(
+    chosen = flags(
         *("--topology", "split", "--shards", "4", "--method", "ivf", "--memory-gib", "0.5"),
         *("--refresh-s", "1.5", "--cache-mib", "64", "--max-batch", "16", "--max-queue", "9"),
         *("--max-in-flight", "7", "--max-candidates", "50", "--request-timeout-s", "12"),
@@ -31,25 +31,25 @@ def test_flags_become_settings() -> None:
         *("--matching", "fast", "--stop-early", "--rerank-budget-ms", "12.5"),
         *("--extractor-replicas", "2..6", "--searcher-replicas", "3", "--extractor-gpus", "0.5"),
     )
-    assert (given.topology, given.shards, given.method, given.memory_gib) == ("split", 4, "ivf", 0.5)
-    assert (given.refresh_s, given.cache_mib, given.max_batch, given.max_queue) == (1.5, 64, 16, 9)
-    assert (given.max_in_flight, given.max_candidates, given.request_timeout_s) == (7, 50, 12.0)
-    assert (given.receive_timeout_s, given.max_body_bytes, given.threads, given.tiles) == (
+    assert (chosen.topology, chosen.shards, chosen.method, chosen.memory_gib) == ("split", 4, "ivf", 0.5)
+    assert (chosen.refresh_s, chosen.cache_mib, chosen.max_batch, chosen.max_queue) == (1.5, 64, 16, 9)
+    assert (chosen.max_in_flight, chosen.max_candidates, chosen.request_timeout_s) == (7, 50, 12.0)
+    assert (chosen.receive_timeout_s, chosen.max_body_bytes, chosen.threads, chosen.tiles) == (
         2.0,
         3 << 20,
         2,
         "",
     )
-    assert (given.precision, given.compile) == ("bf16", True)
-    assert (given.matching, given.stop_early, given.rerank_budget_ms) == ("fast", True, 12.5)
-    assert (given.extractor.min_replicas, given.extractor.max_replicas) == (2, 6)
-    assert given.extractor.num_gpus == 0.5
-    assert (given.searcher.min_replicas, given.searcher.max_replicas) == (3, 3)
-    assert given.reranker == given.ingress == ServeSettings(store="x").ingress
+    assert (chosen.precision, chosen.compile) == ("bf16", True)
+    assert (chosen.matching, chosen.stop_early, chosen.rerank_budget_ms) == ("fast", True, 12.5)
+    assert (chosen.extractor.min_replicas, chosen.extractor.max_replicas) == (2, 6)
+    assert chosen.extractor.num_gpus == 0.5
+    assert (chosen.searcher.min_replicas, chosen.searcher.max_replicas) == (3, 3)
+    assert chosen.reranker == chosen.ingress == ServeSettings(store="x").ingress
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({}, "store"),
         ({"store": ""}, "store"),
@@ -69,26 +69,26 @@ def test_flags_become_settings() -> None:
         ({"store": "s", "ingress": {"cpus": 3}}, "ingress.cpus"),
     ],
 )
-def test_settings_out_of_bounds_are_named(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidSettings, match=said) as caught:
+def test_settings_out_of_bounds_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSettings, match=message) as caught:
         read_settings(values)
     assert "placeray serve --help" in str(caught.value)
 
 
 def deployments(settings: ServeSettings) -> dict[str, Any]:
     """The deployments of an application by name, with everything bound to it."""
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
 
     def visit(application: Any) -> None:
         bound = application._bound_deployment
-        found[bound.name] = bound
+        by_name[bound.name] = bound
         for argument in bound.init_args:
             for inner in argument if isinstance(argument, list) else [argument]:
                 if hasattr(inner, "_bound_deployment"):
                     visit(inner)
 
     visit(bind(settings, {}))
-    return found
+    return by_name
 
 
 def test_tokens_travel_as_digests_only() -> None:
@@ -109,15 +109,15 @@ def test_split_has_a_deployment_a_stage_and_a_shard_with_its_own_replicas() -> N
         *("--topology", "split", "--shards", "3", "--extractor-replicas", "1..4"),
         *("--searcher-replicas", "2", "--reranker-gpus", "1"),
     )
-    found = deployments(settings)
-    assert set(found) == {"Ingress", "Extractor", "Searcher-0", "Searcher-1", "Searcher-2", "Reranker"}
-    scaling = found["Extractor"]._deployment_config.autoscaling_config
+    by_name = deployments(settings)
+    assert set(by_name) == {"Ingress", "Extractor", "Searcher-0", "Searcher-1", "Searcher-2", "Reranker"}
+    scaling = by_name["Extractor"]._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
-    assert found["Searcher-2"].num_replicas == 2
-    assert found["Searcher-2"].init_args[1] == 2
-    assert found["Reranker"].ray_actor_options["num_gpus"] == 1
-    assert found["Extractor"].ray_actor_options["runtime_env"]["env_vars"]["OMP_WAIT_POLICY"]
+    assert by_name["Searcher-2"].num_replicas == 2
+    assert by_name["Searcher-2"].init_args[1] == 2
+    assert by_name["Reranker"].ray_actor_options["num_gpus"] == 1
+    assert by_name["Extractor"].ray_actor_options["runtime_env"]["env_vars"]["OMP_WAIT_POLICY"]
     assert cores(settings) == pytest.approx(0.1 * (1 + 4 + 1 + 3 * 2))
-    for deployment in found.values():  # everything is bounded
+    for deployment in by_name.values():  # everything is bounded
         assert 0 < deployment.max_ongoing_requests < 10_000
         assert 0 < deployment._deployment_config.max_queued_requests < 10_000

@@ -129,5 +129,7 @@ class CannedService:
         self._send(route, status, body, headers)
 
     def _send(self, route: Route, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        told = {"x-request-id": "canned", **(headers or {})}
-        route.fulfill(status=status, body=json.dumps(body), headers=told, content_type="application/json")
+        all_headers = {"x-request-id": "canned", **(headers or {})}
+        route.fulfill(
+            status=status, body=json.dumps(body), headers=all_headers, content_type="application/json"
+        )

@@ -310,21 +310,21 @@ def test_guard_never_shows_the_token_to_app_or_log(caplog: pytest.LogCaptureFixt
 # Request ids
 
 
-@pytest.mark.parametrize("given", ["a", "7f3-A_b.c", "x" * 64])
-def test_guard_keeps_a_well_formed_request_id(given: str) -> None:
+@pytest.mark.parametrize("request_id", ["a", "7f3-A_b.c", "x" * 64])
+def test_guard_keeps_a_well_formed_request_id(request_id: str) -> None:
     app = EchoApp()
-    reply = run(ask(Guard(app), headers=[("X-Request-Id", given)]))
-    assert reply.headers["x-request-id"] == given
-    assert app.scopes[0]["state"] == {"request_id": given, "role": "admin", "from_lifespan": 1}
+    reply = run(ask(Guard(app), headers=[("X-Request-Id", request_id)]))
+    assert reply.headers["x-request-id"] == request_id
+    assert app.scopes[0]["state"] == {"request_id": request_id, "role": "admin", "from_lifespan": 1}
 
 
-@pytest.mark.parametrize("given", [None, "", "x" * 65, "a b", "-a", "a\nb", 'a"', "é", "<a>", "../a"])
-def test_guard_makes_a_request_id_where_there_is_no_good_one(given: str | None) -> None:
+@pytest.mark.parametrize("request_id", [None, "", "x" * 65, "a b", "-a", "a\nb", 'a"', "é", "<a>", "../a"])
+def test_guard_makes_a_request_id_where_there_is_no_good_one(request_id: str | None) -> None:
     app = EchoApp()
-    headers = [] if given is None else [("X-Request-Id", given)]
+    headers = [] if request_id is None else [("X-Request-Id", request_id)]
     ids = {run(ask(Guard(app), headers=headers)).headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3
-    assert all(len(made) == 32 and made != given for made in ids)
+    assert all(len(made) == 32 and made != request_id for made in ids)
     assert {scope["state"]["request_id"] for scope in app.scopes} == ids
 
 
@@ -474,5 +474,5 @@ def test_guard_hands_lifespan_on_and_closes_websockets() -> None:
 
 @pytest.mark.parametrize("limit", ["max_body_bytes", "receive_timeout_s", "max_receiving", "retry_after_s"])
 def test_guard_with_a_limit_of_zero_is_refused(limit: str) -> None:
-    with pytest.raises(ValueError, match="must all be above 0; raise the ones that are not"):
+    with pytest.raises(ValueError, match="must all be above 0; raise those that are not"):
         Guard(EchoApp(), **{limit: 0})  # type: ignore[arg-type]

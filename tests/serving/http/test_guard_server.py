@@ -63,9 +63,9 @@ def fetch(
 
 
 def reason(body: bytes) -> str:
-    said = json.loads(body)
-    assert list(said) == ["error"]
-    return str(said["error"]["reason"])
+    error_body = json.loads(body)
+    assert list(error_body) == ["error"]
+    return str(error_body["error"]["reason"])
 
 
 def head(request_line: str, *headers: str) -> bytes:
@@ -75,7 +75,7 @@ def head(request_line: str, *headers: str) -> bytes:
 def read_to_the_end(client: socket.socket) -> tuple[int, bytes]:
     """Status and body of the one answer on a connection that the server closes."""
     received = b""
-    with suppress(ConnectionResetError):  # closed on what we sent in vain; the answer came before
+    with suppress(ConnectionResetError):  # the rest was sent in vain; the response came first
         while piece := client.recv(65536):
             received += piece
     lines, _, body = received.partition(b"\r\n\r\n")
@@ -117,7 +117,7 @@ def test_server_refuses_100_mib_early_and_holds_little(protocol: str, chunked: b
             length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {100 * MIB}"
             client.sendall(head("POST /v1/query", length))
             framed = b"10000\r\n" + piece + b"\r\n" if chunked else piece
-            # As curl does: go on sending until an answer comes.
+            # Like curl: continue sending until a response comes.
             with suppress(ConnectionError):
                 while sent < 100 * MIB and not select.select([client], [], [], 0)[0]:
                     client.sendall(framed)

@@ -40,7 +40,7 @@ GUARDED = {label for label in OPERATIONS if "/v1/" in label or "/metrics" in lab
 
 @pytest.fixture(scope="module", autouse=True)
 def photos(city_store: CityStore) -> None:
-    """What stands for a photo where the description says so: nothing in it tells bytes that are one."""
+    """Replace generated photos by real ones, which no schema can describe."""
     for kind in ("JPEG", "PNG", "WEBP"):
         encoded = []
         for path in city_store.queries[:4]:
@@ -59,32 +59,32 @@ def described(url: str, headers: dict[str, str] | None = None, **options: Any) -
 
 
 def operations(schema: BaseSchema) -> Iterator[Any]:
-    for found in schema.get_all_operations():
-        yield found.ok()
+    for result in schema.get_all_operations():
+        yield result.ok()
 
 
 def run_engine(schema: BaseSchema) -> tuple[list[str], Counter[tuple[str, int]]]:
-    """Run schemathesis with all of its checks; return what it found wrong, and the statuses it saw."""
-    trouble: list[str] = []
+    """Run schemathesis with all of its checks; return the failures and the statuses seen."""
+    failures: list[str] = []
     seen: Counter[tuple[str, int]] = Counter()
     for event in engine.from_schema(schema).execute():
         if isinstance(event, events.NonFatalError | events.FatalError):
-            trouble.append(repr(event))
+            failures.append(repr(event))
         if isinstance(event, events.ScenarioFinished):
             for interaction in event.recorder.interactions.values():
                 if interaction.response is not None:
                     seen[event.recorder.label, interaction.response.status_code] += 1
             for checks in event.recorder.checks.values():
-                trouble += [
+                failures += [
                     f"{event.recorder.label}: {c.name}: {c.failure_info}" for c in checks if c.failure_info
                 ]
-    return trouble, seen
+    return failures, seen
 
 
 def phases(*, coverage: bool, examples: int) -> dict[str, Any]:
     """Settings of the engine: whether every odd value of every parameter is tried, and how many random ones.
 
-    That bytes are a photo, and which images there are, no schema can say: what is accepted is tested apart.
+    No schema can say that bytes are a photo or which images exist: accepted requests are tested separately.
     """
     fuzzing = {"generation": {"max-examples": examples}}
     off = {"enabled": False}
@@ -99,18 +99,18 @@ def test_description_covers_every_route_of_the_api(running: Running) -> None:
     assert "security" not in raw
     for path, item in raw["paths"].items():
         for operation in item.values():
-            errors = {status: said for status, said in operation["responses"].items() if status >= "400"}
+            errors = {status: body for status, body in operation["responses"].items() if status >= "400"}
             assert "500" in errors
-            for said in errors.values():
-                ref = said["content"]["application/json"]["schema"]["$ref"]
+            for error in errors.values():
+                ref = error["content"]["application/json"]["schema"]["$ref"]
                 assert ref == "#/components/schemas/ErrorAnswer", path
             if "503" in errors:
                 assert "Retry-After" in errors["503"]["headers"]
 
 
 def test_service_does_what_its_description_says(running: Running) -> None:
-    trouble, seen = run_engine(described(running.url, **phases(coverage=True, examples=8)))
-    assert not trouble, "\n".join(trouble)
+    failures, seen = run_engine(described(running.url, **phases(coverage=True, examples=8)))
+    assert not failures, "\n".join(failures)
     assert {label for label, _ in seen} == OPERATIONS
     assert {status for _, status in seen} >= {200, 404, 405, 415, 422}
     assert not [status for _, status in seen if status >= 500]
@@ -121,10 +121,12 @@ def test_service_with_tokens_does_what_its_description_says(city_store: CityStor
         authorized = {"Authorization": f"Bearer {TOKEN}"}
         schema = described(closed.url, authorized, **phases(coverage=False, examples=8))
         raw = ask(f"{closed.url}/openapi.json", headers=authorized).json()
-        trouble, seen = run_engine(schema)
-    assert not trouble, "\n".join(trouble)
+        failures, seen = run_engine(schema)
+    assert not failures, "\n".join(failures)
     assert raw["security"] == [{"bearer": []}]
-    unsecured = {path for path, item in raw["paths"].items() for said in item.values() if "security" in said}
+    unsecured = {
+        path for path, item in raw["paths"].items() for operation in item.values() if "security" in operation
+    }
     assert unsecured == {"/healthz", "/readyz"}
     assert {label for label, status in seen if status == 401} >= GUARDED
     assert {label for label, status in seen if status == 200} >= {"GET /v1/places", "GET /v1/info"}
@@ -135,7 +137,7 @@ def test_right_requests_are_accepted_and_answered_as_described(
     running: Running, city_store: CityStore, label: str
 ) -> None:
     schema = described(running.url)
-    operation = next(found for found in operations(schema) if found.label == label)
+    operation = next(one for one in operations(schema) if one.label == label)
     ids = [place["image_id"] for place in Store.open(city_store.uri).places(48)]
     seen: Counter[int] = Counter()
     kinds: set[str | None] = set()

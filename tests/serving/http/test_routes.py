@@ -1,4 +1,4 @@
-"""The routes of the service, field by field, against what the engine says of the same photos."""
+"""The routes of the service, field by field, against the engine's results for the same photos."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_query_answers_field_by_field_as_the_engine(
         assert answer.status == 200
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-request-id"] == "q-1"
-        said = answer.json()
+        response = answer.json()
         expected = expected_matches(engine, photo, **options)
-        assert said["matches"] == expected
+        assert response["matches"] == expected
         assert len(expected) == min(48, options.get("top_k", 5))
-        timings = said.pop("timings_ms")
-        del said["matches"]
-        assert said == {
+        timings = response.pop("timings_ms")
+        del response["matches"]
+        assert response == {
             "request_id": "q-1",
             "model": MODEL,
             "store_version": engine.store.version,
@@ -186,9 +186,9 @@ def test_matches_are_the_engines_points(running: Running, engine: QueryEngine, c
             headers={"x-request-id": "m-1"},
             image_id=match.record.image_id,
         )
-        said = answer.json()
-        pairs = np.array(said.pop("pairs"))
-        assert said == {
+        response = answer.json()
+        pairs = np.array(response.pop("pairs"))
+        assert response == {
             "request_id": "m-1",
             "store_version": engine.store.version,
             "image_id": match.record.image_id,
@@ -226,14 +226,14 @@ def test_places_are_an_even_sample_of_the_store(running: Running, engine: QueryE
     assert everyone[0] == {name: getattr(record, name) for name in names}
     for limit, step in ((None, 1), (5000, 1), (48, 1), (47, 2), (24, 2), (10, 5), (1, 48)):
         parameters = {} if limit is None else {"limit": limit}
-        said = ask(f"{running.url}/v1/places", headers={"x-request-id": "p-1"}, **parameters).json()
-        assert said.pop("places") == everyone[::step]
-        assert said == {"request_id": "p-1", "store_version": engine.store.version, "total": 48}
+        response = ask(f"{running.url}/v1/places", headers={"x-request-id": "p-1"}, **parameters).json()
+        assert response.pop("places") == everyone[::step]
+        assert response == {"request_id": "p-1", "store_version": engine.store.version, "total": 48}
 
 
 def test_info_says_what_is_set(running: Running, engine: QueryEngine) -> None:
-    said = ask(f"{running.url}/v1/info", headers={"x-request-id": "i-1"}).json()
-    assert said == {
+    response = ask(f"{running.url}/v1/info", headers={"x-request-id": "i-1"}).json()
+    assert response == {
         "request_id": "i-1",
         "model": MODEL,
         "store_version": engine.store.version,
@@ -397,10 +397,10 @@ def test_damaged_features_degrade_the_answer_and_then_a_lost_store_refuses_it(
         plain = ask(f"{fresh.url}/v1/query", "POST", body=photo, kind=JPEG, top_k=52, rerank="false").json()
         answer = ask(f"{fresh.url}/v1/query", "POST", body=photo, kind=JPEG, top_k=52)
         assert answer.status == 200
-        said = answer.json()
-        assert (plain["degraded"], said["degraded"]) == (False, True)
-        assert len(said["matches"]) == 52
-        lost = [m for m in said["matches"] if m["mutual_matches"] is None]
+        response = answer.json()
+        assert (plain["degraded"], response["degraded"]) == (False, True)
+        assert len(response["matches"]) == 52
+        lost = [m for m in response["matches"] if m["mutual_matches"] is None]
         assert lost
         order = [m["image_id"] for m in plain["matches"]]
         assert [m["rank"] for m in lost] == [order.index(m["image_id"]) + 1 for m in lost], "keep their place"

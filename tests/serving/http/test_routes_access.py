@@ -1,4 +1,4 @@
-"""Who may ask what, and what nobody gets: tokens, paths out of the folders, connections elsewhere."""
+"""Access: tokens, paths outside of the folders, connections to other hosts."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def bearer(token: str | None) -> dict[str, str]:
 
 
 def test_table_names_every_route_and_no_other(closed: Running) -> None:
-    found = set()
+    routes = set()
     for route in build_routes(closed.service).routes:
         if isinstance(route, Mount):
-            found.add(("GET", f"{route.path}/*"))
+            routes.add(("GET", f"{route.path}/*"))
         else:
             assert isinstance(route, APIRoute | Route)
-            found |= {(method, route.path) for method in route.methods or ()}
-    assert found == set(TABLE)
+            routes |= {(method, route.path) for method in route.methods or ()}
+    assert routes == set(TABLE)
 
 
 @pytest.mark.parametrize(("method", "path"), list(TABLE), ids=" ".join)
@@ -164,13 +164,15 @@ def test_no_token_comes_into_the_logs(
         lines = [record.msg for record in caplog.records if record.name == "serving.http.guard"]
         return [line for line in lines if isinstance(line, dict) and line["event"] == "request"]
 
-    wait_for(lambda: len(logged()) >= 36, patience_s=10)  # a line comes after its answer
+    wait_for(lambda: len(logged()) >= 36, patience_s=10)  # a line is logged after its response
     requests_logged = logged()
     assert {line["status"] for line in requests_logged} >= {200, 401, 404}
     for record in caplog.records:
-        told = [token for token in (*TOKENS, BAD_TOKEN) if token in record.getMessage()]
+        leaked = [token for token in (*TOKENS, BAD_TOKEN) if token in record.getMessage()]
         # A server may log the query string of a client that put its token there; the service does not.
-        assert not told or (not record.name.startswith("serving") and "?" in record.getMessage()), record.name
+        assert not leaked or (not record.name.startswith("serving") and "?" in record.getMessage()), (
+            record.name
+        )
 
 
 # F31: paths out of the folders
@@ -188,7 +190,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture
 def opened(city_store: CityStore, running: Running, image_id: str) -> Iterator[list[str]]:
-    """Every path that the service opens meanwhile; each must lie in one of its folders."""
+    """Every path that the service opens; each must lie in one of its folders."""
     global _opened
     for path in ("/web/app.js", "/web/leaflet/leaflet.js"):  # what is loaded at first is loaded
         assert ask(running.url + path).status == 200
@@ -284,15 +286,15 @@ def test_a_url_in_a_request_is_never_followed(running: Running, city_store: City
                 answer = ask(running.url + path, "POST", body=body, kind=kind, image_id=url)
                 assert 400 <= answer.status < 500, kind
         headers = {"referer": url, "x-forwarded-host": url, "forwarded": f"for={url}", "link": f"<{url}>"}
-        asked = ask(f"{running.url}/v1/query", "POST", body=photo, kind=JPEG, headers=headers, url=url)
-        assert asked.status == 200
+        answer = ask(f"{running.url}/v1/query", "POST", body=photo, kind=JPEG, headers=headers, url=url)
+        assert answer.status == 200
         assert ask(f"{running.url}/v1/image", image_id=url).status == 404
         canary.settimeout(0.3)
         with pytest.raises(TimeoutError):
             canary.accept()
 
 
-# F35: that the answers are looked at well
+# F35: the checks of the responses themselves
 
 
 @pytest.mark.parametrize(

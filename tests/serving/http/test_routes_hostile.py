@@ -52,7 +52,7 @@ def decoders_reason(data: bytes) -> str | None:
     return None
 
 
-# F17: what is no photo
+# F17: bodies that are not photos
 
 
 def test_broken_photos_get_the_decoders_reason(running: Running) -> None:
@@ -124,7 +124,7 @@ def test_photos_of_very_many_pixels_are_refused_before_they_are_decoded(running:
 
 
 class FailingExtractor:
-    """Gives unit vectors, unless told to go wrong."""
+    """Gives unit vectors, unless set to fail."""
 
     def __init__(self, card: Card) -> None:
         self.card = card
@@ -175,7 +175,7 @@ def test_a_model_whose_output_cannot_be_compared_is_a_model_fault(
         assert counted in ask(f"{service.url}/metrics").body.decode()
 
 
-# F25: bodies that are too large, or not what they say
+# F25: bodies that are too large, or of another type than announced
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_100_mib_are_refused_after_little_of_them(
             while sent < 100 * MIB and not select.select([client], [], [], 0)[0]:
                 client.sendall(framed)
                 sent += len(piece)
-        assert query(hasty.url, photo).status == 200, "others are answered meanwhile"
+        assert query(hasty.url, photo).status == 200, "other requests are answered at the same time"
         answer = read_answer(client)
     assert (answer.status, reason(answer)) == (413, "body_too_large")
     assert sent < 20 * MIB, "what the guard reads and what the sockets hold"
@@ -270,11 +270,11 @@ def watched_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def open_files() -> list[str]:
-    found = []
+    files = []
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-    return found
+            files.append(os.readlink(f"/proc/self/fd/{name}"))
+    return files
 
 
 @pytest.mark.parametrize("seed", range(2 * len(WAYS)))
@@ -338,7 +338,7 @@ def test_clients_that_leave_amid_their_query_leave_nothing_behind(
         flying = [line for line in lines if line.startswith("placeray_queue_length") and "in_flight" in line]
         return len(flying) == 1 and flying[0].endswith(" 0.0")
 
-    leave(8)  # whatever is made at first is made
+    leave(8)  # allocate what is allocated once
     wait_for(at_rest, patience_s=PATIENCE_S)
     time.sleep(0.2)
     threads, files = threading.active_count(), len(open_files())

@@ -98,7 +98,7 @@ def test_submit_in_one_turn_shares_the_first_batch() -> None:
     run(test)
 
 
-def test_batches_under_load_hold_all_that_came_meanwhile() -> None:
+def test_batches_under_load_hold_all_items_queued_in_between() -> None:
     async def test() -> None:
         work = GatedWork()
         async with MicroBatcher[int, int](work, max_batch=8) as batcher:
@@ -240,13 +240,13 @@ def test_exception_reaches_its_batch_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (StopIteration("over"), "the work raised StopIteration"),
         (TimeoutError("of the work"), "of the work"),
     ],
 )
-def test_exception_that_asyncio_treats_specially_is_passed_on(error: Exception, said: str) -> None:
+def test_exception_that_asyncio_treats_specially_is_passed_on(error: Exception, message: str) -> None:
     def work(items: list[int]) -> list[int]:
         raise error
 
@@ -254,7 +254,7 @@ def test_exception_that_asyncio_treats_specially_is_passed_on(error: Exception, 
         async with MicroBatcher[int, int](work) as batcher:
             with pytest.raises((RuntimeError, TimeoutError)) as caught:
                 await batcher.submit(1, timeout_s=LONG_S)
-            assert str(caught.value) == said
+            assert str(caught.value) == message
 
     run(test)
 
@@ -290,13 +290,13 @@ def test_exception_with_a_cancelled_caller_is_not_reported_as_lost() -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("given", [0, 1, 3])
-def test_work_with_a_wrong_number_of_results_fails_the_batch(given: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_work_with_a_wrong_number_of_results_fails_the_batch(count: int) -> None:
     async def test() -> None:
-        async with MicroBatcher[int, int](lambda items: [7] * given) as batcher:
+        async with MicroBatcher[int, int](lambda items: [7] * count) as batcher:
             results = await asyncio.gather(*submit_all(batcher, range(2)), return_exceptions=True)
             assert [str(result) for result in results] == [
-                f"the work gave {given} results for 2 items; correct the work"
+                f"the work gave {count} results for 2 items; correct the work"
             ] * 2
 
     run(test)

@@ -27,10 +27,10 @@ def died() -> ActorDiedError:
 
 
 def replies(*outcomes: Any) -> Callable[[], Any]:
-    waiting = list(outcomes)
+    remaining = list(outcomes)
 
     async def call() -> Any:
-        outcome = waiting.pop(0)
+        outcome = remaining.pop(0)
         if isinstance(outcome, Exception) and not isinstance(outcome, Refusal):  # that one is returned
             raise outcome
         return outcome
@@ -69,24 +69,24 @@ def test_ask_gives_up_and_passes_refusals_and_bugs_on() -> None:
 
 
 class Part:
-    """A Searcher's handle: holds versions that change as it is asked."""
+    """Handle of a Searcher whose loaded versions change with every call."""
 
-    def __init__(self, number: int, *held: tuple[int, ...]) -> None:
+    def __init__(self, number: int, *loaded: tuple[int, ...]) -> None:
         self.search = self
         self._number = number
-        self._held = list(held)
-        self.asked: list[int | None] = []
+        self._loaded = list(loaded)
+        self.versions_requested: list[int | None] = []
 
     async def remote(self, descriptor: Any, k: int, version: int | None, timeout_s: float) -> Searched:
-        held = self._held.pop(0) if len(self._held) > 1 else self._held[0]
-        self.asked.append(version)
-        chosen = held[-1] if version is None else version
-        if chosen not in held:
-            return Searched(None, held, 1.0, 1, 0)
+        loaded = self._loaded.pop(0) if len(self._loaded) > 1 else self._loaded[0]
+        self.versions_requested.append(version)
+        chosen = loaded[-1] if version is None else version
+        if chosen not in loaded:
+            return Searched(None, loaded, 1.0, 1, 0)
         name = f"v{chosen}-part{self._number}"
         record = ImageRecord(name, "", "", 1, 1, Position(), None, None, "", 0)
-        found = SearchHits(chosen, 10, False, [Candidate(record, 0.5)], held)
-        return Searched(found, held, 1.0, 1, 0)
+        result = SearchHits(chosen, 10, False, [Candidate(record, 0.5)], loaded)
+        return Searched(result, loaded, 1.0, 1, 0)
 
 
 def search(*parts: Part) -> Searched:
@@ -101,13 +101,13 @@ def search(*parts: Part) -> Searched:
         (([(6, 7)], [(6,)], [(6, 7)]), 6),
         (([(6, 7)], [(7,)], [(7, 8)]), 7),
         (([(6,), (6, 8)], [(7,), (7, 8)]), 8),  # nothing in common at first
-        (([(6, 7), (7, 8)], [(6,), (8,)]), 8),  # the version asked for is dropped meanwhile
+        (([(6, 7), (7, 8)], [(6,), (8,)]), 8),  # the requested version is dropped in between
     ],
 )
 def test_search_answers_from_one_version_that_all_parts_hold(
     parts: tuple[list[tuple[int, ...]], ...], version: int
 ) -> None:
-    searched = search(*(Part(number, *held) for number, held in enumerate(parts)))
+    searched = search(*(Part(number, *loaded) for number, loaded in enumerate(parts)))
     assert searched.result is not None
     assert searched.result.version == version
     names = [hit.record.image_id for hit in searched.result.hits]

@@ -156,8 +156,12 @@ def test_page_lines_are_the_services_pairs_above_the_slider(
     pairs = _post(f"{service_url}/v1/matches?image_id={image_id}", stored_photo)["pairs"]
     desk.until(f"document.getElementById('line-count').textContent.includes('of {len(pairs)} ')")
     assert pairs
-    least, most = min(pair[4] for pair in pairs), max(pair[4] for pair in pairs)
-    floors = [math.floor(least * 100) / 100, round((least + most) / 2, 2), math.floor(most * 100) / 100]
+    lowest, highest = min(pair[4] for pair in pairs), max(pair[4] for pair in pairs)
+    floors = [
+        math.floor(lowest * 100) / 100,
+        round((lowest + highest) / 2, 2),
+        math.floor(highest * 100) / 100,
+    ]
     counts = []
     for floor in floors:
         desk.page.locator("#floor").fill(f"{floor:.2f}")

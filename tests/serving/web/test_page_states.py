@@ -215,7 +215,7 @@ def test_page_older_answer_never_replaces_a_newer_one(
     newer = drawn_photo(80, 40)
     visit.upload("newer.jpg", newer)
     visit.settled()
-    visit.page.wait_for_timeout(2500)  # the first photo's second try would have come by now
+    visit.page.wait_for_timeout(2500)  # enough for a retry of the first photo
     assert service.queries() == [drawn_photo(), newer]
     assert "newer.jpg" in visit.text("#drop-note")
 
