@@ -25,7 +25,7 @@ ONLY_IN = {
     # The decoder, and the renderer of the demo city.
     "PIL": ("models/images/", "pipelines/demo/"),
     "safetensors": ("models/checkpoints/", "models/training/checkpoint.py"),
-    "fastapi": ("serving/http/routes.py",),
+    "fastapi": ("serving/http/routes.py", "serving/http/error_handlers.py"),
 }
 
 

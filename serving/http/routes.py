@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 
 from serving.errors import Refusal
 from serving.gallery import MAX_PLACES
+from serving.http.error_handlers import add_error_handlers
 from serving.http.guard import Guard
 from serving.http.page_files import LEAFLET, WEB, PageFiles, page_headers, static_paths
 from serving.http.photo_body import read_photo
@@ -83,7 +82,7 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
     if closed:
         describe = app.openapi
         app.openapi = lambda: with_security(describe(), open_paths=OPEN_PATHS)  # type: ignore[method-assign]
-    _add_errors(app)
+    add_error_handlers(app)
     _add_queries(app, service)
     _add_stored_images(app, service)
     _add_states(app, service)
@@ -214,35 +213,6 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
     app.mount("/web/leaflet", PageFiles(LEAFLET, headers))
     app.mount("/web", PageFiles(WEB, headers))
-
-
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> Response:
-        return _error(request, error)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        message = f"Parameter {where!r}: {first['msg']}; see /openapi.json."
-        return _error(request, Refusal(422, "bad_parameter", message))
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        reasons = {404: "not_found", 405: "method_not_allowed"}
-        messages = {
-            404: "This path does not exist; see /openapi.json.",
-            405: "The method is not allowed; see /openapi.json.",
-        }
-        message = messages.get(error.status_code, "The request cannot be served; see /openapi.json.")
-        reason = reasons.get(error.status_code, "bad_request")
-        return _error(request, Refusal(error.status_code, reason, message, headers=error.headers))
-
-
-def _error(request: Request, refusal: Refusal) -> Response:
-    request.scope.setdefault("state", {})["reason"] = refusal.reason
-    return Response(refusal.body, refusal.status, refusal.headers)
 
 
 def _unavailable(error: str) -> Refusal:
