@@ -31,7 +31,8 @@ from storage.card import Card
 from storage.features.reader import FeatureReader
 from storage.features.row_pages import page_positions
 from storage.features.row_table import RowTable
-from storage.features.shards import FEATURES_FOLDER, shard_path, write_shard
+from storage.features.shards import shard_path, write_shard
+from storage.layout import FEATURES_FOLDER
 from storage.position import Position
 from storage.records import ImageRecord
 

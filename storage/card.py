@@ -6,9 +6,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from storage.card_values import check_card_values
 from storage.errors import CardMismatch, CorruptStore, InvalidBatch, StoreNotFound
+from storage.json_values import parse_object, whole_number
+from storage.layout import check_layout, read_bounded
 
 __all__ = [
     "CARD_FILE",
@@ -21,6 +24,7 @@ __all__ = [
 ]
 
 CARD_FILE = "card.json"
+_CARD_BYTES = 1 << 20
 
 FORMAT_VERSION = 2  # the newest that can be read
 _PLAIN_VERSION, _ENCODED_VERSION = 1, 2  # the oldest for float16 features, and for other encodings
@@ -117,7 +121,7 @@ class Card:
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Card:
+    def from_json(cls, text: str | bytes) -> Card:
         """Parse a card.
 
         Raises:
@@ -125,8 +129,8 @@ class Card:
             CorruptStore: the text is not a card.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            version = int(values["format_version"])
+            values = parse_object(text)
+            version = whole_number(values["format_version"], 1, 10**6)
             if version > FORMAT_VERSION:
                 raise CardMismatch(
                     f"card has format version {version}, this placeray reads up to {FORMAT_VERSION}: "
@@ -134,9 +138,10 @@ class Card:
                 )
             if values.get("feature_encoding", "float16") not in FEATURE_ENCODINGS:
                 raise CorruptStore(
-                    f"the card has the unknown feature encoding {values['feature_encoding']!r}: "
+                    f"the card has the unknown feature encoding {str(values['feature_encoding'])[:60]!r}: "
                     "restore card.json from a backup"
                 )
+            check_card_values(values)
             pre = values.pop("preprocessing")
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
             return cls(preprocessing=Preprocessing(**pre), **values)
@@ -188,15 +193,14 @@ def read_card(folder: Path) -> Card:
     Raises:
         StoreNotFound: there is no store.
         CardMismatch: the store has a newer format.
-        CorruptStore: the card cannot be read.
+        NotReadable: this user may not read it.
+        CorruptStore: the card cannot be read, or links or foreign files stand where the store's own belong.
     """
-    path = folder / CARD_FILE
     try:
-        text = path.read_text(errors="replace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        text = read_bounded(folder / CARD_FILE, _CARD_BYTES)
+    except FileNotFoundError:
         raise StoreNotFound(
             f"{folder} contains no store: create one with placeray index SOURCE --store {folder}"
         ) from None
-    except OSError as error:
-        raise CorruptStore(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    check_layout(folder)
     return Card.from_json(text)

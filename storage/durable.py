@@ -1,17 +1,21 @@
-"""Durable files: fsync, atomic replacement, and a clear error when the disk is full."""
+"""Durable files: fsync, atomic replacement, and a clear error where nothing can be written."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.errors import OutOfSpace
+from storage.errors import NotWritable, OutOfSpace
 from storage.fault_points import fault_point
 
-__all__ = ["detect_full_disk", "flush", "replace_file"]
+__all__ = ["explain_write_errors", "flush", "replace_file"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def flush(path: Path) -> None:
@@ -33,24 +37,27 @@ def replace_file(path: Path, data: bytes, *, fault: str | None = None) -> None:
 
     Raises:
         OutOfSpace: the disk is full; the old file is kept.
+        NotWritable: the file system is read-only, or the folder is another user's.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with detect_full_disk(path, len(data)), open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if fault is not None:
-            fault_point(fault)
-        os.replace(temporary, path)
-        flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with explain_write_errors(path, len(data)):
+        try:
+            # "x": nothing that lies there under this name is written through.
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if fault is not None:
+                fault_point(fault)
+            os.replace(temporary, path)
+            flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def detect_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
-    """Raise OutOfSpace instead of "no space left on device", however a library words it.
+def explain_write_errors(path: Path, bytes_needed: int) -> Iterator[None]:
+    """Raise OutOfSpace or NotWritable where the system refuses to write, however a library words it.
 
     Args:
         path: The file being written, for the message.
@@ -58,14 +65,28 @@ def detect_full_disk(path: Path, bytes_needed: int) -> Iterator[None]:
 
     Raises:
         OutOfSpace: the disk is full.
+        NotWritable: the file system is read-only, or the folder is another user's.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "No space left on device" not in str(error) and "os error 28" not in str(error):
+        if (code := _code(error, _FORBIDDEN)) is not None:
+            raise NotWritable(
+                f"{path} cannot be written ({os.strerror(code)}): give this user the right to write "
+                "there, or use a folder that can be written"
+            ) from error
+        if _code(error, _FULL) is None:
             raise
         raise OutOfSpace(
             f"no space left to write {path}: about {bytes_needed} bytes are needed; everything committed "
             "before is still there: free some space and run the same command again"
         ) from error
+
+
+def _code(error: Exception, codes: tuple[int, ...]) -> int | None:
+    """Return which of the system's error codes an exception stands for; libraries give only its text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in codes else None
+    text = str(error)
+    matches = (code for code in codes if os.strerror(code) in text or f"os error {code})" in text)
+    return next(matches, None)

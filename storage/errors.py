@@ -9,6 +9,8 @@ __all__ = [
     "CardMismatch",
     "CorruptStore",
     "InvalidBatch",
+    "NotReadable",
+    "NotWritable",
     "OutOfSpace",
     "PlacerayError",
     "RejectedError",
@@ -132,6 +134,18 @@ class OutOfSpace(StoreError):
 
     reason = "out_of_space"
     exit_code = 7
+
+
+class NotWritable(StoreError):
+    """A folder that must be written is on a read-only file system or belongs to another user."""
+
+    reason = "not_writable"
+
+
+class NotReadable(StoreError):
+    """A file of the store cannot be read by this user."""
+
+    reason = "not_readable"
 
 
 class InvalidBatch(StoreError):

@@ -20,12 +20,12 @@ from storage.care.verify import VerifyReport, verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import acknowledge, manifests, read_committed
 from storage.commit.writer import Writer
-from storage.durable import replace_file
+from storage.durable import explain_write_errors, replace_file
 from storage.errors import CorruptStore, InvalidBatch, StoreLocked, repair_command
 from storage.features.encodings import FeatureCodec
 from storage.features.projection import write_projection
 from storage.features.reader import FeatureReader
-from storage.features.shards import FEATURES_FOLDER
+from storage.layout import FEATURES_FOLDER, check_layout
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
 from storage.search.snapshot import Snapshot, newest_snapshot
@@ -80,9 +80,12 @@ class Store:
             CorruptStore: the existing store cannot be read.
             OutOfSpace: the disk is full.
             StoreLocked: another process has been creating it for 5 s.
+            NotWritable: the folder is on a read-only file system, or belongs to another user.
         """
         folder = local_folder(uri)
-        (folder / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        check_layout(folder)
+        with explain_write_errors(folder, 0):
+            (folder / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
         if read_committed(folder) is None:
             with Lease(folder, timeout_s=_CREATE_TIMEOUT_S):
                 if read_committed(folder) is None:
@@ -250,15 +253,15 @@ class Store:
 
     def info(self) -> dict[str, Any]:
         """Return what the store holds, ready for JSON."""
-        sizes = [path.stat().st_size for path in self._folder.rglob("*") if path.is_file()]
-        shards = list((self._folder / FEATURES_FOLDER).glob("*.parquet"))
+        sizes = {path: path.lstat().st_size for path in self._folder.rglob("*") if not path.is_dir()}
+        shards = [path for path in sizes if path.parent == self._folder / FEATURES_FOLDER]
         return {
             "uri": self.uri,
             "model": self.card.model,
             "rows": self.count,
             "version": self.version,
-            "shards": len(shards),
-            "bytes": sum(sizes),
+            "shards": sum(path.suffix == ".parquet" for path in shards),
+            "bytes": sum(sizes.values()),
             "card": asdict(self.card),
         }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.progress import ProgressBar
 from pipelines.training.errors import BadSettings
-from storage.durable import detect_full_disk, replace_file
+from storage.durable import explain_write_errors, replace_file
 
 __all__ = ["COLUMNS", "TrainingLog", "read_rows"]
 
@@ -83,7 +83,7 @@ class TrainingLog:
         Raises:
             OutOfSpace: the disk is full.
         """
-        with detect_full_disk(self._csv, _ROW_BYTES), open(self._csv, "a", newline="") as file:
+        with explain_write_errors(self._csv, _ROW_BYTES), open(self._csv, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow(dict(row))
         step = int(row["step"])
         for name, tag in _TAGS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ import pyarrow as pa
 from storage.card import Card
 from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
+from storage.durable import explain_write_errors
 from storage.features.reader import FeatureReader
-from storage.features.shards import FEATURES_FOLDER, shard_path, write_shard
+from storage.features.shards import shard_path, write_shard
+from storage.layout import FEATURES_FOLDER, is_shard_name, is_temporary_shard
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable
 from storage.table.schema import row_schema, to_records
@@ -81,11 +84,15 @@ def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
 
 
 def unreferenced_files(folder: Path, used: set[str]) -> tuple[list[str], list[str]]:
-    """Return the shards that are not in `used`, and the temporary files, by name in the features folder."""
-    files = sorted(path.name for path in (folder / FEATURES_FOLDER).iterdir() if path.is_file())
+    """Return the shards that are not in `used`, and the temporary files, by name in the features folder.
+
+    Only files with names that `write_shard` gives: any other file is not placeray's to remove.
+    """
+    with os.scandir(folder / FEATURES_FOLDER) as entries:
+        files = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
     shards = [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
-    temporary = [name for name in files if name.endswith(".tmp")]
-    return [shard for shard in shards if shard not in used], temporary
+    temporary = [name for name in files if is_temporary_shard(name)]
+    return [shard for shard in shards if is_shard_name(shard) and shard not in used], temporary
 
 
 def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
@@ -141,7 +148,7 @@ def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> t
     shards, temporary = unreferenced_files(folder, set(rows_by_shard(table)))
     candidates = {shard: shard_path(folder, shard) for shard in shards}
     limit = time.time() - min_age_s
-    candidates = {shard: path for shard, path in candidates.items() if path.stat().st_mtime < limit}
+    candidates = {shard: path for shard, path in candidates.items() if path.lstat().st_mtime < limit}
     for version in reversed(manifests(folder)):
         if not candidates:
             break
@@ -152,8 +159,9 @@ def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> t
                 candidates.pop(shard, None)
     paths = list(candidates.values())
     files = [folder / FEATURES_FOLDER / name for name in temporary]
-    paths += [path for path in files if path.stat().st_mtime < limit]
-    freed = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        path.unlink()
+    paths += [path for path in files if path.lstat().st_mtime < limit]
+    freed = sum(path.lstat().st_size for path in paths)
+    with explain_write_errors(folder / FEATURES_FOLDER, 0):
+        for path in paths:
+            path.unlink()
     return tuple(path.name for path in paths), freed

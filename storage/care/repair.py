@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,14 @@ from storage.commit.ledger import (
     read_sums,
     write_sums,
 )
+from storage.durable import explain_write_errors
 from storage.errors import CorruptStore
 from storage.features.shards import shard_path
+from storage.layout import QUARANTINE_FOLDER, TABLE_FOLDER, check_table_files, table_file
 from storage.table.checksums import intact_rows
-from storage.table.lance_table import TABLE_FOLDER, LanceTable, manifest_name
+from storage.table.lance_table import LanceTable, manifest_name
 from storage.table.salvage import readable_batches
-from storage.table.schema import table_schema
+from storage.table.schema import check_schema, table_schema
 from storage.uri import local_folder
 
 __all__ = ["RepairReport", "repair_store"]
@@ -58,10 +60,13 @@ def repair_store(uri: str | Path) -> RepairReport:
     Raises:
         StoreNotFound: there is no store.
         StoreLocked: another writer holds the lease.
-        CorruptStore: no version can be read, or the card cannot.
+        CorruptStore: no version can be read, or the card cannot, or there are links in the store.
+        OutOfSpace: the disk is full.
+        NotWritable: the store is on a read-only file system, or belongs to another user.
     """
     folder = local_folder(uri)
     card = read_card(folder)
+    check_table_files(folder)
     with Lease(folder):
         actions: list[str] = []
         quarantined: list[str] = []
@@ -89,7 +94,7 @@ def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> C
         committed = None
         _quarantine(folder, folder / "COMMITTED", quarantined)
         actions.append("COMMITTED could not be read: took the newest version that can be")
-    sums = read_sums(folder)
+    sums = _restore_sums(folder, actions, quarantined)
     for version in reversed(manifests(folder)):
         path = versions / manifest_name(version)
         newer = committed is not None and version > committed.version
@@ -109,9 +114,19 @@ def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> C
     raise CorruptStore(f"{folder}: no version can be read: restore a backup, or index into a new store")
 
 
+def _restore_sums(folder: Path, actions: list[str], quarantined: list[str]) -> dict[str, str]:
+    """Return the recorded digests; a file of them that cannot be read is moved aside."""
+    try:
+        return read_sums(folder)
+    except CorruptStore:
+        _quarantine(folder, folder / "SHA256SUMS", quarantined)
+        actions.append("SHA256SUMS could not be read: moved it aside")
+        return {}
+
+
 def _is_readable(folder: Path, version: int, sums: dict[str, str]) -> bool:
     name = f"{TABLE_FOLDER}/_versions/{manifest_name(version)}"
-    if name in sums and file_sha256(folder / name) != sums[name]:
+    if name in sums and file_sha256(table_file(folder, name)) != sums[name]:
         return False
     try:
         return LanceTable.open(folder, version=version).version == version
@@ -125,12 +140,14 @@ def _rewrite_table(
     """Write a version of the intact rows only, into new files."""
     bad_ids = {row.image_id for row in report.bad_rows}
     table = LanceTable.open(folder)
+    check_schema(table.schema, card)
     rows = _intact_rows(table, bad_ids)
     schema = table_schema(card)
-    table.replace_all(iter(rows.cast(schema).to_batches(8192)), schema)
+    with explain_write_errors(folder / TABLE_FOLDER, rows.nbytes):
+        table.replace_all(iter(rows.cast(schema).to_batches(8192)), schema)
     for name in report.damaged_files:
-        if "/_versions/" in name and (folder / name).is_file():
-            _quarantine(folder, folder / name, quarantined)
+        if "/_versions/" in name and (path := table_file(folder, name)).is_file():
+            _quarantine(folder, path, quarantined)
     write_sums(folder)
     committed = acknowledge(folder, table.version, table.count(), known=set(read_sums(folder)))
     actions.append(f"wrote version {committed.version} of the {committed.rows} sound rows")
@@ -154,7 +171,8 @@ def _intact_rows(table: LanceTable, bad_ids: set[str | None]) -> pa.Table:
 
 
 def _quarantine(folder: Path, path: Path, quarantined: list[str]) -> None:
-    target = folder / "quarantine" / f"{time.time_ns()}-{path.name}"
-    target.parent.mkdir(exist_ok=True)
-    shutil.move(path, target)
+    target = folder / QUARANTINE_FOLDER / f"{time.time_ns()}-{path.name}"
+    with explain_write_errors(target, 0):
+        target.parent.mkdir(exist_ok=True)
+        os.rename(path, target)  # within one store; never a copy
     quarantined.append(f"quarantine/{target.name}")

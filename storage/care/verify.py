@@ -16,15 +16,18 @@ from storage.commit.ledger import (
     Committed,
     check_manifests,
     file_sha256,
+    foreign_sums,
     read_committed,
     read_sums,
 )
 from storage.errors import CorruptStore
 from storage.features.reader import FeatureReader
 from storage.features.shards import shard_intact, shard_path
+from storage.layout import check_table_files, is_shard_name, table_file
 from storage.table.checksums import checksums_match
 from storage.table.lance_table import LanceTable
 from storage.table.salvage import readable_batches
+from storage.table.schema import check_schema
 from storage.uri import local_folder
 
 __all__ = ["BadRow", "VerifyReport", "verify_store"]
@@ -83,10 +86,12 @@ def verify_store(uri: str | Path) -> VerifyReport:
     Raises:
         StoreNotFound: there is no store.
         CardMismatch: the store has a newer format.
-        CorruptStore: the card cannot be read.
+        CorruptStore: the card cannot be read, or there are links in the store.
+        NotReadable: this user may not read the store.
     """
     folder = local_folder(uri)
     card = read_card(folder)
+    check_table_files(folder)
     try:
         committed = read_committed(folder)
         if committed is None:
@@ -95,10 +100,16 @@ def verify_store(uri: str | Path) -> VerifyReport:
         if LanceTable.open(folder).version < committed.version:
             return VerifyReport(problems=["the head is older than the acknowledged version"])
         table = LanceTable.open(folder, version=committed.version)
+        check_schema(table.schema, card)
     except CorruptStore as error:
         return VerifyReport(problems=[str(error)])
     report = VerifyReport(version=committed.version, rows=committed.rows)
     report.damaged_files.extend(_damaged_files(folder))
+    foreign = foreign_sums(folder)
+    if foreign:
+        report.problems.append(
+            f"SHA256SUMS names {len(foreign)} files that are not the table's (first: {min(foreign)[:80]!r})"
+        )
     _check_table(folder, card, table, committed, report)
     return report
 
@@ -106,7 +117,8 @@ def verify_store(uri: str | Path) -> VerifyReport:
 def _damaged_files(folder: Path) -> Iterator[str]:
     for name, digest in read_sums(folder).items():
         # A missing file was dropped with its version; if it were needed, reading the rows would fail.
-        if (folder / name).is_file() and file_sha256(folder / name) != digest:
+        path = table_file(folder, name)
+        if path.is_file() and file_sha256(path) != digest:
             yield name
 
 
@@ -153,8 +165,13 @@ def _check_shards(
         return
     out = np.empty(reader.codec.row_bytes, np.uint8)
     for shard, rows in sorted(shards.items()):
+        if not is_shard_name(shard):
+            report.bad_rows.extend(
+                BadRow(key, "its shard has no name that placeray gives") for _, key in rows
+            )
+            continue
         path = shard_path(folder, shard)
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             report.missing_shards.append(shard)
             report.bad_rows.extend(BadRow(key, "its shard is missing") for _, key in rows)
             continue

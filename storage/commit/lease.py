@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import socket
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from storage.durable import detect_full_disk
+from storage.durable import explain_write_errors
 from storage.errors import StoreLocked
 
 __all__ = ["DEAD_AFTER_S", "HEARTBEAT_S", "Lease"]
@@ -52,6 +53,7 @@ class Lease:
 
         Raises:
             StoreLocked: another writer holds it.
+            NotWritable: the store is on a read-only file system, or belongs to another user.
         """
         deadline = time.monotonic() + self._timeout_s
         while (holder := self._try_acquire()) is not None:
@@ -91,8 +93,8 @@ class Lease:
 
     def _try_acquire(self) -> dict[str, Any] | None:
         """Take the lease and return None, or return the state of its holder."""
-        with detect_full_disk(self._path, _BYTES):
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with explain_write_errors(self._path, _BYTES):
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -106,7 +108,7 @@ class Lease:
             return holder
         self._fd = fd
         self.since = datetime.now(UTC)
-        with detect_full_disk(self._path, _BYTES):
+        with explain_write_errors(self._path, _BYTES):
             self._write_heartbeat()
         return None
 
@@ -139,7 +141,7 @@ def _read(fd: int) -> dict[str, Any]:
     """Return the holder's state; empty after a release, or if it cannot be read."""
     try:
         state = json.loads(os.pread(fd, _BYTES, 0) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    usable = isinstance(state, dict) and isinstance(state.get("beat", 0.0), float)
-    return state if usable else {}
+    beat = state.get("beat", 0.0) if isinstance(state, dict) else None
+    return state if isinstance(beat, float) and math.isfinite(beat) else {}

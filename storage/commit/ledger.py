@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.durable import detect_full_disk, flush, replace_file
+from storage.durable import explain_write_errors, flush, replace_file
 from storage.errors import CorruptStore, repair_command
 from storage.fault_points import fault_point
-from storage.table.lance_table import TABLE_FOLDER, manifest_name
+from storage.json_values import parse_object, whole_number
+from storage.layout import TABLE_FOLDER, is_table_file_name, read_bounded
+from storage.table.lance_table import manifest_name
 
 __all__ = [
     "Committed",
@@ -21,6 +23,7 @@ __all__ = [
     "check_manifests",
     "file_sha256",
     "foreign_manifests",
+    "foreign_sums",
     "manifests",
     "read_committed",
     "read_sums",
@@ -36,6 +39,9 @@ _FOLDERS = ("data", "_deletions", "_indices", "_versions")
 _MANIFEST = re.compile(r"(\d{20})\.manifest")
 _IGNORED_NAME = re.compile(r"\..*|\d{20}\.manifest#\d+|latest_version_hint\.json")
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
+_DIGEST = re.compile("[0-9a-f]{64}")
+_MAX_VERSION, _MAX_ROWS = 2**48 - 1, 2**40
+_COMMITTED_BYTES, _SUMS_BYTES = 1 << 16, 1 << 26  # half a million files
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,15 @@ def read_committed(folder: Path) -> Committed | None:
         CorruptStore: the file cannot be read.
     """
     try:
-        values = json.loads((folder / "COMMITTED").read_bytes())
-        return Committed(int(values["version"]), int(values["rows"]), str(values["manifest_sha256"]))
+        values = parse_object(read_bounded(folder / "COMMITTED", _COMMITTED_BYTES))
+        digest = values["manifest_sha256"]
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise ValueError("manifest_sha256 is not a SHA-256")
+        version = whole_number(values["version"], 1, _MAX_VERSION)
+        return Committed(version, whole_number(values["rows"], 0, _MAX_ROWS), digest)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError) as error:
         raise CorruptStore(
             f"{folder / 'COMMITTED'} cannot be read ({error}): {repair_command(folder)}"
         ) from error
@@ -90,10 +100,7 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
         lines.append(f"{file_sha256(path)}  {name}\n")
     for parent in dict.fromkeys((folder / name).parent for name in new):
         flush(parent)
-    with detect_full_disk(folder / "SHA256SUMS", 128 * len(lines)), open(folder / "SHA256SUMS", "ab") as file:
-        file.write("".join(lines).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    _append(folder / "SHA256SUMS", "".join(lines).encode())
     known.update(new)
     fault_point("after_sync")
     committed = Committed(version, rows, file_sha256(folder / _VERSIONS / manifest_name(version)))
@@ -101,6 +108,15 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
     replace_file(folder / "COMMITTED", text.encode(), fault="before_committed")
     fault_point("after_committed")
     return committed
+
+
+def _append(path: Path, data: bytes) -> None:
+    with explain_write_errors(path, len(data)):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def table_files(folder: Path, known: Collection[str] = ()) -> list[str]:
@@ -133,7 +149,7 @@ def foreign_manifests(folder: Path) -> list[str]:
     """Return the files next to the manifests that LanceDB did not write."""
     names = _names(folder / _VERSIONS)
     foreign = [name for name in names if not _IGNORED_NAME.fullmatch(name) and not _MANIFEST.fullmatch(name)]
-    return foreign + [manifest_name(v) for v in manifests(folder) if not 0 < v < 2**48]
+    return foreign + [manifest_name(v) for v in manifests(folder) if not 0 < v <= _MAX_VERSION]
 
 
 def check_manifests(folder: Path, committed: Committed) -> None:
@@ -159,11 +175,33 @@ def check_manifests(folder: Path, committed: Committed) -> None:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Return the recorded digest of each of the table's files; a line truncated by a crash is skipped."""
-    path = folder / "SHA256SUMS"
-    text = path.read_text(errors="replace") if path.exists() else ""
-    matches = (_SUM_LINE.fullmatch(line) for line in text.splitlines())
-    return {match[2]: match[1] for match in matches if match}
+    """Return the recorded digest of each of the table's files.
+
+    A line that a crash truncated is skipped, and one that names anything else, see `foreign_sums`.
+
+    Raises:
+        CorruptStore: the file is a link, or larger than placeray writes it.
+    """
+    return {name: digest for name, digest in _sum_lines(folder) if is_table_file_name(name)}
+
+
+def foreign_sums(folder: Path) -> list[str]:
+    """Return the names in SHA256SUMS that are not those of the table's files; they are never opened.
+
+    Raises:
+        CorruptStore: the file is a link, or larger than placeray writes it.
+    """
+    return [name for name, _ in _sum_lines(folder) if not is_table_file_name(name)]
+
+
+def _sum_lines(folder: Path) -> Iterator[tuple[str, str]]:
+    try:
+        text = read_bounded(folder / "SHA256SUMS", _SUMS_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.split("\n"):
+        if match := _SUM_LINE.fullmatch(line):
+            yield match[2], match[1]
 
 
 def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:

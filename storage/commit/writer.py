@@ -19,14 +19,15 @@ from storage.commit.ledger import (
     table_files,
 )
 from storage.commit.present_ids import PresentIds
-from storage.durable import detect_full_disk
+from storage.durable import explain_write_errors
 from storage.errors import CorruptStore, InvalidBatch, repair_command
 from storage.fault_points import fault_point
 from storage.features.shards import shard_intact, shard_path
+from storage.layout import TABLE_FOLDER, check_table_files, is_shard_name
 from storage.table.checks import check_amendments, check_rows
 from storage.table.checksums import add_checksums, intact_rows
-from storage.table.lance_table import TABLE_FOLDER, LanceTable
-from storage.table.schema import row_schema
+from storage.table.lance_table import LanceTable
+from storage.table.schema import check_schema, row_schema
 
 __all__ = ["Writer"]
 
@@ -51,15 +52,18 @@ class Writer:
             lease: The store's lease, taken.
 
         Raises:
-            CorruptStore: the head is older than what is acknowledged, or is damaged.
+            CorruptStore: the head is older than what is acknowledged, or is damaged, or has other columns; or
+                there are links in the store.
         """
         self._folder = folder
         self._card = card
         self._lease = lease
+        check_table_files(folder)
         self._synced_files = set(table_files(folder))
         self._present: PresentIds | None = None
         committed = read_committed(folder)
         self.table = LanceTable.open(folder)
+        check_schema(self.table.schema, card)
         if committed is not None:
             check_manifests(folder, committed)
             if self.table.version < committed.version:
@@ -82,7 +86,7 @@ class Writer:
         """
         rows = check_rows(rows, self._card)
         for shard in pc.unique(rows["shard"]).to_pylist():
-            if not shard_path(self._folder, shard).is_file():
+            if not is_shard_name(shard) or not shard_path(self._folder, shard).is_file():
                 raise InvalidBatch(f"shard {shard} does not exist: write it with write_shard before its rows")
         fault_point("before_commit")
         return self._write(rows)
@@ -130,7 +134,7 @@ class Writer:
         """
         present, self._present = self._present, None  # if anything below fails, the keys must be read again
         self._lease.check()
-        with detect_full_disk(self._folder / TABLE_FOLDER, bytes_needed):
+        with explain_write_errors(self._folder / TABLE_FOLDER, bytes_needed):
             action()
             fault_point("after_lance")
             self.committed = self._acknowledge()

@@ -13,13 +13,15 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from storage.errors import CorruptStore
 from storage.features.row_pages import page_positions
 from storage.features.row_table import RowTable
 from storage.features.shards import shard_path
+from storage.layout import FEATURES_FOLDER, open_regular, shard_file_name
 
 __all__ = ["READ_ERRORS", "OpenFiles", "OpenShards", "Shard", "ShardTables"]
 
-READ_ERRORS = (OSError, ValueError, OverflowError, pa.ArrowException)
+READ_ERRORS = (OSError, ValueError, OverflowError, pa.ArrowException, CorruptStore)
 _MAX_SHARDS = 4096
 
 
@@ -29,11 +31,10 @@ class OpenFiles(dict[str, int]):
     def __init__(self, folder: Path) -> None:
         """Open shards of the store in `folder`."""
         super().__init__()
-        self._prefix, self._suffix = str(shard_path(folder, "?")).rsplit("?", 1)
+        self._prefix = os.path.join(folder, FEATURES_FOLDER, "")
 
     def __missing__(self, shard: str) -> int:
-        fd = os.open(f"{self._prefix}{shard}{self._suffix}", os.O_RDONLY | os.O_CLOEXEC)
-        self[shard] = fd
+        self[shard] = fd = open_regular(self._prefix + shard_file_name(shard))
         return fd
 
     def __enter__(self) -> Self:
@@ -82,6 +83,7 @@ class ShardTables:
         Raises:
             OSError: the file cannot be read.
             ArrowException: it is not a Parquet file.
+            CorruptStore: the name is not one that `write_shard` could have given.
         """
         with self._lock:
             if name in self._shards:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from storage.durable import replace_file
 from storage.errors import CorruptStore, InvalidBatch
+from storage.layout import read_bounded
 
 __all__ = ["fit_projection", "projection_path", "projection_sha256", "read_projection", "write_projection"]
 
@@ -83,7 +84,7 @@ def read_projection(folder: Path, sha256: str, *, shape: tuple[int, int]) -> NDA
     """
     path = projection_path(folder, sha256)
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, 4 * shape[0] * shape[1])
     except OSError as error:
         raise CorruptStore(
             f"{path} cannot be read ({error}): restore it from a backup, or index into a new store"

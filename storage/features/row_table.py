@@ -25,6 +25,7 @@ __all__ = ["ROW_TABLE_KEY", "RowTable", "pack_row_table", "row_checksum"]
 ROW_TABLE_KEY = b"placeray.row_table"
 _ROW_BYTES = 8 + 4
 _TAIL_BYTES = 1 << 16
+_MAX_FOOTER_BYTES = 1 << 28
 _MAGIC = b"PAR1"
 # The key is followed by Thrift's type of a string and its length as a varint.
 _ENTRY = re.compile(re.escape(ROW_TABLE_KEY) + rb"\x18([\x80-\xff]{0,4}[\x00-\x7f])")
@@ -86,7 +87,7 @@ class RowTable:
             return None
         footer = 8 + int.from_bytes(tail[-8:-4], "little")
         payload = _payload(tail[-footer:])
-        if payload is None and len(tail) < footer <= size:
+        if payload is None and len(tail) < footer <= min(size, _MAX_FOOTER_BYTES):
             payload = _payload(os.pread(fd, footer, size - footer))
         if payload is None:
             return None

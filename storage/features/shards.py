@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Sequence
@@ -15,33 +16,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-from storage.durable import detect_full_disk, flush
-from storage.errors import InvalidBatch
+from storage.durable import explain_write_errors, flush
+from storage.errors import CorruptStore, InvalidBatch
 from storage.fault_points import fault_point
 from storage.features.row_table import ROW_TABLE_KEY, pack_row_table
+from storage.layout import FEATURES_FOLDER, open_regular, shard_file_name
 from storage.uri import local_folder
 
 __all__ = [
-    "FEATURES_FOLDER",
     "file_crc32",
     "shard_intact",
     "shard_path",
     "write_shard",
 ]
 
-FEATURES_FOLDER = "features"
 _CHUNK_BYTES = 1 << 22
 
 
 def shard_path(folder: Path, shard: str) -> Path:
-    """Return the path of a shard in the store in `folder`."""
-    return folder / FEATURES_FOLDER / f"{shard}.parquet"
+    """Return the path of a shard in the store in `folder`.
+
+    Raises:
+        CorruptStore: the name is not one that `write_shard` could have given.
+    """
+    return folder / FEATURES_FOLDER / shard_file_name(shard)
 
 
 def file_crc32(path: Path) -> str:
     """Return the CRC-32 of a whole file as eight hex digits."""
     crc = 0
-    with open(path, "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             crc = crc32(chunk, crc)
     return f"{crc:08x}"
@@ -51,7 +55,7 @@ def shard_intact(folder: Path, shard: str) -> bool:
     """Return whether every byte of a shard is as it was written."""
     try:
         return shard.endswith(f"-{file_crc32(shard_path(folder, shard))}")
-    except OSError:
+    except (OSError, CorruptStore):
         return False
 
 
@@ -72,6 +76,7 @@ def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> s
     Raises:
         InvalidBatch: the rows have another shape or type, or there are none.
         OutOfSpace: the disk is full; nothing is left of the shard.
+        NotWritable: the file system is read-only, or the folder is another user's.
     """
     if rows.ndim != 2 or rows.dtype != np.uint8 or len(rows) != len(image_ids) or not rows.size:
         raise InvalidBatch(
@@ -97,7 +102,7 @@ def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> s
         ),
     )
     try:
-        with detect_full_disk(shard_path(folder.parent, name), flat.size):
+        with explain_write_errors(temporary, flat.size):
             _write_rows(temporary, table, rows)
             flush(temporary)
             name = f"{name}-{file_crc32(temporary)}"
@@ -105,7 +110,8 @@ def write_shard(store_uri: str, image_ids: Sequence[str], rows: np.ndarray) -> s
             os.rename(temporary, shard_path(folder.parent, name))
             flush(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system
+            temporary.unlink()
     fault_point("after_shard")
     return name
 

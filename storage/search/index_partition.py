@@ -13,12 +13,11 @@ import numpy.typing as npt
 from storage.card import read_card
 from storage.commit.ledger import Committed, read_committed
 from storage.errors import CorruptStore, StoreError, StoreNotFound
-from storage.features.shards import FEATURES_FOLDER
+from storage.layout import FEATURES_FOLDER, TABLE_FOLDER
 from storage.search.hits import SearchHits
 from storage.search.methods import SearchMethod, SearchMethodSetting
 from storage.search.partition import WHOLE_INDEX, Partition
 from storage.search.snapshot import Snapshot, newest_snapshot
-from storage.table.lance_table import TABLE_FOLDER
 from storage.uri import local_folder
 
 __all__ = ["EXACT_ROWS", "MEMORY_BYTES", "IndexPartition", "VersionNotLoaded"]

@@ -12,7 +12,16 @@ from storage.card import Card
 from storage.commit.lease import Lease
 from storage.commit.ledger import check_manifests, manifests, read_committed
 from storage.commit.writer import Writer
-from storage.errors import CorruptStore, InvalidBatch, StoreLocked, StoreNotFound, repair_command
+from storage.errors import (
+    CorruptStore,
+    InvalidBatch,
+    NotWritable,
+    OutOfSpace,
+    StoreLocked,
+    StoreNotFound,
+    repair_command,
+)
+from storage.layout import check_table_files
 from storage.records import Candidate
 from storage.search.lance_searcher import LanceSearcher
 from storage.search.memory_searcher import MemorySearcher
@@ -21,6 +30,7 @@ from storage.search.partition import WHOLE_INDEX, Partition, read_partition
 from storage.search.searcher import Searcher
 from storage.table.checks import check_query
 from storage.table.lance_table import LanceTable
+from storage.table.schema import check_schema
 
 __all__ = ["Snapshot", "newest_snapshot"]
 
@@ -89,7 +99,8 @@ class Snapshot:
         return MemorySearcher(rows, approximate=method == "ivf", degraded=damaged > 0)
 
     def _indexed_table(self) -> LanceTable:
-        """Return a table of the same rows, with LanceDB's index where it pays and no writer is active."""
+        """Return a table of the same rows, with LanceDB's index where it pays, no writer is active and the
+        store can be written."""
         if self.count < _LANCE_INDEX_ROWS or self.table.has_index:
             return self.table
         try:
@@ -98,7 +109,7 @@ class Snapshot:
                 if writer.committed.version != self.version:
                     return self.table
                 committed = writer.change(writer.table.build_index)
-        except StoreLocked:
+        except (StoreLocked, NotWritable, OutOfSpace):
             return self.table  # every row is read instead, until the store moves to a newer version
         return LanceTable.open(self._folder, version=committed.version)
 
@@ -120,8 +131,10 @@ def newest_snapshot(folder: Path, card: Card, partition: Partition = WHOLE_INDEX
         if len(manifests(folder)) > 1:
             raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
         raise StoreNotFound(f"{folder}: creating this store was interrupted: run placeray index again")
+    check_table_files(folder)
     check_manifests(folder, committed)
     newest = LanceTable.open(folder)  # a torn head, committed or not, must not go unnoticed
+    check_schema(newest.schema, card)
     if newest.version < committed.version:
         raise CorruptStore(
             f"{folder}: the newest readable version is {newest.version}, but {committed.version} was "

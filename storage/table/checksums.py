@@ -14,6 +14,8 @@ from storage.table.schema import NUMBER_COLUMNS, TEXT_COLUMNS, descriptor_matrix
 
 __all__ = ["add_checksums", "checksums_match", "intact_rows", "row_crc32"]
 
+_REQUIRED = ("image_id", "uri", "sha256", "width", "height", "descriptor", "shard", "row")
+
 
 def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
     """Return one CRC-32 per row over every stored column but `crc32` and `indexed_at`.
@@ -52,9 +54,34 @@ def add_checksums(rows: pa.Table) -> pa.Table:
 
 
 def checksums_match(rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return (N,) bool: whether each stored row matches its checksum."""
+    """Return (N,) bool: whether each stored row matches its checksum and has what every row must have."""
     recorded = rows["crc32"]
-    return np.asarray((row_crc32(rows) == recorded.fill_null(0).to_numpy()) & recorded.is_valid().to_numpy())
+    matches = np.asarray(
+        (row_crc32(rows) == recorded.fill_null(0).to_numpy()) & recorded.is_valid().to_numpy()
+    )
+    return matches & _well_formed(rows)
+
+
+def _well_formed(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return (N,) bool: False for rows without a required value, or with text that is not UTF-8."""
+    ok = np.ones(len(rows), bool)
+    for name in _REQUIRED:
+        if rows[name].null_count:
+            ok &= rows[name].is_valid().to_numpy()
+    for name in TEXT_COLUMNS:
+        try:
+            rows[name].validate(full=True)
+        except pa.ArrowInvalid:
+            ok &= [_is_utf8(value) for value in rows[name].cast(pa.binary()).to_pylist()]
+    return ok
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def intact_rows(rows: pa.Table) -> pa.Table:

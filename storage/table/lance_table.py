@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,11 @@ import pyarrow as pa
 from lancedb.index import HnswSq, IvfRq
 
 from storage.card import Card
-from storage.errors import CorruptStore, repair_command
+from storage.errors import CorruptStore, NotReadable, StoreError, repair_command
+from storage.layout import TABLE_FOLDER
 from storage.table.schema import table_schema
 
-__all__ = ["TABLE_FOLDER", "LanceTable", "manifest_name"]
-
-TABLE_FOLDER = "records.lance"
+__all__ = ["LanceTable", "manifest_name"]
 
 _SCAN_ROWS = 8192
 _LIST_ROWS = 8192  # of LanceDB's index; its own default
@@ -61,9 +61,7 @@ class LanceTable:
             return cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
         except (RuntimeError, ValueError, OSError) as error:
             which = "the newest version" if version is None else f"version {version}"
-            raise CorruptStore(
-                f"{folder / TABLE_FOLDER}: {which} cannot be opened ({error}): {repair_command(folder)}"
-            ) from error
+            raise _unreadable(folder, f"{which} cannot be opened", error) from error
 
     @property
     def version(self) -> int:
@@ -188,6 +186,12 @@ def _read_errors_as_corruption(folder: Path) -> Iterator[None]:
         damage = isinstance(error, RuntimeError | ValueError | OSError | pa.ArrowException)
         if not damage and type(error).__name__ != "PanicException":
             raise
-        raise CorruptStore(
-            f"{folder / TABLE_FOLDER} cannot be read ({error}): {repair_command(folder)}"
-        ) from error
+        raise _unreadable(folder, "cannot be read", error) from error
+
+
+def _unreadable(folder: Path, what: str, error: BaseException) -> StoreError:
+    """Return the error for what LanceDB could not read: access denied, else damage."""
+    table = folder / TABLE_FOLDER
+    if isinstance(error, PermissionError) or f"os error {errno.EACCES})" in str(error):
+        return NotReadable(f"{table} cannot be read (access denied): give this user access to the store")
+    return CorruptStore(f"{table}: {what} ({error}): {repair_command(folder)}")

@@ -6,10 +6,19 @@ import numpy as np
 import pyarrow as pa
 
 from storage.card import Card
+from storage.errors import CorruptStore
 from storage.position import POSITION_COLUMNS, Position
 from storage.records import ImageRecord
 
-__all__ = ["NUMBER_COLUMNS", "TEXT_COLUMNS", "descriptor_matrix", "row_schema", "table_schema", "to_records"]
+__all__ = [
+    "NUMBER_COLUMNS",
+    "TEXT_COLUMNS",
+    "check_schema",
+    "descriptor_matrix",
+    "row_schema",
+    "table_schema",
+    "to_records",
+]
 
 # LanceDB reports concurrent upserts of one key as a conflict only if the table declares its key.
 _KEY = {b"lance-schema:unenforced-primary-key": b"true"}
@@ -45,6 +54,22 @@ def table_schema(card: Card) -> pa.Schema:
     """Return every stored column: those of a batch, the row's checksum, and when it was stored."""
     schema = row_schema(card).append(pa.field("crc32", pa.uint32()))
     return schema.append(pa.field("indexed_at", pa.timestamp("us", tz="UTC")))
+
+
+def check_schema(schema: pa.Schema, card: Card) -> None:
+    """Check that a stored table has the columns of the card, with their types; it may have more.
+
+    Raises:
+        CorruptStore: it has not.
+    """
+    for field in table_schema(card):
+        at = schema.get_field_index(field.name)
+        if at < 0 or schema.field(at).type != field.type:
+            stored = "no" if at < 0 else f"another type of ({schema.field(at).type})"
+            raise CorruptStore(
+                f"the table has {stored} column {field.name}, which is {field.type} by the card: restore the "
+                "store from a backup, or index into a new one"
+            )
 
 
 def descriptor_matrix(rows: pa.Table) -> np.ndarray:

@@ -12,7 +12,8 @@ import pytest
 from storage.errors import InvalidBatch, OutOfSpace
 from storage.features import shards as module
 from storage.features.reader import FeatureReader
-from storage.features.shards import FEATURES_FOLDER, file_crc32, shard_path, write_shard
+from storage.features.shards import file_crc32, shard_path, write_shard
+from storage.layout import FEATURES_FOLDER
 from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.store_samples import CHANNELS, GRID, features_of, make_card
