@@ -136,8 +136,13 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     return fd
 
 
-def read_bounded(path: Path, max_bytes: int) -> bytes:
+def read_bounded(path: Path, max_bytes: int, *, advice: str = "restore it from a backup") -> bytes:
     """Return the contents of one of the store's files.
+
+    Args:
+        path: The file.
+        max_bytes: No more is read.
+        advice: The end of the message if it cannot be used.
 
     Raises:
         FileNotFoundError: there is none.
@@ -156,11 +161,9 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _not_allowed(path, "is a link") from error
-        raise CorruptStore(f"{path} cannot be read ({error.strerror}): restore it from a backup") from error
+        raise CorruptStore(f"{path} cannot be read ({error.strerror}): {advice}") from error
     if len(data) > max_bytes:
-        raise CorruptStore(
-            f"{path} is larger than {max_bytes} bytes, which placeray never writes: restore it from a backup"
-        )
+        raise CorruptStore(f"{path} is larger than {max_bytes} bytes, which placeray never writes: {advice}")
     return data
 
 

@@ -1,8 +1,8 @@
 """The command line: parse the arguments, run the verb, return its exit code.
 
 Results go to stdout (a table, or one JSON object with --json), progress and notes to stderr. Exit codes:
-0 success, 1 bug, 2 wrong usage, 3 more images rejected than --max-rejected allows, 4 store locked, 5 card
-mismatch, 6 corrupt store, 7 disk full.
+0 success, 1 bug, 2 wrong usage or nothing can be written, 3 more images rejected than --max-rejected allows,
+4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from pipelines.cli import jobs, model, queries, store
 from pipelines.cli.parser import build_parser
-from storage.errors import PlacerayError
+from storage.durable import explain_write_errors
+from storage.errors import NotWritable, OutOfSpace, PlacerayError
+from storage.text import plain
 
 __all__ = ["main"]
 
 EXIT_INTERRUPTED = 130
+_MAX_MESSAGE_LENGTH = 4000
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": jobs.run_demo,
@@ -45,11 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return VERBS[args.verb](args)
     except PlacerayError as error:
-        print(f"placeray {args.verb}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _report(args.verb, error)
+    except OSError as error:
+        # What no library of ours opens: a report, a list of rejected images, a trace.
+        try:
+            with explain_write_errors(Path(error.filename or "the output"), 0):
+                raise
+        except (NotWritable, OutOfSpace) as explained:
+            return _report(args.verb, explained)
     except KeyboardInterrupt:
         print(f"placeray {args.verb}: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _report(verb: str, error: PlacerayError) -> int:
+    """Print an error in one line and return its exit code."""
+    print(plain(f"placeray {verb}: {error}", _MAX_MESSAGE_LENGTH), file=sys.stderr)
+    return error.exit_code
 
 
 def _on_sigterm(signum: int, frame: object) -> NoReturn:

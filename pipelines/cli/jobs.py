@@ -7,7 +7,7 @@ import dataclasses
 import sys
 
 from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for, matching_from
-from pipelines.cli.output import print_answer, print_evaluation, print_json, print_training
+from pipelines.cli.output import print_answer, print_evaluation, print_json, print_line, print_training
 
 __all__ = ["run_demo", "run_evaluate", "run_finetune", "run_index"]
 
@@ -25,8 +25,10 @@ def run_demo(args: argparse.Namespace) -> int:
         print("\nfirst query, as `placeray query` shows it:")
         print_answer(summary["first_query"])
         print_evaluation(summary["evaluation"])
-        print(f"report: {summary['report']}")
-        print(f"try it: {sys.argv[0]} query {summary['first_query']['image']} --store {summary['store']}")
+        print_line(f"report: {summary['report']}")
+        print_line(
+            f"try it: {sys.argv[0]} query {summary['first_query']['image']} --store {summary['store']}"
+        )
     return EXIT_OK
 
 
@@ -61,16 +63,16 @@ def run_index(args: argparse.Namespace) -> int:
             f"store version {report.store_version}"
         )
         for reason, count in sorted(report.rejected_by_reason.items()):
-            print(f"  rejected {count}: {reason}")
+            print_line(f"  rejected {count}: {reason}")
         if report.rejected_file:
-            print(f"  listed in {report.rejected_file}")
+            print_line(f"  listed in {report.rejected_file}")
         if report.without_position:
             photos = "photo has" if report.without_position == 1 else "photos have"
-            print(f"  {report.without_position} {photos} no position")
+            print_line(f"  {report.without_position} {photos} no position")
         for reason, count in sorted(report.notes_by_reason.items()):
-            print(f"  noted {count}: {reason}")
+            print_line(f"  noted {count}: {reason}")
         if report.notes_file:
-            print(f"  listed in {report.notes_file}")
+            print_line(f"  listed in {report.notes_file}")
     return exit_code_for(report.rejected, report.input, args.max_rejected)
 
 
@@ -98,7 +100,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     else:
         print_evaluation(result)
         if args.report:
-            print(f"report: {args.report}/index.html")
+            print_line(f"report: {args.report}/index.html")
     return EXIT_OK
 
 

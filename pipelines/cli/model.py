@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for
-from pipelines.cli.output import print_json
+from pipelines.cli.output import print_json, print_line
 
 __all__ = ["run_embed", "run_import_weights"]
 
@@ -21,9 +21,9 @@ def run_embed(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"out": args.out if embedded else None, "images": embedded, "rejected": rejected})
     else:
-        print(f"{embedded} images embedded" + (f" into {args.out}" if embedded else "; nothing written"))
+        print_line(f"{embedded} images embedded" + (f" into {args.out}" if embedded else "; nothing written"))
         for row in rejected:
-            print(f"  rejected {row['image']}: {row['reason']} ({row['message']})")
+            print_line(f"  rejected {row['image']}: {row['reason']} ({row['message']})")
     return exit_code_for(len(rejected), len(args.image), args.max_rejected)
 
 
@@ -35,7 +35,7 @@ def run_import_weights(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"out": args.out, "card": dataclasses.asdict(card)})
     else:
-        print(
+        print_line(
             f"{args.out}: {card.model}, descriptor {card.descriptor_dim}, weights {card.weights_sha256[:12]}"
         )
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""Results on stdout: tables for people, JSON for scripts."""
+"""Results on stdout: tables for people, safe to print in a terminal; JSON for scripts, exact."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["print_answer", "print_evaluation", "print_json", "print_pairs", "print_training"]
+from storage.text import MAX_TERMINAL_LENGTH, plain
+
+__all__ = [
+    "print_answer",
+    "print_evaluation",
+    "print_json",
+    "print_line",
+    "print_pairs",
+    "print_training",
+]
+
+_ITEMS, _MAX_OBJECT_LENGTH = 50, 100_000
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -14,21 +25,29 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, default=str))
 
 
+def print_line(text: str, *, max_length: int = MAX_TERMINAL_LENGTH) -> None:
+    """Print one line of text that may hold names from a store, a listing or a service."""
+    print(plain(text, max_length))
+
+
 def print_pairs(values: dict[str, Any]) -> None:
     """Print one name and value per line; lists as their length and first items."""
     for name, value in values.items():
-        if isinstance(value, dict):
-            value = json.dumps(value, default=str)
-        elif isinstance(value, list | tuple):
-            value = f"{len(value)}" + ("".join(f"\n  {item}" for item in value[:50]) if value else "")
-        print(f"{name}: {value}")
+        if isinstance(value, list | tuple):
+            print_line(f"{name}: {len(value)}")
+            for item in value[:_ITEMS]:
+                print_line(f"  {item}")
+        elif isinstance(value, dict):
+            print_line(f"{name}: {json.dumps(value, default=str)}", max_length=_MAX_OBJECT_LENGTH)
+        else:
+            print_line(f"{name}: {value}")
 
 
 def print_answer(answer: dict[str, Any]) -> None:
     """Print the ranked places of one query."""
-    print(answer["image"])
+    print_line(answer["image"])
     if "error" in answer:
-        print(f"  rejected: {answer['error']['reason']} ({answer['error']['message']})")
+        print_line(f"  rejected: {answer['error']['reason']} ({answer['error']['message']})")
         return
     print(f"  {'rank':>4}  {'matches':>7}  {'similarity':>10}  {'position':<28}  image")
     for match in answer["matches"]:
@@ -40,17 +59,18 @@ def print_answer(answer: dict[str, Any]) -> None:
             position = "unknown"
         count = "-" if match["mutual_matches"] is None else match["mutual_matches"]
         scores = f"{match['rank']:>4}  {count:>7}  {match['similarity']:>10.4f}"
-        print(f"  {scores}  {position:<28}  {match['image_id']}")
+        print_line(f"  {scores}  {position:<28}  {match['image_id']}")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
-    print(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
+    print_line(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
 
 
 def print_evaluation(summary: Mapping[str, Any]) -> None:
     """Print the recall table of an evaluation and notes on what was left out."""
-    print(f"\n{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
-    print(f"protocol: {summary['protocol']}; model {summary['model']}")
+    print()
+    print_line(f"{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
+    print_line(f"protocol: {summary['protocol']}; model {summary['model']}")
     columns = list(summary["recall"]["global"])
     print(f"{'Recall':<20}" + "".join(f"{'R@' + k:>8}" for k in columns))
     for key, name in (("global", "global descriptor"), ("reranked", "after re-ranking")):
@@ -59,13 +79,14 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
     print(f"candidates matched per query: {summary['matched_per_query']:g}")
     for key, value in summary.items():
         if key.startswith(("queries_", "database_")) and value:
-            print(f"note: {key.replace('_', ' ')}: {value}")
+            print_line(f"note: {key.replace('_', ' ')}: {value}")
 
 
 def print_training(report: dict[str, Any]) -> None:
     """Print recall before and after fine-tuning, and the paths of the results."""
-    print(f"\n{report['dataset']}: {report['queries']} queries, {report['database']} database images")
-    print(f"protocol: {report['protocol']}")
+    print()
+    print_line(f"{report['dataset']}: {report['queries']} queries, {report['database']} database images")
+    print_line(f"protocol: {report['protocol']}")
     recall = report["recall"]
     columns = list(recall["before"]["global"])
     print(f"{'Recall':<28}" + "".join(f"{'R@' + k:>8}" for k in columns))
@@ -78,5 +99,6 @@ def print_training(report: dict[str, Any]) -> None:
         f"best epoch {facts['best_epoch']} of {facts['epochs']}, {facts['steps']} steps, "
         f"{facts['seconds']:.0f} s, {facts['workers']} workers on {facts['device']}"
     )
-    print(f"weights: {report['out']}\nreport: {report['run']}/report.html")
-    print(f"use them: placeray index SOURCE --store URI --model {report['out']}")
+    print_line(f"weights: {report['out']}")
+    print_line(f"report: {report['run']}/report.html")
+    print_line(f"use them: placeray index SOURCE --store URI --model {report['out']}")

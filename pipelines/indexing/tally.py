@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources import Note, split_notes
+from storage.durable import explain_write_errors, replace_file
 from storage.text import spreadsheet_safe
 
 __all__ = ["OnProgress", "Tally"]
@@ -90,13 +92,19 @@ def _count_without_position(accepted: pa.Table) -> int:
 
 
 def _write_list(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a CSV file for people: cells that a spreadsheet would run as a formula begin with an apostrophe.
+
+    Raises:
+        OutOfSpace: the disk is full.
+        NotWritable: the file system is read-only, or the folder is another user's.
+    """
     if not rows:
-        path.unlink(missing_ok=True)
+        with explain_write_errors(path, 0):
+            path.unlink(missing_ok=True)
         return
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image_id", "uri", "reason", "message"])
-        for row in sorted(rows, key=lambda row: row["image_id"]):
-            table.writerow([spreadsheet_safe(value) for value in row.values()])
-    temporary.replace(path)
+    content = io.StringIO(newline="")
+    table = csv.writer(content)
+    table.writerow(["image_id", "uri", "reason", "message"])
+    for row in sorted(rows, key=lambda row: row["image_id"]):
+        table.writerow([spreadsheet_safe(value) for value in row.values()])
+    replace_file(path, content.getvalue().encode())

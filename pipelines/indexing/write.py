@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipelines.indexing.failures import with_failure
 from pipelines.indexing.trace import span
 from storage.card import Card
-from storage.errors import OutOfSpace
+from storage.errors import NotWritable, OutOfSpace
 from storage.features.shards import write_shard
 from storage.table.schema import row_schema
 
@@ -46,7 +46,7 @@ def _write_shard(batch: pa.Table, store_uri: str, card: Card) -> pa.Table:
             shard = write_shard(store_uri, selected["image_id"].to_pylist(), _joined(selected["features"]))
             for row, position in enumerate(extracted.tolist()):
                 shards[position], rows[position] = shard, row
-        except OutOfSpace as error:
+        except (OutOfSpace, NotWritable) as error:
             batch = with_failure(batch, error)
     types = row_schema(card)
     table = batch.drop_columns(["features"])

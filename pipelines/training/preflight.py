@@ -23,6 +23,7 @@ from pipelines.training.settings import TrainingSettings
 from storage.card import Card, Preprocessing
 from storage.durable import replace_file
 from storage.errors import OutOfSpace
+from storage.text import spreadsheet_safe
 
 __all__ = ["begin_run", "check_photos", "list_rejected", "require_space"]
 
@@ -125,7 +126,8 @@ def list_rejected(
         path.unlink(missing_ok=True)  # of an earlier attempt
         return
     content = io.StringIO(newline="")
-    csv.writer(content).writerows([("image", "reason", "message"), *rows])
+    csv.writer(content).writerows([("image", "reason", "message")])
+    csv.writer(content).writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
     replace_file(path, content.getvalue().encode())
     photos = sum(len(part.queries) + len(part.database) for part in (training, validation))
     share = len(rows) / (photos + len(training.unusable) + len(validation.unusable))

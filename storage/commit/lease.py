@@ -108,8 +108,13 @@ class Lease:
             return holder
         self._fd = fd
         self.since = datetime.now(UTC)
-        with explain_write_errors(self._path, _BYTES):
-            self._write_heartbeat()
+        try:
+            with explain_write_errors(self._path, _BYTES):
+                self._write_heartbeat()
+        except BaseException:
+            os.close(fd)  # releases the lock
+            self._fd = -1
+            raise
         return None
 
     def _write_heartbeat(self) -> None:

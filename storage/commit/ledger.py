@@ -66,7 +66,7 @@ def read_committed(folder: Path) -> Committed | None:
         CorruptStore: the file cannot be read.
     """
     try:
-        values = parse_object(read_bounded(folder / "COMMITTED", _COMMITTED_BYTES))
+        values = parse_object(_read(folder, "COMMITTED", _COMMITTED_BYTES))
         digest = values["manifest_sha256"]
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise ValueError("manifest_sha256 is not a SHA-256")
@@ -78,6 +78,10 @@ def read_committed(folder: Path) -> Committed | None:
         raise CorruptStore(
             f"{folder / 'COMMITTED'} cannot be read ({error}): {repair_command(folder)}"
         ) from error
+
+
+def _read(folder: Path, name: str, max_bytes: int) -> bytes:
+    return read_bounded(folder / name, max_bytes, advice=repair_command(folder))
 
 
 def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Committed:
@@ -196,7 +200,7 @@ def foreign_sums(folder: Path) -> list[str]:
 
 def _sum_lines(folder: Path) -> Iterator[tuple[str, str]]:
     try:
-        text = read_bounded(folder / "SHA256SUMS", _SUMS_BYTES).decode(errors="replace")
+        text = _read(folder, "SHA256SUMS", _SUMS_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return
     for line in text.split("\n"):

@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from storage.features.shards import FEATURES_FOLDER, shard_path
+from storage.features.shards import shard_path
+from storage.layout import FEATURES_FOLDER
 from storage.store import Store
 from tests.support.store_samples import contents, make_rows, make_store
 

@@ -15,7 +15,8 @@ from storage.commit.ledger import read_sums
 from storage.errors import (
     CorruptStore,
 )
-from storage.features.shards import FEATURES_FOLDER, shard_path
+from storage.features.shards import shard_path
+from storage.layout import FEATURES_FOLDER
 from storage.store import Store
 from tests.support.store_samples import (
     contents,

@@ -22,7 +22,8 @@ from storage.features.cache import FeatureCache
 from storage.features.encodings import open_codec, projected_channels
 from storage.features.projection import fit_projection, projection_path, projection_sha256
 from storage.features.reader import FeatureReader
-from storage.features.shards import FEATURES_FOLDER, shard_path
+from storage.features.shards import shard_path
+from storage.layout import FEATURES_FOLDER
 from storage.position import Position
 from storage.records import ImageRecord
 from storage.store import Store

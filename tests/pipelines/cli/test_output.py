@@ -1,0 +1,119 @@
+"""What the command line prints: nothing that a terminal acts on, JSON exactly."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.cli import main
+from pipelines.cli.output import print_answer, print_json, print_pairs
+from pipelines.indexing.tally import Tally
+from storage.store import Store
+from tests.support.store_samples import make_rows, make_store, with_value
+
+VERBS = ("info", "verify", "compact", "delete", "query", "index", "evaluate", "serve")
+ESCAPES = ("\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\r", "\u202e", "\u2066")
+
+
+def answer(image_id: str) -> dict[str, Any]:
+    match = {"rank": 1, "image_id": image_id, "lat": None, "lon": None, "utm_e": None, "utm_n": None}
+    match |= {"mutual_matches": 3, "similarity": 0.5}
+    return {"image": "a.jpg", "matches": [match], "degraded": False, "timings_ms": {"total": 1.0}}
+
+
+@pytest.mark.parametrize("text", ESCAPES)
+def test_tables_show_escapes_instead_of_sending_them(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_answer(answer(f"id{text}"))
+    print_answer({"image": text, "error": {"reason": text, "message": text}})
+    print_pairs({"uri": text, "removed": [text, {"image_id": text}], "card": {"model": text}})
+    shown = capsys.readouterr().out
+    assert text not in shown
+    assert "id\\" in shown
+
+
+def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"ids": [*ESCAPES, "\x00", "plain"]}
+    print_json(value)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == value
+    assert shown.rstrip("\n").isprintable()
+
+
+def test_long_lists_and_values_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    print_pairs({"removed": [f"id{i}" for i in range(1000)], "uri": "x" * 10**6})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 52
+    assert max(map(len, lines)) <= 2000
+
+
+@pytest.mark.parametrize("contents", [b"1e400", b"[" * 100_000, b"{}", b"\xff", b'{"version": 1e400}'])
+@pytest.mark.parametrize("name", ["card.json", "COMMITTED"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_hostile_json_ends_every_verb_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, name: str, contents: bytes
+) -> None:
+    make_store(tmp_path / "store")
+    (tmp_path / "store" / name).write_bytes(contents)
+    (tmp_path / "photos/images/test/database").mkdir(parents=True)
+    (tmp_path / "photos/images/test/queries").mkdir()
+    operands = {"delete": ["a"], "query": ["a.jpg"], "index": ["photos"], "evaluate": ["photos"]}
+    arguments = [str(tmp_path / name) if name == "photos" else name for name in operands.get(verb, [])]
+    code = main([verb, "--store", str(tmp_path / "store"), *arguments])
+    shown = capsys.readouterr()
+    if verb == "verify" and name == "COMMITTED":
+        assert "COMMITTED" in shown.out
+    else:
+        assert shown.err.count("\n") == 1
+    assert code == 6
+    assert "Traceback" not in shown.err
+
+
+def test_messages_show_escapes_instead_of_sending_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", "--store", str(tmp_path / "no\x1b[2Jstore\nhere")]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert r"no\x1b[2Jstore\nhere" in message
+
+
+def test_verify_shows_ids_of_a_hostile_store_without_their_escapes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(tmp_path)
+    with store.lease():
+        rows = make_rows(store, ["\x1b[2J"])
+        store.commit(with_value(rows, "row", 0, 5))  # the shard has one row only
+    assert main(["verify", "--store", str(tmp_path)]) == 6
+    assert "\x1b" not in capsys.readouterr().out
+    assert [row.image_id for row in Store.open(tmp_path).verify().bad_rows] == ["\x1b[2J"]
+
+
+def test_rejected_images_open_in_a_spreadsheet_as_text(tmp_path: Path) -> None:
+    ids = ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "a\x1b[2J", "plain"]
+    rows = pa.table(
+        {
+            "image_id": ids,
+            "uri": [f"/photos/{name}" for name in ids],
+            "rejected": ["not_an_image"] * len(ids),
+            "message": ['=HYPERLINK("http://x")'] * len(ids),
+            "unchanged": [False] * len(ids),
+            "shard": pa.nulls(len(ids), pa.string()),
+        }
+    )
+    tally = Tally(total=len(ids), progress=lambda done, rejected, total: None)
+    tally.add(rows)
+    (tmp_path / "rejected.csv").symlink_to(tmp_path / "elsewhere")
+    tally.write_rejections(tmp_path / "rejected.csv")
+    with open(tmp_path / "rejected.csv", newline="", encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert {row["image_id"] for row in written} == {
+        *("'=1+1", "'+cmd|' /C calc'!A0", "-2", "'@SUM(A1)", "a\ufffd[2J", "plain")
+    }
+    assert {row["message"][0] for row in written} == {"'"}
+    assert not (tmp_path / "elsewhere").exists()
