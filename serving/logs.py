@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
@@ -37,9 +39,17 @@ class JsonLines(JsonFormatter):
             log_data["traceback"] = traceback
 
 
+class _PrivateFileHandler(logging.handlers.WatchedFileHandler):
+    """Appends to a file that it makes readable by its user alone; one that exists keeps its permissions."""
+
+    def _open(self) -> TextIOWrapper:
+        fd = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.fdopen(fd, "a", encoding="utf-8")
+
+
 def log_json(*, replica: str, file: str = "") -> None:
     """Send what `serving` logs to stderr, or append it to a file that several processes may share."""
-    handler = logging.handlers.WatchedFileHandler(file) if file else logging.StreamHandler()
+    handler = _PrivateFileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(JsonLines(replica))
     logger = logging.getLogger("serving")
     logger.handlers[:] = [handler]

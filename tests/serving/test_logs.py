@@ -50,3 +50,19 @@ def test_logs_go_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     logging.getLogger("serving.stages").info({"event": "version"})
     logger.handlers[0].close()
     assert json.loads((tmp_path / "log").read_text())["event"] == "version"
+
+
+def test_a_new_log_is_its_users_alone_and_an_existing_one_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "shared.log").touch(0o664)
+    (tmp_path / "shared.log").chmod(0o664)
+    logger = logging.getLogger("serving")
+    before = logger.handlers[:], logger.propagate
+    try:
+        for name, mode in (("new.log", 0o600), ("shared.log", 0o664)):
+            log_json(replica="a", file=str(tmp_path / name))
+            logger.info("here")
+            logger.handlers[0].close()
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode
+            assert "here" in (tmp_path / name).read_text()
+    finally:
+        logger.handlers[:], logger.propagate = before
