@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipelines.cli import jobs, model, queries, store
+from pipelines.cli.options import UsageError
 from pipelines.cli.parser import build_parser
 from storage.durable import explain_write_errors
 from storage.errors import NotWritable, OutOfSpace, PlacerayError
@@ -51,15 +52,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PlacerayError as error:
         return _report(args.verb, error)
     except OSError as error:
-        # What no library of ours opens: a report, a list of rejected images, a trace.
-        try:
-            with explain_write_errors(Path(error.filename or "the output"), 0):
-                raise
-        except (NotWritable, OutOfSpace) as explained:
-            return _report(args.verb, explained)
+        explained = _explained(error)
+        if explained is None:
+            raise
+        return _report(args.verb, explained)
     except KeyboardInterrupt:
         print(f"placeray {args.verb}: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _explained(error: OSError) -> PlacerayError | None:
+    """Return the error to show where access is denied or the disk is full; None for any other error."""
+    path = Path(str(error.filename or "a file"))
+    try:
+        with explain_write_errors(path, 0):
+            raise error
+    except NotWritable:
+        return UsageError(
+            f"{path} cannot be read or written ({error.strerror}): give this user access, or "
+            "choose another path"
+        )
+    except OutOfSpace as full:
+        return full
+    except OSError:
+        return None
 
 
 def _report(verb: str, error: PlacerayError) -> int:

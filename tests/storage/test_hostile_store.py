@@ -147,6 +147,42 @@ def test_rows_without_a_required_value_are_damaged_whatever_their_checksum(folde
     assert verify_store(folder).ok
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("lat", float("nan")),
+        ("lon", float("inf")),
+        ("lat", 91.0),
+        ("utm_e", float("-inf")),
+        ("heading_deg", float("nan")),
+        ("captured_at", pa.scalar(2**62, pa.timestamp("us", tz="UTC"))),
+    ],
+)
+def test_rows_with_values_out_of_range_are_damaged_whatever_their_checksum(
+    folder: Path, column: str, value: object
+) -> None:
+    rows = make_rows(Store.open(folder), ["evil"])
+    at = rows.schema.get_field_index(column)
+    rows = rows.set_column(at, rows.schema.field(at), pa.array([value], rows.schema.field(at).type))
+    write_foreign_rows(folder, rows)
+    store = Store.open(folder)
+    assert store.get(["evil"]) == []
+    assert "evil" not in {hit.record.image_id for hit in store.search(descriptor_of("evil")[None], k=5)[0]}
+    assert repair_store(folder).removed == ["evil"]
+    assert verify_store(folder).ok
+
+
+def test_rows_of_text_that_is_not_utf8_are_reported_and_taken_out(folder: Path) -> None:
+    rows = make_rows(Store.open(folder), ["evil"])
+    at = rows.schema.get_field_index("uri")
+    text = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
+    write_foreign_rows(folder, rows.set_column(at, rows.schema.field(at), text))
+    assert not verify_store(folder).ok
+    repair_store(folder)
+    assert verify_store(folder).ok
+    assert Store.open(folder).count == len(IDS)
+
+
 def test_a_shard_that_is_a_link_is_not_read_and_its_rows_are_taken_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

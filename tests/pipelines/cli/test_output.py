@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipelines.cli import main
+from pipelines.cli import commands, main
 from pipelines.cli.output import print_answer, print_json, print_pairs
 from pipelines.indexing.tally import Tally
 from storage.store import Store
@@ -117,3 +119,32 @@ def test_rejected_images_open_in_a_spreadsheet_as_text(tmp_path: Path) -> None:
     }
     assert {row["message"][0] for row in written} == {"'"}
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.EROFS, 2), (errno.EACCES, 2), (errno.ENOSPC, 7), (errno.EDQUOT, 7)]
+)
+def test_errors_of_the_system_end_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    expected: int,
+) -> None:
+    def refused(args: object) -> int:
+        raise OSError(code, os.strerror(code), str(tmp_path / "report"))
+
+    monkeypatch.setitem(commands.VERBS, "info", refused)
+    assert main(["info", "--store", str(tmp_path)]) == expected
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert str(tmp_path / "report") in message
+
+
+def test_other_errors_of_the_system_are_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: object) -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setitem(commands.VERBS, "info", broken)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["info", "--store", str(tmp_path)])
