@@ -4,15 +4,16 @@
     python -m benchmarks.bench_accelerator matching
     python -m benchmarks.bench_accelerator train --models vit
 
-The ways take turns in one process and medians are given; all wait for the device before the clock is read.
-Each model's figures are written before the next one begins. `--device cpu` is a trial run; use few images.
+The variants take turns in one process and the results are medians; all synchronise with the device before
+reading the clock. Each model's results are written before the next one begins. `--device cpu` is a trial run;
+use few images.
 
 `extract`: images/s with prepared photos, with decoded ones that the device resizes, and with features encoded
 there; and of the network alone, whose input lies on the device and whose output stays there. Its operations
 over the time are its share of the peak, which is the rate of a large bfloat16 product in the same process.
 Plain is the float32 module as trained, in torch's default memory layout, with copies there and back in turn.
 `matching`: the kernel, the blocks that take its place without Triton, and plainly one product, two argmaxes
-and a loop over the candidates. `train`: as `bench_train`, which says what is plain.
+and a loop over the candidates. `train`: as `bench_train`, which describes the plain formulation.
 """
 
 # ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
@@ -83,7 +84,7 @@ def extract(name: str, device: torch.device, rounds: int, images: int) -> dict[s
         figures["compiled"] = str(error)
     times = medians(ways, rounds)
     peak = product_rate(torch.bfloat16, device, side=1024 if device.type == "cpu" else 8192)
-    # Shapes tell, and of a network as it was loaded: what is laid out for oneDNN is not counted.
+    # Counted by shapes on the network as loaded: layers packed for oneDNN would not be counted.
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         copy.deepcopy(network).to("meta")(torch.empty(1, 3, pre.height, pre.width, device="meta"))
     gflop = counter.get_total_flops() / 1e9
@@ -153,11 +154,13 @@ def matching(cells: int, channels: int, device: torch.device, rounds: int, count
     kernel = device.type == "cuda"
     if kernel:
         ways["bf16, 8 queries"] = lambda: matching_triton.partners_of_queries(*several)
-    # Equal but for what is nearly a tie.
+    # Equal except for near ties.
     few = mutual_nn_count(query, candidates[:4]).tolist()
     assert max(abs(a - b) for a, b in zip(few, plain(query, others[:4]), strict=True)) <= 1
     times = medians({way: waited(run, device) for way, run in ways.items()}, rounds)
-    assert not matching_triton._REFUSED, "the kernel could not be used: no figure is the kernel's"
+    assert not matching_triton._REFUSED, (
+        "the kernel could not be used: the results would not be those of the kernel"
+    )
     peak = product_rate(torch.bfloat16, device, side=8192 if kernel else 1024)
     gflop = 2 * count * cells**2 * channels / 1e9
     figures: dict[str, Any] = {"candidates": count, "cells": cells, "channels": channels, "rounds": rounds}
@@ -221,11 +224,11 @@ def main() -> None:
     args = parser.parse_args()
     device = args.device or best_device()
     if device.type == "cpu" and args.device is None:
-        parser.error("no accelerator found: --device cpu tries the benchmark without one")
+        parser.error("no accelerator available: pass --device cpu for a trial run")
     known = {"extract": list(ROUNDS), "train": ["conv", "vit"], "matching": []}[args.part]
     if unknown := set(args.models or ()) - set(known):
         parser.error(
-            f"{args.part} does not know {', '.join(sorted(unknown))}, only {', '.join(known) or 'none'}"
+            f"{args.part} does not support {', '.join(sorted(unknown))}, only {', '.join(known) or 'none'}"
         )
     sizes = {"SelaVPR's": (3721, 128), "default model's": (196, 112)}
     if args.part == "extract":

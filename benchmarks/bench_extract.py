@@ -3,7 +3,7 @@
     python -m benchmarks.bench_extract
     python -m benchmarks.bench_extract --models conv vits --rounds 3
 
-Plain is what a first version would do: Pillow decodes and resizes the photo, and the module runs as it was
+Plain is a straightforward implementation: Pillow decodes and resizes the photo, and the module runs as it was
 trained, in torch's default memory layout. Both take turns in one process on the same photos, in batches of
 eight, with as many threads; where the processor has bfloat16, so does placeray with `--precision bf16`. ViT
 shapes have random weights: their speed does not depend on them. `bench_accelerator` measures what a GPU does.
@@ -76,23 +76,23 @@ def measure(name: str, rounds: str) -> dict[str, Any]:
     tensors = plain_prepare().contiguous()
 
     def plain_forward() -> Any:
-        # Gradients are off as anybody would have it; what the module does without them is ours, so not here.
+        # Frozen weights, but not inference mode: there the module uses placeray's own optimisations.
         for weights in plain.parameters():
             weights.requires_grad_(False)
         return plain((tensors / 255 - mean) / std)
 
-    found: dict[str, Any] = {"photo": PHOTO, "batch": BATCH, "rounds": int(rounds)}
+    result: dict[str, Any] = {"photo": PHOTO, "batch": BATCH, "rounds": int(rounds)}
     parts = {
         "plain": plain_prepare,
         "placeray": lambda: [prepare(decode_image(data).pixels, pre) for data in files],
     }
-    found["decode_and_resize_ms"] = {k: round(1e3 * v / BATCH, 2) for k, v in medians(parts, 8).items()}
+    result["decode_and_resize_ms"] = {k: round(1e3 * v / BATCH, 2) for k, v in medians(parts, 8).items()}
     with FlopCounterMode(display=False) as counter:
         plain_forward()
-    found["gflop_image"] = round(counter.get_total_flops() / BATCH / 1e9, 2)
+    result["gflop_image"] = round(counter.get_total_flops() / BATCH / 1e9, 2)
     theirs, ours = plain_forward()[0].detach().numpy(), extractor.extract_prepared(prepared)
     if pre.resize == "pil_bilinear":  # else the two resize differently
-        found["largest_difference"] = float(np.abs(theirs - ours[0]).max())
+        result["largest_difference"] = float(np.abs(theirs - ours[0]).max())
     ways: dict[str, Callable[[], Any]] = {
         "plain": plain_forward,
         "placeray": lambda: extractor.extract_prepared(prepared),
@@ -101,7 +101,7 @@ def measure(name: str, rounds: str) -> dict[str, Any]:
     if native_dtype("cpu") == torch.bfloat16:
         half = Extractor(copy.deepcopy(plain), card, device="cpu", dtype=torch.bfloat16)
         ways["bf16"], types["bf16"] = (lambda: half.extract_prepared(prepared)), torch.bfloat16
-        found["bf16_cosines"] = cosines(ours, half.extract_prepared(prepared))
+        result["bf16_cosines"] = cosines(ours, half.extract_prepared(prepared))
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)
         times = medians(ways, int(rounds))
@@ -110,13 +110,13 @@ def measure(name: str, rounds: str) -> dict[str, Any]:
             rate = product_rate(dtype)
             row[f"{way}_times_faster"] = round(times["plain"] / times[way], 2)
             row[f"{way}_product_gflops"] = round(rate, 1)
-            row[f"{way}_floor_ms"] = round(1e3 * found["gflop_image"] / rate, 2)
-        found[f"{threads} threads"] = row
-    return found
+            row[f"{way}_floor_ms"] = round(1e3 * result["gflop_image"] / rate, 2)
+        result[f"{threads} threads"] = row
+    return result
 
 
 def cosines(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> dict[str, float]:
-    """Return the least cosine of a descriptor, and least and mean of a local feature."""
+    """Return the minimum cosine of descriptors, and minimum and mean of local features."""
     descriptors, features = ((a * b).sum(axis=-1) for a, b in zip(one, other, strict=True))
     return {
         "descriptor_least": float(descriptors.min()),
@@ -135,7 +135,7 @@ def main() -> None:
     bf16 = native_dtype("cpu") == torch.bfloat16
     results |= {"command": command_line(), "machine": describe_machine(bf16=bf16)}
     for name in args.models:
-        quiet = {"OMP_WAIT_POLICY": "passive"}  # as placeray's own processes
+        quiet = {"OMP_WAIT_POLICY": "passive"}  # as in placeray's own processes
         row = apart(measure, name, args.rounds or ROUNDS[name], environment=quiet)
         results["models"][name] = row
         print(name, json.dumps(row, indent=1), flush=True)

@@ -95,7 +95,7 @@ def bare_loop(precision: str, *paths: str) -> dict[str, float]:
 
 
 def whole(city: Path, count: int, precision: str, scratch: Path) -> dict[str, Any]:
-    """Run `placeray index` as a user does and watch it from outside."""
+    """Run `placeray index` as a user does and measure it from outside."""
     trace, store = scratch / f"trace{count}{precision}", scratch / f"store{count}{precision}"
     command = [sys.executable, "-m", "pipelines.index", str(city), "--store", str(store), "--json", "--quiet"]
     command += ["--commit-every", str(max(10, count // COMMITS)), "--batch-size", str(BATCH)]

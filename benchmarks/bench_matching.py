@@ -1,9 +1,9 @@
 """Matching: floors, counts against the plain formulation, memory, same first answers, early stops.
 
-The plain formulation is one matmul to (K, N, N), two argmaxes and a loop over the candidates. It and what is
-compared with it take turns; medians are given. Photos come from data sets in the standard layout (a folder
-with database/ and queries/, file names `@easting@northing@...`), given as arguments or found below
-PLACERAY_PHOTO_SETS. `bench_accelerator` measures what a GPU does.
+The plain formulation is one matmul to (K, N, N), two argmaxes and a loop over the candidates. It and the
+variants compared with it take turns; the results are medians. Photos come from data sets in the standard
+layout (a folder with database/ and queries/, file names `@easting@northing@...`), as arguments or in the
+folder PLACERAY_PHOTO_SETS. `bench_accelerator` measures what a GPU does.
 """
 
 # ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
@@ -42,7 +42,7 @@ def plain(query: torch.Tensor, candidates: torch.Tensor) -> list[int]:
 
 
 def draw_features(count: int, cells: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a query, and candidates that share with it the more cells the earlier they come."""
+    """Draw a query, and candidates that share more cells with it the earlier they come."""
     draw = torch.Generator().manual_seed(0)
     query = torch.nn.functional.normalize(torch.randn(cells, channels, generator=draw), dim=1)
     candidates = torch.empty(count, cells, channels, dtype=torch.float16)
@@ -62,7 +62,7 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "product": lambda: products_alone(query, others),
     }
-    # First of all: memory that the plain formulation frees would be used again.
+    # Measured first: memory freed by the plain formulation would be reused.
     extra = {}
     for name in ("exact", "fast"):
         memory = PeakMemory(lambda: status_mib("VmRSS"), interval_s=0.002)
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=100)
     args = parser.parse_args()
-    keep_freed_memory()  # as whatever matches in placeray does; the plain formulation profits too
+    keep_freed_memory()  # as in placeray's processes; the plain formulation profits too
     sets = list(args.dataset)
     if folder := os.environ.get("PLACERAY_PHOTO_SETS"):
         sets += sorted(path.parent for path in Path(folder).rglob("queries") if named_by_place(path))

@@ -48,7 +48,7 @@ def watch_simulation(
 
 
 def feed() -> dict[str, Any]:
-    """How many cores feed one accelerator."""
+    """Measure how many cores feed one accelerator."""
     results = []
     with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
         for shape, features, count in (
@@ -68,7 +68,7 @@ def feed() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Peaks of unshared memory at 1,000 and 20,000 small photos."""
+    """Measure the peaks of unshared memory at 1,000 and 20,000 small photos."""
     results = {}
     for count in (1000, 20_000):
         with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
@@ -80,7 +80,7 @@ def memory() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Rows a second through the driver's commits, to disk, acknowledged."""
+    """Return the rows per second that the driver commits durably to disk."""
     results = {}
     for per_commit, total in ((256, 262_144), (1024, 32_768), (8192, 131_072), (32_768, 262_144)):
         with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:

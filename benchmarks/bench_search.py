@@ -6,7 +6,7 @@
 Descriptors of 1,024 dimensions with the structure of a city, in float16 on disk: districts, streets within
 them, places along a street, photos of a place, each a step smaller than the one before, in a space whose
 variance falls off as measured descriptors' does; queries are further photos of places in the index. Every
-method is built and asked in a process of its own; results of other methods in the JSON file are kept.
+method is built and queried in a process of its own; results of other methods stay in the JSON file.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def anonymous_mib() -> float:
 
 
 def main() -> None:
-    """Measure what is asked for and add it to the results."""
+    """Measure the requested methods and add them to the results."""
     parser = make_parser(__doc__, "search.json")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument(
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def measure_apart(name: str, folder: Path, limit_s: float | None) -> dict[str, Any]:
-    """Measure one method in a process of its own, for at most `limit_s` seconds."""
+    """Measure one method in a process of its own, for up to `limit_s` seconds."""
     try:
         return dict(apart(measure, name, folder, timeout_s=limit_s))
     except subprocess.TimeoutExpired:
@@ -128,7 +128,7 @@ def measure_apart(name: str, folder: Path, limit_s: float | None) -> dict[str, A
 
 
 def add(out: Path, rows: int, name: str, figures: dict[str, Any]) -> None:
-    """Put one method's figures into the file, which keeps all others."""
+    """Update one method's results in the file."""
     results = read_results(out)
     results["command"] = "python -m benchmarks.bench_search --rows ROWS"
     figures["machine"] = f"{cpu_name()}, {os.cpu_count()} cores, no GPU"

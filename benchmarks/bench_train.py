@@ -4,7 +4,7 @@
     python -m benchmarks.bench_train --models vit --rounds 3
 
 A step is 4 queries with a positive and two negatives each, 16 photos of 224 x 224: forwards, both losses,
-backwards, Adam. Formulations take turns in one process; each one's memory is taken in a process of its own.
+backwards, Adam. Formulations take turns in one process; memory is measured in a process of its own for each.
 `benchmarks/train_formulations.py` describes the plain formulation. With one thread, seconds are the process's
 own CPU seconds, so that other processes disturb less. `bench_accelerator` measures a GPU.
 """
@@ -136,7 +136,7 @@ def report(machine: dict[str, Any], results: dict[str, Any], out: Path) -> None:
     )
     for name, result in results.items():
         print(f"\n{name}: {IMAGES} photos per step")
-        print(f"  {'':<26}{'images/s':>9}{'floor s':>9}{'step s':>8}{'peak MiB':>10}{'kept MiB':>10}")
+        print(f"  {'':<26}{'images/s':>9}{'floor s':>9}{'step s':>8}{'peak MiB':>10}{'saved MiB':>10}")
         for which, row in result["rows"].items():
             moved = 2 * row["kept_mib"] / 1024 / machine["copy_gb_per_s"]
             # The counter overrates weight gradients of grouped convolutions by the number of groups.
@@ -152,10 +152,10 @@ def report(machine: dict[str, Any], results: dict[str, Any], out: Path) -> None:
                 f"  {label}: {ratio['images_per_s']:.2f} times the images/s "
                 f"(goal {RATE_GOAL}: {verdict(fast)}), "
                 f"{ratio['peak']:.2f} of the peak (goal {MEMORY_GOAL}: {verdict(small)}), "
-                f"{ratio['kept']:.2f} of what is kept"
+                f"{ratio['kept']:.2f} of the saved tensors"
             )
         apart = result["same"]["largest_relative_difference_of_a_gradient"]
-        print(f"  gradients differ by at most {max(apart.values()):.1e} of their norm")
+        print(f"  gradients differ by up to {max(apart.values()):.1e} of their norm")
         rates = result["mining"]
         print("  mining, images/s: " + ", ".join(f"{rate:.1f} {which}" for which, rate in rates.items()))
     write_results(out, {"command": command_line(), "machine": machine, "results": results})

@@ -1,4 +1,4 @@
-"""Photos to measure with, which say nothing: their speed is that of real ones of their size."""
+"""Generated photos for benchmarks; they take as long as real ones of their size."""
 
 from __future__ import annotations
 

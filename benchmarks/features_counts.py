@@ -23,7 +23,7 @@ def measure_counts() -> dict[str, Any]:
     generator = np.random.default_rng(0)
     pictures = smooth_images(6, generator)
     card = large_card(load_card("efficientnet-lite0"))
-    # The same place again: moved by three cells and disturbed; and by less and more.
+    # The same place again: moved by three cells, with noise of several strengths.
     stored = []
     for disturbed in (0.02, 0.04, 0.08, 0.16):
         again = np.roll(pictures[0], 3, axis=1) + disturbed * generator.standard_normal(pictures[0].shape)

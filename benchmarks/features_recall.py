@@ -29,7 +29,7 @@ Figures = dict[str, Any]
 
 
 def measure_recall(layout: Dataset, encodings: Sequence[FeatureEncoding]) -> Figures:
-    """Ask the database about the queries and the other way round: in both, one query is a smaller share."""
+    """Search the database with the queries, and the queries with the database, for twice as many queries."""
     extractor = load_extractor("efficientnet-lite0", device="cpu")
     queries, database = (extract_folder(folder, extractor) for folder in (layout.queries, layout.database))
     return _both_directions(layout.name, queries, database, extractor.card, encodings, candidates=CANDIDATES)
@@ -64,8 +64,8 @@ def _both_directions(
 ) -> Figures:
     figures: Figures = {"candidates": candidates}
     hits: dict[str, list[np.ndarray]] = defaultdict(list)
-    for direction, asked, stored in (("forwards", queries, database), ("backwards", database, queries)):
-        compared, right = _compare(f"{name}, {direction}", asked, stored, card, encodings, candidates)
+    for direction, sides in (("forwards", (queries, database)), ("backwards", (database, queries))):
+        compared, right = _compare(f"{name}, {direction}", *sides, card, encodings, candidates)
         figures[direction] = compared
         for encoding, hit in right.items():
             hits[encoding].append(hit)

@@ -1,4 +1,4 @@
-"""What the machine can do at best: the rate of matrix products and of copies."""
+"""The machine's peak rates of matrix products and of copies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def blas_gflop_per_s() -> float:
 
 
 def copy_gb_per_s() -> float:
-    """Return the rate of copying what no cache holds, bytes read and written, best of 8."""
+    """Return the rate of copying memory larger than the caches, bytes read and written, best of 8."""
     source, target = torch.zeros(1 << 26), torch.zeros(1 << 26)
     times = alternate({"copy": lambda: target.copy_(source)}, 8)
     return 2 * 4 * (1 << 26) / min(times["copy"]) / 1e9

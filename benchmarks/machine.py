@@ -18,5 +18,5 @@ def cpu_name() -> str:
 
 
 def describe_machine(**more: Any) -> dict[str, Any]:
-    """Return the processor, its cores and Python's version, and whatever else decides about the figures."""
+    """Return the processor, its cores, Python's version, and other values that the results depend on."""
     return {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version(), **more}

@@ -1,7 +1,7 @@
 """Proof that fine-tuning learns, on two cores in under an hour each. Writes results/finetune.json.
 
     python -m benchmarks.prove_finetune demo            train on one generated city, evaluate on another
-    python -m benchmarks.prove_finetune vit             a small random ViT learns a tiny set by heart
+    python -m benchmarks.prove_finetune vit             a small random ViT overfits a tiny set
     python -m benchmarks.prove_finetune corridor --photos DIR    first half of a real route to second half
     python -m benchmarks.prove_finetune forgetting --photos DIR  what the city's weights lose on real photos
 
@@ -82,7 +82,7 @@ def corridor(args: argparse.Namespace) -> dict[str, Any]:
     before = _recall(halves, None)
     result: dict[str, Any] = {"before": before}
     for name, recipe in (("standard", STANDARD), ("careful", CAREFUL)):
-        # A few dozen queries an epoch, so more epochs.
+        # A few dozen queries per epoch, so more epochs.
         settings = dataclasses.replace(recipe, epochs=10, patience=10)
         weights = _trained(args.work, f"corridor-{name}", settings, halves, "train", halves, "val")
         after = _recall(halves, weights)
@@ -98,7 +98,7 @@ def forgetting(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("standard", "careful"):
         weights = args.work / f"{name}.safetensors"
         if not weights.exists():
-            sys.exit(f"{weights} is not there: run `python -m benchmarks.prove_finetune demo` first")
+            sys.exit(f"{weights} does not exist: run `python -m benchmarks.prove_finetune demo` first")
         after = _recall(args.photos, weights)
         result[name] = {"after": after, "gain": _gain(before, after)}
         _table(f"real photos, {name}", before, after)
@@ -106,7 +106,7 @@ def forgetting(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def vit(args: argparse.Namespace) -> dict[str, Any]:
-    """Show that the ViT path trains: random frozen weights, adapters, a set to learn by heart."""
+    """Show that the ViT path trains: random frozen weights, adapters, a tiny set to overfit."""
     torch.manual_seed(0)
     start = args.work / "random-vit.safetensors"
     if not start.exists():
@@ -131,7 +131,7 @@ def vit(args: argparse.Namespace) -> dict[str, Any]:
         evaluate(tiny, model=str(model), image_size=(112, 112), split="val")["recall"]
         for model in (start, weights)
     )
-    _table("a tiny set, learnt by heart", before, after)
+    _table("a tiny set, overfitted", before, after)
     return {"before": before, "after": after, "settings": _short(settings)}
 
 

@@ -30,7 +30,7 @@ def command_line() -> str:
 
 
 def read_results(out: Path) -> dict[str, Any]:
-    """Return what earlier runs wrote; empty where there is nothing."""
+    """Return the results of earlier runs, or an empty dict."""
     return dict(json.loads(out.read_text())) if out.exists() else {}
 
 

@@ -16,7 +16,7 @@ STAGES = ("decode", "extract", "search", "fetch", "rerank")
 
 
 def send_load(url: str, clients: str, seconds: str, *paths: str) -> dict[str, Any]:
-    """Send photos from some clients at once for some seconds; without photos, ask for `/healthz`."""
+    """Send photos from some clients at once for some seconds; without photos, request `/healthz`."""
 
     photos = [Path(path).read_bytes() for path in paths]
     taken: list[float] = []
@@ -29,10 +29,10 @@ def send_load(url: str, clients: str, seconds: str, *paths: str) -> dict[str, An
             started = time.perf_counter()
             if photos:
                 headers = {"content-type": "image/jpeg"}
-                asked = session.post(f"{url}/v1/query", data=photos[number % len(photos)], headers=headers)
+                request = session.post(f"{url}/v1/query", data=photos[number % len(photos)], headers=headers)
             else:
-                asked = session.get(f"{url}/healthz")
-            async with asked as reply:
+                request = session.get(f"{url}/healthz")
+            async with request as reply:
                 answer = await reply.json()
             statuses[reply.status] = statuses.get(reply.status, 0) + 1
             ms = (time.perf_counter() - started) * 1e3

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own, where nothing that ran before disturbs them."""
+"""Measurements in a process of their own, undisturbed by earlier ones."""
 
 from __future__ import annotations
 

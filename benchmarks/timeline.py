@@ -1,4 +1,4 @@
-"""What `--trace` wrote, as a picture: which stage worked when, one lane a process."""
+"""Draws the file of `--trace` as an SVG timeline with one lane per process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH, _LANE, _LEFT = 1000, 18, 120
 
 
 def busy_seconds(spans: list[dict[str, Any]]) -> dict[str, float]:
-    """Return for each stage the seconds of processor time that its processes took, added up."""
+    """Return the CPU seconds of each stage, summed over its processes."""
     busy: dict[str, float] = defaultdict(float)
     for span in spans:
         busy[span["stage"]] += span["cpu_s"]

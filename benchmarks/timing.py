@@ -1,4 +1,4 @@
-"""Times of several ways to do one thing, taken in turns: the machine's speed drifts within minutes."""
+"""Times of several variants, measured in turns: the machine's speed drifts within minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def alternate(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Return the seconds of each way and round, after one round that is not measured."""
+    """Return the seconds of each variant and round, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, run in ways.items():
@@ -27,5 +27,5 @@ def alternate(
 
 
 def medians(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each way."""
+    """Return the median seconds of each variant."""
     return {name: statistics.median(times) for name, times in alternate(ways, rounds).items()}

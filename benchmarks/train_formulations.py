@@ -1,9 +1,9 @@
 """The training step as placeray takes it, and the plain formulation of the published recipe beside it.
 
-Plain means: float32, memory laid out as loaded, every cell's similarity with every other held and tracked in
-the local loss, blocks written out layer by layer, and a graph that reaches from the losses to the very first
-layer. What tracks it there is either the input (`plain, input tracked`; one tracked tensor before the first
-block, such as a position embedding, does the same) or every frozen weight (`plain, weights tracked`: their
+Plain means: float32, memory layout as loaded, the full tracked similarity matrix of cells in the local
+loss, blocks written out layer by layer, and a graph that reaches from the losses to the very first layer.
+What tracks it there is either the input (`plain, input tracked`; one tracked tensor before the first block,
+such as a position embedding, does the same) or every frozen weight (`plain, weights tracked`: their
 gradients are computed too, and thrown away). Losses and gradients are equal to placeray's; `bench_train`
 checks it.
 """
@@ -52,13 +52,13 @@ def make_model(name: str) -> Any:
 
 
 def training_photos(name: str) -> Any:
-    """Return (4, 4, 224, 224, 3) photos as they come to the training step."""
+    """Return (4, 4, 224, 224, 3) photos as the training step receives them."""
     photos = np.random.default_rng(0).uniform(0, 255, (QUERIES, VIEWS, SIDE, SIDE, 3))
     return photos.astype(np.uint8 if name == "conv" else np.float32)
 
 
 def make_step(name: str, formulation: str, *, device: str = "cpu", precision: str = "fp32") -> Step:
-    """Return what takes one training step and returns the two losses."""
+    """Return a function that takes one training step and returns the two losses."""
     model, photos = make_model(name), training_photos(name)
     preprocessing = model.default_preprocessing()
     if formulation in (OURS, RECOMPUTED):

@@ -1,4 +1,4 @@
-"""Memory of a training step, measured in a process that does nothing else."""
+"""Memory of a training step, measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["measure_memory"]
 
 
 def measure_memory(name: str, formulation: str) -> dict[str, float]:
-    """Return a step's peak above the memory before it, and what is kept for the backward pass, in MiB."""
+    """Return a step's peak above the memory before it, and the size of its saved tensors, in MiB."""
     torch.set_num_threads(1)
     step: Any = make_step(name, formulation)
-    # The first step allocates what stays, such as Adam's moments.
+    # The first step allocates lasting memory, such as Adam's moments.
     step()
     step.model.zero_grad()
     _give_memory_back()
@@ -30,19 +30,19 @@ def measure_memory(name: str, formulation: str) -> dict[str, float]:
     own = {
         weights.untyped_storage().data_ptr() for weights in [*step.model.parameters(), *step.model.buffers()]
     }
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
     keep_alive = []
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
             keep_alive.append(storage)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         step()
-    return {"peak_mib": peak, "kept_mib": sum(kept.values()) / 2**20}
+    return {"peak_mib": peak, "kept_mib": sum(saved.values()) / 2**20}
 
 
 def _give_memory_back() -> None:

@@ -35,7 +35,7 @@ def make_thumbnail(photo: bytes, *, max_side_px: int) -> Thumbnail:
 
     Args:
         photo: An encoded image.
-        max_side_px: Longer side at most.
+        max_side_px: Maximum length of the longer side.
 
     Raises:
         ImageRejected: the photo cannot be decoded.

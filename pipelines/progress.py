@@ -1,4 +1,4 @@
-"""Progress of a job on stderr: a bar in a terminal or a notebook, a plain line now and then in a log."""
+"""Progress of a job on stderr: a bar in a terminal or a notebook, periodic lines in a log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BAR_FORMAT = (
 
 
 class ProgressBar:
-    """Shows what is done of how much, the rate, the rejected and the time left; use it in a `with` block.
+    """Shows progress, rate, rejected items and remaining time; use it in a `with` block.
 
     Args:
-        name: Of the job.
-        unit: What is counted.
+        name: Name of the job.
+        unit: Unit of the counts.
         quiet: Show nothing.
         stream: Where to write; default: stderr.
         log_every_s: Seconds between two lines where `stream` is neither a terminal nor a notebook.
@@ -50,8 +50,8 @@ class ProgressBar:
         """Begin another stage of the job.
 
         Args:
-            total: Of the stage.
-            initial: What an earlier run has done of it, which does not count for the rate.
+            total: Total of the stage.
+            initial: Items done by an earlier run, which do not count for the rate.
         """
         self._started, self._initial, self._done = time.monotonic(), initial, initial
         if self._bar is not None:
@@ -62,10 +62,10 @@ class ProgressBar:
         """Show the state of the job. A smaller `done` than before begins another stage.
 
         Args:
-            done: What is done, including the rejected.
-            rejected: How many were rejected; None where nothing can be.
-            total: Of the stage.
-            note: Shown at the end.
+            done: Items done, including rejected ones.
+            rejected: Items rejected; None where nothing can be rejected.
+            total: Total of the stage.
+            note: Text at the end of the line.
         """
         if self._quiet:
             return
@@ -139,7 +139,7 @@ def _bar_class() -> Any:
     from tqdm import TqdmWarning
 
     with warnings.catch_warnings():
-        # Without ipywidgets a notebook gets the bar of a terminal, which is good enough.
+        # Without ipywidgets a notebook gets the bar of a terminal.
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm
 

@@ -22,7 +22,7 @@ def query(images: Sequence[str], ask: Ask, **options: Any) -> tuple[list[dict[st
 
     Args:
         images: Paths.
-        ask: Answers one photo, see `ask_store` and `ask_service`.
+        ask: Function that answers one photo, see `ask_store` and `ask_service`.
         options: top_k, candidates and rerank, as of `QueryEngine.answer`.
 
     Returns:

@@ -61,7 +61,7 @@ def serve_store(
     """Serve a store over HTTP until `stop` is set, or SIGINT or SIGTERM is received.
 
     Args:
-        settings: Of the service.
+        settings: Settings of the service.
         host: Address to listen on; beyond loopback only with `PLACERAY_TOKENS`.
         port: Port to listen on; 0: any free one.
         ready: Called with the URL once queries are answered.

@@ -70,7 +70,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def city_store(tmp_path_factory: pytest.TempPathFactory) -> CityStore:
-    """A drawn city of 48 photos and 16 queries, indexed; for reading only."""
+    """An indexed generated city of 48 photos and 16 queries; read only."""
     from tests.support.city_store import make_city_store
 
     return make_city_store(tmp_path_factory.mktemp("city"))
@@ -87,5 +87,5 @@ def running(city_store: CityStore) -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def service_url(running: Running) -> str:
-    """Where `running` listens."""
+    """The URL of `running`."""
     return running.url

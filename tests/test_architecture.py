@@ -1,4 +1,4 @@
-"""The house rules that can be read off the syntax tree."""
+"""Rules of the architecture, checked on the syntax tree."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ ONLY_IN = {
 
 def imports(path: Path) -> set[str]:
     """Return the dotted names of the modules that a file imports, wherever in it."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
 
 
 def module_of(path: Path) -> str:
@@ -58,11 +58,11 @@ EDGES = {name: edges_of(path) for name, path in MODULES.items()}
 
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
     """Return the paths that lead back to where they began."""
-    found, done = [], set()
+    paths, done = [], set()
 
     def visit(name: str, trail: list[str]) -> None:
         if name in trail:
-            found.append([*trail[trail.index(name) :], name])
+            paths.append([*trail[trail.index(name) :], name])
         elif name not in done:
             for other in sorted(edges.get(name, ())):
                 visit(other, [*trail, name])
@@ -70,11 +70,11 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
 
     for name in sorted(edges):
         visit(name, [])
-    return found
+    return paths
 
 
 def room_of(module: str) -> str:
-    """Return the sub-package a module lies in; one that lies in none is a room of its own."""
+    """Return the sub-package a module lies in; a module outside of sub-packages is returned as it is."""
     parts = module.split(".")
     return ".".join(parts[:2])
 

@@ -1,4 +1,4 @@
-"""The examples run as their docstrings say."""
+"""The examples run as documented in their docstrings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main_of(name: str) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_short_and_says_how_to_run_it(path: Path) -> None:
+def test_an_example_is_short_and_documents_its_command(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) < 40
     assert f"python examples/{path.name}" in (ast.get_docstring(ast.parse(text)) or "")

@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and that it works in an environment and a folder of its own."""
+"""The wheel: its content, and that it works in a separate environment and folder."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with the wheel installed, which sees this interpreter's libraries behind it."""
+    """An interpreter with the wheel installed, which falls back to this interpreter's libraries."""
     folder = tmp_path_factory.mktemp("environment")
     interpreter = folder / "bin" / "python"
     assert run([sys.executable, "-m", "venv", "--without-pip", folder], folder).returncode == 0
@@ -120,7 +120,7 @@ def test_types_of_the_public_names_reach_mypy(python: Path, tmp_path: Path) -> N
     assert errors[0].startswith("script.py:5: error: Incompatible types in assignment"), errors
 
 
-def test_a_folder_that_shadows_a_package_is_named(python: Path, tmp_path: Path) -> None:
+def test_a_folder_that_shadows_a_package_is_reported(python: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()
     (tmp_path / "script.py").write_text("import placeray\n")

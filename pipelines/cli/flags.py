@@ -45,7 +45,7 @@ def add_flag(
     required: bool = False,
     **bounds: float,
 ) -> None:
-    """Add a flag whose value is `default` when it is not given; see `Setting` for the arguments."""
+    """Add a flag whose value is `default` when it is absent; see `Setting` for the arguments."""
     setting = Setting(kind, default, help, bounds)
     options = _options(name, setting, metavar)
     if options.get("action") != "store_true":
@@ -60,7 +60,7 @@ def add_settings(
     aliases: Mapping[str, str] | None = None,
     **bounds: float,
 ) -> None:
-    """Add flags for fields of a settings class; a flag that is not given leaves no value in the result.
+    """Add flags for fields of a settings class; an absent flag leaves no value in the result.
 
     Args:
         parser: Gets the flags.

@@ -1,4 +1,4 @@
-"""What several verbs share: options read from flags, and exit codes."""
+"""Options and exit codes shared by several verbs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UsageError(PlacerayError):
 
 
 def execution_from(args: argparse.Namespace) -> Execution:
-    """Return how the network is run."""
+    """Return the execution options of the network."""
     from models.runtime.execution import execution_of
 
     return execution_of(vars(args))
@@ -32,8 +32,8 @@ def matching_from(args: argparse.Namespace) -> dict[str, Any]:
     """Return the argument `matching` if one of its flags is given."""
     from serving.matching_options import OPTIONS, matching_of
 
-    given = {name: value for name, value in vars(args).items() if name in OPTIONS}
-    return {"matching": matching_of(given)} if given else {}
+    options = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    return {"matching": matching_of(options)} if options else {}
 
 
 def exit_code_for(rejected: int, total: int, max_rejected: float) -> int:

@@ -1,4 +1,4 @@
-"""The arguments of every verb. Imports nothing heavy, so that --help answers at once."""
+"""The arguments of every verb. Imports no heavy libraries, so that --help is fast."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MARGIN_LINES = 2
 
 @dataclass(frozen=True)
 class Style:
-    """What the buildings of a street share.
+    """Properties shared by the buildings of a street.
 
     Attributes:
         hue: Mean hue of the walls, 0..1.
@@ -192,7 +192,7 @@ class City:
 
 
 def plan_city(*, seed: int, places: int) -> City:
-    """Plan the smallest square city whose streets hold at least `places` places."""
+    """Plan the smallest square city with room for `places` places."""
     for driven in range(2, 1_000):
         count = driven + 2 * MARGIN_LINES
         city = City(

@@ -1,4 +1,4 @@
-"""What every pixel of a view shows, before light."""
+"""The surfaces visible in each pixel of a view, before lighting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Surfaces"]
 
 @dataclass
 class Surfaces:
-    """What every pixel shows, before light.
+    """The surface visible in each pixel, before lighting.
 
     Attributes:
         albedo: (H, W, 4) uint8; the fourth is 255 for what only reflects, less for what emits light.

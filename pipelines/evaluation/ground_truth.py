@@ -1,4 +1,4 @@
-"""Ground truth of an evaluation: which stored images are right for which query."""
+"""Ground truth of an evaluation: the stored images that are right for each query."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GroundTruth:
         self._near = nearby(Positions.of(self.positions), stored, threshold_m)
 
     def positives(self, query: int) -> frozenset[str]:
-        """Return the `image_id`s that are right for a query, given by its row."""
+        """Return the `image_id`s that are right for the query of a row."""
         return frozenset(self._image_ids[row] for row in self._near.of(query))
 
 

@@ -28,10 +28,10 @@ __all__ = ["DatasetEvaluation", "evaluate"]
 
 @dataclass(frozen=True, repr=False)
 class DatasetEvaluation(Evaluation):
-    """An evaluation whose database may have been indexed on the way.
+    """An evaluation, and whether its database was indexed for it.
 
     Attributes:
-        database_rejected: Database images that could not be used; None where the store was there already.
+        database_rejected: Database images that could not be used; None where the store existed.
     """
 
     database_rejected: int | None = None
@@ -51,23 +51,23 @@ def evaluate(
     report: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
 ) -> DatasetEvaluation:
-    """Evaluate a data set on its own index, which is made first where there is none.
+    """Evaluate a data set on its own index, which is created if missing.
 
     Args:
         dataset: Data set in the standard layout.
-        store_uri: Index to evaluate as it is; made from the database when missing. None uses a temporary one.
+        store_uri: Store to evaluate; created from the database if missing. None uses a temporary one.
         model: Name or weights file; by default the store's, or the default model for a new store.
         image_size: Height and width of the network's input for a new store.
-        split: Which of train, val, test.
+        split: One of train, val and test.
         candidates: How many hits are re-ranked.
-        matching: How they are matched.
+        matching: Options of matching.
         execution: How the model is run, while indexing too.
         threshold_m: Distance up to which an answer is right, in metres.
         report: Folder for index.html and evaluation.json.
         progress: Called with (done, rejected, total) images while indexing, then while evaluating.
 
     Returns:
-        The figures, as attributes and as a mapping (`result["recall"]["global"]["1"]`), and every query's
+        The results, as attributes and as a mapping (`result["recall"]["global"]["1"]`), and every query's
         outcome.
 
     Raises:

@@ -44,16 +44,16 @@ def measure_recall(
     """Answer every query of a data set in batches and score the answers.
 
     Args:
-        dataset: Data set in the standard layout; its database must be what the engine's store holds.
+        dataset: Data set in the standard layout; its database must be that of the engine's store.
         engine: Answers the queries.
-        split: Which of train, val, test where the data set has them.
+        split: One of train, val and test, where the data set has them.
         candidates: How many hits are re-ranked.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
         only: Paths of the queries to score; by default all.
         progress: Called with (done, total) as queries are answered.
 
     Raises:
-        SourceError: no data set there, no queries, none with coordinates, or an empty store.
+        SourceError: the data set or its queries are missing, no query has coordinates, or the store is empty.
     """
     layout = open_dataset(dataset, split=split)
     queries = list_source(layout.queries).sort_by("uri")

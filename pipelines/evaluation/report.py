@@ -22,11 +22,11 @@ __all__ = ["choose_examples", "write_report"]
 MAX_LINES = 40
 THUMBNAIL_PX = 420
 _GAP_PX = 12  # between the photos of a pair
-_MAX_DOTS = 4_000  # more make a slow page and no clearer map
+_MAX_DOTS = 4_000  # more would slow down the page without a clearer map
 
 
 def choose_examples(evaluation: Evaluation, *, count: int = 12) -> list[QueryOutcome]:
-    """Pick queries worth looking at: those that re-ranking put right, then right ones, then wrong ones."""
+    """Choose example queries: those that re-ranking corrected, then right ones, then wrong ones."""
     answered = [outcome for outcome in evaluation.outcomes if outcome.matches]
     rescued = [o for o in answered if o.first_hit_reranked == 1 and o.first_hit_global != 1]
     wrong = [o for o in answered if o.first_hit_reranked != 1]
@@ -39,11 +39,11 @@ def choose_examples(evaluation: Evaluation, *, count: int = 12) -> list[QueryOut
 def write_report(
     path: str | Path, evaluation: Evaluation, engine: QueryEngine, *, notes: Sequence[str] = ()
 ) -> None:
-    """Write the report page, whole or not at all.
+    """Write the report page atomically.
 
     Args:
         path: The HTML file.
-        evaluation: What to show.
+        evaluation: The evaluation to show.
         engine: The engine that was evaluated; it locates the matched features of the examples.
         notes: Extra lines under the heading, plain text.
 

@@ -1,4 +1,4 @@
-"""The result of an evaluation: a mapping of its figures, with every query's outcome as an attribute."""
+"""The result of an evaluation: a mapping of its values, with every query's outcome as an attribute."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Evaluation(Mapping[str, Any]):
 
     Attributes:
         dataset: Name of the data set.
-        protocol: How it was measured: threshold, queries, candidates, matching.
+        protocol: Protocol in words: threshold, queries, candidates, matching.
         model: Model of the store.
         store_version: Version that answered.
         queries: Queries scored.
         database: Images in the store.
         recall: `{"global": {"1": ...}, "reranked": {"1": ...}}` in percent.
-        seconds: Seconds spent in each stage over all queries, and in all.
+        seconds: Seconds per stage over all queries, and in total.
         queries_without_positive: Scored queries with nothing right in the database; they count as misses.
         queries_without_coordinates: Queries left out because they cannot be scored.
         queries_rejected: Scored queries whose photo could not be used; they count as misses.

@@ -88,7 +88,7 @@ def _completed_position(row: dict[str, Any]) -> dict[str, Any]:
             raise ValueError("beyond the poles")
         return completed.to_dict()
     except ValueError as error:
-        # There is no UTM beyond 84 N and 80 S; latitude and longitude alone are fine.
+        # UTM is undefined beyond 84 N and 80 S; latitude and longitude alone are valid.
         if position.lat is None:
             raise ImageRejected("bad_value", f"UTM coordinates out of range: {error}") from error
         return {}

@@ -22,7 +22,7 @@ __all__ = ["Extract"]
 
 
 class Extract:
-    """The model in an actor. Weights are loaded inside, so that the actor can be restarted on any machine.
+    """The model in an actor. It loads the weights itself, so that it can be restarted on any machine.
 
     If the model cannot be used here (other weights than the driver's, missing weights, a damaged projection,
     no compiler), every row reports that in `failure`.

@@ -31,9 +31,9 @@ def written_rows(
     Args:
         ray: The connected `ray` module, with `ray.data` imported.
         work: Listed rows with stored_sha256, stored_uri and amend.
-        store: Whose lease is held.
+        store: The store; the caller holds its lease.
         model: Name or weights file, passed to the actors.
-        plan: From `make_plan`.
+        plan: The result of `make_plan`.
         extract: Class of the extractor actors.
     """
     context = ray.data.DataContext.get_current()

@@ -98,8 +98,8 @@ def index(
         store_uri: The store; created if there is none.
         model: Name or weights file; default: the model of the store, or `efficientnet-lite0` for a new one.
         image_size: Height and width of the network's input; default: the store's, or the model's own.
-        features: Encoding of local features in a new store, see `storage.features.encodings`; default: as
-            `default_encoding` says. It must match that of an existing store.
+        features: Encoding of local features in a new store, see `storage.features.encodings`; default: that
+            of `default_encoding`. It must match that of an existing store.
         root: Folder that the paths of a listing are relative to and must stay inside.
         id_prefix: Prefix of every image id.
         batch_size: Images per forward pass.
@@ -185,7 +185,7 @@ def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages
 
 
 def _model_for(store_uri: str) -> str:
-    """Return the model that made the store, or the default one where there is no store yet."""
+    """Return the model that made the store, or the default one for a new store."""
     try:
         return Store.open(store_uri).card.model
     except StoreNotFound:

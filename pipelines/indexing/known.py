@@ -1,4 +1,4 @@
-"""What a store already holds of the listed images, so that only the rest is extracted."""
+"""Compares a listing with the store, so that only new and changed images are extracted."""
 
 from __future__ import annotations
 

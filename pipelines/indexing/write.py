@@ -55,7 +55,7 @@ def _write_shard(batch: pa.Table, store_uri: str, card: Card) -> pa.Table:
 
 
 def _joined(column: pa.ChunkedArray) -> NDArray[np.uint8]:
-    """Return a column of equally long byte strings without nulls as (B, bytes), copied at most once."""
+    """Return a column of equally long byte strings without nulls as (B, bytes), with one copy or none."""
     joined = column.combine_chunks()
     _, offsets, values = joined.buffers()
     ends = np.frombuffer(offsets, np.int32)[joined.offset : joined.offset + len(joined) + 1]

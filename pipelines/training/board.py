@@ -25,17 +25,17 @@ class Board:
         return events
 
     def set_error(self, error: Exception) -> None:
-        """Keep the first error that no retry can mend."""
+        """Keep the first error that a retry cannot fix."""
         self._error = self._error or error
 
     def error(self) -> Exception | None:
-        """Return the first error that no retry can mend, or None."""
+        """Return the first error that a retry cannot fix, or None."""
         return self._error
 
     def set_result(self, result: dict[str, Any]) -> None:
-        """Keep the facts that training ended with."""
+        """Keep the final results of training."""
         self._result = result
 
     def result(self) -> dict[str, Any]:
-        """Return the facts that training ended with; empty before its end."""
+        """Return the final results of training; empty before its end."""
         return self._result

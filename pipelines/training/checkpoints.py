@@ -21,7 +21,7 @@ STATE = "state.safetensors"
 
 @contextlib.contextmanager
 def checkpoint_of(loop: TrainingLoop, run: dict[str, Any], rank: int) -> Iterator[Any]:
-    """Write a checkpoint on the first worker, for as long as it takes to store it; the others have none."""
+    """Write a temporary checkpoint for Ray Train to store, on the first worker; other workers yield None."""
     import ray.train
 
     if rank:
@@ -35,13 +35,13 @@ def checkpoint_of(loop: TrainingLoop, run: dict[str, Any], rank: int) -> Iterato
 
 @contextlib.contextmanager
 def disk_full(what: str) -> Iterator[None]:
-    """Name the error of a file that cannot be written."""
+    """Report a file that cannot be written as `OutOfSpace`."""
     try:
         yield
     except OSError as error:
         raise OutOfSpace(
-            f"{what} cannot be written ({error}): make room and run the same command again; the checkpoint "
-            "before it is whole"
+            f"{what} cannot be written ({error}): free some space and run the same command again; the "
+            "earlier checkpoint is intact"
         ) from error
 
 
@@ -67,7 +67,7 @@ def restore(
     if differing or before.get("weights") != weights:
         raise BadSettings(
             f"the checkpoints are of a run with another {', '.join(differing or ['model'])}: give another "
-            "--storage or --run, or the same settings to go on with it"
+            "--storage or --run, or the same settings to resume it"
         )
     if before.get("digest") != digest:
         raise DataRejected(

@@ -70,7 +70,7 @@ def _changed_queries(
 
 
 def p_value_of(gained: int, lost: int) -> float:
-    """Return the two-sided probability of a split at least so uneven where both ways are equally likely.
+    """Return the two-sided probability of a split as uneven or more where both outcomes are equally likely.
 
     McNemar's test in its exact binomial form (McNemar, "Note on the sampling error of the difference between
     correlated proportions or percentages", Psychometrika 1947).

@@ -64,11 +64,11 @@ def open_training_set(
 
     Args:
         dataset: The data set.
-        split: Which of train, val, test where it has them.
+        split: One of train, val and test, where the data set has them.
         without: Paths to leave out, because they cannot be decoded.
 
     Raises:
-        SourceError: there is no such split, or no photo in it.
+        SourceError: the split does not exist or holds no photos.
     """
     layout = open_dataset(dataset, split=split)
     digest = hashlib.sha256()

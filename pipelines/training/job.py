@@ -67,11 +67,11 @@ def finetune(
         val: Data set to validate with; by default the same.
         val_split: Which split of it.
         workers: Minimum and maximum number of workers; where they differ, training continues with fewer
-            after a loss.
+            after a worker is lost.
         gpus_per_worker: Share of a GPU for each; by default 1 where the cluster has GPUs, else 0.
         run: Folder for the log, the report and the checkpoints; by default beside `out`, named after it.
         storage: Where checkpoints go instead, such as s3://bucket/path; every worker must reach it.
-        max_rejected: Largest share of photos that may be unreadable.
+        max_rejected: Maximum share of unreadable photos.
         max_failures: How often workers may fail before training gives up.
         choose_floor: Choose the similarity from which mutual neighbours count on the validation split, for a
             model that has one.
@@ -84,7 +84,7 @@ def finetune(
         BadSettings, SourceError, MiningRejected, DataRejected, WeightsRejected, WeightsUnavailable,
         UnknownModel, BadImageSize: before any work, on invalid input.
         StoreLocked: another process trains in the same run folder.
-        TrainingDiverged, OutOfSpace, TrainingFailed: while training; checkpoints and log are kept.
+        TrainingDiverged, OutOfSpace, TrainingFailed: while training; checkpoints and log stay.
     """
     settings = _with_absolute_path(settings or TrainingSettings())
     out = _new_file(out)

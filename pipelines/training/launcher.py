@@ -30,7 +30,7 @@ def scale_for(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None)
     """Divide the cluster's cores, and its GPUs where there are any, among the workers.
 
     Raises:
-        BadSettings: the workers need more than this machine has, and there is no cluster that could scale up.
+        BadSettings: the workers need more than this machine has, and it is not a cluster that could scale up.
     """
     min_workers, max_workers = workers
     cluster = ray.cluster_resources()
@@ -57,10 +57,10 @@ def run_workers(
     max_failures: int,
     quiet: bool,
 ) -> tuple[Any, dict[str, Any]]:
-    """Run Ray Train to its end and return the best checkpoint and the facts that training ended with.
+    """Run Ray Train to its end and return the best checkpoint and the final results.
 
     Raises:
-        TrainingDiverged, DataRejected, OutOfSpace and other errors that no retry can mend, from the workers.
+        TrainingDiverged, DataRejected, OutOfSpace and other errors of workers that a retry cannot fix.
         TrainingFailed: workers failed more often than `max_failures`.
     """
     board = ray.remote(num_cpus=0)(Board).remote()

@@ -42,7 +42,7 @@ class TrainingLog:
 
     Args:
         folder: Gets log.csv and tensorboard/.
-        bar: Shows the steps done, of the most that there can be.
+        bar: Shows the steps done out of the maximum number of steps.
     """
 
     def __init__(self, folder: Path, bar: ProgressBar) -> None:
@@ -116,7 +116,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a log back; a last line that was cut off by a crash is left out.
 
     Raises:
-        BadSettings: the file is not a training log, for instance after another program saved it.
+        BadSettings: the file is not a training log, for example after another program has saved it.
     """
     if not path.exists():
         return []
@@ -124,7 +124,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
-                raise ValueError("it has other columns")
+                raise ValueError("the columns differ")
             complete = [row for row in reader if None not in row and None not in row.values()]
         rows = [row for row in complete if row["step"].isdigit()]
         for row in rows:

@@ -45,7 +45,7 @@ class TrainingLoop:
 
     Attributes:
         model: The model, on its device.
-        progress: How far training is.
+        progress: Epochs, rounds and steps so far.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TrainingLoop:
 
         Args:
             model: A `SelaVPR` or an adapted `EfficientNetLite0`, the same on every worker.
-            preprocessing: How photos become its input.
+            preprocessing: Preprocessing of the model.
             settings: The recipe.
             training: Photos to train on.
             validation: Photos to validate with.
@@ -126,7 +126,7 @@ class TrainingLoop:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether training is finished."""
         done = self.progress
         return done.epoch >= self._settings.epochs or done.misses >= self._settings.patience
 

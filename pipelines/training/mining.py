@@ -43,7 +43,7 @@ class MiningState:
             draws negatives at random.
         seed: Of every draw.
         round: Rounds mined so far.
-        hardest: For `full`, the hardest negatives found of each query so far.
+        hardest: For `full`, the hardest negatives of each query so far.
     """
 
     strategy: Strategy = "partial"
@@ -115,7 +115,7 @@ def draw_round(
         state: The state of mining.
         queries: Queries of a round; fewer where fewer can be trained on.
         sampled: Database photos that negatives are mined among; all where there are fewer.
-        weights: (number of queries,) at least 0, relative probability of each query; `msls_weighted` only.
+        weights: (number of queries,) 0 or more, relative probability of each query; `msls_weighted` only.
 
     Raises:
         ValueError: a number is not positive, or weights do not fit the strategy or the queries.
@@ -161,13 +161,13 @@ def mine(
     rest is drawn at random from all that are.
 
     Args:
-        drawn: The round, as `draw_round` gave it for the same state.
+        drawn: The round, as `draw_round` returned it for the same state.
         neighbours: Positives and exclusions of each query.
         state: The state of mining.
         query_descriptors: (Q, D) float, unit L2 norm, finite, in the order of `drawn.queries`.
         database_descriptors: (M, D) float, unit L2 norm, finite, in the order of `drawn.database`.
-        negatives: N, at most `neighbours.negatives`.
-        sampled: For `full`: photos drawn for each query, beside the hardest kept.
+        negatives: N, up to `neighbours.negatives`.
+        sampled: For `full`: photos drawn for each query, in addition to its hardest so far.
 
     Returns:
         triplets: (Q, 1 + 1 + N) int64, the query's row, then database rows: best positive and negatives, the
@@ -180,7 +180,7 @@ def mine(
     _require_descriptors(drawn, query_descriptors, database_descriptors)
     if not 1 <= negatives <= neighbours.negatives or sampled < 1:
         raise ValueError(
-            f"negatives {negatives} must be 1 to {neighbours.negatives}, as given to find_neighbours, "
+            f"negatives {negatives} must be 1 to {neighbours.negatives}, as passed to find_neighbours, "
             f"and sampled {sampled} at least 1"
         )
     triplets = np.empty((len(drawn.queries), 2 + negatives), np.int64)
@@ -236,16 +236,14 @@ def _chances(
     neighbours: Neighbours, strategy: Strategy, weights: NDArray[np.floating] | None
 ) -> NDArray[np.float64] | None:
     if (weights is not None) != (strategy == "msls_weighted"):
-        raise ValueError(
-            f"strategy {strategy} and weights do not go together: msls_weighted alone takes them"
-        )
+        raise ValueError(f"strategy {strategy} and weights do not go together: only msls_weighted uses them")
     if weights is None:
         return None
     if weights.shape != (neighbours.queries,) or not bool(
         np.isfinite(weights).all() and (weights >= 0).all()
     ):
         raise ValueError(
-            f"weights of shape {weights.shape} must be ({neighbours.queries},), finite and at least 0"
+            f"weights of shape {weights.shape} must be ({neighbours.queries},), finite and 0 or more"
         )
     chosen = weights[neighbours.usable].astype(np.float64)
     if not chosen.sum() > 0:

@@ -24,7 +24,7 @@ class Neighbours:
     Attributes:
         queries: Number of queries, usable or not.
         database: Number of database photos.
-        negatives: How many negatives each usable query is sure to have.
+        negatives: Number of negatives that each usable query has at least.
         usable: (U,) int64, sorted rows of the queries with a positive and enough negatives.
         without_positive: Queries left out because no database photo is near enough.
         without_negative: Queries with a positive, left out because too few database photos are far enough.
@@ -72,7 +72,7 @@ def find_neighbours(
     if not 0 < positive_m <= negative_m < np.inf or negatives < 1:
         raise ValueError(
             f"distances {positive_m:g} m and {negative_m:g} m must rise from above 0, and negatives "
-            f"{negatives} be at least 1"
+            f"{negatives} be 1 or more"
         )
     _require_positions(queries, "query")
     _require_positions(database, "database")

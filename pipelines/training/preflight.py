@@ -34,7 +34,7 @@ def begin_run(folder: Path, settings: TrainingSettings, data: DataFolders, start
     """Create the run folder, or check that an existing one belongs to the same run.
 
     Raises:
-        BadSettings: the folder is of a run with other settings, data or model, or of no run.
+        BadSettings: the folder belongs to a run with other settings, data or model, or to no run.
         OutOfSpace: the disk is full.
     """
     where = dataclasses.asdict(data) | {"weights of the model": start.weights_sha256}
@@ -115,7 +115,7 @@ def list_rejected(
     validation: TrainingSet,
     max_rejected: float,
 ) -> None:
-    """Write the CSV of photos that are left out and why; refuse where they are too many.
+    """Write the CSV of photos that are left out, with the reasons; refuse if there are too many.
 
     Raises:
         DataRejected: a larger share than `max_rejected` cannot be read.

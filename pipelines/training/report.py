@@ -40,7 +40,7 @@ def write_training_report(
     """Write report.json and report.html, each whole or not at all.
 
     Args:
-        folder: Where to; made if it is not there.
+        folder: Destination; created if missing.
         before: The model that training began with, on the validation split.
         after: The trained model on the same queries.
         rows: The log of training, see `pipelines.training.log.COLUMNS`; a value may be absent or empty.
@@ -52,7 +52,7 @@ def write_training_report(
 
     Raises:
         ValueError: the evaluations are not of the same queries.
-        OutOfSpace: the disk is full; an earlier report is left as it was.
+        OutOfSpace: the disk is full; an earlier report does not change.
     """
     described = describe_change(before, _in_order_of(before, after))
     for example in (*described["gained"], *described["lost"]):
@@ -83,7 +83,7 @@ def _number(value: float | str) -> float | str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: NaN and infinity become null, objects of other types their text."""
+    """Return plain values for JSON: NaN and infinity become null, objects of other types their text."""
     if isinstance(value, np.generic | np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, float):

@@ -143,11 +143,11 @@ class TrainingSettings:
 
     @property
     def round_size(self) -> int:
-        """Number of queries for which triplets are mined at once, at most those of an epoch."""
+        """Number of queries for which triplets are mined at once, not more than an epoch has."""
         return min(self.queries_per_round, self.queries_per_epoch)
 
     def with_rate_for(self, model: nn.Module) -> TrainingSettings:
-        """Return the settings with the default learning rate for a model, where none was given."""
+        """Return the settings with the default learning rate for a model, where none is set."""
         if self.learning_rate is not None:
             return self
         from models.networks.efficientnet import EfficientNetLite0  # loads torch
@@ -168,7 +168,7 @@ class TrainingSettings:
 
 
 def settings_of(flags: Mapping[str, Any]) -> TrainingSettings:
-    """Return settings from the flags of the command line; flags that were not given keep their default.
+    """Return settings from the flags of the command line; flags without a value keep the default.
 
     Raises:
         BadSettings: a value is out of range.
@@ -179,5 +179,5 @@ def settings_of(flags: Mapping[str, Any]) -> TrainingSettings:
         augmentation = Augmentation(**{name: flags[name] for name in parts & flags.keys()})
     except ValueError as error:
         raise BadSettings(str(error)) from error
-    given = {name: flags[name] for name in names & flags.keys()}
-    return TrainingSettings(**given, augmentation=augmentation)
+    values = {name: flags[name] for name in names & flags.keys()}
+    return TrainingSettings(**values, augmentation=augmentation)

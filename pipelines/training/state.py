@@ -21,8 +21,8 @@ class Progress:
         round: Rounds of the current epoch finished.
         step: Steps taken.
         mining: The state of mining.
-        best: Best validation score so far, and of which epoch.
-        misses: Epochs since then.
+        best: Best validation score so far, and its epoch.
+        misses: Epochs since the best one.
         seconds: Time spent so far.
         validated: Whether the untrained model has been validated.
     """

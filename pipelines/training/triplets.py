@@ -41,7 +41,7 @@ class TripletReader:
 
         Args:
             batch: The batch.
-            round_number: Of mining, for the draws of augmentations.
+            round_number: Round of mining, which seeds the augmentation.
 
         Returns:
             Photos (n, 1 + 1 + N, h, w, 3) in parts that are computed in sequence.
@@ -54,7 +54,7 @@ class TripletReader:
         return [self._photos(part, round_number) for part in parts if len(part)]
 
     def read_ahead(self, batches: Sequence[Triplets], *, round_number: int) -> Iterator[list[NDArray[Any]]]:
-        """Yield what `read` gives for each batch while the next one is being read."""
+        """Yield the result of `read` for each batch while the next one is being read."""
 
         def submit(batch: Triplets) -> Future[list[NDArray[Any]]]:
             return self._ahead.submit(self.read, batch, round_number=round_number)
@@ -67,7 +67,7 @@ class TripletReader:
         yield following.result()
 
     def _photos(self, part: Triplets, round_number: int) -> NDArray[Any]:
-        """Return the photos of triplets, (n, 1 + 1 + N, h, w, 3), augmented where wanted."""
+        """Return the photos of triplets, (n, 1 + 1 + N, h, w, 3), augmented where the settings ask for it."""
         queries = self._queries.read(part[:, 0])
         others = self._database.read(part[:, 1:].reshape(-1)).reshape(len(part), -1, *queries.shape[1:])
         photos = np.concatenate([queries[:, None], others], axis=1)

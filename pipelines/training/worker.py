@@ -24,7 +24,7 @@ from storage.errors import OutOfSpace
 
 __all__ = ["trainable_model", "work"]
 
-# Values of min_similarity that are tried, beside the model's own.
+# Candidate values of min_similarity, in addition to the model's own.
 _FLOORS: tuple[float | None, ...] = (None, 0.4, 0.5, 0.6, 0.7, 0.8)
 _NAMED = (BadSettings, DataRejected, MiningRejected, TrainingDiverged, OutOfSpace, WeightsRejected)
 
@@ -55,7 +55,7 @@ def work(config: dict[str, Any]) -> None:
     import ray
 
     board = config["board"]
-    # Without this a retry would repeat the work up to the same error.
+    # Otherwise a retry would repeat the work up to the same error.
     earlier = ray.get(board.error.remote())
     if earlier is not None:
         raise earlier
@@ -86,12 +86,12 @@ def _train(config: dict[str, Any]) -> None:
     group = WorkerGroup(rank, context.get_world_size(), ray.train.torch.get_device())
     put_event: Callable[[dict[str, Any]], Any] = board.put_event.remote if rank == 0 else lambda event: None
 
-    # Which run a checkpoint belongs to: in a shared folder there may be another run's.
+    # Identifies the run of a checkpoint: a shared folder may hold those of another run.
     run = {"digest": config["digest"], "weights": card.weights_sha256}
 
     def report(loop: TrainingLoop, best: bool) -> None:
         with checkpoint_of(loop, run | {"settings": settings.to_dict()}, rank) as checkpoint:
-            # The later of two best epochs is better; other epochs are kept only while they are the last.
+            # A later best epoch replaces an earlier one; other epochs stay only while they are the last.
             score = float(loop.progress.epoch + 1 if best else -1)
             with disk_full("the checkpoint"):
                 ray.train.report({"score": score}, checkpoint=checkpoint)

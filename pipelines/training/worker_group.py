@@ -16,9 +16,9 @@ class WorkerGroup:
     """One worker's view of the process group.
 
     Attributes:
-        rank: This worker.
-        size: How many there are; 1: no process group is needed.
-        device: Where this worker computes.
+        rank: Rank of this worker.
+        size: Number of workers; 1 needs no process group.
+        device: Device of this worker.
     """
 
     rank: int = 0
@@ -37,7 +37,7 @@ class WorkerGroup:
         """Return the sum over all workers.
 
         Args:
-            tensor: Of the same shape everywhere.
+            tensor: Has the same shape on every worker.
         """
         if self.size == 1:
             return tensor
@@ -50,8 +50,8 @@ class WorkerGroup:
 
         Args:
             mine: This worker's rows (n, ...), its blocks end to end.
-            count: Rows of all workers.
-            length: Of a block.
+            count: Number of rows over all workers.
+            length: Number of rows per block.
 
         Returns:
             (count, ...) on the CPU, the same on every worker.

@@ -1,4 +1,4 @@
-"""The driver of an index job dies by SIGKILL; the same command again loses nothing and doubles nothing."""
+"""The driver of an index job is killed by SIGKILL; running the command again completes the same store."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def undisturbed(photos: Path) -> Path:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_driver_killed_then_run_again_equals_undisturbed(
+def test_rerun_after_a_killed_driver_equals_an_undisturbed_run(
     seed: int, photos: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     store, rng = tmp_path / "store", random.Random(seed)
@@ -83,7 +83,7 @@ def test_driver_killed_then_run_again_equals_undisturbed(
     (a, a_ok), (b, b_ok) = (s.fetch(s.get(ids)) for s in (mine, theirs))
     assert a_ok.all()
     assert b_ok.all()
-    # Batches may be cut elsewhere, which moves the last bits of a float32 product.
+    # Other batch boundaries may change the last bits of a float32 product.
     assert abs(a.astype("float32") - b.astype("float32")).max() < 5e-3, f"seed {seed}"
 
 

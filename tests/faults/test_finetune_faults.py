@@ -96,24 +96,24 @@ def kill_all(job: subprocess.Popen[bytes]) -> None:
 
 
 def training_workers(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    found = []
+    workers = []
     for process in family(job):
         with contextlib.suppress(psutil.Error):
             if any("RayTrainWorker" in part for part in process.cmdline()):
-                found.append(process)
-    return found
+                workers.append(process)
+    return workers
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing(
+def test_a_killed_worker_does_not_change_the_weights(
     data: Path, undisturbed: tuple[str, Path], tmp_path: Path
 ) -> None:
     workers, wanted = undisturbed
     out = tmp_path / "killed.safetensors"
     with started(command(data, out, "--workers", workers), tmp_path / "log") as job:
         wait_for_steps(job, out.with_suffix(".run"), 12)
-        found = training_workers(job)
-        assert len(found) == int(workers)
-        os.kill(found[-1].pid, signal.SIGKILL)
+        processes = training_workers(job)
+        assert len(processes) == int(workers)
+        os.kill(processes[-1].pid, signal.SIGKILL)
         assert job.wait(300) == 0, (tmp_path / "log").read_text()[-2000:]
     assert digest(out) == digest(wanted)
     rows = read_rows(out.with_suffix(".run") / "log.csv")
@@ -123,7 +123,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     assert validated == list(range(EPOCHS + 1))
 
 
-def test_everything_killed_and_started_again_changes_nothing(
+def test_a_killed_job_resumes_to_the_same_weights(
     data: Path, undisturbed: tuple[str, Path], tmp_path: Path
 ) -> None:
     workers, wanted = undisturbed
@@ -154,7 +154,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(
+def test_a_full_disk_is_reported_and_training_resumes(
     data: Path, undisturbed: tuple[str, Path], small_disk: Path, tmp_path: Path
 ) -> None:
     workers, wanted = undisturbed
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_is_lost(
             while True:
                 file.write(bytes(4096))
         assert job.wait(300) == 7, log.read_text()[-2000:]
-    assert "make room and run the same command again" in log.read_text()
+    assert "free some space and run the same command again" in log.read_text()
     assert not out.exists()
     filler.unlink()
     with started(arguments, log) as job:

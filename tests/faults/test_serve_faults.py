@@ -34,17 +34,17 @@ def serve_url(local_ray: None) -> Iterator[str]:
 
 def replicas(name: str) -> list[int]:
     """Process ids of a deployment's replicas, below this process alone."""
-    found = []
+    pids = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             title = " ".join(process.cmdline())
             if title.startswith("ray::ServeReplica:") and f":{name}" in title:
-                found.append(process.pid)
-    return found
+                pids.append(process.pid)
+    return pids
 
 
 class Load:
-    """Clients that ask until told to stop, and what they got."""
+    """Clients that send queries until the block ends, and the answers they received."""
 
     def __init__(self, url: str, photos: list[bytes], clients: int) -> None:
         self._url = url
@@ -86,7 +86,7 @@ def photos_of(city_store: CityStore) -> list[bytes]:
     return [path.read_bytes() for path in city_store.queries]
 
 
-def test_killed_replicas_behind_the_ingress_cost_no_answer(serve_url: str, city_store: CityStore) -> None:
+def test_killed_replicas_behind_the_ingress_lose_no_answer(serve_url: str, city_store: CityStore) -> None:
     scale = {"min_replicas": 2, "max_replicas": 2, "num_cpus": 0.1}
     settings = {"topology": "split", "shards": 2, "extractor": scale, "searcher": scale, "reranker": scale}
     with deployed(city_store.uri, **settings), Load(serve_url, photos_of(city_store), 4) as load:
@@ -107,7 +107,7 @@ def test_killed_replicas_behind_the_ingress_cost_no_answer(serve_url: str, city_
     print(f"{len(taken)} answers, p99 {p99:.2f} s, before the kills {p99_normal:.2f} s")
 
 
-def test_the_only_replica_killed_is_waited_for(serve_url: str, city_store: CityStore) -> None:
+def test_queries_wait_for_a_killed_single_replica(serve_url: str, city_store: CityStore) -> None:
     with (
         deployed(city_store.uri, topology="split", request_timeout_s=60),
         Load(serve_url, photos_of(city_store), 2) as load,
@@ -121,7 +121,7 @@ def test_the_only_replica_killed_is_waited_for(serve_url: str, city_store: CityS
     print(f"longest {max(seconds for _, seconds, _ in load.answers):.1f} s")
 
 
-def test_killed_ingress_costs_at_most_what_it_was_answering(serve_url: str, city_store: CityStore) -> None:
+def test_killed_ingress_loses_only_requests_in_flight(serve_url: str, city_store: CityStore) -> None:
     clients = 4
     scale = {"min_replicas": 2, "max_replicas": 2, "num_cpus": 0.1}
     with deployed(city_store.uri, ingress=scale), Load(serve_url, photos_of(city_store), clients) as load:
@@ -169,7 +169,7 @@ def test_overload_is_answered_with_retry_after(serve_url: str, city_store: CityS
 
 
 @pytest.mark.parametrize("attackers", [4, 12, 50])
-def test_half_sent_uploads_do_not_hold_the_service(
+def test_incomplete_uploads_do_not_block_the_service(
     serve_url: str, city_store: CityStore, attackers: int
 ) -> None:
     port = int(serve_url.rsplit(":", 1)[1])
@@ -196,7 +196,7 @@ def test_half_sent_uploads_do_not_hold_the_service(
         print(f"the last 408 after {time.monotonic() - started:.1f} s")
 
 
-def test_slow_headers_do_not_hold_the_service(serve_url: str, city_store: CityStore) -> None:
+def test_slow_headers_do_not_block_the_service(serve_url: str, city_store: CityStore) -> None:
     port = int(serve_url.rsplit(":", 1)[1])
     photo = city_store.queries[0].read_bytes()
     with deployed(city_store.uri), contextlib.ExitStack() as stack:

@@ -93,7 +93,7 @@ def logged(*states: tuple[int, int | None, int], log_every_s: float = 0.0) -> li
     return stream.getvalue().splitlines()
 
 
-def test_a_log_gets_a_line_now_and_then_and_the_last_state() -> None:
+def test_a_log_gets_periodic_lines_and_the_final_state() -> None:
     states = [(done, 0, 100) for done in range(1, 101)]
     assert [line.split()[1] for line in logged(*states, log_every_s=3600)] == ["100/100"]
     assert len(logged(*states)) == 100
@@ -101,7 +101,7 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_state() -> None:
     assert "rejected" not in logged((1, None, 2))[0]
 
 
-def test_another_stage_starts_the_rate_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_stage_resets_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("pipelines.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()

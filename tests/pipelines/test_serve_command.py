@@ -27,7 +27,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 
 @pytest.mark.ray
-def test_serve_command_answers_until_it_is_told_to_stop(city_store: CityStore, tmp_path: Path) -> None:
+def test_serve_command_answers_until_sigterm(city_store: CityStore, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "serve", "--store", city_store.uri, "--port", "0"]
     command += ["--json", "--log-file", str(tmp_path / "log"), "--tiles", ""]
     # No Ray of this session: the command starts its own.
@@ -60,29 +60,31 @@ def test_serve_command_answers_until_it_is_told_to_stop(city_store: CityStore, t
     assert [line["reason"] for line in lines if line.get("status") == 422] == ["not_an_image"]
 
 
-def test_serve_command_beyond_loopback_wants_a_token(
+def test_serve_command_beyond_loopback_requires_a_token(
     city_store: CityStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PLACERAY_TOKENS", raising=False)
-    code, said = refused(capsys, "--store", city_store.uri, "--host", "0.0.0.0", "--log-file", "-")
+    code, message = refused(capsys, "--store", city_store.uri, "--host", "0.0.0.0", "--log-file", "-")
     assert code == 2
-    assert "PLACERAY_TOKENS" in said
+    assert "PLACERAY_TOKENS" in message
     monkeypatch.setenv("PLACERAY_TOKENS", "short")
-    code, said = refused(capsys, "--store", city_store.uri, "--log-file", "-")
+    code, message = refused(capsys, "--store", city_store.uri, "--log-file", "-")
     assert code == 2
-    assert "openssl rand" in said
-    assert "short" not in said.replace("shorter", "")
+    assert "openssl rand" in message
+    assert "short" not in message.replace("shorter", "")
 
 
-def test_serve_command_names_a_port_in_use(city_store: CityStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_command_reports_a_port_in_use(
+    city_store: CityStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, said = refused(capsys, "--store", city_store.uri, "--port", port, "--log-file", "-")
+        code, message = refused(capsys, "--store", city_store.uri, "--port", port, "--log-file", "-")
     assert code == 2
-    assert "choose another --port" in said
+    assert "choose another --port" in message
 
 
-def test_serve_command_refuses_what_it_cannot_serve(
+def test_serve_command_refuses_missing_and_mismatched_stores(
     city_store: CityStore, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     nowhere = refused(capsys, "--store", str(tmp_path / "nowhere"), "--port", "0", "--log-file", "-")
@@ -95,6 +97,6 @@ def test_serve_command_refuses_what_it_cannot_serve(
     card.write_text(card.read_text().replace(sha256, "0" * 64))
     assert refused(capsys, "--store", str(tmp_path / "other"), "--port", "0", "--log-file", "-")[0] == 5
 
-    code, said = refused(capsys, "--store", city_store.uri, "--shards", "2", "--log-file", "-")
+    code, message = refused(capsys, "--store", city_store.uri, "--shards", "2", "--log-file", "-")
     assert code == 2
-    assert "topology split" in said
+    assert "topology split" in message

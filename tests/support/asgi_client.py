@@ -14,12 +14,12 @@ TOKEN = "read-token-0123456789"
 ADMIN_TOKEN = "admin-token-0123456789"
 TOKENS = {TOKEN: "read", ADMIN_TOKEN: "admin"}
 SECRET_PATH = "/srv/secret/places.lance"
-# What no answer may hold (F35): paths, stack traces, names and versions of what runs here.
+# Text that no response may contain: paths, stack traces, names and versions of software.
 TELLTALES = ("Traceback", "File ", ".py", "/srv", "uvicorn", "starlette", "python", "Error", "secret")
 
 
 class EchoApp:
-    """Echoes the request; fails in the way that the path names."""
+    """Echoes the request, or fails as the path says."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -27,7 +27,7 @@ class EchoApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
-        assert not message.get("more_body"), "the body comes in one message"
+        assert not message.get("more_body"), "the body must arrive in one message"
         self.bodies.append(message["body"])
         self.scopes.append(scope)
         if scope["path"] == "/raise":
@@ -48,7 +48,7 @@ class EchoApp:
 
 
 class Reply:
-    """What came back from one `ask`."""
+    """The response to one `ask`."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -73,7 +73,7 @@ class Reply:
 
     @property
     def reason(self) -> str:
-        """The reason of an error answer, after checking that it has the one shape and tells nothing."""
+        """The reason of an error response, after checking its format and that it leaks nothing."""
         content = json.loads(self.body)
         assert list(content) == ["error"]
         assert sorted(content["error"]) == ["message", "reason"]

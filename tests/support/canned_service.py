@@ -42,11 +42,11 @@ def _place(number: int, kind: str) -> dict[str, Any]:
 
 @dataclass
 class CannedService:
-    """Stands in for `/v1/*`; the page's files still come from the service.
+    """Fake `/v1/*`; the service still serves the page's files.
 
     Attributes:
         kind: Positions of the store: degrees, metres or none.
-        token: What `Authorization: Bearer` must carry, if anything.
+        token: Required bearer token, or None.
         refusals: Answers to the first queries: status, reason, headers.
         info: Replaces fields of `/v1/info`.
         answer: Replaces fields of the answer.
@@ -63,7 +63,7 @@ class CannedService:
     received: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
     def install(self, page: Page) -> CannedService:
-        """Answer the page's requests from here on."""
+        """Answer the page's requests from now on."""
         page.route(lambda url: urlsplit(url).path.startswith("/v1/"), self._route)
         return self
 

@@ -1,4 +1,4 @@
-"""A small drawn city, its photos indexed with the default model: the store that the service's tests ask."""
+"""A small drawn city, its photos indexed with the default model: the store behind the service's tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = "efficientnet-lite0"
 
 @dataclass(frozen=True)
 class CityStore:
-    """A store on disk, and photos to ask it about."""
+    """A store on disk, and photos to query it with."""
 
     uri: str
     folder: Path
@@ -53,7 +53,7 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
     shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
     schema = row_schema(store.card)
     flat = pa.array(descriptors.reshape(-1).astype(np.float16))
-    made = {
+    values = {
         "sha256": [hashlib.sha256(data).hexdigest() for data in datas],
         "width": [photo.pixels.shape[1] for photo in photos],
         "height": [photo.pixels.shape[0] for photo in photos],
@@ -61,7 +61,7 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
         "shard": [shard] * len(ids),
         "row": list(range(len(ids))),
     }
-    columns = {name: made[name] if name in made else listing[name] for name in schema.names}
+    columns = {name: values[name] if name in values else listing[name] for name in schema.names}
     store.commit(pa.table(columns, schema=schema))
 
 

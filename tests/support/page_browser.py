@@ -1,4 +1,4 @@
-"""A headless Chromium that looks at the page and remembers what it asked for and complained about."""
+"""A headless Chromium that opens the page and records its requests and console messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 @dataclass
 class Visit:
-    """One open page and what happened on it."""
+    """An open page, with its requests and console messages."""
 
     page: Page
     hosts: set[str] = field(default_factory=set)
@@ -58,14 +58,14 @@ class Visit:
 
     def chosen(self) -> list[str]:
         """The image ids of the selected options."""
-        found: list[str] = self.page.eval_on_selector_all(
+        selected: list[str] = self.page.eval_on_selector_all(
             "#places [aria-selected=true]", "all => all.map(one => one.dataset.imageId)"
         )
-        return found
+        return selected
 
     def drawn(self) -> list[dict[str, float]]:
         """The lines drawn, their ends in 0..1 of the image that they should end in."""
-        found: list[dict[str, float]] = self.page.evaluate(
+        lines: list[dict[str, float]] = self.page.evaluate(
             """() => {
               const boxes = ["pair-photo", "pair-stored"].map((id) =>
                 document.getElementById(id).getBoundingClientRect());
@@ -81,10 +81,10 @@ class Visit:
               });
             }"""
         )
-        return found
+        return lines
 
     def strangers(self, tile_origin_host: str | None) -> set[str]:
-        """Hosts asked that are neither this machine nor the tile server."""
+        """Requested hosts other than this machine and the tile server."""
         return self.hosts - LOOPBACK - {tile_origin_host or ""}
 
 
@@ -111,24 +111,24 @@ def visiting(
     tile_host: str | None = None,
     **context_options: Any,
 ) -> Iterator[Visit]:
-    """Open an empty page in a context of its own; complaints about the tile server do not count."""
+    """Open an empty page in a context of its own; console messages about the tile server are ignored."""
     context = browser.new_context(viewport={"width": width, "height": height}, **context_options)
     context.set_default_timeout(WAIT_MS)
     visit = Visit(context.new_page())
 
-    def heard(message: ConsoleMessage) -> None:
+    def record_complaint(message: ConsoleMessage) -> None:
         host = urlsplit(message.location.get("url", "")).hostname
         if message.type in ("error", "warning") and (tile_host is None or host != tile_host):
             visit.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
-    def asked(url: str) -> None:
+    def record_host(url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https", "ws", "wss"):
             visit.hosts.add(parts.hostname or "")
 
-    visit.page.on("console", heard)
+    visit.page.on("console", record_complaint)
     visit.page.on("pageerror", lambda error: visit.complaints.append(f"exception: {error}"))
-    visit.page.on("request", lambda request: asked(request.url))
+    visit.page.on("request", lambda request: record_host(request.url))
     try:
         yield visit
     finally:
@@ -150,9 +150,9 @@ def contrast(page: Page, selector: str) -> float:
           };
           let ground = [255, 255, 255];
           for (let at = one; at; at = at.parentElement) {
-            const found = channels(getComputedStyle(at).backgroundColor);
-            if (found.length === 3 || found[3] === 1) {
-              ground = found.slice(0, 3);
+            const colour = channels(getComputedStyle(at).backgroundColor);
+            if (colour.length === 3 || colour[3] === 1) {
+              ground = colour.slice(0, 3);
               break;
             }
           }

@@ -1,4 +1,4 @@
-"""Where the real photo sets are, for tests that need them."""
+"""Folders of real data sets, for tests that need them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def draw(seed: int, *, size: tuple[int, int] = (96, 72)) -> Image.Image:
-    """Draw blocks of colour that differ from seed to seed and survive JPEG."""
+    """Draw blocks of colour that differ between seeds and survive JPEG."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.NEAREST)
@@ -42,7 +42,7 @@ def write_photos(
 
 
 def png_bomb(width: int = 13_000, height: int = 13_000) -> bytes:
-    """A PNG of some kilobytes that claims, and holds, very many pixels."""
+    """A PNG of some kilobytes that decodes to very many pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -58,7 +58,7 @@ def broken_files() -> dict[str, tuple[bytes, str]]:
     whole = photo(1)
     return {
         "empty.jpg": (b"", "empty"),
-        "text.jpg": (b"hello, this is no picture", "not_an_image"),
+        "text.jpg": (b"hello, this is not a picture", "not_an_image"),
         "truncated.jpg": (whole[: len(whole) // 2], "truncated"),
         "bomb.png": (png_bomb(), "too_many_pixels"),
         "strip.png": (encode(Image.new("L", (6000, 20)), "PNG"), "bad_aspect"),

@@ -1,4 +1,4 @@
-"""Positions given in degrees, in UTM, or in both."""
+"""Positions in degrees, in UTM, or in both."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
-        "HOME": str(tmp_path / "home"),  # the token is made and found below it
+        "HOME": str(tmp_path / "home"),  # holds the token
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
         # The job's `python` is the one that the head finds.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -57,7 +57,7 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         wait_until_up(environment["RAY_ADDRESS"], node, tmp_path / "head.log")
         yield environment
     finally:
-        # SIGTERM would drain for half a minute. Only what this test started is ended, by id.
+        # SIGTERM would drain for half a minute. Only processes of this test are killed, by id.
         started = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
         for process in started:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -66,7 +66,7 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def short_folder() -> str:
-    # Ray's socket paths must stay below 107 bytes, which pytest's own folders would break.
+    # Ray's socket paths must be shorter than 107 bytes, which pytest's folders exceed.
     return tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 
 

@@ -21,7 +21,7 @@ _names = itertools.count()
 
 @contextmanager
 def serve_started(**http: Any) -> Iterator[str]:
-    """Start Serve on the Ray at hand; yields its URL."""
+    """Start Serve on the connected Ray; yields its URL."""
     from ray import serve
 
     port = free_port()
@@ -58,7 +58,7 @@ def query(url: str, photo: bytes, **parameters: Any) -> requests.Response:
 
 
 def wait_for(condition: Any, *, patience_s: float = PATIENCE_S) -> float:
-    """Wait until `condition()` is true; return how many seconds that took."""
+    """Wait until `condition()` is true; return the seconds waited."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < patience_s, "it did not come true"

@@ -24,12 +24,12 @@ from serving.stages.search import open_search_worker
 from storage.search.partition import WHOLE_INDEX
 from storage.store import Store
 
-PATIENCE_S = 30.0  # only ends a test that hangs
+PATIENCE_S = 30.0  # ends a hanging test
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers."""
+    """A running service."""
 
     url: str
     service: Service

@@ -54,7 +54,7 @@ def features_of(image_id: str, generation: int = 0) -> np.ndarray:
 
 
 def encoded(store: Store, features: np.ndarray) -> np.ndarray:
-    """Encode (B, H, W, C) float16; without torch where the bytes stay, for children that start often."""
+    """Encode (B, H, W, C) float16; without torch where no encoding is needed, for short child processes."""
     if store.card.feature_encoding == "float16":
         return features.reshape(len(features), -1).view(np.uint8)
     from models.feature_encoder import FeatureEncoder
@@ -113,15 +113,15 @@ def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, 
 
 def contents(store: Store) -> dict[str, tuple[object, ...]]:
     """Return everything stored, by key, without what differs between runs (shard name, time)."""
-    found = {}
+    stored = {}
     for record in store.get([key.as_py() for key in store.metadata()["image_id"]]):
         features, ok = store.fetch([record])
         shown = features[0].tobytes() if ok[0] else None
-        found[record.image_id] = (
+        stored[record.image_id] = (
             *(record.uri, record.sha256, record.width, record.height, record.lat, record.lon),
             *(record.utm_e, record.utm_n, record.utm_zone, record.heading_deg, record.captured_at, shown),
         )
-    return found
+    return stored
 
 
 def head_manifest(folder: Path) -> Path:

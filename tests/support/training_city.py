@@ -1,4 +1,4 @@
-"""A tiny data set to train on, and a tiny model to train: seconds instead of minutes."""
+"""A tiny data set and a tiny model for training in seconds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_tiny_vit(path: Path, *, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     shape = Architecture(width=32, depth=2, num_heads=2, mlp_width=64)
     model = SelaVPR(shape, local_head=True)
-    # New blocks scale what they add by next to nothing, and adapters with it.
+    # New blocks scale their residual, and that of adapters, by nearly zero.
     for name, weights in model.named_parameters():
         if name.endswith("gamma"):
             weights.data.fill_(1.0)

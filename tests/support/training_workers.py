@@ -48,7 +48,7 @@ def work(group: WorkerGroup, settings: TrainingSettings, city: Path) -> Outcome:
 
 
 def work_in_processes(size: int, settings: TrainingSettings, city: Path, folder: Path) -> list[Outcome]:
-    """Return what each of several workers found."""
+    """Run several worker processes and return their results."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

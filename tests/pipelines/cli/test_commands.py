@@ -48,7 +48,7 @@ def own_store(store: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(store, tmp_path / "own"))
 
 
-def test_index_json_and_too_many_rejected_exits_3_but_keeps_the_good(
+def test_index_prints_json_and_exits_3_for_too_many_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_photos(tmp_path / "in", 3)
@@ -64,7 +64,9 @@ def test_index_json_and_too_many_rejected_exits_3_but_keeps_the_good(
     assert "3 unchanged" in out
 
 
-def test_query_own_photo_is_first(store: str, city: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_query_with_a_stored_photo_ranks_it_first(
+    store: str, city: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = sorted((city / "database").iterdir())[5]
     result = call(capsys, "query", image, "--store", store, "--json", "--top-k", "2")
     (answer,) = result["queries"]
@@ -79,7 +81,7 @@ def test_query_own_photo_is_first(store: str, city: Path, capsys: pytest.Capture
     assert " - " in table.splitlines()[2]
 
 
-def test_query_bad_photo_is_told_beside_the_good(
+def test_query_reports_unusable_photos_and_answers_the_others(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "good.jpg").write_bytes(photo(1))
@@ -92,7 +94,7 @@ def test_query_bad_photo_is_told_beside_the_good(
     assert missing["error"]["reason"] == "missing"
 
 
-def test_evaluate_json_report_and_kept_store(
+def test_evaluate_prints_json_writes_a_report_and_reuses_the_store(
     city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = ("evaluate", city, "--store", tmp_path / "s", "--report", tmp_path / "report", "--json", "--quiet")
@@ -114,10 +116,10 @@ def test_evaluate_json_report_and_kept_store(
     assert "candidates matched per query: 10\n" in again
 
 
-def test_embed_golden_checkpoint_gives_published_outputs(
+def test_embed_golden_checkpoint_matches_published_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole way: import, decode, preprocess, position embeddings, adapters, heads."""
+    """End to end: import, decode, preprocess, position embeddings, adapters, heads."""
     weights, out = tmp_path / "small.safetensors", tmp_path / "out.npz"
     call(capsys, "import-weights", GOLDEN / "selavpr_small.pth", "--out", weights)
     images = [GOLDEN / f"image_{i}.png" for i in range(4)]
@@ -130,7 +132,7 @@ def test_embed_golden_checkpoint_gives_published_outputs(
     assert np.abs(made["features"][:2] - golden["local"]).max() < 1e-5
 
 
-def test_embed_in_bfloat16_stays_near_the_published_outputs(
+def test_embed_in_bfloat16_is_close_to_published_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.runtime.execution.native_dtype", lambda _: torch.bfloat16)
@@ -146,7 +148,7 @@ def test_embed_in_bfloat16_stays_near_the_published_outputs(
     assert np.abs(np.load(out)["descriptors"] - golden["global_"]).max() < 1e-5
 
 
-def test_embed_bad_image_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embed_skips_and_reports_unusable_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "good.jpg").write_bytes(photo(1))
     (tmp_path / "bad.jpg").write_bytes(b"")
     args = ("--model", "efficientnet-lite0", "--out", tmp_path / "o.npz", "--json")
@@ -155,9 +157,7 @@ def test_embed_bad_image_is_left_out_and_told(tmp_path: Path, capsys: pytest.Cap
     assert np.load(tmp_path / "o.npz")["descriptors"].shape == (1, 1280)
 
 
-def test_care_verbs_info_delete_compact_verify(
-    own_store: Path, city: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_info_delete_compact_verify(own_store: Path, city: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = sorted(path.name for path in (city / "database").iterdir())[0]
     assert call(capsys, "delete", name, "unknown", "--store", own_store, "--json")["deleted"] == 1
     assert call(capsys, "info", "--store", own_store, "--json")["rows"] == 11
@@ -166,7 +166,7 @@ def test_care_verbs_info_delete_compact_verify(
     assert "ok: True" in call(capsys, "verify", "--store", own_store)
 
 
-def test_verify_damage_exits_6_and_repair_then_index_heals(
+def test_verify_exits_6_on_damage_and_repair_with_index_restores(
     own_store: Path, city: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shard = next((own_store / "features").glob("*.parquet"))
@@ -181,7 +181,7 @@ def test_verify_damage_exits_6_and_repair_then_index_heals(
     assert call(capsys, "verify", "--store", own_store, "--json")["ok"] is True
 
 
-def test_errors_have_their_exit_codes(
+def test_exit_codes_of_errors(
     store: str, city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = str(next((city / "database").iterdir()))
@@ -206,6 +206,6 @@ def test_errors_have_their_exit_codes(
     assert stopped.value.code == 2
 
 
-def test_index_without_model_uses_the_store_s(store: str, city: Path) -> None:
+def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> None:
     assert Store.open(store).card == load_extractor("efficientnet-lite0").card
     assert main(["index", str(city), "--store", store, "--quiet", "--json"]) == 0

@@ -46,16 +46,16 @@ FLAGS = {
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     (action,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    found: dict[str, argparse.ArgumentParser] = action.choices
-    return found
+    parsers: dict[str, argparse.ArgumentParser] = action.choices
+    return parsers
 
 
 def test_every_verb_has_its_flags() -> None:
-    found = {
+    flags_by_verb = {
         verb: {flag.removeprefix("--") for action in parser._actions for flag in action.option_strings}
         for verb, parser in verbs().items()
     }
-    assert found == {verb: {*flags.split(), "json", "help", "-h"} for verb, flags in FLAGS.items()}
+    assert flags_by_verb == {verb: {*flags.split(), "json", "help", "-h"} for verb, flags in FLAGS.items()}
 
 
 def test_every_flag_is_described() -> None:
@@ -73,7 +73,7 @@ def test_help_names_the_default_of_every_setting() -> None:
                 assert f"default: {value:g}" in help_text.split(f"--{name} ")[-1].split(" --")[0], name
 
 
-def test_a_flag_that_is_not_given_leaves_the_setting_s_default() -> None:
+def test_settings_without_a_flag_keep_their_default() -> None:
     args = build_parser().parse_args(["finetune", "city", "--out", "w.safetensors", "--seed", "3"])
     assert settings_of(vars(args)) == TrainingSettings(seed=3)
     args = build_parser().parse_args(["finetune", "city", "--out", "w.safetensors", "--flip", "0.5"])
@@ -127,19 +127,19 @@ def parsed(settings: type, names: str, *arguments: str, **options: Any) -> dict[
     return vars(parser.parse_args(arguments))
 
 
-def test_values_are_parsed_as_the_field_s_type() -> None:
+def test_values_are_parsed_by_the_type_of_the_field() -> None:
     names = "rate stages kind quick size"
     assert parsed(Recipe, names) == {}
-    given = parsed(
+    values = parsed(
         Recipe, names, *["--rate", "1", "--stages", "4,5", "--kind", "b", "--quick", "--size", "224"]
     )
-    assert given == {"rate": 1.0, "stages": (4, 5), "kind": "b", "quick": True, "size": (224, 224)}
+    assert values == {"rate": 1.0, "stages": (4, 5), "kind": "b", "quick": True, "size": (224, 224)}
     assert parsed(Recipe, "pace", "--pace", "0.25", aliases={"pace": "rate"}) == {"pace": 0.25}
 
 
 @pytest.mark.parametrize("settings", [Recipe, Model])
 @pytest.mark.parametrize("value", ["0", "1.5", "nan", "x"])
-def test_bounds_of_the_field_are_those_of_the_flag(
+def test_flags_enforce_the_bounds_of_the_field(
     settings: type, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -149,7 +149,7 @@ def test_bounds_of_the_field_are_those_of_the_flag(
         parsed(settings, "rate", "--rate", "0.4", ge=0.5)
 
 
-def test_help_is_made_of_the_field() -> None:
+def test_help_comes_from_the_field() -> None:
     parser = argparse.ArgumentParser()
     add_settings(parser, Recipe, "rate", "stages", "quick", "size")
     add_flag(parser, "timeout_s", float, "patience", default=2.0)

@@ -1,4 +1,4 @@
-"""The procedural city: the same from the same seed, exact in its poses, true in its geometry and light."""
+"""The procedural city: reproducible from its seed, with exact poses, geometry and light."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small(out: Path, *, seed: int = 3, workers: int = 1) -> dict[str, str]:
 
 
 @pytest.mark.integration
-def test_same_seed_draws_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+def test_same_seed_draws_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     alone, together, other = (
         small(tmp_path / "a"),
         small(tmp_path / "b", workers=2),
@@ -47,7 +47,7 @@ def test_same_seed_draws_same_bytes_whatever_the_workers(tmp_path: Path) -> None
 
 
 @pytest.mark.integration
-def test_draw_city_interrupted_goes_on_and_another_city_is_refused(tmp_path: Path) -> None:
+def test_draw_city_resumes_and_refuses_another_city(tmp_path: Path) -> None:
     whole = small(tmp_path / "a")
     for path in sorted((tmp_path / "a" / "images").rglob("*.jpg"))[::3]:
         path.unlink()
@@ -73,7 +73,7 @@ def test_draw_city_interrupted_goes_on_and_another_city_is_refused(tmp_path: Pat
         {"split": "all"},
     ],
 )
-def test_a_bad_value_is_refused_before_anything_is_made(tmp_path: Path, wrong: dict[str, object]) -> None:
+def test_invalid_values_are_refused_before_drawing(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(CityError, match="give"):
         draw_city(tmp_path / "c", **wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "c").exists()
@@ -111,7 +111,7 @@ def test_plan_shots_database_sees_both_sides_and_queries_stand_near_it() -> None
     assert len({(shot.pose, shot.moment) for shot in queries}) == 30
 
 
-def test_conditions_change_the_picture_as_they_should() -> None:
+def test_conditions_change_brightness_and_colour() -> None:
     city = plan_city(seed=0, places=40)
     place = next(iter(city.places()))
     pose = Pose(place.x_m, place.y_m, 28.0)
@@ -153,7 +153,7 @@ def test_camera_projects_as_a_pinhole_and_pictures_follow_it() -> None:
     assert abs(min(errors, key=lambda move: errors[move]) - shift) <= 1
 
 
-def test_pictures_stay_what_they_were() -> None:
+def test_views_match_the_golden_image() -> None:
     city, shots = plan_shots(seed=5, database_images=60, query_images=30)
     chosen = {shot.condition: shot for shot in shots}
     views = [
@@ -167,18 +167,18 @@ def test_pictures_stay_what_they_were() -> None:
     assert (difference > 0).mean() < 0.001
 
 
-def test_splits_of_one_data_set_hold_their_own_cities(tmp_path: Path) -> None:
+def test_splits_of_a_data_set_are_different_cities(tmp_path: Path) -> None:
     for split, seed in (("train", 1), ("val", 2)):
         draw_city(tmp_path, seed=seed, database_images=4, query_images=2, size=SIZE, split=split)
     draw_city(tmp_path, seed=1, database_images=4, query_images=2, size=SIZE, split="train")
     pictures = {split: digests(tmp_path, split) for split in ("train", "val")}
-    assert [len(found) for found in pictures.values()] == [6, 6]
+    assert [len(names) for names in pictures.values()] == [6, 6]
     assert not set(pictures["train"].values()) & set(pictures["val"].values())
     with pytest.raises(CityError, match="other values"):
         draw_city(tmp_path, seed=2, database_images=4, query_images=2, size=SIZE, split="train")
 
 
-def test_pictures_are_what_the_names_say(tmp_path: Path) -> None:
+def test_pictures_match_their_names(tmp_path: Path) -> None:
     draw_city(tmp_path, seed=1, database_images=2, query_images=3, size=SIZE, workers=1)
     files = sorted((tmp_path / "images").rglob("*.jpg"))
     assert [decode_image(path.read_bytes()).pixels.shape for path in files] == [(SIZE[1], SIZE[0], 3)] * 5

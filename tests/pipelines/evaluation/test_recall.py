@@ -117,7 +117,7 @@ def test_recall_threshold_is_inclusive_and_both_orders_are_scored(tmp_path: Path
     assert "<td>50.0</td>" in result._repr_html_()
 
 
-def test_recall_counts_every_query_and_says_why_some_cannot_be_found(tmp_path: Path) -> None:
+def test_recall_counts_every_query_and_reports_unusable_ones(tmp_path: Path) -> None:
     answers = [("here", 0.9, 5), ("lost", 0.8, 4)]
     database = [record("here", 500.0), record("lost", None)]
     cases = {at(500.0): answers, at(9_000.0): answers, "holiday.jpg": answers}
@@ -144,7 +144,7 @@ def test_recall_same_metres_in_another_zone_are_another_place(tmp_path: Path) ->
     assert result.outcomes[0].positives == 1
 
 
-def test_recall_nothing_to_score_is_named(tmp_path: Path) -> None:
+def test_recall_without_scorable_queries_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no images"):
         run(tmp_path / "none", [record("a", 1.0)], {})
     with pytest.raises(SourceError, match="coordinates"):
@@ -159,7 +159,7 @@ def test_recall_nothing_to_score_is_named(tmp_path: Path) -> None:
 def test_recall_counts_pairs_across_the_border_of_a_zone_and_the_equator(
     tmp_path: Path, lat: float, lon: float, places: tuple[str, str]
 ) -> None:
-    step = 0.5e-4  # 5.5 m north and at most as much east
+    step = 0.5e-4  # 5.5 m north and up to 5.5 m east
     degrees = [(lat - step, lon - step), (lat + step, lon + step)]
     (east, north, west_zone), (other_east, other_north, other_zone) = map(utm_of, degrees)
     assert (west_zone, other_zone) == places

@@ -1,4 +1,4 @@
-"""The report page: what it shows, what it picks, and that it needs nothing from outside."""
+"""The evaluation report: its content, its examples, and that it loads nothing."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_choose_examples_shows_rescued_kept_and_wrong() -> None:
+def test_choose_examples_shows_rescued_unchanged_and_wrong() -> None:
     many = tuple(
         [outcome(f"rescued{i}", 4, 1) for i in range(30)]
-        + [outcome(f"kept{i}", 1, 1) for i in range(30)]
+        + [outcome(f"unchanged{i}", 1, 1) for i in range(30)]
         + [outcome(f"wrong{i}", 1, None) for i in range(30)]
     )
     chosen = [re.sub(r"\d", "", o.uri) for o in choose_examples(evaluation(many), count=12)]
-    assert chosen == ["rescued"] * 6 + ["kept"] * 3 + ["wrong"] * 3
+    assert chosen == ["rescued"] * 6 + ["unchanged"] * 3 + ["wrong"] * 3
     assert len(choose_examples(evaluation(many[:2]), count=12)) == 2
     assert choose_examples(evaluation(())) == []
 
 
-def test_report_page_is_whole_and_draws_lines_between_matches(tmp_path: Path) -> None:
+def test_report_page_is_valid_and_draws_lines_between_matches(tmp_path: Path) -> None:
     extractor = load_extractor("efficientnet-lite0")
     store = fill(str(tmp_path / "store"), extractor, range(6))
     write_photos(tmp_path / "set" / "queries", 4)

@@ -1,4 +1,4 @@
-"""What `index(source, store_uri)` chooses by itself."""
+"""Defaults of `index(source, store_uri)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.store_samples import make_card
 
 
 class Stop(Exception):
-    """Ends the job once what is tested is known."""
+    """Ends the job as soon as the tested value is known."""
 
 
 def stop(model: str, *_: object) -> NoReturn:
@@ -23,7 +23,7 @@ def stop(model: str, *_: object) -> NoReturn:
 
 
 @pytest.mark.parametrize("stored", [None, "my-model"])
-def test_the_model_is_the_store_s_or_the_default(
+def test_the_default_model_is_that_of_the_store(
     stored: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = str(tmp_path / "store")
@@ -36,7 +36,7 @@ def test_the_model_is_the_store_s_or_the_default(
         assert caught.value.args == (expected,)
 
 
-def test_progress_is_shown_unless_it_is_quiet_or_has_a_receiver(
+def test_progress_is_shown_unless_quiet_or_with_a_callback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     received: list[tuple[int, int, int]] = []

@@ -32,7 +32,7 @@ def shown(report: IndexReport) -> tuple[int, int, int, int]:
     return report.input, report.accepted, report.rejected, report.unchanged
 
 
-def test_index_folder_life_of_a_city(tmp_path: Path) -> None:
+def test_index_processes_only_new_and_changed_photos(tmp_path: Path) -> None:
     """First run, same again, more photos, changed content, broken files: each does only what is missing."""
     photos, uri = tmp_path / "photos", str(tmp_path / "store")
     paths = write_photos(photos, 40)
@@ -47,7 +47,7 @@ def test_index_folder_life_of_a_city(tmp_path: Path) -> None:
     before = stored(uri)
     assert set(before) == {path.name for path in paths}
     assert before[paths[7].name]["utm_e"] == 500070.0
-    assert first.store_version >= 3  # one a commit, and 40 images make at least two commits of 16
+    assert first.store_version >= 3  # one per commit, and 40 images make at least two commits of 16
     assert Store.open(uri).verify().ok
 
     again = index(photos, uri)
@@ -133,7 +133,7 @@ def test_index_other_model_is_refused_before_any_work(tmp_path: Path) -> None:
     assert sorted(path for path in Path(uri).rglob("*")) == files
 
 
-def test_index_second_writer_is_refused(tmp_path: Path) -> None:
+def test_index_into_a_locked_store_is_refused(tmp_path: Path) -> None:
     photos, uri = tmp_path / "photos", str(tmp_path / "store")
     write_photos(photos, 2)
     store = Store.create(uri, load_extractor("efficientnet-lite0").card)
@@ -169,21 +169,21 @@ def test_index_stages_are_separate_and_overlap(
     index(photos, str(tmp_path / "store"), batch_size=8, trace=trace)
     spans = [json.loads(line) for line in trace.read_text().splitlines()]
     by_stage = {stage: [s for s in spans if s["stage"] == stage] for stage in ("decode", "extract", "write")}
-    rows = {stage: sum(s["rows"] for s in found) for stage, found in by_stage.items()}
+    rows = {stage: sum(s["rows"] for s in spans) for stage, spans in by_stage.items()}
     assert rows == dict.fromkeys(by_stage, 40)
-    pids = {stage: {s["pid"] for s in found} for stage, found in by_stage.items()}
+    pids = {stage: {s["pid"] for s in spans} for stage, spans in by_stage.items()}
     assert not pids["decode"] & pids["extract"]
     assert not pids["write"] & pids["extract"]
     assert run == "short" or not pids["write"] & pids["decode"]
-    # What travels is the network's input, then descriptor and local features in half precision, then no more
-    # than the record: each with less than 1 KB of metadata an image.
-    least = {"decode": 224 * 224 * 3, "extract": 2 * (1280 + 14 * 14 * 112), "write": 2 * 1280}
-    for stage, bytes_least in least.items():
+    # Transferred are the network's input, then descriptor and local features in half precision, then the
+    # record alone: each with less than 1 KB of metadata per image.
+    min_bytes = {"decode": 224 * 224 * 3, "extract": 2 * (1280 + 14 * 14 * 112), "write": 2 * 1280}
+    for stage, lower in min_bytes.items():
         sent = sum(s["bytes"] for s in by_stage[stage]) / 40
-        assert bytes_least <= sent < bytes_least + 1000, f"{stage}: {sent} bytes an image"
+        assert lower <= sent < lower + 1000, f"{stage}: {sent} bytes per image"
 
 
-def test_index_full_disk_in_a_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_full_disk_in_a_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def on_full_disk(batch: pa.Table, **options: Any) -> pa.Table:
         import pipelines.indexing.write as stage
 
@@ -205,7 +205,7 @@ def test_index_full_disk_in_a_worker_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("usable", [True, False])
-def test_index_large_maps_are_kept_small_by_default(tmp_path: Path, usable: bool) -> None:
+def test_index_compresses_large_maps_by_default(tmp_path: Path, usable: bool) -> None:
     """With maps of SelaVPR's shape; a projection is learned from the photos, where any can be used."""
     weights, photos, uri = tmp_path / "w.safetensors", tmp_path / "photos", str(tmp_path / "store")
     import_checkpoint(GOLDEN / "selavpr_small.pth", weights)
@@ -225,8 +225,8 @@ def test_index_large_maps_are_kept_small_by_default(tmp_path: Path, usable: bool
     assert (report.accepted, card.feature_encoding) == (3, "int4-pca64")
     assert Store.open(uri).codec.row_bytes == 119_076
     (sent,) = [s["bytes"] for s in map(json.loads, trace.read_text().splitlines()) if s["stage"] == "extract"]
-    least = 3 * (119_076 + 2 * card.descriptor_dim)
-    assert least <= sent < least + 3000  # only what is stored travels
+    min_bytes = 3 * (119_076 + 2 * card.descriptor_dim)
+    assert min_bytes <= sent < min_bytes + 3000  # only what is stored is transferred
     engine = QueryEngine.open(uri, model=str(weights))
     for path in photos.iterdir():
         match = engine.answer(path.read_bytes()).matches[0]

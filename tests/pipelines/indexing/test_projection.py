@@ -17,7 +17,7 @@ from storage.store import Store
 from tests.support.pictures import broken_files, write_photos
 
 
-def test_learn_projection_broken_photos_are_passed_over(tmp_path: Path) -> None:
+def test_learn_projection_skips_broken_photos(tmp_path: Path) -> None:
     write_photos(tmp_path, 3)
     for name, (data, _) in broken_files().items():
         (tmp_path / name).write_bytes(data)
@@ -47,7 +47,7 @@ def test_index_into_an_encoded_store_answers_and_refuses_another_encoding(
     assert index(photos, uri, features=encoding).accepted == 6  # type: ignore[arg-type]
     assert Store.open(uri).card.feature_encoding == encoding
     write_photos(photos, 2, first=6)
-    assert index(photos, uri).unchanged == 6  # the store's own encoding goes on
+    assert index(photos, uri).unchanged == 6  # the store's own encoding is the default
     assert Store.open(uri).count == 8
     with pytest.raises(CardMismatch, match="feature_encoding"):
         index(photos, uri, features="int8")

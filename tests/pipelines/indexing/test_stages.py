@@ -102,7 +102,7 @@ def test_decode_same_content_is_unchanged_and_not_decoded(card: Card, tmp_path: 
     assert row["pixels"]
 
 
-def test_decode_id_of_another_living_photo_is_refused(card: Card, tmp_path: Path) -> None:
+def test_decode_id_of_another_existing_photo_is_refused(card: Card, tmp_path: Path) -> None:
     first, second = write_photos(tmp_path, 2)
     known = {"stored_sha256": hashlib.sha256(first.read_bytes()).hexdigest(), "stored_uri": str(first)}
     (row,) = decoded(card, {"image_id": "a", "uri": str(second), **known})
@@ -138,7 +138,7 @@ def make_extract(card: Card, store: Path, **options: Any) -> Extract:
     return Extract(model="efficientnet-lite0", store_uri=str(store), card=card.to_json(), **options)
 
 
-def test_extract_damaged_projection_is_said_in_every_row(card: Card, tmp_path: Path) -> None:
+def test_extract_damaged_projection_is_reported_in_every_row(card: Card, tmp_path: Path) -> None:
     named = card.stored_as("int4-pca64", projection_sha256="0" * 64)
     stage = make_extract(named, tmp_path)
     (path,) = write_photos(tmp_path, 1)
@@ -148,7 +148,7 @@ def test_extract_damaged_projection_is_said_in_every_row(card: Card, tmp_path: P
         raise_failure(table)
 
 
-def test_extract_and_write_mixed_batch_stores_what_the_model_gives(card: Card, tmp_path: Path) -> None:
+def test_extract_and_write_mixed_batch_stores_the_outputs_of_the_model(card: Card, tmp_path: Path) -> None:
     paths = write_photos(tmp_path / "photos", 3)
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"x")
     store = Store.create(str(tmp_path / "store"), card)
@@ -199,7 +199,7 @@ def test_extract_fault_in_one_image_rejects_that_one(
     assert [value is None for value in table["descriptor"].to_pylist()] == [False, True, False]
 
 
-def test_extract_worker_that_cannot_compile_says_so_in_every_row(
+def test_extract_failed_compilation_is_reported_in_every_row(
     card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_: Extractor, largest: int) -> None:
@@ -214,19 +214,19 @@ def test_extract_worker_that_cannot_compile_says_so_in_every_row(
         raise_failure(table)
 
 
-def test_extract_runs_in_the_precision_asked_for(
+def test_extract_runs_in_the_requested_precision(
     card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.runtime.execution.native_dtype", lambda _: torch.bfloat16)
     (path,) = write_photos(tmp_path, 1)
     batch = decode(work({"image_id": "a", "uri": str(path)}), card=card.to_json())
-    found = {}
+    descriptors = {}
     for precision in ("fp32", "bf16"):
         execution = execution_of({"precision": precision})
         stage = make_extract(card, tmp_path, execution=execution)
-        found[precision] = np.array(stage(batch)["descriptor"].to_pylist()[0])
-    assert float(found["fp32"] @ found["bf16"]) > 0.995
-    assert not np.array_equal(found["fp32"], found["bf16"])
+        descriptors[precision] = np.array(stage(batch)["descriptor"].to_pylist()[0])
+    assert float(descriptors["fp32"] @ descriptors["bf16"]) > 0.995
+    assert not np.array_equal(descriptors["fp32"], descriptors["bf16"])
 
 
 def _storable(rows: pa.Table, card: Card) -> pa.Table:

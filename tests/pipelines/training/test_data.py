@@ -39,7 +39,7 @@ def planned(city: Path, settings: TrainingSettings, *, split: str = "train") -> 
     return check_data(open_training_set(city, split=split), open_training_set(city, split="val"), settings)
 
 
-def test_rows_are_the_same_wherever_and_in_whatever_order_they_are_listed(city: Path) -> None:
+def test_rows_do_not_depend_on_folder_or_listing_order(city: Path) -> None:
     one, again = open_training_set(city, split="train"), open_training_set(city, split="train")
     assert (len(one.queries), len(one.database)) == (5, 5)
     assert one.digest == again.digest
@@ -51,7 +51,7 @@ def test_rows_are_the_same_wherever_and_in_whatever_order_they_are_listed(city: 
     assert open_training_set(city, split="val").digest != one.digest
 
 
-def test_what_lies_outside_is_listed_as_unusable(city: Path, tmp_path: Path) -> None:
+def test_photos_outside_the_data_set_are_unusable(city: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.png"
     shutil.copy(open_training_set(city, split="train").queries.uris[0], stranger)
     (city / "images/train/queries/@601000.00@5339000.00@33@U@link@.png").symlink_to(stranger)
@@ -60,7 +60,7 @@ def test_what_lies_outside_is_listed_as_unusable(city: Path, tmp_path: Path) -> 
     assert [reason for _, reason, _ in listed.unusable] == ["outside_root"]
 
 
-def test_a_split_that_is_missing_is_named(city: Path) -> None:
+def test_a_missing_split_is_reported(city: Path) -> None:
     with pytest.raises(SourceError, match="images/evening/"):
         open_training_set(city, split="evening")
 
@@ -77,13 +77,13 @@ def test_fewer_queries_than_a_step_needs_are_refused(city: Path) -> None:
     assert refused.value.reason == "few_queries"
 
 
-def test_no_positives_at_all_is_refused(city: Path) -> None:
+def test_data_without_positives_is_refused(city: Path) -> None:
     with pytest.raises(MiningRejected) as refused:
         planned(city, TrainingSettings(batch=2, positive_m=1.0))
     assert refused.value.reason == "no_positives"
 
 
-def test_coordinates_missing_in_one_split_are_refused(city: Path) -> None:
+def test_missing_coordinates_in_one_split_are_refused(city: Path) -> None:
     shutil.copy(open_training_set(city, split="val").queries.uris[0], city / "images/val/queries/holiday.png")
     with pytest.raises(MiningRejected, match=r"holiday\.png") as refused:
         planned(city, TrainingSettings(batch=2))
@@ -118,7 +118,7 @@ def test_msls_weights_come_from_notes_in_file_names(city: Path, tmp_path: Path) 
     assert plan.weights.tolist() == [11.0, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_validation_asks_a_drawn_part_of_many_queries(city: Path) -> None:
+def test_validation_uses_a_sample_of_many_queries(city: Path) -> None:
     few = planned(city, TrainingSettings(batch=2, val_queries=2)).truth
     whole = planned(city, TrainingSettings(batch=2)).truth
     assert len(few.queries) == 2
@@ -126,7 +126,7 @@ def test_validation_asks_a_drawn_part_of_many_queries(city: Path) -> None:
     assert whole.positives == tuple(frozenset({row}) for row in range(4))
 
 
-def test_photos_are_what_the_model_wants_and_kept_while_there_is_room(city: Path) -> None:
+def test_photos_are_preprocessed_and_cached_up_to_a_limit(city: Path) -> None:
     uris = open_training_set(city, split="train").database.uris
     one = SIDE * SIDE * 3
     photos = Photos(uris, PREPROCESSING, cache_bytes=2 * one, threads=2)
@@ -143,7 +143,7 @@ def test_photos_are_what_the_model_wants_and_kept_while_there_is_room(city: Path
     photos.close()
 
 
-def test_a_photo_that_cannot_be_decoded_is_named(city: Path) -> None:
+def test_an_undecodable_photo_is_reported(city: Path) -> None:
     uri = open_training_set(city, split="train").queries.uris[0]
     assert rejected_photo(uri) is None
     Path(uri).write_bytes(Path(uri).read_bytes()[:200])
@@ -157,7 +157,7 @@ def splits(city: Path) -> tuple[TrainingSet, TrainingSet]:
     return open_training_set(city, split="train"), open_training_set(city, split="val")
 
 
-def test_rejected_photos_are_listed_and_too_many_refused(city: Path, tmp_path: Path) -> None:
+def test_rejected_photos_are_listed_and_too_many_are_refused(city: Path, tmp_path: Path) -> None:
     path = tmp_path / "rejected.csv"
     training, validation = splits(city)
     list_rejected(path, [], training, validation, 0.0)
@@ -170,11 +170,11 @@ def test_rejected_photos_are_listed_and_too_many_refused(city: Path, tmp_path: P
     ]
     with pytest.raises(DataRejected, match=r"1 photos \(6%\).*--max-rejected"):
         list_rejected(path, rejected, training, validation, 0.05)
-    list_rejected(path, [], training, validation, 0.0)  # mended since
+    list_rejected(path, [], training, validation, 0.0)  # repaired since
     assert not path.exists()
 
 
-def test_a_run_begun_with_other_settings_is_refused_and_stays(city: Path, tmp_path: Path) -> None:
+def test_a_run_folder_of_other_settings_is_refused_and_not_changed(city: Path, tmp_path: Path) -> None:
     folder, data = tmp_path / "run", DataFolders(str(city), "train", str(city), "val")
     settings = TrainingSettings(adapter_stages=(5, 6), image_size=(64, 96))
     start = trainable_model(settings)[1]
@@ -201,7 +201,7 @@ def test_a_run_begun_with_other_settings_is_refused_and_stays(city: Path, tmp_pa
         begin_run(folder / "log.csv", settings, data, start)
 
 
-def test_a_disk_that_is_too_small_is_refused_before_any_work(
+def test_a_disk_that_is_too_small_is_refused_before_training(
     city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(write_tiny_vit(tmp_path / "vit.safetensors"))
@@ -223,18 +223,18 @@ def test_a_disk_that_is_too_small_is_refused_before_any_work(
         {"positives up to 30 m": None, "positive_m": 30.0},
         {"mining": "hardest"},
         {"precision": "fp8"},
-        {"batch": 5, "queries_per_round": 4},  # workers would wait for one that has nothing to do
+        {"batch": 5, "queries_per_round": 4},  # a worker without queries would block the others
         {"batch": 5, "queries_per_epoch": 4},
         {"weight_decay": -1.0},
         {"jitter": 2.0},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(values: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(BadSettings, match=next(iter(values))):
         settings_of(values)
 
 
-def test_settings_survive_json_and_flags_not_given_stay_default() -> None:
+def test_settings_round_trip_json_and_missing_flags_keep_defaults() -> None:
     settings = settings_of({"batch": 8, "flip": 0.5, "image_size": (28, 42), "dataset": "ignored"})
     assert (settings.batch, settings.augmentation.flip, settings.epochs) == (8, 0.5, 50)
     assert settings.differences(json.loads(json.dumps(settings.to_dict()))) == []
@@ -245,10 +245,10 @@ def test_the_learning_rate_follows_the_model(tmp_path: Path) -> None:
     assert vit.with_rate_for(trainable_model(vit)[0]).learning_rate == 1e-5
     default = TrainingSettings()
     assert default.with_rate_for(trainable_model(default)[0]).learning_rate == 1e-4
-    given = TrainingSettings(learning_rate=3e-3)
-    assert given.with_rate_for(trainable_model(given)[0]).learning_rate == 3e-3
+    settings = TrainingSettings(learning_rate=3e-3)
+    assert settings.with_rate_for(trainable_model(settings)[0]).learning_rate == 3e-3
 
 
-def test_an_adapter_stage_that_is_none_is_refused() -> None:
+def test_an_invalid_adapter_stage_is_refused() -> None:
     with pytest.raises(BadSettings, match="stages"):
         trainable_model(TrainingSettings(adapter_stages=(9,)))

@@ -1,4 +1,4 @@
-"""The finetune verb on real Ray Train: weights that every other verb takes, a report, named errors."""
+"""The finetune verb on Ray Train: the weights, the report, resuming, errors."""
 
 from __future__ import annotations
 
@@ -38,33 +38,42 @@ class Trained:
 
 
 def arguments(city: Path, vit: Path, out: Path, *more: str) -> list[str]:
-    told = ["finetune", str(city), "--out", str(out), "--model", str(vit), "--image-size", f"{SIDE}x{SIDE}"]
-    told += ["--queries-per-epoch", "8", "--queries-per-round", "4", "--batch", "2", "--threads", "1"]
-    told += ["--learning-rate", "1e-3", "--val-candidates", "8", "--json", "--quiet"]
-    return [*told, *more]
+    command = [
+        "finetune",
+        str(city),
+        "--out",
+        str(out),
+        "--model",
+        str(vit),
+        "--image-size",
+        f"{SIDE}x{SIDE}",
+    ]
+    command += ["--queries-per-epoch", "8", "--queries-per-round", "4", "--batch", "2", "--threads", "1"]
+    command += ["--learning-rate", "1e-3", "--val-candidates", "8", "--json", "--quiet"]
+    return [*command, *more]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Trained:
-    """Two workers train; one training photo in twenty-four cannot be read."""
+    """A finished run of two workers; one of its 24 training photos cannot be read."""
     folder = tmp_path_factory.mktemp("finetune")
     city, vit = write_city(folder / "city"), write_tiny_vit(folder / "vit.safetensors")
     broken = sorted((city / "images/train/database").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:300])
     out = folder / "tuned.safetensors"
-    told = arguments(city, vit, out, "--workers", "2", "--epochs", str(EPOCHS), "--patience", str(EPOCHS))
-    assert main(told) == 0
+    command = arguments(city, vit, out, "--workers", "2", "--epochs", str(EPOCHS), "--patience", str(EPOCHS))
+    assert main(command) == 0
     return Trained(city, vit, out, json.loads((out.with_suffix(".run") / "report.json").read_text()))
 
 
 def recall_of(trained: Trained, model: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     capsys.readouterr()
-    told = ["evaluate", str(trained.city), "--split", "val", "--model", str(model), "--json", "--quiet"]
-    assert main([*told, "--image-size", f"{SIDE}x{SIDE}", "--candidates", "8"]) == 0
+    command = ["evaluate", str(trained.city), "--split", "val", "--model", str(model), "--json", "--quiet"]
+    assert main([*command, "--image-size", f"{SIDE}x{SIDE}", "--candidates", "8"]) == 0
     return json.loads(capsys.readouterr().out)["recall"]
 
 
-def test_recall_rises_and_the_report_says_what_evaluate_says(
+def test_recall_rises_and_the_report_equals_evaluate(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recall = trained.report["recall"]
@@ -79,7 +88,7 @@ def test_recall_rises_and_the_report_says_what_evaluate_says(
     assert f"{recall['after']['global']['1']:.1f}" in page
 
 
-def test_the_weights_differ_in_trained_tensors_and_name_themselves(trained: Trained) -> None:
+def test_trained_weights_differ_and_carry_their_own_digest(trained: Trained) -> None:
     before, after = load_extractor(str(trained.vit)), load_extractor(str(trained.out))
     assert before.card.model == after.card.model
     assert (
@@ -103,9 +112,9 @@ def test_the_log_holds_every_epoch_once(trained: Trained) -> None:
 
 
 def test_best_and_last_checkpoints_are_kept(trained: Trained) -> None:
-    kept = list((trained.run / "checkpoints").glob("checkpoint_2*"))
-    assert 1 <= len(kept) <= 2
-    assert all((folder / "state.safetensors").stat().st_size > 10_000 for folder in kept)
+    checkpoints = list((trained.run / "checkpoints").glob("checkpoint_2*"))
+    assert 1 <= len(checkpoints) <= 2
+    assert all((folder / "state.safetensors").stat().st_size > 10_000 for folder in checkpoints)
 
 
 def test_weights_that_exist_are_not_overwritten(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,53 +125,55 @@ def test_weights_that_exist_are_not_overwritten(trained: Trained, capsys: pytest
 
 
 @pytest.mark.slow
-def test_a_finished_run_with_its_weights_gone_writes_the_same_again(
+def test_rerunning_a_finished_run_writes_the_same_weights(
     trained: Trained, tmp_path: Path, local_ray: None
 ) -> None:
     shutil.copytree(trained.run, tmp_path / "tuned.run")
-    told = arguments(trained.city, trained.vit, tmp_path / "tuned.safetensors", "--workers", "2")
-    assert main([*told, "--epochs", str(EPOCHS), "--patience", str(EPOCHS)]) == 0
+    command = arguments(trained.city, trained.vit, tmp_path / "tuned.safetensors", "--workers", "2")
+    assert main([*command, "--epochs", str(EPOCHS), "--patience", str(EPOCHS)]) == 0
     cards = [load_extractor(str(path)).card for path in (tmp_path / "tuned.safetensors", trained.out)]
-    assert cards[0] == cards[1]  # the digest of every tensor among it
+    assert cards[0] == cards[1]  # including the digest of all tensors
 
 
-def test_a_run_of_other_settings_is_refused(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
-    told = arguments(trained.city, trained.vit, trained.out.with_name("other.safetensors"))
-    assert main([*told, "--run", str(trained.run), "--epochs", str(EPOCHS), "--seed", "4"]) == 2
-    said = capsys.readouterr().err
-    assert "seed" in said
-    assert "--run" in said
+def test_resuming_with_other_settings_is_refused(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(trained.city, trained.vit, trained.out.with_name("other.safetensors"))
+    assert main([*command, "--run", str(trained.run), "--epochs", str(EPOCHS), "--seed", "4"]) == 2
+    message = capsys.readouterr().err
+    assert "seed" in message
+    assert "--run" in message
 
 
-def fails(told: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
-    assert main(told) == code
-    said = capsys.readouterr().err
-    assert said.startswith("placeray finetune: ")
-    assert len(said.splitlines()) == 1
-    return said
+def error_of(command: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    assert main(command) == code
+    message = capsys.readouterr().err
+    assert message.startswith("placeray finetune: ")
+    assert len(message.splitlines()) == 1
+    return message
 
 
-def test_bad_input_is_named_before_anything_starts(
+def test_invalid_input_is_reported_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     city = write_city(tmp_path / "city", places=4, val_places=3)
     vit = write_tiny_vit(tmp_path / "v.safetensors")
     out = tmp_path / "tuned.safetensors"
 
-    def told(*more: str) -> str:
-        return fails(arguments(city, vit, out, *more), capsys)
+    def refusal(*more: str) -> str:
+        return error_of(arguments(city, vit, out, *more), capsys)
 
-    assert "images/evening/" in told("--split", "evening")
-    assert "--val" in told("--val-split", "train")
-    assert "within 1 m" in told("--positive-m", "1")
-    assert "workers" in told("--workers", "3")
-    assert "multiple" in told("--image-size", "50x50")
-    assert "learning_rate" in told("--learning-rate", "0")
-    assert "no model or file" in told("--model", "resnet")
-    assert ".safetensors" in fails(arguments(city, vit, tmp_path / "tuned.pth"), capsys)
-    assert "folder" in fails(arguments(city, vit, tmp_path / "no" / "tuned.safetensors"), capsys)
+    assert "images/evening/" in refusal("--split", "evening")
+    assert "--val" in refusal("--val-split", "train")
+    assert "within 1 m" in refusal("--positive-m", "1")
+    assert "workers" in refusal("--workers", "3")
+    assert "multiple" in refusal("--image-size", "50x50")
+    assert "learning_rate" in refusal("--learning-rate", "0")
+    assert "no model or file" in refusal("--model", "resnet")
+    assert ".safetensors" in error_of(arguments(city, vit, tmp_path / "tuned.pth"), capsys)
+    assert "folder" in error_of(arguments(city, vit, tmp_path / "no" / "tuned.safetensors"), capsys)
     (tmp_path / "broken.safetensors").write_bytes(vit.read_bytes()[:5000])
-    assert "safetensors" in told("--model", str(tmp_path / "broken.safetensors"))
+    assert "safetensors" in refusal("--model", str(tmp_path / "broken.safetensors"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors", "city", "v.safetensors"]
 
 
@@ -173,9 +184,9 @@ def test_too_many_unreadable_photos_are_refused(
     vit = write_tiny_vit(tmp_path / "v.safetensors")
     for photo in sorted((city / "images/train/queries").iterdir())[:2]:
         photo.write_bytes(b"no photo")
-    said = fails(arguments(city, vit, tmp_path / "tuned.safetensors"), capsys)
-    assert "2 photos (14%)" in said
-    assert "--max-rejected" in said
+    message = error_of(arguments(city, vit, tmp_path / "tuned.safetensors"), capsys)
+    assert "2 photos (14%)" in message
+    assert "--max-rejected" in message
 
 
 class Machine:
@@ -198,7 +209,7 @@ class Machine:
         ((2, 2), None, None),
     ],
 )
-def test_workers_share_the_machine_or_are_refused_unless_a_cluster_may_grow(
+def test_scale_for_divides_the_machine_and_refuses_more_unless_on_a_cluster(
     workers: tuple[int, int], gpus: float | None, scale: Scale | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -211,21 +222,19 @@ def test_workers_share_the_machine_or_are_refused_unless_a_cluster_may_grow(
     assert scale_for(Machine, workers, gpus).workers == workers[0]
 
 
-def test_a_run_that_goes_on_already_is_not_disturbed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_locked_run_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     city = write_city(tmp_path / "city", places=4, val_places=3)
     vit = write_tiny_vit(tmp_path / "v.safetensors")
     out = tmp_path / "tuned.safetensors"
     out.with_suffix(".run").mkdir()
     with Lease(out.with_suffix(".run")):
-        said = fails(arguments(city, vit, out), capsys, code=4)
-    assert f"process {os.getpid()}" in said
+        message = error_of(arguments(city, vit, out), capsys, code=4)
+    assert f"process {os.getpid()}" in message
     assert not out.exists()
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["one disk", "two disks"])
-def test_weights_are_put_in_place_whole_and_over_no_other_file(
+def test_publish_moves_the_weights_and_never_overwrites(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     def no_link(source: Path, target: Path) -> None:
@@ -244,10 +253,12 @@ def test_weights_are_put_in_place_whole_and_over_no_other_file(
 
 
 @pytest.mark.slow
-def test_elastic_workers_and_checkpoints_elsewhere(trained: Trained, tmp_path: Path, local_ray: None) -> None:
+def test_elastic_workers_with_separate_checkpoint_storage(
+    trained: Trained, tmp_path: Path, local_ray: None
+) -> None:
     out, elsewhere = tmp_path / "elastic.safetensors", tmp_path / "elsewhere"
-    told = arguments(trained.city, trained.vit, out, "--workers", "1..2", "--storage", str(elsewhere))
-    assert main([*told, "--epochs", "2"]) == 0
+    command = arguments(trained.city, trained.vit, out, "--workers", "1..2", "--storage", str(elsewhere))
+    assert main([*command, "--epochs", "2"]) == 0
     report = json.loads((out.with_suffix(".run") / "report.json").read_text())
     assert report["facts"]["workers"] in (1, 2)
     assert list((elsewhere / "elastic.run").glob("checkpoint_2*/state.safetensors"))
@@ -255,12 +266,12 @@ def test_elastic_workers_and_checkpoints_elsewhere(trained: Trained, tmp_path: P
 
 
 @pytest.mark.slow
-def test_what_no_retry_mends_is_named_after_training_began(
+def test_errors_that_no_retry_can_mend_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], local_ray: None
 ) -> None:
     city = write_city(tmp_path / "city", places=4, val_places=3)
     vit = write_tiny_vit(tmp_path / "v.safetensors")
     out = tmp_path / "tuned.safetensors"
-    said = fails(arguments(city, vit, out, "--learning-rate", "1e30", "--max-failures", "1"), capsys)
-    assert "smaller --learning-rate" in said
+    message = error_of(arguments(city, vit, out, "--learning-rate", "1e30", "--max-failures", "1"), capsys)
+    assert "smaller --learning-rate" in message
     assert not out.exists()

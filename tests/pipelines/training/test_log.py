@@ -1,4 +1,4 @@
-"""The log of a run: complete, readable, and right after a crash."""
+"""The training log: its CSV, TensorBoard and progress output, and its state after a crash."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ def row(step: int, loss: float) -> dict[str, Any]:
 
 
 def validation(step: int, recall: float) -> dict[str, Any]:
-    found = {"recall_global_1": recall / 2, "recall_reranked_1": recall, "recall_reranked_5": recall}
-    return {"kind": "validation", "epoch": 1, "round": 0, "step": step, "seconds": step * 2.0, **found}
+    recalls = {"recall_global_1": recall / 2, "recall_reranked_1": recall, "recall_reranked_5": recall}
+    return {"kind": "validation", "epoch": 1, "round": 0, "step": step, "seconds": step * 2.0, **recalls}
 
 
 def logged(folder: Path, *rows: dict[str, Any], after: int | None = None) -> str:
-    """Log the rows of a run of 20 steps, new or gone on with after a step, and return what it showed."""
-    told = io.StringIO()
-    log = TrainingLog(folder, ProgressBar("finetune", unit="steps", stream=told, log_every_s=0.0))
+    """Log the rows of a run of 20 steps, new or resumed after a step, and return its progress output."""
+    stream = io.StringIO()
+    log = TrainingLog(folder, ProgressBar("finetune", unit="steps", stream=stream, log_every_s=0.0))
     log.start(after or 0, 20, resumed=after is not None)
     for one in rows:
         log.write(one)
     log.close()
-    return told.getvalue()
+    return stream.getvalue()
 
 
 def scalars(folder: Path) -> list[tuple[int, str, float]]:
-    """Read what TensorBoard would, newest file last."""
+    """Read the scalars of TensorBoard files, newest file last."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    values = []
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         while content:
             (length,) = struct.unpack("<Q", content[:8])
             event = Event.FromString(content[12 : 12 + length])
-            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            values += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
             content = content[16 + length :]
-    return found
+    return values
 
 
-def test_rows_reach_the_csv_tensorboard_and_the_line(tmp_path: Path) -> None:
-    told = logged(tmp_path, validation(0, 50.0), row(10, 0.5))
+def test_rows_are_written_to_csv_tensorboard_and_progress(tmp_path: Path) -> None:
+    output = logged(tmp_path, validation(0, 50.0), row(10, 0.5))
     rows = read_rows(tmp_path / "log.csv")
     assert [(one["kind"], one["step"], one["loss"], one["recall_reranked_5"]) for one in rows] == [
         ("validation", "0", "", "50.0"),
@@ -70,7 +70,7 @@ def test_rows_reach_the_csv_tensorboard_and_the_line(tmp_path: Path) -> None:
     events = scalars(tmp_path / "tensorboard")
     assert (10, "loss/total", 0.5) in events
     assert (0, "recall_reranked/5", 50.0) in events
-    last = told.splitlines()[-1]
+    last = output.splitlines()[-1]
     assert "10/20 steps" in last
     assert "loss 0.5000 (triplet 0.2500, local 0.2500)" in last
     assert "12.0 images/s" in last
@@ -78,9 +78,9 @@ def test_rows_reach_the_csv_tensorboard_and_the_line(tmp_path: Path) -> None:
     assert last.endswith(" left")
 
 
-def test_a_run_that_starts_again_takes_back_what_it_will_do_again(tmp_path: Path) -> None:
+def test_resuming_removes_rows_after_the_checkpoint(tmp_path: Path) -> None:
     logged(tmp_path, validation(0, 40.0), row(10, 0.5), row(20, 0.4), validation(20, 60.0))
-    told = logged(tmp_path, row(20, 0.3), validation(20, 30.0), after=10)
+    output = logged(tmp_path, row(20, 0.3), validation(20, 30.0), after=10)
     rows = read_rows(tmp_path / "log.csv")
     assert [(one["step"], one["loss"]) for one in rows] == [
         ("0", ""),
@@ -88,19 +88,19 @@ def test_a_run_that_starts_again_takes_back_what_it_will_do_again(tmp_path: Path
         ("20", "0.3"),
         ("20", ""),
     ]
-    assert "R@5 30.0, best 40.0" in told
+    assert "R@5 30.0, best 40.0" in output
     logged(tmp_path)
     assert read_rows(tmp_path / "log.csv") == []
 
 
-def test_a_run_that_goes_on_before_its_first_step_keeps_its_validation(tmp_path: Path) -> None:
+def test_resuming_before_the_first_step_keeps_the_validation(tmp_path: Path) -> None:
     logged(tmp_path, validation(0, 40.0), row(10, 0.5))
     logged(tmp_path, row(10, 0.4), after=0)
     rows = read_rows(tmp_path / "log.csv")
     assert [(one["kind"], one["step"]) for one in rows] == [("validation", "0"), ("step", "10")]
 
 
-def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_ignored(tmp_path: Path) -> None:
     logged(tmp_path, row(10, 0.5), row(20, 0.4))
     path = tmp_path / "log.csv"
     path.write_bytes(path.read_bytes()[:-30])
@@ -118,7 +118,7 @@ def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     ],
     ids=["columns", "bytes", "number", "long"],
 )
-def test_a_log_saved_by_another_program_is_named_and_stays(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_log_is_reported_and_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(content)
     with pytest.raises(BadSettings, match="restore it"):
@@ -126,7 +126,7 @@ def test_a_log_saved_by_another_program_is_named_and_stays(tmp_path: Path, conte
     assert path.read_bytes() == content
 
 
-def test_a_disk_without_room_for_a_row_is_named(tmp_path: Path) -> None:
+def test_full_disk_while_logging_is_reported(tmp_path: Path) -> None:
     (tmp_path / "log.csv").symlink_to("/dev/full")
     log = TrainingLog(tmp_path, ProgressBar("finetune", stream=io.StringIO()))
     with pytest.raises(OutOfSpace, match=r"log\.csv"):

@@ -52,10 +52,10 @@ def _one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def make_loop(city: Path, settings: TrainingSettings, **told: Any) -> TrainingLoop:
+def make_loop(city: Path, settings: TrainingSettings, **options: Any) -> TrainingLoop:
     model, card = trainable_model(settings)
     sets = (open_training_set(city, split=split) for split in ("train", "val"))
-    return TrainingLoop(model, card.preprocessing, settings, *sets, **told)
+    return TrainingLoop(model, card.preprocessing, settings, *sets, **options)
 
 
 def stop_after(rounds: int, path: Path) -> Callable[[TrainingLoop, bool], None]:
@@ -72,7 +72,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.integration
-def test_a_vit_learns_to_tell_places_it_never_saw(city: Path, vit: Path) -> None:
+def test_a_vit_learns_to_recognise_unseen_places(city: Path, vit: Path) -> None:
     rows: list[dict[str, Any]] = []
     loop = make_loop(city, tiny_settings(vit, epochs=15, patience=15), on_row=rows.append)
     loop.run()
@@ -84,7 +84,7 @@ def test_a_vit_learns_to_tell_places_it_never_saw(city: Path, vit: Path) -> None
     assert np.mean(loss[-6:]) < 0.8 * np.mean(loss[:6])
 
 
-def test_training_changes_what_is_trainable_and_nothing_else(city: Path, vit: Path) -> None:
+def test_training_changes_only_trainable_weights(city: Path, vit: Path) -> None:
     loop = make_loop(city, tiny_settings(vit, epochs=1))
     trained = trainable_parameters(loop.model)
 
@@ -104,7 +104,7 @@ def test_training_changes_what_is_trainable_and_nothing_else(city: Path, vit: Pa
 @pytest.mark.integration
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(jitter=0.2, flip=0.5)])
 @pytest.mark.parametrize("mining", ["partial", "full", "random"])
-def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     city: Path, vit: Path, tmp_path: Path, mining: str, augmentation: Augmentation
 ) -> None:
     settings = tiny_settings(vit, mining=mining, augmentation=augmentation)
@@ -115,7 +115,7 @@ def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
     first = make_loop(city, settings, on_round=stop_after(3, saved))
     with pytest.raises(Stopped):
         first.run()
-    torch.manual_seed(987)  # another process starts from another random state
+    torch.manual_seed(987)  # a new process has another random state
     rows: list[dict[str, Any]] = []
     second = make_loop(city, settings, on_row=rows.append)
     assert second.restore(saved) == {}
@@ -137,7 +137,7 @@ def test_a_run_that_is_resumed_ends_where_an_undisturbed_one_does(
     "change",
     [{"epoch": -1}, {"step": "many"}, {"round": None}, {"best": 5}, {"best": ["nan"]}, {"seconds": 1e999}],
 )
-def test_a_checkpoint_that_tells_no_progress_is_refused(change: dict[str, Any]) -> None:
+def test_a_checkpoint_without_valid_progress_is_refused(change: dict[str, Any]) -> None:
     progress = Progress(MiningState("full", 3, 1, {2: (5, 6)}), epoch=2, best=(1.5, 2.0), validated=True)
     values = json.loads(json.dumps(progress.to_dict()))
     assert Progress.from_dict(values) == progress
@@ -146,32 +146,34 @@ def test_a_checkpoint_that_tells_no_progress_is_refused(change: dict[str, Any]) 
             Progress.from_dict(wrong)
 
 
-def test_checkpoints_of_another_run_are_refused_by_name(city: Path, vit: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_another_run_are_refused_with_the_difference(
+    city: Path, vit: Path, tmp_path: Path
+) -> None:
     settings = tiny_settings(vit)
     run = {"digest": "d", "weights": "w"}
     loop = make_loop(city, settings)
     loop.save(tmp_path / STATE, run | {"settings": settings.to_dict()})
 
-    class Kept:
+    class Stored:
         @staticmethod
         def as_directory() -> contextlib.AbstractContextManager[Path]:
             return contextlib.nullcontext(tmp_path)
 
-    restore(loop, Kept, tiny_settings(vit, threads=5), **run)
+    restore(loop, Stored, tiny_settings(vit, threads=5), **run)
     assert loop.progress == Progress(MiningState())
     with pytest.raises(BadSettings, match=r"another margin.*--storage"):
-        restore(loop, Kept, tiny_settings(vit, margin=0.2), **run)
+        restore(loop, Stored, tiny_settings(vit, margin=0.2), **run)
     with pytest.raises(BadSettings, match="another model"):
-        restore(loop, Kept, settings, **run | {"weights": "others"})
+        restore(loop, Stored, settings, **run | {"weights": "others"})
     with pytest.raises(DataRejected, match="photos"):
-        restore(loop, Kept, settings, **run | {"digest": "others"})
+        restore(loop, Stored, settings, **run | {"digest": "others"})
     loop.save(tmp_path / STATE, {})
     with pytest.raises(BadSettings, match="another"):
-        restore(loop, Kept, settings, **run)
+        restore(loop, Stored, settings, **run)
     loop.close()
 
 
-def test_an_epoch_has_no_more_queries_than_were_asked_for(city: Path, vit: Path) -> None:
+def test_an_epoch_has_at_most_queries_per_epoch(city: Path, vit: Path) -> None:
     loop = make_loop(city, tiny_settings(vit, queries_per_epoch=6, queries_per_round=1000))
     triplets, _ = loop.triplets_of_round()
     loop.close()
@@ -179,7 +181,7 @@ def test_an_epoch_has_no_more_queries_than_were_asked_for(city: Path, vit: Path)
     assert (loop.rounds_per_epoch, loop.steps_per_round) == (1, 3)
 
 
-def test_augmentation_changes_what_is_learnt(city: Path, vit: Path) -> None:
+def test_augmentation_changes_the_trained_weights(city: Path, vit: Path) -> None:
     ends = []
     for augmentation in (Augmentation(), Augmentation(rotation_deg=10)):
         loop = make_loop(city, tiny_settings(vit, epochs=1, augmentation=augmentation))
@@ -190,28 +192,28 @@ def test_augmentation_changes_what_is_learnt(city: Path, vit: Path) -> None:
 
 
 @pytest.mark.integration
-def test_parts_of_a_step_add_up_to_the_whole(city: Path, vit: Path) -> None:
-    found = {
+def test_accumulated_gradients_equal_those_of_one_pass(city: Path, vit: Path) -> None:
+    outcomes = {
         parts: work(WorkerGroup(), tiny_settings(vit, batch=3, accumulate=parts), city) for parts in (1, 2, 3)
     }
     for parts in (2, 3):
-        assert found[parts]["triplets"] == found[1]["triplets"]
-        require_close(found[parts], found[1])
+        assert outcomes[parts]["triplets"] == outcomes[1]["triplets"]
+        require_close(outcomes[parts], outcomes[1])
 
 
-def require_close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def require_close(actual: dict[str, Any], expected: dict[str, Any]) -> None:
     """Losses and gradients may differ by rounding: sums are taken in another order."""
-    assert found["losses"] == pytest.approx(wanted["losses"], rel=1e-5, abs=1e-7)
-    assert found["gradients"].keys() == wanted["gradients"].keys()
-    for name, gradient in wanted["gradients"].items():
+    assert actual["losses"] == pytest.approx(expected["losses"], rel=1e-5, abs=1e-7)
+    assert actual["gradients"].keys() == expected["gradients"].keys()
+    for name, gradient in expected["gradients"].items():
         largest = max(map(abs, gradient))
-        assert found["gradients"][name] == pytest.approx(gradient, rel=1e-4, abs=1e-5 * largest + 1e-9), name
-    assert any(any(gradient) for gradient in wanted["gradients"].values())
+        assert actual["gradients"][name] == pytest.approx(gradient, rel=1e-4, abs=1e-5 * largest + 1e-9), name
+    assert any(any(gradient) for gradient in expected["gradients"].values())
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("batch", [2, 3])  # 3: one worker has two queries, the other one
-def test_two_workers_have_the_gradient_of_one(city: Path, vit: Path, tmp_path: Path, batch: int) -> None:
+def test_two_workers_compute_the_gradient_of_one(city: Path, vit: Path, tmp_path: Path, batch: int) -> None:
     settings = tiny_settings(vit, batch=batch)
     alone = work(WorkerGroup(), settings, city)
     together = work_in_processes(2, settings, city, tmp_path)
@@ -224,7 +226,7 @@ def test_two_workers_have_the_gradient_of_one(city: Path, vit: Path, tmp_path: P
 
 def test_training_stops_when_validation_does_not_improve(city: Path, vit: Path) -> None:
     best: list[bool] = []
-    # So small a rate that no weight changes by enough to change an answer.
+    # A rate so small that no answer changes.
     loop = make_loop(
         city,
         tiny_settings(vit, epochs=9, patience=2, learning_rate=1e-12),
@@ -238,7 +240,7 @@ def test_training_stops_when_validation_does_not_improve(city: Path, vit: Path) 
     assert best == [True, False, False, False, False]
 
 
-def test_a_loss_that_is_no_number_is_named(city: Path, vit: Path) -> None:
+def test_a_loss_of_nan_is_reported(city: Path, vit: Path) -> None:
     loop = make_loop(city, tiny_settings(vit, learning_rate=1e30))
     with pytest.raises(TrainingDiverged, match="smaller --learning-rate"):
         loop.run()
@@ -246,7 +248,7 @@ def test_a_loss_that_is_no_number_is_named(city: Path, vit: Path) -> None:
 
 
 @pytest.mark.integration
-def test_bf16_and_recomputing_train_too(city: Path, vit: Path) -> None:
+def test_training_works_in_bf16_and_with_recomputation(city: Path, vit: Path) -> None:
     exact, mixed, again = (
         work(WorkerGroup(), tiny_settings(vit, **changes), city)
         for changes in ({}, {"precision": "bf16"}, {"recompute": True})
@@ -256,7 +258,7 @@ def test_bf16_and_recomputing_train_too(city: Path, vit: Path) -> None:
     assert mixed["losses"] == pytest.approx(exact["losses"], rel=0.2, abs=0.05)
 
 
-def test_a_photo_that_is_lost_while_training_is_named(city: Path, vit: Path, tmp_path: Path) -> None:
+def test_a_photo_lost_during_training_is_reported(city: Path, vit: Path, tmp_path: Path) -> None:
     own = write_city(tmp_path / "own")
     loop = make_loop(own, tiny_settings(vit))
     for photo in (own / "images" / "train" / "queries").iterdir():

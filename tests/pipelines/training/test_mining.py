@@ -39,8 +39,8 @@ class Town:
     ) -> tuple[NDArray[np.int64], MiningState]:
         weights = np.arange(1.0, len(self.queries) + 1) if state.strategy == "msls_weighted" else None
         drawn = draw_round(self.neighbours, state, queries=queries, sampled=sampled, weights=weights)
-        found = self.queries[drawn.queries], self.database[drawn.database]
-        return mine(drawn, self.neighbours, state, *found, negatives=negatives, sampled=sampled)
+        descriptors = self.queries[drawn.queries], self.database[drawn.database]
+        return mine(drawn, self.neighbours, state, *descriptors, negatives=negatives, sampled=sampled)
 
 
 def unit(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -97,9 +97,9 @@ def test_full_keeps_the_hardest_of_former_rounds() -> None:
     hardest = np.full(20, -np.inf)
     for _ in range(200):
         triplets, state = town.round(state, sampled=4)
-        found = town.similarity[triplets[:, 0], triplets[:, 2]]
-        assert (found >= hardest[triplets[:, 0]]).all()
-        hardest[triplets[:, 0]] = found
+        similarity = town.similarity[triplets[:, 0], triplets[:, 2]]
+        assert (similarity >= hardest[triplets[:, 0]]).all()
+        hardest[triplets[:, 0]] = similarity
     best = [town.similarity[q, town.distance_m[q] > 25].max() for q in town.neighbours.usable]
     assert hardest[town.neighbours.usable] == pytest.approx(best)
     assert state.hardest[int(triplets[0, 0])] == tuple(triplets[0, 2:])
@@ -180,7 +180,7 @@ def test_resuming_from_json_continues_exactly(strategy: Strategy) -> None:
     assert town.round(MiningState(strategy, seed=12), queries=5)[0].tolist() != undisturbed[0]
 
 
-def test_mining_leaves_the_state_given_to_it() -> None:
+def test_mining_does_not_change_its_state_argument() -> None:
     town, state = Town(13), MiningState("full")
     first, later = town.round(state)
     assert (state.round, state.hardest, later.round) == (0, {}, 1)
@@ -212,7 +212,7 @@ def test_state_of_other_data_is_refused(hardest: dict[int, tuple[int, ...]]) -> 
         draw_round(Town(14).neighbours, MiningState("full", hardest=hardest))
 
 
-def test_descriptors_that_do_not_fit_are_refused() -> None:
+def test_descriptors_of_wrong_shape_are_refused() -> None:
     town, state = Town(15), MiningState()
     drawn = draw_round(town.neighbours, state)
     queries, database = town.queries[drawn.queries], town.database[drawn.database]
@@ -232,7 +232,7 @@ def test_descriptors_that_do_not_fit_are_refused() -> None:
         mine(drawn, town.neighbours, state, queries, database, negatives=3)
 
 
-def test_options_that_make_no_sense_are_refused() -> None:
+def test_invalid_options_are_refused() -> None:
     neighbours: Neighbours = Town(16).neighbours
     for state, weights in (
         (MiningState(), np.ones(20)),

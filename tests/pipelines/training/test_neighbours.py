@@ -23,7 +23,7 @@ def distances(queries: PhotoSet, database: PhotoSet) -> NDArray[np.float64]:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), spread_m=st.sampled_from([5.0, 40.0, 300.0, 5e6]))
-def test_neighbours_are_those_of_every_distance_written_out(seed: int, spread_m: float) -> None:
+def test_neighbours_equal_a_full_distance_matrix(seed: int, spread_m: float) -> None:
     rng = np.random.default_rng(seed)
     # On a grid of 5 m, so that exactly 10 m and exactly 25 m occur.
     queries, database = (
@@ -39,13 +39,13 @@ def test_neighbours_are_those_of_every_distance_written_out(seed: int, spread_m:
         with pytest.raises(MiningRejected, match="within 10 m"):
             find_neighbours(queries, database)
         return
-    found = find_neighbours(queries, database)
-    assert (found.queries, found.database) == (7, 40), seed
-    assert found.usable.tolist() == usable, seed
-    assert (found.without_positive, found.without_negative) == (7 - len(usable), 0), seed
+    neighbours = find_neighbours(queries, database)
+    assert (neighbours.queries, neighbours.database) == (7, 40), seed
+    assert neighbours.usable.tolist() == usable, seed
+    assert (neighbours.without_positive, neighbours.without_negative) == (7 - len(usable), 0), seed
     for q in range(7):
-        assert found.positives(q).tolist() == np.flatnonzero(distance_m[q] <= 10).tolist(), (seed, q)
-        assert found.excluded(q).tolist() == np.flatnonzero(distance_m[q] <= 25).tolist(), (seed, q)
+        assert neighbours.positives(q).tolist() == np.flatnonzero(distance_m[q] <= 10).tolist(), (seed, q)
+        assert neighbours.excluded(q).tolist() == np.flatnonzero(distance_m[q] <= 25).tolist(), (seed, q)
 
 
 def test_distances_of_centimetre_coordinates_are_inclusive() -> None:
@@ -53,19 +53,19 @@ def test_distances_of_centimetre_coordinates_are_inclusive() -> None:
     database = photo_set(
         [[500010.1, 4649776.2], [500010.11, 4649776.2], [500000.1, 4649801.2], [500000.1, 4649801.22]]
     )
-    found = find_neighbours(queries, database, negatives=1)
-    assert found.positives(0).tolist() == [0]
-    assert found.excluded(0).tolist() == [0, 1, 2]
+    neighbours = find_neighbours(queries, database, negatives=1)
+    assert neighbours.positives(0).tolist() == [0]
+    assert neighbours.excluded(0).tolist() == [0, 1, 2]
 
 
 def test_queries_without_positive_or_negatives_are_left_out_and_counted() -> None:
     queries = photo_set([[0, 0], [500, 0], [1000, 0], [2000, 0]])
     database = photo_set([[1, 0], [20, 0], [1001, 0], [501, 0]])
-    found = find_neighbours(queries, database, negatives=3)
-    assert found.usable.tolist() == [1, 2]
-    assert (found.without_positive, found.without_negative) == (1, 1)
+    neighbours = find_neighbours(queries, database, negatives=3)
+    assert neighbours.usable.tolist() == [1, 2]
+    assert (neighbours.without_positive, neighbours.without_negative) == (1, 1)
     # Each query keeps its own list after others were left out.
-    assert [found.excluded(q).tolist() for q in range(4)] == [[0, 1], [3], [2], []]
+    assert [neighbours.excluded(q).tolist() for q in range(4)] == [[0, 1], [3], [2], []]
 
 
 def refused(queries: PhotoSet, database: PhotoSet, **options: int) -> str:
@@ -109,20 +109,20 @@ def test_pairs_across_the_border_of_a_zone_and_the_equator_are_positives(lat: fl
 @pytest.mark.parametrize(
     "zones", [("33U", "33T"), ("33U", None), ("33U", "33"), ("33u", "33T"), (None, None)]
 )
-def test_zones_written_otherwise_or_unknown_are_the_same_zone(zones: tuple[str | None, str | None]) -> None:
+def test_equivalent_and_unknown_zone_names_match(zones: tuple[str | None, str | None]) -> None:
     points = [[5e5, 5e6], [5e5 + 100, 5e6], [5e5 + 200, 5e6]]
     mixed = photo_set(points, [zones[0], zones[1], zones[0]])
     assert find_neighbours(mixed, photo_set(points, [zones[1]] * 3)).usable.tolist() == [0, 1, 2]
 
 
-def test_nothing_to_train_on_is_refused() -> None:
+def test_empty_photo_sets_are_refused() -> None:
     assert refused(photo_set([[0, 0]]), photo_set([[11, 0], [100, 0], [200, 0]])) == "no_positives"
     assert refused(photo_set([[0, 0]]), photo_set([[1, 0], [100, 0]])) == "no_negatives"
     assert refused(photo_set([]), photo_set([[0, 0]])) == "no_images"
     assert refused(photo_set([[0, 0]]), photo_set([])) == "no_images"
 
 
-def test_arguments_that_make_no_sense_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     some = photo_set([[0, 0], [100, 0], [200, 0]])
     for options in ({"positive_m": 0.0}, {"positive_m": 30.0}, {"negative_m": np.inf}, {"negatives": 0}):
         with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""The report of a training run: right numbers, and a page that holds whatever a stranger may choose."""
+"""The training report: its numbers, and a page that stays valid with hostile names and values."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_gained_and_lost_are_counted_and_named(pair: tuple[Evaluation, Evaluation]) -> None:
+def test_gained_and_lost_queries_are_counted_and_listed(pair: tuple[Evaluation, Evaluation]) -> None:
     change = describe_change(*pair)
     assert change["recall"]["gain"]["reranked"]["1"] == 25.0
     assert change["recall"]["gain"]["global"]["1"] == 25.0
@@ -145,22 +145,24 @@ def test_gained_and_lost_are_counted_and_named(pair: tuple[Evaluation, Evaluatio
     assert Path(lost["after"]["uri"]).name == "far.png"
 
 
-def written(folder: Path, before: Evaluation, after: Evaluation, **told: Any) -> tuple[dict[str, Any], str]:
+def written(
+    folder: Path, before: Evaluation, after: Evaluation, **options: Any
+) -> tuple[dict[str, Any], str]:
     """Write a report and return it with its page."""
-    told = {"rows": [], "settings": {}, "facts": {}} | told
-    report = write_training_report(folder, before=before, after=after, **told)
+    options = {"rows": [], "settings": {}, "facts": {}} | options
+    report = write_training_report(folder, before=before, after=after, **options)
     return report, (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (9, 2), (3, 3), (40, 11)])
-def test_chance_is_the_share_of_coin_throws_at_least_so_uneven(gained: int, lost: int) -> None:
+def test_p_value_equals_the_exact_binomial_test(gained: int, lost: int) -> None:
     total = gained + lost
     throws = [comb(total, heads) for heads in range(total + 1)]
     uneven = sum(ways for heads, ways in enumerate(throws) if abs(2 * heads - total) >= abs(gained - lost))
     assert p_value_of(gained, lost) == pytest.approx(uneven / 2**total)
 
 
-def test_report_of_other_queries_is_refused_and_writes_nothing(
+def test_evaluations_of_different_queries_are_refused(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     before, after = pair
@@ -170,7 +172,7 @@ def test_report_of_other_queries_is_refused_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_report_of_the_same_queries_in_another_order_is_the_same(
+def test_the_order_of_queries_does_not_change_the_report(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     before, after = pair
@@ -178,7 +180,7 @@ def test_report_of_the_same_queries_in_another_order_is_the_same(
     assert written(tmp_path, before, turned)[0] == written(tmp_path, before, after)[0]
 
 
-def test_report_json_of_any_settings_is_strict_and_whole(
+def test_report_json_is_strict_json_for_any_settings(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     settings = {"seed": 0, "model": Path("a.safetensors"), "size": (112, 96), "flip": True, "none": None}
@@ -188,9 +190,9 @@ def test_report_json_of_any_settings_is_strict_and_whole(
         "worst": float("inf"),
         5: np.array([1.0, np.nan]),
     }
-    told, _ = written(tmp_path / "new" / "run", *pair, rows=ROWS, settings=settings, facts=facts)
+    report, _ = written(tmp_path / "new" / "run", *pair, rows=ROWS, settings=settings, facts=facts)
     read = json.loads((tmp_path / "new" / "run" / "report.json").read_text(), parse_constant=pytest.fail)
-    assert read == told
+    assert read == report
     assert read["curve"][1] == {"kind": "step", "epoch": 0, "step": 10, "loss": 0.2, "triplet_loss": 0.15}
     assert read["curve"][2]["loss"] is None
     assert read["settings"] == settings | {"model": "a.safetensors", "size": [112, 96]}
@@ -201,7 +203,7 @@ def test_report_json_of_any_settings_is_strict_and_whole(
     assert read["recall"]["after"]["reranked"] == {"1": 100.0, "5": 100.0, "10": 100.0, "20": 100.0}
 
 
-def test_query_without_any_answer_has_all_the_names_of_one(
+def test_query_without_an_answer_has_the_same_fields(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     before = list(pair[0].outcomes)
@@ -216,7 +218,7 @@ def test_query_without_any_answer_has_all_the_names_of_one(
 
 
 @pytest.mark.parametrize("flushed", [0, 2])  # nothing, or report.json and its folder
-def test_full_disk_leaves_the_reports_of_before(
+def test_full_disk_leaves_the_earlier_report(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: int
 ) -> None:
     written(tmp_path, pair[0], pair[0])
@@ -233,14 +235,14 @@ def test_full_disk_leaves_the_reports_of_before(
         patched.setattr(os, "fsync", full)
         with pytest.raises(OutOfSpace):
             written(tmp_path, *pair)
-    kept = [name for name in names if (tmp_path / name).read_bytes() == old[name]]
-    assert kept == (list(names) if not flushed else ["report.html"])
+    unchanged = [name for name in names if (tmp_path / name).read_bytes() == old[name]]
+    assert unchanged == (list(names) if not flushed else ["report.html"])
     written(tmp_path, *pair)
     assert all((tmp_path / name).read_bytes() != old[name] for name in names)
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*"))
 
 
-def test_examples_tell_distance_matches_similarity_and_rank(
+def test_examples_show_distance_matches_similarity_and_rank(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     _, page = written(tmp_path, *pair)
@@ -249,17 +251,17 @@ def test_examples_tell_distance_matches_similarity_and_rank(
     nowhere = outcome(Path(pair[0].outcomes[1].uri), [(tmp_path / "far.png", None, 0.5, 7)])
     nowhere = replace(nowhere, matches=(replace(nowhere.matches[0], mutual_matches=None),))
     after = [evaluation([one], "m") for one in (nowhere, pair[1].outcomes[1])]
-    told = "✗ wrong</span>, place unknown, similarity 0.500, nothing right among the answers<"
-    assert told in written(tmp_path, *after)[1]
+    caption = "✗ wrong</span>, place unknown, similarity 0.500, nothing right among the answers<"
+    assert caption in written(tmp_path, *after)[1]
 
 
 def heading(page: str) -> str:
-    found = re.search("<h1>(.*?)</h1>", page)
-    assert found
-    return found[1]
+    match = re.search("<h1>(.*?)</h1>", page)
+    assert match
+    return match[1]
 
 
-def test_headline_says_gain_loss_standstill_and_exchange(
+def test_headline_describes_gain_loss_and_no_change(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     before, after = pair
@@ -270,7 +272,7 @@ def test_headline_says_gain_loss_standstill_and_exchange(
     _, page = written(tmp_path, before, before)
     assert "changed nothing" in heading(page)
     assert page.count("<p>No query.</p>") == 2
-    # The second query comes right and the first goes wrong: recall stands still, the answers do not.
+    # The second query becomes right and the first wrong: answers change, recall does not.
     photos = [Path(one.uri) for one in before.outcomes[:2]]
     hits, misses = [(photos[0], 3.0, 0.9, 9)], [(photos[1], 500.0, 0.9, 9)]
     ways = [
@@ -287,9 +289,7 @@ def test_headline_says_gain_loss_standstill_and_exchange(
     )
 
 
-def test_page_says_whether_a_gain_is_more_than_chance(
-    pair: tuple[Evaluation, Evaluation], tmp_path: Path
-) -> None:
+def test_page_states_significance(pair: tuple[Evaluation, Evaluation], tmp_path: Path) -> None:
     wrong, right = pair[0].outcomes[1], pair[1].outcomes[1]
     for count, verdict in ((6, "0.031: more than chance"), (5, "0.062: this may be mere chance")):
         ways = [
@@ -304,7 +304,7 @@ def drawn(page: str) -> list[list[tuple[float, float]]]:
     return [[(float(x), float(y)) for x, y in (at.split(",") for at in line.split())] for line in lines]
 
 
-def test_curves_of_no_rows_one_row_and_ten_thousand_keep_every_peak(
+def test_curves_keep_peaks_for_any_number_of_rows(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     _, page = written(tmp_path, *pair)
@@ -340,7 +340,7 @@ def test_curves_of_no_rows_one_row_and_ten_thousand_keep_every_peak(
 
 
 @pytest.mark.parametrize("value", [1e-300, 1e98, -1e98, -0.2, 0.0, 5.0, 1e-12])
-def test_curves_of_any_size_stay_within_their_picture(
+def test_curves_stay_within_the_view_box(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path, value: float
 ) -> None:
     rows = [{"kind": "step", "step": i, "triplet_loss": value * i} for i in range(2)]
@@ -349,7 +349,7 @@ def test_curves_of_any_size_stay_within_their_picture(
     assert (line[0][1] != line[1][1]) is bool(value)
 
 
-def test_examples_beyond_the_most_are_counted_not_shown(
+def test_examples_beyond_the_limit_are_counted_only(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     wrong, right = pair[0].outcomes[1], pair[1].outcomes[1]
@@ -360,9 +360,7 @@ def test_examples_beyond_the_most_are_counted_not_shown(
     assert page.count('<div class="three">') == 2 * EXAMPLES
 
 
-def test_photo_that_cannot_be_read_shows_the_reason(
-    pair: tuple[Evaluation, Evaluation], tmp_path: Path
-) -> None:
+def test_unreadable_photo_shows_the_reason(pair: tuple[Evaluation, Evaluation], tmp_path: Path) -> None:
     (tmp_path / "far.png").unlink()
     (tmp_path / "near.png").write_bytes((tmp_path / "near.png").read_bytes()[:60])
     (tmp_path / "q1.png").write_bytes(b"hello")
@@ -373,13 +371,13 @@ def test_photo_that_cannot_be_read_shows_the_reason(
     assert page.count("<img") == 1  # q2
 
 
-def test_page_escapes_whatever_a_stranger_chose(pair: tuple[Evaluation, Evaluation], tmp_path: Path) -> None:
-    told = {"settings": {HOSTILE: {HOSTILE: [HOSTILE]}}, "facts": {HOSTILE: HOSTILE}}
+def test_page_escapes_hostile_text(pair: tuple[Evaluation, Evaluation], tmp_path: Path) -> None:
+    hostile = {"settings": {HOSTILE: {HOSTILE: [HOSTILE]}}, "facts": {HOSTILE: HOSTILE}}
     no_text = [replace(one, outcomes=(replace(one.outcomes[1], uri="q\udcff"),)) for one in pair]
     for before, after in (pair, (pair[1], pair[0]), no_text):
         rows = [{"kind": HOSTILE, "step": HOSTILE, "loss": HOSTILE, HOSTILE: HOSTILE}]
         before, after = (replace(one, model=HOSTILE, protocol=HOSTILE) for one in (before, after))
-        _, page = written(tmp_path / "out", before, after, rows=rows, **told)
+        _, page = written(tmp_path / "out", before, after, rows=rows, **hostile)
         assert "<script" not in page
         assert page.count(escape(HOSTILE)) >= 9
     hostile_name = escape(Path(pair[0].outcomes[3].uri).name)
@@ -387,25 +385,25 @@ def test_page_escapes_whatever_a_stranger_chose(pair: tuple[Evaluation, Evaluati
 
 
 @pytest.mark.browser
-def test_page_in_a_browser_is_whole_and_readable_in_both_schemes(
+def test_page_renders_readably_in_both_colour_schemes(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
     written(tmp_path, *pair, rows=ROWS, settings={"run": HOSTILE}, facts={HOSTILE: 1})
     with launched() as browser:
         for scheme in ("light", "dark"):
             with visiting(browser, color_scheme=scheme, width=360) as visit:
-                asked: list[str] = []
+                urls: list[str] = []
 
-                def note(request: Request, asked: list[str] = asked) -> None:
-                    asked.append(request.url)
+                def record_url(request: Request, urls: list[str] = urls) -> None:
+                    urls.append(request.url)
 
-                visit.page.on("request", note)
+                visit.page.on("request", record_url)
                 visit.page.goto((tmp_path / "report.html").as_uri())
                 for part in ("h1", "p.soft", "td.right", "small .wrong", "small .right", ".none", "thead th"):
                     assert contrast(visit.page, part) >= 4.5, (scheme, part)
                 assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360
-                assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-                assert asked[0].startswith("file:")
+                assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+                assert urls[0].startswith("file:")
                 assert visit.complaints == []
                 look_at(visit.page)
 
@@ -418,7 +416,7 @@ def look_at(page: Any) -> None:
     assert rows.nth(2).inner_text().split("\t")[:3] == ["global descriptor, gain", "+25.0", "0.0"]
     assert page.locator("script").count() == 0
     assert page.locator(".three img").count() == 11
-    assert page.locator(".three .none").count() == 1  # the query that is no file
+    assert page.locator(".three .none").count() == 1  # the query without a file
     assert page.evaluate("[...document.images].filter(i => i.naturalWidth === 0 || !i.alt).length") == 0
     assert page.locator("polyline").count() == 7
     # Each line of a chart has a colour and dashes of its own, and its legend has the same.

@@ -1,4 +1,4 @@
-"""Recall during training: what the query engine would answer, shared by workers or not."""
+"""Recall during training: equal to the query engine, for any number of workers."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Drawn:
         self.descriptors = F.normalize(torch.randn(rows, 8, generator=generator), dim=-1)
         features = F.normalize(torch.randn(rows, 3, 4, 6, generator=generator), dim=-1)
         self.features = features.half().float()  # what is stored is half precision
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     def __call__(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         assert len(rows) <= 8
-        self.asked += rows.tolist()
+        self.requested += rows.tolist()
         return self.descriptors[rows], self.features[rows]
 
 
@@ -57,21 +57,21 @@ def by_hand(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_recall_is_that_of_search_and_counting_by_hand(seed: int) -> None:
+def test_recall_equals_search_and_counting_by_hand(seed: int) -> None:
     rng = np.random.default_rng(seed)
     queries, database = Drawn(50, seed=seed), Drawn(37, seed=seed + 100)
     rows = np.sort(rng.choice(50, 41, replace=False))
     positives = tuple(frozenset(rng.choice(37, rng.integers(0, 6), replace=False).tolist()) for _ in rows)
     truth = ValidationSet(rows, 37, positives)
-    found = recall_of(truth, queries, database, group=WorkerGroup(), candidates=12, floors=[None, 0.3, 0.7])
-    wanted = [by_hand(truth, queries, database, 12, floor) for floor in (None, 0.3, 0.7)]
-    assert [tuple(vars(recall).values()) for recall in found] == wanted, f"seed {seed}"
-    assert len(set(wanted)) > 1
-    assert database.asked == list(range(37))
-    assert queries.asked == rows.tolist()
+    recalls = recall_of(truth, queries, database, group=WorkerGroup(), candidates=12, floors=[None, 0.3, 0.7])
+    expected = [by_hand(truth, queries, database, 12, floor) for floor in (None, 0.3, 0.7)]
+    assert [tuple(vars(recall).values()) for recall in recalls] == expected, f"seed {seed}"
+    assert len(set(expected)) > 1
+    assert database.requested == list(range(37))
+    assert queries.requested == rows.tolist()
 
 
-def test_recall_in_training_is_what_the_query_engine_answers(tmp_path: Path) -> None:
+def test_recall_in_training_equals_the_query_engine(tmp_path: Path, local_ray: None) -> None:
     city = write_city(tmp_path / "city", places=4, val_places=9)
     vit = write_tiny_vit(tmp_path / "vit.safetensors")
     settings = tiny_settings(vit, val_candidates=9)
@@ -91,7 +91,7 @@ def test_recall_in_training_is_what_the_query_engine_answers(tmp_path: Path) -> 
     assert 0 < inside.global_1 < inside.reranked_1
 
 
-def test_no_room_for_features_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_temporary_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, offset: int, length: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
