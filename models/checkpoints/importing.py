@@ -6,6 +6,7 @@ types that published checkpoints contain.
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy._core.multiarray as numpy_multiarray
 import torch
 from torch import Tensor
 
+from models.checkpoints.expansion import require_plain_archive, require_size
 from models.checkpoints.pretrained import untrained_parts
 from models.checkpoints.published import UnknownLayout, read_architecture, translate
 from models.checkpoints.tensors import fill
@@ -41,6 +43,10 @@ _ALLOWED_TYPES: list[Any] = [
 ]
 
 
+# How torch's restricted unpickler words what it refuses to load or call.
+_REFUSED = re.compile(r"unsupported|unrecognized|is blocked|TorchScript|legacy \.tar", re.IGNORECASE)
+
+
 def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: int | None = None) -> Card:
     """Convert a published SelaVPR or plain DINOv2 checkpoint to a safetensors file.
 
@@ -56,7 +62,9 @@ def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: 
         WeightsRejected: the file is unsafe, damaged or of another model; nothing in it was executed.
         OutOfSpace: the disk is full.
     """
-    published = _state_of(_read_checkpoint(Path(pth_path)))
+    path = Path(pth_path)
+    published = _state_of(_read_checkpoint(path))
+    require_size(published, path.stat().st_size, str(path))
     try:
         tensors = {name: tensor.float() for name, tensor in translate(published).items()}
         architecture = read_architecture(tensors, num_heads=num_heads)
@@ -83,9 +91,12 @@ def _read_checkpoint(path: Path) -> Any:
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals(_ALLOWED_TYPES),
         ):
+            require_plain_archive(file, path.stat().st_size)
             return torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsRejected:
+        raise
     except Exception as error:  # damaged archives raise nearly every built-in type
-        if "Unsupported" in str(error):
+        if _REFUSED.search(str(error)):
             raise WeightsRejected(
                 "unsafe", f"{path} holds more than tensors and was not opened: get it from its publisher"
             ) from error

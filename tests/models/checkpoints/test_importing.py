@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -126,6 +127,38 @@ def test_import_malicious_pickle_executes_nothing(suffix: str, form: str, tmp_pa
     with pytest.raises(WeightsRejected):
         load_extractor(str(path), device="cpu")
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("function", [os.system, eval, getattr, open])
+def test_import_bare_pickle_of_any_protocol_is_called_unsafe(
+    protocol: int, function: Callable[..., Any], tmp_path: Path
+) -> None:
+    class Call:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+            return function, ("false",)
+
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(Call(), protocol=protocol))
+    assert rejection(path, tmp_path) == "unsafe"
+
+
+def test_import_archive_that_expands_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"w": torch.zeros(1 << 22)}, tmp_path / "plain.pth")
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(path, "w") as packed:
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member), compress_type=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 20
+    monkeypatch.setattr(torch, "load", None)
+    assert rejection(path, tmp_path) == "unsafe"
+
+
+def test_import_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
+    state = golden_checkpoint()
+    state["model_state_dict"]["module.extra"] = torch.zeros(1).expand(1 << 40)
+    torch.save(state, tmp_path / "expanded.pth")
+    assert rejection(tmp_path / "expanded.pth", tmp_path) == "unsafe"
 
 
 def damaged(name: str, tmp_path: Path) -> Path:
