@@ -27,7 +27,7 @@ from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.city_store import CityStore
 from tests.support.encoded_features import make_encoded_store
-from tests.support.http_checks import ask
+from tests.support.http_client import ask
 from tests.support.service_server import running_service
 
 ROWS = 48

@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.images import ImageRejected, decode_image
 from tests.support.encoded_images import difference, encoded, reason_of, scene
-from tests.support.photo_sets import photo_set
+from tests.support.real_datasets import photo_set
 
 
 @pytest.mark.parametrize(

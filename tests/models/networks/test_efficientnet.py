@@ -15,7 +15,7 @@ from models.matching.mutual import mutual_nn_count
 from models.networks.descriptions import EfficientNetDescription
 from models.networks.efficientnet import EfficientNetLite0
 from models.weights import load_extractor
-from tests.support.photo_sets import photo_set
+from tests.support.real_datasets import photo_set
 
 
 @pytest.fixture(scope="module")

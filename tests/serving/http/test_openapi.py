@@ -21,7 +21,7 @@ from schemathesis.schemas import BaseSchema
 from storage.store import Store
 from tests.support.asgi_client import TOKEN, TOKENS
 from tests.support.city_store import CityStore
-from tests.support.http_checks import ask
+from tests.support.http_client import ask
 from tests.support.service_server import Running, running_service
 
 SEED = 20

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from serving.errors import Refusal
 from serving.http.photo_body import read_photo
-from tests.support.http_checks import multipart
+from tests.support.http_client import multipart
 
 FORM = "multipart/form-data; boundary=b0undary"
 IMAGE = 'Content-Disposition: form-data; name="image"; filename="a.jpg"'

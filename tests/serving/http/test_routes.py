@@ -19,7 +19,7 @@ from serving.engine import QueryEngine
 from serving.http.page_files import static_paths
 from storage.store import Store
 from tests.support.city_store import MODEL, CityStore, copy_rows
-from tests.support.http_checks import ask, multipart, reason
+from tests.support.http_client import ask, multipart, reason
 from tests.support.serve_client import wait_for
 from tests.support.service_server import Running, running_service
 

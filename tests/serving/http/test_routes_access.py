@@ -21,8 +21,8 @@ from serving.http.routes import build_routes
 from storage.store import Store
 from tests.support.asgi_client import ADMIN_TOKEN, TOKEN, TOKENS
 from tests.support.city_store import CityStore
-from tests.support.http_checks import TELLTALE, Answer, ask, ask_raw, check_tells_nothing, multipart, reason
-from tests.support.malformed_forms import KIND, PART
+from tests.support.http_client import TELLTALE, Answer, ask, ask_raw, check_no_leaks, multipart, reason
+from tests.support.malformed_multipart import KIND, PART
 from tests.support.serve_client import wait_for
 from tests.support.service_server import Running, running_service
 
@@ -313,10 +313,10 @@ def test_a_url_in_a_request_is_never_followed(running: Running, city_store: City
 def test_an_answer_that_tells_too_much_is_noticed(leak: str) -> None:
     assert TELLTALE.search(leak)
     with pytest.raises(AssertionError):
-        check_tells_nothing(Answer(200, {}, json.dumps({"message": leak}).encode()))
+        check_no_leaks(Answer(200, {}, json.dumps({"message": leak}).encode()))
     with pytest.raises(AssertionError):
-        check_tells_nothing(Answer(200, {"server": "x"}, b""))
-    check_tells_nothing(Answer(200, {}, b'{"matches": [{"uri": "/home/someone/a.jpg"}]}'))
+        check_no_leaks(Answer(200, {"server": "x"}, b""))
+    check_no_leaks(Answer(200, {}, b'{"matches": [{"uri": "/home/someone/a.jpg"}]}'))
 
 
 def test_no_known_answer_says_what_runs_here(running: Running, city_store: CityStore) -> None:

@@ -1,4 +1,4 @@
-"""Hostile photos, bodies, forms and models over HTTP; `tests.support.http_checks` looks at every answer."""
+"""Hostile photos, bodies, forms and models over HTTP; `tests.support.http_client` looks at every answer."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from serving.stages.extract import ExtractWorker
 from storage.card import Card
 from storage.store import Store
 from tests.support.city_store import CityStore
-from tests.support.http_checks import Answer, ask, check_tells_nothing, multipart, reason
-from tests.support.malformed_forms import KIND, PART, WAYS, malformed
+from tests.support.http_client import Answer, ask, check_no_leaks, multipart, reason
+from tests.support.malformed_multipart import KIND, PART, WAYS, malformed
 from tests.support.pictures import broken_files, draw, encode, png_bomb
 from tests.support.serve_client import wait_for
 from tests.support.service_server import Running, running_service
@@ -206,7 +206,7 @@ def read_answer(client: socket.socket) -> Answer:
     status, *headers = lines.decode().split("\r\n")
     named = {name.lower(): value for name, value in (header.split(": ", 1) for header in headers)}
     answer = Answer(int(status.split()[1]), named, body)
-    check_tells_nothing(answer)
+    check_no_leaks(answer)
     return answer
 
 

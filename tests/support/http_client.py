@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-__all__ = ["Answer", "ask", "ask_raw", "check_tells_nothing", "multipart", "reason"]
+__all__ = ["Answer", "ask", "ask_raw", "check_no_leaks", "multipart", "reason"]
 
 PATIENCE_S = 60.0
 # Absolute paths of this machine, traces, and whatever runs here with its version.
@@ -90,7 +90,7 @@ def checked(target: str, answer: Answer) -> Answer:
     assert not 300 <= answer.status < 304, "the service redirects nobody"
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", answer.headers["x-request-id"])
     if "/web/" not in target:  # the page's files are public, and Leaflet names its version
-        check_tells_nothing(answer)
+        check_no_leaks(answer)
     if answer.status >= 400 and answer.body:
         reason(answer)
     if answer.status == 503:
@@ -98,7 +98,7 @@ def checked(target: str, answer: Answer) -> Answer:
     return answer
 
 
-def check_tells_nothing(answer: Answer) -> None:
+def check_no_leaks(answer: Answer) -> None:
     assert not [name for name in FORBIDDEN_HEADERS if name in answer.headers]
     text = answer.body.decode("utf-8", "replace")
     if answer.headers.get("content-type") == "image/jpeg":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from tests.support.http_checks import multipart
+from tests.support.http_client import multipart
 
 __all__ = ["WAYS", "malformed"]
 
