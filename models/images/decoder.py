@@ -17,7 +17,7 @@ from models.images.exif import PhotoFacts, read_facts, read_orientation
 from models.images.limits import MAX_BYTES, MAX_PIXELS, ImageRejected, check_size, too_many_pixels
 from models.images.pillow_guard import CountedReads, quiet_pillow
 from models.images.pixels import to_rgb
-from models.images.signatures import looks_cut, recognise, webp_size
+from models.images.signatures import jpeg_scans, looks_cut, recognise, webp_size
 
 __all__ = ["DecodedImage", "decode_image"]
 
@@ -101,7 +101,7 @@ def _decode(data: bytes, kind: str, max_pixels: int, min_side_px: int | None) ->
         if canvas is None:
             raise ValueError("no readable WebP header")
         check_size(*canvas, max_pixels)
-    if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+    if kind == "JPEG" and jpeg_scans(data)[0] > _MAX_JPEG_SCANS:
         raise ImageRejected("corrupt", "the JPEG file has too many scans: save it again from an image editor")
     with Image.open(CountedReads(data), formats=(kind,)) as image:
         size = image.size

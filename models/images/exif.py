@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from PIL import Image
@@ -48,8 +49,8 @@ def read_facts(image: Image.Image) -> PhotoFacts:
         return PhotoFacts()
     lat = _degrees(gps.get(GPS.GPSLatitude), gps.get(GPS.GPSLatitudeRef), "N", "S", 90)
     lon = _degrees(gps.get(GPS.GPSLongitude), gps.get(GPS.GPSLongitudeRef), "E", "W", 180)
-    if lat is None or lon is None:
-        lat = lon = None
+    if lat is None or lon is None or (lat == 0 and lon == 0):
+        lat = lon = None  # 0, 0 lies in the sea: devices write it before they have a position
     heading = _number(gps.get(GPS.GPSImgDirection))
     return PhotoFacts(
         lat=lat,
@@ -75,34 +76,51 @@ def _three(values: Any) -> tuple[float, float, float] | None:
 
 
 def _degrees(values: Any, reference: Any, positive: str, negative: str, limit: int) -> float | None:
+    """Return an angle; the reference may be a letter or a word (`n`, `South`), in text or bytes."""
     parts = _three(values)
-    if parts is None or min(parts) < 0 or reference not in (positive, negative):
+    letter = _text(reference)[:1].upper()
+    if parts is None or min(parts) < 0 or letter not in (positive, negative):
         return None
     angle = parts[0] + parts[1] / 60 + parts[2] / 3600
     if angle > limit:
         return None
-    return angle if reference == positive else -angle
+    return angle if letter == positive else -angle
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return value.strip("\0 \t\r\n") if isinstance(value, str) else ""
 
 
 def _local_time(details: dict[int, Any]) -> datetime | None:
     """Read the camera's clock, or None without a time zone: local time alone is ambiguous."""
-    clock, offset = details.get(Base.DateTimeOriginal), details.get(Base.OffsetTimeOriginal)
-    if not isinstance(clock, str) or not isinstance(offset, str):
+    clock = re.fullmatch(
+        r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)[T ](\d\d):(\d\d):(\d\d)(\.\d+)?\s*(Z|[+-]\d\d:?\d\d)?",
+        _text(details.get(Base.DateTimeOriginal)),
+    )
+    if clock is None:
         return None
+    *date_and_time, fraction, zone = clock.groups()
+    zone = zone or _text(details.get(Base.OffsetTimeOriginal))
+    subseconds = _text(details.get(Base.SubsecTimeOriginal))
+    fraction = fraction or (f".{subseconds}" if subseconds.isdecimal() else ".0")
     try:
-        return datetime.strptime(clock.strip("\0 ") + offset.strip("\0 "), "%Y:%m:%d %H:%M:%S%z").astimezone(
-            UTC
-        )
+        moment = datetime.strptime(" ".join(date_and_time) + zone, "%Y %m %d %H %M %S%z")
+        return (moment + timedelta(seconds=float(fraction))).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
 
 def _gps_time(gps: dict[int, Any]) -> datetime | None:
-    date, parts = gps.get(GPS.GPSDateStamp), _three(gps.get(GPS.GPSTimeStamp))
-    if not isinstance(date, str) or parts is None:
+    date = re.fullmatch(r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)", _text(gps.get(GPS.GPSDateStamp)))
+    parts = _three(gps.get(GPS.GPSTimeStamp))
+    if date is None or parts is None:
         return None
     try:
-        day = datetime.strptime(date.strip("\0 "), "%Y:%m:%d").replace(tzinfo=UTC)
-        return day.replace(hour=int(parts[0]), minute=int(parts[1]), second=int(parts[2]))
+        day = datetime.strptime(" ".join(date.groups()), "%Y %m %d").replace(tzinfo=UTC)
+        hour, minute, second = parts
+        day = day.replace(hour=int(hour), minute=int(minute), second=int(second))
+        return day + timedelta(microseconds=round(second % 1 * 1e6))
     except (ValueError, OverflowError):
         return None

@@ -1,8 +1,14 @@
-"""File signatures: image format, WebP canvas size and truncation, read from the first and last bytes."""
+"""File signatures: image format, WebP canvas size, scans and end of a JPEG stream, truncation."""
 
 from __future__ import annotations
 
-__all__ = ["looks_cut", "recognise", "webp_size"]
+import re
+
+__all__ = ["jpeg_scans", "looks_cut", "recognise", "webp_size"]
+
+# A marker; 00 and D0 to D7 belong to the coded data, a further FF fills up.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SOI, _TEM, _EOI, _SOS = 0xD8, 0x01, 0xD9, 0xDA
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -61,10 +67,31 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def jpeg_scans(data: bytes) -> tuple[int, bool]:
+    """Count the scans of the first JPEG stream of a file, by its markers (ITU-T T.81, annex B).
+
+    What follows the end of the stream is not looked at: phones append a film (motion photos), cameras further
+    pictures (MPO).
+
+    Returns:
+        Number of scans, and whether the stream has its end marker.
+    """
+    scans, at = 0, 0
+    while (marker := _JPEG_MARKER.search(data, at)) is not None:
+        code, at = data[marker.end() - 1], marker.end()
+        if code == _EOI:
+            return scans, True
+        if code in (_SOI, _TEM):
+            continue
+        scans += code == _SOS
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return scans, False
+
+
 def looks_cut(data: bytes, kind: str) -> bool:
     """Return whether a JPEG, PNG or WEBP file seems truncated."""
     if kind == "JPEG":
-        return b"\xff\xd9" not in data[-64:]
+        return not jpeg_scans(data)[1]
     if kind == "PNG":
         return b"IEND" not in data[-64:]
     return len(data) < 30 or int.from_bytes(data[4:8], "little") + 8 > len(data)

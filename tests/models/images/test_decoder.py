@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from models.images import ImageRejected, decode_image
+from models.images.signatures import jpeg_scans
 from tests.support.encoded_images import difference, encoded, reason_of, scene
 from tests.support.real_datasets import photo_set
 
@@ -102,3 +103,42 @@ def test_decode_real_photos_full_size() -> None:
             decoded = decode_image(path.read_bytes())
             assert (decoded.width, decoded.height) == (1280, 720)
             assert decoded.pixels.std() > 10
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x08" * 500,  # a motion photo: a film behind the picture
+        b"\xff\xd8\xff\xda\0\x08" * 500,  # further pictures, cut off
+        b"\0" * 100_000,
+    ],
+)
+def test_decode_what_follows_a_jpeg_is_not_looked_at(trailer: bytes, progressive: bool) -> None:
+    data = encoded(scene(), "JPEG", quality=95, progressive=progressive)
+    plain, followed = decode_image(data), decode_image(data + trailer)
+    assert (followed.pixels == plain.pixels).all()
+    assert not followed.animated
+
+
+def test_decode_first_of_many_pictures_in_an_mpo() -> None:
+    first = scene()
+    data = encoded(first, "MPO", quality=95, save_all=True, append_images=[scene(32, 32)] * 120)
+    decoded = decode_image(data)
+    assert (decoded.width, decoded.height, decoded.animated) == (64, 48, False)
+    assert difference(decoded, first) < 3
+
+
+def test_scans_of_a_jpeg_are_counted_in_its_first_stream() -> None:
+    plain, progressive = encoded(scene(), "JPEG"), encoded(scene(), "JPEG", progressive=True)
+    assert jpeg_scans(plain) == (1, True)
+    assert jpeg_scans(progressive)[0] > 5
+    assert jpeg_scans(progressive + progressive) == jpeg_scans(progressive)
+    assert jpeg_scans(plain[:-2]) == (1, False)
+    # A preview inside a segment is part of it; fill bytes and rubbish between segments are skipped.
+    preview = b"\xff\xe1" + (len(progressive) + 2).to_bytes(2, "big") + progressive
+    assert jpeg_scans(plain[:2] + preview + plain[2:]) == (1, True)
+    assert jpeg_scans(plain[:2] + b"\xff" * 9 + plain[2:]) == (1, True)
+    assert jpeg_scans(plain[:2] + b"rubbish" + plain[2:]) == (1, True)
+    assert jpeg_scans(b"\xff" * 1_000_000) == (0, False)
+    assert jpeg_scans(b"") == (0, False)

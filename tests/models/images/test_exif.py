@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from models.images import decode_image
 from tests.support.encoded_images import difference, encoded, photo_exif, scene
@@ -64,6 +64,39 @@ def test_decode_exif_malformed_fact_ignored_alone(changes: dict[str, Any], missi
     decoded = decode_image(encoded(scene(), "JPEG", exif=photo_exif(**changes)))
     facts = {name: getattr(decoded, name) for name in ("lat", "lon", "heading_deg", "captured_at")}
     assert {name for name, value in facts.items() if value is None} == missing
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"gps1": "n", "gps3": "East\0"}, {"signs": (1, 1)}),
+        ({"gps1": "South", "gps3": "w"}, {"signs": (-1, -1)}),
+        (
+            {"exif36867": "2023-05-06T07:08:09Z", "exif36881": ""},
+            {"captured_at": datetime(2023, 5, 6, 7, 8, 9, tzinfo=UTC)},
+        ),
+        (
+            {"exif36867": "2023:05:06 07:08:09", "exif36881": "+02:00", "exif37521": "25"},
+            {"captured_at": datetime(2023, 5, 6, 5, 8, 9, 250_000, tzinfo=UTC)},
+        ),
+        (
+            {"exif36881": "", "gps7": (7.0, 8.0, 9.5), "gps29": "2023-05-06"},
+            {"captured_at": datetime(2023, 5, 6, 7, 8, 9, 500_000, tzinfo=UTC)},
+        ),
+    ],
+)
+def test_decode_exif_as_devices_write_it(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    decoded = decode_image(encoded(scene(), "JPEG", exif=photo_exif(**changes)))
+    north, east = expected.get("signs", (-1, 1))
+    assert (decoded.lat, decoded.lon) == (pytest.approx(north * 33.86), pytest.approx(east * 151.2))
+    assert "captured_at" not in expected or decoded.captured_at == expected["captured_at"]
+
+
+@pytest.mark.parametrize("zero", [(0.0, 0.0, 0.0), (TiffImagePlugin.IFDRational(0, 0),) * 3])
+def test_decode_exif_zero_zero_is_no_position(zero: tuple[Any, ...]) -> None:
+    decoded = decode_image(encoded(scene(), "JPEG", exif=photo_exif(gps2=zero, gps4=zero)))
+    assert (decoded.lat, decoded.lon) == (None, None)
+    assert decoded.heading_deg is not None
 
 
 def test_decode_exif_garbage_ignored() -> None:
