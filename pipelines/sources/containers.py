@@ -34,6 +34,8 @@ def read_rows(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
         SourceError: the file cannot be read, is too large, or has columns that cannot be used; also later, as
             rows are read.
     """
+    if not path.is_file():
+        raise SourceError(f"{path} is not a regular file: give one, not a pipe or a device")
     try:
         with path.open("rb") as file:
             start = file.read(16)

@@ -19,7 +19,7 @@ from pipelines.sources.paths import clean
 
 __all__ = ["read_parquet"]
 
-BATCH_ROWS = 4_096
+BATCH_ROWS = 1_024
 MAX_ROWS = 50_000_000
 MAX_TEXT_BYTES = 64 << 10  # of one value
 MAX_EXPANDED_BYTES = 4 << 30
@@ -67,7 +67,7 @@ def _rows(path: Path, names: dict[str, str], texts: list[str]) -> Iterator[dict[
             for batch in file.iter_batches(BATCH_ROWS, columns=list(set(names.values()))):
                 arrays = {ours: batch.column(batch.schema.names.index(name)) for ours, name in names.items()}
                 expanded += sum(_text_bytes(array, path) for array in arrays.values())
-                if expanded > min(MAX_EXPANDED_BYTES, max(FREE_BYTES, size * MAX_EXPANSION)):
+                if expanded > _max_expanded(size):
                     raise SourceError(f"{path}: {size} bytes expand to more than {expanded}: split it")
                 values = [_values(array, nested=ours in NESTED) for ours, array in arrays.items()]
                 for row in zip(*values, strict=True):
@@ -90,8 +90,12 @@ def _check_size(metadata: Any, names: set[str], path: Path) -> None:
         for column in map(group.column, range(group.num_columns)):
             if column.path_in_schema.split(".")[0] in names or column.path_in_schema in names:
                 expanded += column.total_uncompressed_size
-    if expanded > MAX_EXPANDED_BYTES:
-        raise SourceError(f"{path}: the listing has {expanded} bytes uncompressed: split it")
+    if expanded > _max_expanded(path.stat().st_size):
+        raise SourceError(f"{path}: {path.stat().st_size} bytes expand to {expanded}: split it")
+
+
+def _max_expanded(size: int) -> int:
+    return min(MAX_EXPANDED_BYTES, max(FREE_BYTES, size * MAX_EXPANSION))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -455,6 +456,19 @@ def test_parquet_that_expands_is_refused(tmp_path: Path) -> None:
         assert (tmp_path / "l.parquet").stat().st_size < 10_000
         with pytest.raises(SourceError, match=r"expand|at most"):
             list_source(tmp_path / "l.parquet")
+
+
+def test_parquet_of_long_texts_is_refused_by_its_metadata(tmp_path: Path) -> None:
+    table = pa.table({"uri": pa.array(["x" * 60_000] * 2_000)})
+    pq.write_table(table, tmp_path / "l.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(SourceError, match="bytes expand to"):
+        list_source(tmp_path / "l.parquet")
+
+
+def test_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "l.csv")
+    with pytest.raises(SourceError, match="regular file"):
+        list_source(tmp_path / "l.csv")
 
 
 def test_csv_with_an_endless_line_is_refused(tmp_path: Path) -> None:
