@@ -11,7 +11,7 @@ from urllib.parse import unquote
 __all__ = ["clean", "contained", "listed_path"]
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_FILE_URI = re.compile(r"file:(?://(?:localhost|127\.0\.0\.1)?(?=/)|(?=/[^/]))", re.IGNORECASE)
+_FILE_URI = re.compile(r"file:(?://(?:(?:localhost|127\.0\.0\.1)?(?=/)|(?=\.\.?/))|(?=/[^/]))", re.IGNORECASE)
 _DRIVE = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
 
 

@@ -437,10 +437,11 @@ def test_paths_as_uris_and_with_separators_of_windows(tmp_path: Path) -> None:
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_bytes(b"x")
     uris = [f"file://{root}/a%20b.jpg", f"file://localhost{root}/sub/c.jpg", "sub\\c.jpg"]
+    uris += ["file://./sub/c.jpg"]
     uris += ["back\\slash.jpg", f"{root}/sub/c.jpg"]
-    ids = ["1", "2", "3", "4", "5"]
+    ids = ["1", "2", "3", "4", "5", "6"]
     rows = listed(write_csv(tmp_path / "l.csv", {"uri": uris, "id": ids}), root=root)
-    wanted = ["a b.jpg", "sub/c.jpg", "sub/c.jpg", "back\\slash.jpg", "sub/c.jpg"]
+    wanted = ["a b.jpg", "sub/c.jpg", "sub/c.jpg", "sub/c.jpg", "back\\slash.jpg", "sub/c.jpg"]
     assert [row["uri"] for row in rows] == [str(root / name) for name in wanted]
     (row,) = listed(write_csv(root / "l.csv", {"uri": [f"{tmp_path}/elsewhere/c.jpg"]}))
     assert row["rejected"] == "outside_root"
