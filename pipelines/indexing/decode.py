@@ -67,7 +67,9 @@ def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]
             return row | {"unchanged": True}
         return row | {"pixels": prepare(image.pixels, card.preprocessing).tobytes()}
     except ImageRejected as error:
-        return row | {"rejected": error.reason, "message": str(error)}
+        listed = error.reason == "missing" and os.path.isfile(row.get("source") or "")
+        hint = ": give the folder of the photos with --root" if listed else ""
+        return row | {"rejected": error.reason, "message": f"{error}{hint}"}
 
 
 def _refuse_used_id(row: dict[str, Any]) -> None:

@@ -134,6 +134,14 @@ def test_decode_utm_with_zone_gives_latitude(card: Card, tmp_path: Path) -> None
         assert row["rejected"] == "bad_value"
 
 
+def test_decode_missing_file_of_a_listing_names_the_root(card: Card, tmp_path: Path) -> None:
+    listing = tmp_path / "l.csv"
+    listing.write_text("path\nphotos/a.jpg\n")
+    (row,) = decoded(card, *list_source(listing).to_pylist())
+    assert row["rejected"] == "missing"
+    assert "--root" in row["message"]
+
+
 def make_extract(card: Card, store: Path, **options: Any) -> Extract:
     return Extract(model="efficientnet-lite0", store_uri=str(store), card=card.to_json(), **options)
 
