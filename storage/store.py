@@ -209,6 +209,10 @@ class Store:
         batches = list(self._snapshot.table.scan(_METADATA_COLUMNS))
         return pa.concat_tables(batches) if batches else self._snapshot.table.take([], _METADATA_COLUMNS)
 
+    def known(self) -> pa.Table:
+        """Return `metadata()`: its name up to version 0.1, which scripts use."""
+        return self.metadata()
+
     def places(self, limit: int) -> list[dict[str, Any]]:
         """Return image_id and position of about `limit` rows, evenly spaced over all of them."""
         step = max(1, -(-self.count // limit))

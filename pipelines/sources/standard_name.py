@@ -43,16 +43,20 @@ def read_standard_name(file_name: str, notes: list[Note]) -> dict[str, Any]:
     if max(map(abs, metres)) > UTM_LIMIT_M:
         return {}
     values = dict(zip(("utm_e", "utm_n", "utm_zone", "utm_letter", "lat", "lon"), fields, strict=False))
+    zone = None
     try:
-        read_zone(values["utm_zone"], values["utm_letter"])
+        zone = read_zone(values["utm_zone"], values["utm_letter"])
     except ValueError as error:  # metres alone are enough within one city
         notes.append(Note("bad_zone", f"utm_zone {shown(values['utm_zone'])} {error}"))
         values["utm_zone"] = ""
-    try:
-        pose = read_position(values, notes)
-    except ImpossiblePosition as error:
-        notes.append(Note("bad_position", f"UTM coordinates out of range: {error}"))
-        pose = {}
+    # Data sets also have metres of a plane of their own, which may begin at 0 and need not lie in a zone.
+    pose: dict[str, Any] = {"utm_e": metres[0], "utm_n": metres[1]}
+    if zone is not None or any(metres):
+        try:
+            pose = read_position(values, notes)
+        except ImpossiblePosition as error:
+            notes.append(Note("bad_position", f"{error}: the metres are kept, without degrees"))
+            pose |= {"utm_zone": str(zone.number)} if zone else {}
     heading = read_heading_deg(fields[8], notes)
     captured_at = read_captured_at({"captured_at": fields[12]}, notes)
     facts = {"heading_deg": heading, "captured_at": captured_at}

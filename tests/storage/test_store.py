@@ -79,6 +79,7 @@ def test_commit_is_seen_by_readers_only_after_refresh(tmp_path: Path) -> None:
     query = descriptor_of(IDS[20])[None]
     assert reader.search(query, k=1)[0][0].record.image_id != IDS[20]
     assert reader.metadata().num_rows == 10
+    assert reader.known() == reader.metadata()
     assert reader.get(IDS[20:21]) == []
     assert reader.refresh()
     assert not reader.refresh()

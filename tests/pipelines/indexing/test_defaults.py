@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -49,7 +50,8 @@ def test_progress_is_shown_unless_quiet_or_with_a_callback(
     monkeypatch.setattr(
         "pipelines.indexing.job.list_source", lambda *_, **__: pa.table({"image_id": ["a", "b", "c", "d"]})
     )
-    monkeypatch.setattr("pipelines.indexing.job._open_or_create", lambda *_, **__: tmp_path)
+    store = SimpleNamespace(uri=str(tmp_path))
+    monkeypatch.setattr("pipelines.indexing.job._open_or_create", lambda *_, **__: store)
     monkeypatch.setattr("pipelines.indexing.job.Tally", report_and_stop)
     shown = []
     for options in ({}, {"quiet": True}, {"progress": lambda *state: received.append(state)}):

@@ -181,14 +181,18 @@ def test_utm_beyond_the_earth_rejects_its_row_alone(tmp_path: Path) -> None:
         ("@386000.00@3949000.00@54@S@35.68@139.65@0@@@@@@@@.jpg", "54S", []),
         ("@386000.00@3949000.00@54@S@35.68@139.65@0@@-1@@@@2019-07@@.jpg", "54S", ["bad_heading"]),
         ("@386000.00@3949000.00@99@S@@@0@@@@@@@@.jpg", None, ["bad_zone"]),
-        ("@0@0@@@@@@@@@@@@@.jpg", None, ["null_island"]),
-        ("@5@5@33@U@@@@@@@@@@@.jpg", None, ["bad_position"]),
+        ("@0@0@@@@@@@@@@@@@.jpg", None, []),
+        ("@0@0@33@U@@@@@@@@@@@.jpg", None, ["null_island"]),
+        ("@5@5@33@U@@@@@@@@@@@.jpg", "33", ["bad_position"]),
     ],
 )
 def test_file_names_follow_the_same_rules(name: str, zone: str | None, note: list[str]) -> None:
     notes: list[Any] = []
     pose = read_standard_name(name, notes)
     assert (pose.get("utm_zone"), [reason for reason, _ in notes]) == (zone, note)
+    if "null_island" not in note:
+        east, north = map(float, name.split("@")[1:3])
+        assert (pose["utm_e"], pose["utm_n"]) == (east, north)
 
 
 MOMENTS = pa.array([JULY, JULY, TEN, TEN, TEN, None], pa.timestamp("us", "UTC"))
