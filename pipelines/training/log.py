@@ -35,6 +35,7 @@ _TAGS = {
 Row = Mapping[str, float | str]
 
 _ROW_BYTES = 300
+_MAX_VALUE_LENGTH = 1_000
 
 
 class TrainingLog:
@@ -125,7 +126,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or COLUMNS) != COLUMNS:
                 raise ValueError("the columns differ")
-            complete = [row for row in reader if None not in row and None not in row.values()]
+            rows = list(reader)
+        if any(len(value or "") > _MAX_VALUE_LENGTH for row in rows for value in row.values()):
+            raise ValueError("a value is too long")
+        complete = [row for row in rows if None not in row and None not in row.values()]
         rows = [row for row in complete if row["step"].isdigit()]
         for row in rows:
             for name in COLUMNS[1:]:

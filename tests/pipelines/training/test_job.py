@@ -169,7 +169,7 @@ def test_invalid_input_is_reported_before_training(
     assert "workers" in refusal("--workers", "3")
     assert "multiple" in refusal("--image-size", "50x50")
     assert "learning_rate" in refusal("--learning-rate", "0")
-    assert "no model or file" in refusal("--model", "resnet")
+    assert "unknown model or file" in refusal("--model", "resnet")
     assert ".safetensors" in error_of(arguments(city, vit, tmp_path / "tuned.pth"), capsys)
     assert "folder" in error_of(arguments(city, vit, tmp_path / "no" / "tuned.safetensors"), capsys)
     (tmp_path / "broken.safetensors").write_bytes(vit.read_bytes()[:5000])
