@@ -24,12 +24,15 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
-	$(BIN)/python -m pytest -m "not slow and not fault"
+# Without Ray, a browser or anything else that takes many seconds: under two minutes, in two processes.
+QUICK := -n 2 --dist loadfile -m "not slow and not fault and not ray and not browser and not integration"
 
-# Without Ray, a browser or anything else that takes many seconds: under two minutes.
+test: lint
+	$(BIN)/python -m pytest $(QUICK)
+	$(BIN)/python -m pytest -m "(ray or browser or integration) and not slow and not fault"
+
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not fault and not ray and not browser and not integration"
+	$(BIN)/python -m pytest $(QUICK)
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault

@@ -36,6 +36,7 @@ def status(url: str, path: str) -> int:
     return requests.get(url + path, timeout=30).status_code
 
 
+@pytest.mark.integration
 def test_service_answers_from_one_version_each_while_the_store_grows(
     living: tuple[Running, Path], city_store: CityStore
 ) -> None:

@@ -553,6 +553,7 @@ def test_a_table_of_other_columns_is_refused(folder: Path, schema: pa.Schema) ->
     assert not verify_store(folder).ok
 
 
+@pytest.mark.integration
 def test_a_footer_that_claims_gigabytes_is_not_read(folder: Path) -> None:
     [record] = Store.open(folder).get([IDS[0]])
     path = shard_path(folder, record.shard)

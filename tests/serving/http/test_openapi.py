@@ -108,6 +108,7 @@ def test_description_covers_every_route_of_the_api(running: Running) -> None:
                 assert "Retry-After" in errors["503"]["headers"]
 
 
+@pytest.mark.integration
 def test_service_does_what_its_description_says(running: Running) -> None:
     failures, seen = run_engine(described(running.url, **phases(coverage=True, examples=8)))
     assert not failures, "\n".join(failures)
@@ -116,6 +117,7 @@ def test_service_does_what_its_description_says(running: Running) -> None:
     assert not [status for _, status in seen if status >= 500]
 
 
+@pytest.mark.integration
 def test_service_with_tokens_does_what_its_description_says(city_store: CityStore) -> None:
     with running_service(city_store.uri, tokens=TOKENS) as closed:
         authorized = {"Authorization": f"Bearer {TOKEN}"}
