@@ -149,7 +149,7 @@ class QueryEngine:
 
         Batches save extraction time and overhead; matching takes as long as in `answer`. Processor time per
         photo with the default model, 100 candidates and two cores: 34 ms instead of 50 (medians of four
-        interleaved runs), of which extraction takes 15 and matching 15. Batches of 16 are no faster.
+        interleaved runs), of which extraction takes 15 and matching 15. Batches of 16 are not faster.
 
         Args:
             photos: Read at most two batches ahead.

@@ -20,7 +20,8 @@ def require_plain_archive(file: BinaryIO, size: int) -> None:
     """Check that a checkpoint's archive holds its members as they are, as torch writes them.
 
     Args:
-        file: The open checkpoint; its position is set back to the start. A file that is no archive passes.
+        file: The open checkpoint; its position is set back to the start. Files that are not archives are
+            accepted.
         size: Its size in bytes.
 
     Raises:

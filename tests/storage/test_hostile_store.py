@@ -20,7 +20,7 @@ from storage.care.repair import repair_store
 from storage.care.verify import verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import acknowledge, read_committed, read_sums
-from storage.errors import CardMismatch, CorruptStore, StoreError
+from storage.errors import CardMismatch, CorruptStore, StoreError, StoreLocked
 from storage.features.projection import read_projection
 from storage.features.reader import FeatureReader
 from storage.features.shards import shard_path
@@ -521,17 +521,21 @@ def test_a_projection_that_is_a_link_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_lease_file_of_any_contents_is_taken(folder: Path) -> None:
-    for data in (
+    contents = (
         *HOSTILE_JSON.values(),
         b'{"beat": 1e400, "host": "elsewhere"}',
         b'{"beat": [], "host": {}}',
-    ):
+        b"\0" * (1 << 20),
+    )
+    for data in contents:
         (folder / "LEASE").write_bytes(data)
-        with Lease(folder):
-            pass
+        with Lease(folder) as lease:
+            lease.check()
+            with pytest.raises(StoreLocked), Lease(folder):
+                pass
     os.truncate(folder / "LEASE", 1 << 30)
-    with Lease(folder):
-        pass
+    with Lease(folder) as lease:
+        lease.check()
 
 
 @pytest.mark.parametrize(
