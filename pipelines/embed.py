@@ -12,7 +12,9 @@ import numpy as np
 from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.runtime.execution import AS_USUAL, Execution
+from models.store_fit import fitting_extractor, require_fit
 from models.weights import load_extractor
+from storage.store import Store
 
 __all__ = ["embed"]
 
@@ -21,7 +23,8 @@ def embed(
     images: Sequence[str],
     out: str,
     *,
-    model: str,
+    model: str | None = None,
+    store_uri: str | None = None,
     image_size: tuple[int, int] | None = None,
     execution: Execution = AS_USUAL,
 ) -> tuple[int, list[dict[str, str]]]:
@@ -31,8 +34,9 @@ def embed(
         images: Paths.
         out: `.npz` file; arrays `names` (N,) str, `descriptors` (N, D) float32, unit L2 norm, and `features`
             (N, H, W, C) float32, unit L2 norm per cell. Not written if no image can be used.
-        model: Name or weights file.
-        image_size: Height and width of the network's input; default: the model's.
+        model: Name or weights file; default: that of the store.
+        store_uri: Store whose model and input size are used.
+        image_size: Height and width of the network's input; default: the store's, or the model's.
         execution: How the network is run.
 
     Returns:
@@ -40,10 +44,20 @@ def embed(
 
     Raises:
         BadImageSize, UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+        CardMismatch: the model or the input size is not that of the store.
+        StoreError: the store cannot be opened.
+        ValueError: neither a model nor a store is given.
         ModelFault: the model's output is not finite.
         CannotCompile: compiling was requested and is not possible here.
     """
-    extractor = load_extractor(model, image_size=image_size, execution=execution)
+    if store_uri is not None:
+        card = Store.open(store_uri).card
+        require_fit(store_uri, card, {"image_size": image_size})
+        extractor = fitting_extractor(store_uri, card, model, execution)
+    elif model is not None:
+        extractor = load_extractor(model, image_size=image_size, execution=execution)
+    else:
+        raise ValueError("embed needs a model, or a store whose model it uses")
     names, descriptors, features, rejected = [], [], [], []
     for path in images:
         try:

@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
-from models.weights import load_card
+from models.store_fit import fitting_card
 from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
@@ -63,8 +63,7 @@ def checked(settings: ServeSettings) -> ServeSettings:
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
     """
     card = Store.open(settings.store).card
-    size = card.preprocessing
-    card.require_model(load_card(settings.model or card.model, image_size=(size.height, size.width)))
+    fitting_card(settings.store, card, settings.model)
     return settings.model_copy(update={"model_name": card.model, "store": os.path.abspath(settings.store)})
 
 

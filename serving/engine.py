@@ -14,7 +14,7 @@ from models.extractor import Extractor
 from models.images import ImageRejected
 from models.images.photo import Photo, load_pixels
 from models.runtime.execution import AS_USUAL, Execution
-from models.weights import load_extractor
+from models.store_fit import fitting_extractor
 from serving.answer import PlaceRecord, QueryResult
 from serving.counting import count_matches
 from serving.decoding import DecodedPhoto, decoded_batches
@@ -81,10 +81,7 @@ class QueryEngine:
             UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
         """
         store = Store.open(store_uri)
-        size = store.card.preprocessing
-        extractor = load_extractor(
-            model or store.card.model, image_size=(size.height, size.width), execution=execution
-        )
+        extractor = fitting_extractor(store_uri, store.card, model, execution)
         return cls(store, extractor, method=method, matching=matching)
 
     def answer(

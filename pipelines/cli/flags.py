@@ -42,14 +42,13 @@ def add_flag(
     *,
     default: Any = None,
     metavar: str | None = None,
-    required: bool = False,
     **bounds: float,
 ) -> None:
     """Add a flag whose value is `default` when it is absent; see `Setting` for the arguments."""
     setting = Setting(kind, default, help, bounds)
     options = _options(name, setting, metavar)
     if options.get("action") != "store_true":
-        options |= {"default": default, "required": required}
+        options["default"] = default
     parser.add_argument(_flag(name), **options)
 
 

@@ -87,6 +87,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
             store_uri=args.store,
             model=args.model,
             image_size=args.image_size,
+            features=args.features,
             split=args.split,
             candidates=args.candidates,
             threshold_m=args.threshold_m,

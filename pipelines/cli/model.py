@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for
+from pipelines.cli.options import EXIT_OK, UsageError, execution_from, exit_code_for
 from pipelines.cli.output import print_json, print_line
 
 __all__ = ["run_embed", "run_import_weights"]
@@ -15,8 +15,15 @@ def run_embed(args: argparse.Namespace) -> int:
     """Write descriptors and features to a file."""
     from pipelines.embed import embed
 
+    if args.model is None and args.store is None:
+        raise UsageError("embed needs a model: give --model, or --store for the model of a store")
     embedded, rejected = embed(
-        args.image, args.out, model=args.model, image_size=args.image_size, execution=execution_from(args)
+        args.image,
+        args.out,
+        model=args.model,
+        store_uri=args.store,
+        image_size=args.image_size,
+        execution=execution_from(args),
     )
     if args.json:
         print_json({"out": args.out if embedded else None, "images": embedded, "rejected": rejected})

@@ -74,12 +74,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="folder, listing (.csv, .parquet) or data set")
     flag = partial(add_flag, parser)
     flag("model", str, f"name or weights file; default: the store's, or {DEFAULT_MODEL} for a new one")
-    parser.add_argument(
-        "--features",
-        choices=FEATURE_ENCODINGS,
-        help="encoding of local features in a new store; smaller ones lose some detail; default: float16, or "
-        "int4-pca64 for large feature maps",
-    )
+    _add_features(parser)
     flag("root", str, "folder that the paths of a listing are relative to; default: its own", metavar="DIR")
     flag("id_prefix", str, "prefix of every image id", default="", metavar="TEXT")
     flag("batch_size", int, "images per forward pass", default=defaults.BATCH_SIZE, ge=1)
@@ -153,6 +148,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     flag("report", str, "write index.html and evaluation.json to this folder", metavar="DIR")
+    _add_features(parser)
     _add_image_size(parser)
     _add_quiet(parser)
 
@@ -191,7 +187,8 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 def _add_embed(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.embed`."""
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="path of an image")
-    add_flag(parser, "model", str, "name or weights file", required=True)
+    add_flag(parser, "model", str, "name or weights file; default: the store's")
+    add_flag(parser, "store", str, "store whose model and input size are used", metavar="URI")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
@@ -199,8 +196,19 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_image_size(parser: argparse.ArgumentParser) -> None:
-    help = "input size of the network in pixels; multiples of 14 for ViTs; default: the model's"
+    help = (
+        "input size of the network in pixels; multiples of 14 for ViTs; default: the store's, or the model's"
+    )
     add_flag(parser, "image_size", tuple[int, int], help)
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--features",
+        choices=FEATURE_ENCODINGS,
+        help="encoding of local features in a new store; smaller ones lose some detail; default: float16, or "
+        "int4-pca64 for large feature maps",
+    )
 
 
 def _add_max_rejected(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from models.names import DEFAULT_MODEL
 from models.runtime.execution import AS_USUAL, Execution
+from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
@@ -20,6 +21,7 @@ from pipelines.sources import open_dataset
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
+from storage.card import FeatureEncoding
 from storage.errors import StoreNotFound
 from storage.store import Store
 
@@ -43,6 +45,7 @@ def evaluate(
     store_uri: str | None = None,
     model: str | None = None,
     image_size: tuple[int, int] | None = None,
+    features: FeatureEncoding | None = None,
     split: str = SPLIT,
     candidates: int = CANDIDATES,
     matching: Matching = ALL_EXACTLY,
@@ -57,7 +60,9 @@ def evaluate(
         dataset: Data set in the standard layout.
         store_uri: Store to evaluate; created from the database if missing. None uses a temporary one.
         model: Name or weights file; by default the store's, or the default model for a new store.
-        image_size: Height and width of the network's input for a new store.
+        image_size: Height and width of the network's input; default: the store's, or the model's own.
+        features: Encoding of local features, see `storage.features.encodings`; default: the store's, or that
+            of `default_encoding`.
         split: One of train, val and test.
         candidates: How many hits are re-ranked.
         matching: Options of matching.
@@ -71,6 +76,7 @@ def evaluate(
         outcome.
 
     Raises:
+        CardMismatch: a flag does not fit the store; nothing is indexed or scored.
         SourceError, StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
     """
     layout = open_dataset(dataset, split=split)
@@ -78,7 +84,8 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         uri = store_uri or stack.enter_context(tempfile.TemporaryDirectory(prefix="placeray-"))
         try:
-            Store.open(uri)
+            card = Store.open(uri).card
+            require_fit(uri, card, {"image_size": image_size, "features": features, "model": model})
         except StoreNotFound:
             name = model or DEFAULT_MODEL
             made = index(
@@ -86,6 +93,7 @@ def evaluate(
                 uri,
                 model=name,
                 image_size=image_size,
+                features=features,
                 execution=execution,
                 progress=progress,
             )

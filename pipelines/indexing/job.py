@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from models.names import DEFAULT_MODEL
 from models.runtime.execution import AS_USUAL, Execution
+from models.store_fit import fitting_card, require_fit
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY
 from pipelines.indexing.flow import commit_all, written_rows
 from pipelines.indexing.known import mark_known
@@ -130,11 +131,11 @@ def index(
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
     store_uri = str(store_uri)
-    model = model or _model_for(store_uri)
     with contextlib.ExitStack() as stack:
         if progress is None:
             progress = stack.enter_context(ProgressBar("index", quiet=quiet)).update
         card = _card_of(model, image_size, store_uri, features)
+        model = model or card.model
         listing = list_source(source, root=root, id_prefix=id_prefix)
         store = _open_or_create(store_uri, card, model, listing, execution, requested=features is not None)
         rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
@@ -184,16 +185,8 @@ def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages
     )
 
 
-def _model_for(store_uri: str) -> str:
-    """Return the model that made the store, or the default one for a new store."""
-    try:
-        return Store.open(store_uri).card.model
-    except StoreNotFound:
-        return DEFAULT_MODEL
-
-
 def _card_of(
-    model: str, image_size: tuple[int, int] | None, store_uri: str, features: FeatureEncoding | None
+    model: str | None, image_size: tuple[int, int] | None, store_uri: str, features: FeatureEncoding | None
 ) -> Card:
     """Return the card of the store after comparing it with the model, or the card of a new store.
 
@@ -201,26 +194,17 @@ def _card_of(
     its projection yet.
 
     Raises:
-        CardMismatch: the store was made by another model or with another encoding.
+        CardMismatch: a flag does not fit the store, see `models.store_fit`.
     """
-    from models.errors import BadImageSize
-    from models.weights import load_card
-
     try:
         stored = Store.open(store_uri).card
     except StoreNotFound:
-        card = load_card(model, image_size=image_size)
+        from models.weights import load_card
+
+        card = load_card(model or DEFAULT_MODEL, image_size=image_size)
         return card.stored_as(features or default_encoding(card))
-    size = (stored.preprocessing.height, stored.preprocessing.width)
-    try:
-        card = load_card(model, image_size=image_size or size)
-    except BadImageSize:
-        if image_size is not None:
-            raise
-        card = load_card(model)  # another model, which the comparison with the store's card reports
-    stored.require_model(card)
-    if features is not None:
-        stored.require_same(stored.stored_as(features, projection_sha256=stored.projection_sha256))
+    require_fit(store_uri, stored, {"image_size": image_size, "features": features})
+    fitting_card(store_uri, stored, model)
     return stored
 
 

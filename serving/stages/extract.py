@@ -15,7 +15,7 @@ from models.errors import ModelFault
 from models.extractor import Extractor, Prepared
 from models.images.decoder import decode_image
 from models.images.preprocess import prepare
-from models.weights import load_extractor
+from models.store_fit import fitting_extractor
 from serving.errors import QueueFull
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
@@ -137,11 +137,4 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
 
 def _load(settings: ServeSettings) -> Extractor:
     card = Store.open(settings.store).card
-    size = card.preprocessing
-    extractor = load_extractor(
-        settings.model or card.model,
-        image_size=(size.height, size.width),
-        execution=settings.execution,
-    )
-    card.require_model(extractor.card)
-    return extractor
+    return fitting_extractor(settings.store, card, settings.model, settings.execution)

@@ -1,0 +1,152 @@
+"""Flags that must fit the store they are given with: one table, and the check that every command makes.
+
+A store keeps to one model, one input size and one encoding. Where a flag asks for another one, nothing is
+read, written or answered: figures of one setting must never be shown as those of another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from models.errors import BadImageSize
+from models.runtime.execution import AS_USUAL, Execution
+from storage.card import Card
+from storage.errors import CardMismatch
+
+if TYPE_CHECKING:
+    from models.extractor import Extractor
+
+__all__ = ["FITS", "Fit", "fitting_card", "fitting_extractor", "require_fit"]
+
+_SHOWN_DIGITS = 12  # of a digest
+_Loaded = TypeVar("_Loaded")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a flag is compared with a store.
+
+    Attributes:
+        what: The property of the store, in words.
+        of_card: Returns the property from a card, as text.
+        of_value: Returns the value of the flag as text of the same form; None: it takes loading a model.
+    """
+
+    what: str
+    of_card: Callable[[Card], str]
+    of_value: Callable[[Any], str] | None = str
+
+
+def _size(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
+
+
+# Name of the flag, the setting and the argument -> property of the card. A flag that names something the card
+# fixes belongs here; tests/pipelines/cli/test_store_flags.py refuses one that nobody has thought about.
+FITS: Mapping[str, Fit] = {
+    "image_size": Fit(
+        "input size", lambda card: _size((card.preprocessing.height, card.preprocessing.width)), _size
+    ),
+    "features": Fit("encoding of local features", lambda card: card.feature_encoding),
+    "model": Fit(
+        "model", lambda card: f"{card.model} (weights {card.weights_sha256[:_SHOWN_DIGITS]})", of_value=None
+    ),
+}
+
+
+def require_fit(store_uri: str | os.PathLike[str], card: Card, given: Mapping[str, Any]) -> None:
+    """Check that flags fit a store.
+
+    Args:
+        store_uri: The store, for the message.
+        card: Its card.
+        given: Value by name of the flag; None where it is not given. Names without an entry in `FITS` are
+            those of flags that no store fixes, and any value fits.
+
+    Raises:
+        CardMismatch: a flag does not fit; the message names it, its value and the store's.
+        UnknownModel, WeightsUnavailable, WeightsRejected: the named model cannot be loaded.
+    """
+    for name, fit in FITS.items():
+        value = given.get(name)
+        if value is None or fit.of_value is None:
+            continue
+        if (text := fit.of_value(value)) != fit.of_card(card):
+            raise _mismatch(store_uri, card, name, text)
+    if given.get("model") is not None:
+        fitting_card(store_uri, card, given["model"])
+
+
+def fitting_card(store_uri: str | os.PathLike[str], card: Card, model: str | None) -> Card:
+    """Return the card of the model for a store, at the store's input size, without building the network.
+
+    Args:
+        store_uri: The store, for the message.
+        card: Its card.
+        model: Name or weights file; None: the name on the card.
+
+    Raises:
+        CardMismatch: it is not the model that made the store.
+        UnknownModel, WeightsUnavailable, WeightsRejected: the model cannot be loaded.
+    """
+    from models.weights import load_card
+
+    return _load_fitting(store_uri, card, model, load_card, lambda loaded: loaded)
+
+
+def fitting_extractor(
+    store_uri: str | os.PathLike[str], card: Card, model: str | None, execution: Execution = AS_USUAL
+) -> Extractor:
+    """Load the model for a store, at the store's input size; arguments and errors as of `fitting_card`."""
+    from models.weights import load_extractor
+
+    def load(name: str, *, image_size: tuple[int, int] | None) -> Extractor:
+        return load_extractor(name, image_size=image_size, execution=execution)
+
+    return _load_fitting(store_uri, card, model, load, lambda loaded: loaded.card)
+
+
+def _load_fitting(
+    store_uri: str | os.PathLike[str],
+    card: Card,
+    model: str | None,
+    load: Callable[..., _Loaded],
+    card_of: Callable[[_Loaded], Card],
+) -> _Loaded:
+    size = (card.preprocessing.height, card.preprocessing.width)
+    try:
+        loaded = load(model or card.model, image_size=size)
+    except BadImageSize:  # another model, which does not take the store's input size
+        from models.weights import load_card
+
+        raise _other_model(store_uri, card, model, load_card(model or card.model)) from None
+    try:
+        card.require_model(card_of(loaded))
+    except CardMismatch as error:
+        raise _other_model(store_uri, card, model, card_of(loaded), details=str(error)) from error
+    return loaded
+
+
+def _other_model(
+    store_uri: str | os.PathLike[str], card: Card, model: str | None, other: Card, *, details: str = ""
+) -> CardMismatch:
+    stored, text = (FITS["model"].of_card(one) for one in (card, other))
+    if stored == text:
+        return CardMismatch(f"the store {os.fspath(store_uri)} does not fit the model {text}: {details}")
+    if model is None:
+        return CardMismatch(
+            f"the store {os.fspath(store_uri)} was made by {stored}, and without --model its name stands for "
+            f"{text}: give the weights file that made the store with --model"
+        )
+    return _mismatch(store_uri, card, "model", f"{model}, which is {text},")
+
+
+def _mismatch(store_uri: str | os.PathLike[str], card: Card, name: str, text: str) -> CardMismatch:
+    flag, fit = "--" + name.replace("_", "-"), FITS[name]
+    return CardMismatch(
+        f"{flag} {text} does not fit the store {os.fspath(store_uri)}, whose {fit.what} is "
+        f"{fit.of_card(card)}: leave {flag} out to use the store's own, or give another --store"
+    )
