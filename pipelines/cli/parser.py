@@ -197,7 +197,7 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 
 def _add_image_size(parser: argparse.ArgumentParser) -> None:
     help = (
-        "input size of the network in pixels; multiples of 14 for ViTs; default: the store's, or the model's"
+        "input size of the network in pixels; multiples of 14 for ViTs; default: the store's or the model's"
     )
     add_flag(parser, "image_size", tuple[int, int], help)
 

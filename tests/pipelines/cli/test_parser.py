@@ -29,7 +29,8 @@ FLAGS = {
     "serve": f"store host port model topology shards method {EXECUTION} {MATCHING} memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
     "max-body-mib threads tiles log-file " + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
-    "evaluate": f"model store split candidates threshold-m {EXECUTION} {MATCHING} report features image-size quiet",
+    "evaluate": f"model store split candidates threshold-m {EXECUTION} {MATCHING} report features "
+    "image-size quiet",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "

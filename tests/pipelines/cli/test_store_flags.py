@@ -15,7 +15,7 @@ import pytest
 from models.store_fit import FITS, require_fit
 from models.weights import load_card
 from pipelines.cli import main
-from pipelines.cli.parser import build_parser
+from pipelines.cli.parser import ROLES, build_parser
 from storage.errors import CardMismatch
 from storage.store import Store
 from tests.support.pictures import write_photos
@@ -23,19 +23,16 @@ from tests.support.store_samples import make_card, make_store
 from tests.support.training_city import write_tiny_vit
 
 # Flags that any store can be used with, whatever its card says.
-FREE = set(
-    """
-    help json store url quiet max_rejected
-    source image dataset image_id root id_prefix rejected trace report out split
-    batch_size extractors gpus_per_extractor commit_every scaled_decode precision compile
-    top_k candidates no_rerank matching stop_early rerank_budget_ms threshold_m
-    host port topology shards method memory_gib refresh_s cache_mib max_batch max_queue max_in_flight
-    max_candidates request_timeout_s receive_timeout_s max_body_mib threads tiles log_file
-    ingress_replicas extractor_replicas searcher_replicas reranker_replicas
-    ingress_gpus extractor_gpus searcher_gpus reranker_gpus
-    repair
-    """.split()
-)
+FREE = {
+    *("help", "json", "store", "url", "quiet", "max_rejected"),
+    *("source", "image", "dataset", "image_id", "root", "id_prefix", "rejected", "trace", "report", "out"),
+    *("split", "batch_size", "extractors", "gpus_per_extractor", "commit_every", "scaled_decode"),
+    *("precision", "compile", "top_k", "candidates", "no_rerank", "matching", "stop_early"),
+    *("rerank_budget_ms", "threshold_m", "host", "port", "topology", "shards", "method", "memory_gib"),
+    *("refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight", "max_candidates"),
+    *("request_timeout_s", "receive_timeout_s", "max_body_mib", "threads", "tiles", "log_file", "repair"),
+    *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
+}
 OTHER = {"image_size": "224x448", "features": "int8", "model": "tiny-vit.safetensors"}
 
 
