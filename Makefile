@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs test lint test-quick test-fault test-slow bench-index bench-serve bench-train bench-matching bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs test lint test-quick test-fault test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -54,6 +54,11 @@ bench-matching: $(STAMP)
 bench-features: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_features recall $(DATASETS)
 	$(BIN)/python -m benchmarks.bench_features counts
+
+# PHOTOS: a folder that holds any of the photo sets corridor, vpr_toy and ie_tower; cities are drawn.
+PHOTOS ?= photos
+bench-accuracy: $(STAMP)
+	$(BIN)/python -m benchmarks.bench_accuracy --photos $(PHOTOS)
 
 bench-reading: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_reading
