@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from storage.card_values import check_card_values
-from storage.errors import CardMismatch, CorruptStore, InvalidBatch, StoreNotFound
+from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 from storage.json_values import parse_object, whole_number
-from storage.layout import check_layout, read_bounded
+from storage.text import plain
 
-__all__ = [
-    "CARD_FILE",
-    "FEATURE_ENCODINGS",
-    "FORMAT_VERSION",
-    "Card",
-    "FeatureEncoding",
-    "Preprocessing",
-    "read_card",
-]
+__all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "Preprocessing"]
 
-CARD_FILE = "card.json"
-_CARD_BYTES = 1 << 20
-
-FORMAT_VERSION = 2  # the newest that can be read
-_PLAIN_VERSION, _ENCODED_VERSION = 1, 2  # the oldest for float16 features, and for other encodings
+FORMAT_VERSION = 3  # the newest that can be read
+_PLAIN_VERSION = 1  # of models, and of stores that placeray 0.1 made with float16 features
+_ENCODED_VERSION, _LEARNED_VERSION = 2, 3  # the oldest for other encodings, and for learned artifacts
 
 FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
 FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
@@ -57,7 +48,11 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Card:
-    """Which model makes vectors, in which shape, and how a store encodes them.
+    """Which model makes vectors, in which shape, and how a store keeps them.
+
+    The model part are the fields that the model decides alone: `model`, `weights_sha256`, `preprocessing`,
+    `grid_height`, `grid_width`, `feature_dim`, `feature_dtype`, `metric`, and `descriptor_dim` unless an
+    aggregation makes the descriptors. The others are the store's.
 
     Attributes:
         model: Architecture name, such as `efficientnet-lite0` or `selavpr-vitl14`.
@@ -75,6 +70,10 @@ class Card:
         feature_encoding: How a store encodes local features, see `storage.features.encodings`. Always
             `float16` on a model's own card, because the model's output does not depend on it.
         projection_sha256: Digest of the store's learned projection; None if the encoding has none.
+        aggregation_sha256: Digest of the artifact that makes the store's descriptors, of width
+            `descriptor_dim`, out of local features; None where they are the model's own.
+        local_whitening_sha256: Digest of the artifact with the (C, C) map that is applied to local features
+            before they are encoded; None without one.
     """
 
     model: str
@@ -91,9 +90,31 @@ class Card:
     format_version: int = _PLAIN_VERSION
     feature_encoding: FeatureEncoding = "float16"
     projection_sha256: str | None = None
+    aggregation_sha256: str | None = None
+    local_whitening_sha256: str | None = None
 
-    def stored_as(self, encoding: FeatureEncoding, *, projection_sha256: str | None = None) -> Card:
-        """Return this card for a store with another feature encoding.
+    @property
+    def sha256(self) -> str:
+        """The digest of `to_json()`, under which a store keeps the card."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def stored_as(
+        self,
+        encoding: FeatureEncoding,
+        *,
+        projection_sha256: str | None = None,
+        aggregation_sha256: str | None = None,
+        local_whitening_sha256: str | None = None,
+        descriptor_dim: int | None = None,
+    ) -> Card:
+        """Return this card for a new store.
+
+        Args:
+            encoding: Its feature encoding.
+            projection_sha256: See the attribute; likewise the following two.
+            aggregation_sha256: See the attribute.
+            local_whitening_sha256: See the attribute.
+            descriptor_dim: D of an aggregation; None keeps the width.
 
         Raises:
             InvalidBatch: there is no such encoding.
@@ -104,20 +125,29 @@ class Card:
             )
         return dataclasses.replace(
             self,
-            format_version=_PLAIN_VERSION if encoding == "float16" else _ENCODED_VERSION,
+            format_version=_version_of(encoding, aggregation_sha256, local_whitening_sha256),
             feature_encoding=encoding,
             projection_sha256=projection_sha256,
+            aggregation_sha256=aggregation_sha256,
+            local_whitening_sha256=local_whitening_sha256,
+            descriptor_dim=descriptor_dim or self.descriptor_dim,
         )
+
+    def upgraded(self) -> Card:
+        """Return this card in the newest format, which says the same of the vectors."""
+        return dataclasses.replace(self, format_version=FORMAT_VERSION)
 
     def to_json(self) -> str:
         """Return the card as JSON text with sorted keys, ending in a newline.
 
-        A card of float16 features is written without the fields of format version 2, so that older versions
-        of placeray can read it.
+        Cards of formats 1 and 2 are written without later fields, and those of float16 features without the
+        encoding, so that the versions of placeray that made them can read them.
         """
         values = dataclasses.asdict(self)
-        for name in _ENCODING_FIELDS if self.feature_encoding == "float16" else ():
-            del values[name]
+        if self.format_version < _LEARNED_VERSION:
+            hidden = _ENCODING_FIELDS if self.feature_encoding == "float16" else ()
+            for name in (*_LEARNED_FIELDS, *hidden):
+                del values[name]
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -125,7 +155,7 @@ class Card:
         """Parse a card.
 
         Raises:
-            CardMismatch: the card has a newer format.
+            CardMismatch: the card has a newer format, or fields of one.
             CorruptStore: the text is not a card.
         """
         try:
@@ -136,6 +166,8 @@ class Card:
                     f"card has format version {version}, this placeray reads up to {FORMAT_VERSION}: "
                     "upgrade placeray"
                 )
+            _check_names(values, cls)
+            _check_names(values["preprocessing"], Preprocessing, "preprocessing.")
             if values.get("feature_encoding", "float16") not in FEATURE_ENCODINGS:
                 raise CorruptStore(
                     f"the card has the unknown feature encoding {str(values['feature_encoding'])[:60]!r}: "
@@ -156,20 +188,31 @@ class Card:
         Raises:
             CardMismatch: any field except the format version differs; the message names each.
         """
-        self._require(other, ignored=("format_version",), whose="requested is")
+        names = (field.name for field in dataclasses.fields(self) if field.name != "format_version")
+        self._require(other, names, whose="requested is")
 
     def require_model(self, other: Card) -> None:
-        """Check that a model may be used with this store, whatever its feature encoding.
+        """Check that a model may be used with this store, whatever the store makes of its output.
 
         Raises:
-            CardMismatch: any field except the format version and the feature encoding differs; the message
-                names each.
+            CardMismatch: a field of the model part differs; the message names each.
         """
-        self._require(other, ignored=("format_version", *_ENCODING_FIELDS), whose="model has")
+        names = _MODEL_FIELDS if self.aggregation_sha256 else (*_MODEL_FIELDS, "descriptor_dim")
+        self._require(other, names, whose="model has")
 
-    def _require(self, other: Card, *, ignored: tuple[str, ...], whose: str) -> None:
+    def require_same_features(self, other: Card) -> None:
+        """Check that local features of two versions of a store may be mixed, whatever its descriptors.
+
+        Raises:
+            CardMismatch: the model differs, or how local features are kept; the message names each field.
+        """
+        self.require_model(other)
+        fixed = ("min_similarity", *_ENCODING_FIELDS, "local_whitening_sha256")
+        self._require(other, fixed, whose="requested is")
+
+    def _require(self, other: Card, compared: Iterable[str], *, whose: str) -> None:
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        names = [name for name in mine if name not in ignored and mine[name] != theirs[name]]
+        names = [name for name in compared if mine[name] != theirs[name]]
         if not names:
             return
         different = "; ".join(f"{name}: store has {mine[name]!r}, {whose} {theirs[name]!r}" for name in names)
@@ -178,6 +221,14 @@ class Card:
                 f"the store has another feature encoding: {different}. Omit --features to use the store's "
                 "own, or index into a new store"
             )
+        kept = {*_ENCODING_FIELDS, *_LEARNED_FIELDS}
+        if self.aggregation_sha256 or other.aggregation_sha256:
+            kept.add("descriptor_dim")
+        if set(names) <= kept:
+            raise CardMismatch(
+                f"the store keeps vectors in another form: {different}. Use the store's own, or index into a "
+                "new store"
+            )
         raise CardMismatch(
             f"the store was made by another model: {different}. Use the store's own model, or index into a "
             "new store"
@@ -185,22 +236,26 @@ class Card:
 
 
 _ENCODING_FIELDS = ("feature_encoding", "projection_sha256")
+_LEARNED_FIELDS = ("aggregation_sha256", "local_whitening_sha256")
+_MODEL_FIELDS = (
+    *("model", "weights_sha256", "preprocessing", "grid_height", "grid_width", "feature_dim"),
+    *("feature_dtype", "metric"),
+)
 
 
-def read_card(folder: Path) -> Card:
-    """Return the card of the store in `folder`.
+def _version_of(encoding: FeatureEncoding, *learned: str | None) -> int:
+    """Return the oldest format that has what a store's card says."""
+    if any(learned):
+        return _LEARNED_VERSION
+    return _PLAIN_VERSION if encoding == "float16" else _ENCODED_VERSION
 
-    Raises:
-        StoreNotFound: there is no store.
-        CardMismatch: the store has a newer format.
-        NotReadable: this user may not read it.
-        CorruptStore: the card cannot be read, or links or foreign files stand where the store's own belong.
-    """
-    try:
-        text = read_bounded(folder / CARD_FILE, _CARD_BYTES)
-    except FileNotFoundError:
-        raise StoreNotFound(
-            f"{folder} contains no store: create one with placeray index SOURCE --store {folder}"
-        ) from None
-    check_layout(folder)
-    return Card.from_json(text)
+
+def _check_names(values: dict[str, Any], kind: type[Card | Preprocessing], prefix: str = "") -> None:
+    """Refuse fields that only a newer placeray can have written."""
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
+    if unknown:
+        shown = ", ".join(plain(prefix + name, 60) for name in unknown[:3])
+        raise CardMismatch(
+            f"the card was made by a newer placeray: it has {len(unknown)} unknown fields ({shown}): "
+            "upgrade placeray"
+        )

@@ -13,6 +13,7 @@ __all__ = ["check_card_values"]
 # The name of an architecture, never a path: models are loaded by it.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LEARNED = ("aggregation_sha256", "local_whitening_sha256")
 _MAX_SIDE, _MAX_WIDTH, _MAX_PIXELS, _MAX_FEATURES = 1 << 14, 1 << 16, 1 << 26, 1 << 28
 
 
@@ -27,6 +28,8 @@ def check_card_values(values: dict[str, Any]) -> None:
             _named(name, check, values[name])
     for name, check in _PREPROCESSING.items():
         _named(f"preprocessing.{name}", check, values["preprocessing"][name])
+    if values["format_version"] < 3 and (early := [name for name in _LEARNED if name in values]):
+        raise ValueError(f"{early[0]}: only cards of format 3 have it")
     grid = values["grid_height"] * values["grid_width"] * values["feature_dim"]
     if grid > _MAX_FEATURES:
         raise ValueError(f"local features of {grid} numbers per image are too many")
@@ -87,6 +90,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "metric": _one_of("cosine"),
     "min_similarity": _or_none(lambda value: finite_number(value, -2.0, 2.0)),
     "projection_sha256": _or_none(_text(_DIGEST)),
+    **dict.fromkeys(_LEARNED, _or_none(_text(_DIGEST))),
 }
 _PREPROCESSING: dict[str, Callable[[Any], object]] = {
     "resize": _one_of("pil_bilinear", "tensor_bilinear"),

@@ -17,6 +17,9 @@ from pathlib import Path
 from storage.errors import CorruptStore, NotReadable, repair_command
 
 __all__ = [
+    "ARTIFACTS_FOLDER",
+    "CARDS_FOLDER",
+    "CARD_FILE",
     "FEATURES_FOLDER",
     "QUARANTINE_FOLDER",
     "TABLE_FOLDER",
@@ -31,13 +34,15 @@ __all__ = [
     "table_file",
 ]
 
+CARD_FILE = "card.json"
 FEATURES_FOLDER, TABLE_FOLDER, QUARANTINE_FOLDER = "features", "records.lance", "quarantine"
+CARDS_FOLDER, ARTIFACTS_FOLDER = "cards", "artifacts"  # files named by the digest of their contents
 _TABLE_FOLDERS = ("data", "_deletions", "_indices", "_versions", "_transactions", "_refs")
 _FOLDERS = (
-    *(FEATURES_FOLDER, QUARANTINE_FOLDER, TABLE_FOLDER),
+    *(FEATURES_FOLDER, QUARANTINE_FOLDER, TABLE_FOLDER, CARDS_FOLDER, ARTIFACTS_FOLDER),
     *(f"{TABLE_FOLDER}/{name}" for name in _TABLE_FOLDERS),
 )
-_FILES = ("card.json", "COMMITTED", "SHA256SUMS", "LEASE", "rejected.csv", "notes.csv")
+_FILES = (CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", "rejected.csv", "notes.csv")
 
 # As `write_shard` makes them: 32 hex digits, then the CRC-32 of the file.
 _SHARD = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}", re.ASCII)

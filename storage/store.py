@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.card import CARD_FILE, Card, read_card
+from storage.card import Card
+from storage.card_files import first_card
 from storage.care.compaction import CompactReport, compact_store
 from storage.care.repair import RepairReport, repair_store
 from storage.care.verify import VerifyReport, verify_store
@@ -25,7 +26,7 @@ from storage.errors import CorruptStore, InvalidBatch, StoreLocked, repair_comma
 from storage.features.encodings import FeatureCodec
 from storage.features.projection import write_projection
 from storage.features.reader import FeatureReader
-from storage.layout import FEATURES_FOLDER, check_layout
+from storage.layout import CARD_FILE, FEATURES_FOLDER, check_layout
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
 from storage.search.snapshot import Snapshot, newest_snapshot
@@ -106,7 +107,7 @@ class Store:
             CorruptStore: the files cannot be read or are inconsistent.
         """
         folder = local_folder(uri)
-        stored = read_card(folder)
+        stored = first_card(folder)
         if card is not None:
             stored.require_same(card)
         return cls(folder, stored)
@@ -318,7 +319,7 @@ def _initialise(folder: Path, card: Card, projection: npt.NDArray[np.float32] | 
         )
     path = folder / CARD_FILE
     if path.exists():
-        stored = read_card(folder)
+        stored = first_card(folder)
         # Without rows nothing depends on the projection yet, and fitting it again may change its last digits.
         replace(stored, projection_sha256=card.projection_sha256).require_same(card)
     if projection is not None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage.card import Card, read_card
+from storage.card import Card
+from storage.card_files import first_card
 from storage.care.verify import VerifyReport, verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import (
@@ -65,7 +66,7 @@ def repair_store(uri: str | Path) -> RepairReport:
         NotWritable: the store is on a read-only file system, or belongs to another user.
     """
     folder = local_folder(uri)
-    card = read_card(folder)
+    card = first_card(folder)
     check_table_files(folder)
     with Lease(folder):
         actions: list[str] = []

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.card import Card, read_card
+from storage.card import Card
+from storage.card_files import first_card
 from storage.care.compaction import unreferenced_files
 from storage.commit.ledger import (
     Committed,
@@ -90,7 +91,7 @@ def verify_store(uri: str | Path) -> VerifyReport:
         NotReadable: this user may not read the store.
     """
     folder = local_folder(uri)
-    card = read_card(folder)
+    card = first_card(folder)
     check_table_files(folder)
     try:
         committed = read_committed(folder)

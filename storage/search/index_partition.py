@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from storage.card import read_card
+from storage.card_files import first_card
 from storage.commit.ledger import Committed, read_committed
 from storage.errors import CorruptStore, StoreError, StoreNotFound
 from storage.layout import FEATURES_FOLDER, TABLE_FOLDER
@@ -83,7 +83,7 @@ class IndexPartition:
         self._keep_s = keep_s
         self._clock = clock
         self._refreshing = threading.Lock()
-        self.card = read_card(self._folder)
+        self.card = first_card(self._folder)
         self._loaded: tuple[_Loaded, ...] = (self._load(),)
 
     @property
@@ -104,7 +104,7 @@ class IndexPartition:
             StoreError: the store cannot be read; the loaded versions stay.
         """
         with self._refreshing:
-            read_card(self._folder).require_same(self.card)
+            first_card(self._folder).require_same(self.card)
             now = self._clock()
             if self._newest() == self._loaded[-1].committed:
                 self._loaded = tuple(loaded for loaded in self._loaded if not self._expired(loaded, now))
