@@ -33,7 +33,7 @@ def parse_standard_name(file_name: str) -> dict[str, Any]:
 def read_standard_name(file_name: str, notes: list[Note]) -> dict[str, Any]:
     """As `parse_standard_name`, with a note for each field that was dropped."""
     parts = file_name.split("@")
-    if len(parts) < 4 or parts[0] != "":
+    if len(parts) < 4 or (parts[0] != "" and not _is_placed(parts)):
         return {}
     fields = [*parts[1:-1], *[""] * 14]
     try:
@@ -61,3 +61,12 @@ def read_standard_name(file_name: str, notes: list[Note]) -> dict[str, Any]:
     captured_at = read_captured_at({"captured_at": fields[12]}, notes)
     facts = {"heading_deg": heading, "captured_at": captured_at}
     return pose | {name: value for name, value in facts.items() if value is not None}
+
+
+def _is_placed(parts: list[str]) -> bool:
+    """Return whether a zone, or latitude and longitude, stand where the form has them."""
+    zone, letter, *degrees = [*parts[3:-1], *[""] * 4][:4]
+    try:
+        return read_zone(zone, letter) is not None or all(abs(read_number(text)) <= 180 for text in degrees)
+    except ValueError:
+        return False

@@ -20,8 +20,9 @@ from pipelines.evaluation.result import Evaluation
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
+from pipelines.sources import open_dataset
 from pipelines.training.checkpoints import STATE, disk_full
-from pipelines.training.data import DataFolders, TrainingSet, open_training_set
+from pipelines.training.data import DataFolders, TrainingSet
 from pipelines.training.errors import BadSettings
 from pipelines.training.launcher import Scale, run_workers, scale_for
 from pipelines.training.log import read_rows
@@ -189,7 +190,7 @@ def _evaluate(
     """Index the validation database with a model and measure its recall through the query engine."""
     name = "before" if model == settings.model else "after"
     with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
-        database = open_training_set(data.val, split=data.val_split).folder / "database"
+        database = open_dataset(data.val, split=data.val_split).database
         with ProgressBar(f"{name}: index", quiet=quiet) as bar:
             index(database, store, model=model, image_size=settings.image_size, progress=bar.update)
         engine = QueryEngine.open(store, model=model)
