@@ -8,14 +8,33 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["clean", "contained", "listed_path"]
+from pipelines.sources.links import Skipped, is_below, listed_link
+
+__all__ = ["clean", "listed_path", "located", "rejected_link"]
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _FILE_URI = re.compile(r"file:(?://(?:(?:localhost|127\.0\.0\.1)?(?=/)|(?=\.\.?/))|(?=/[^/]))", re.IGNORECASE)
 _DRIVE = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")
 
 
-def contained(path: Path, root: Path, *, hint: str = "") -> dict[str, Any]:
+def located(path: str) -> dict[str, Any]:
+    """Return the row of a path without links: its `uri`, or a rejection where the name is not UTF-8."""
+    if clean(path) != path:
+        return {
+            "uri": clean(path),
+            "rejected": "bad_name",
+            "message": "the file name is not UTF-8: rename it",
+        }
+    return {"uri": path}
+
+
+def rejected_link(problem: Skipped) -> dict[str, Any]:
+    """Return the row of a link that is not followed."""
+    message = f"the link {clean(problem.message)}"
+    return {"uri": clean(problem.path), "rejected": problem.reason, "message": message}
+
+
+def _contained(path: Path, root: Path, *, hint: str = "", follow_links: bool = False) -> dict[str, Any]:
     """Resolve a path into a row with its `uri`.
 
     A path that leaves the root, by `..`, as an absolute path or through a symbolic link, is rejected and
@@ -25,24 +44,24 @@ def contained(path: Path, root: Path, *, hint: str = "") -> dict[str, Any]:
         path: Of the image.
         root: Resolved folder that it must stay inside.
         hint: Next step for the message of a path that is outside.
+        follow_links: Whether links in the root may lead out of it.
     """
+    named = os.path.normpath(path)
     try:
-        resolved = path.resolve()
-    except (OSError, ValueError, RuntimeError) as error:
+        resolved = os.path.realpath(path)
+    except (OSError, ValueError) as error:
         return {"uri": clean(str(path)), "rejected": "unreadable", "message": clean(str(error))}
-    if not resolved.is_relative_to(root):
+    if not is_below(named, str(root)) and not is_below(resolved, str(root)):
         return {"uri": clean(str(path)), "rejected": "outside_root", "message": f"not inside {root}{hint}"}
-    if clean(str(resolved)) != str(resolved):
-        return {
-            "uri": clean(str(path)),
-            "rejected": "bad_name",
-            "message": "the file name is not UTF-8: rename it",
-        }
-    return {"uri": str(resolved)}
+    if resolved != named or os.path.islink(resolved):  # of a link that leads to itself nothing is resolved
+        resolved, problem = listed_link(str(path), str(root), follow=follow_links)
+        if problem is not None:
+            return rejected_link(problem)
+    return located(resolved)
 
 
-def listed_path(uri: str, root: Path) -> dict[str, Any]:
-    """Resolve a path or a `file://` URI of a listing into a row with its `uri`.
+def listed_path(uri: str, root: Path, *, follow_links: bool = False) -> tuple[dict[str, Any], str]:
+    """Resolve a path or a `file://` URI of a listing into a row with its `uri`, and its name in the root.
 
     A relative path with backslashes is one of Windows, unless a file has that very name.
     """
@@ -50,18 +69,20 @@ def listed_path(uri: str, root: Path) -> dict[str, Any]:
     if (prefix := _FILE_URI.match(uri)) is not None:
         text = unquote(uri[prefix.end() :], errors="surrogateescape")
     elif _URI.match(uri):
-        return {
-            "uri": clean(uri),
-            "rejected": "unsupported_uri",
-            "message": "only paths of local files and file:// are supported",
-        }
+        message = "only paths of local files and file:// are supported"
+        return {"uri": clean(uri), "rejected": "unsupported_uri", "message": message}, uri
     hint = ": give the folder of the photos with --root"
     if _DRIVE.match(text):
         message = f"a path of a Windows drive, not inside {root}{hint} and list paths relative to it"
-        return {"uri": clean(uri), "rejected": "outside_root", "message": message}
+        return {"uri": clean(uri), "rejected": "outside_root", "message": message}, uri
     if "\\" in text and not os.path.lexists(os.path.join(root, text.replace("\0", ""))):
         text = text.replace("\\", "/")
-    return contained(root / text, root, hint=hint)
+    row = _contained(root / text, root, hint=hint, follow_links=follow_links)
+    if "rejected" in row:
+        return row, uri
+    # Of a file in the root its own name, whatever led to it; of one outside of it the name of the link.
+    inside = row["uri"] if is_below(row["uri"], str(root)) else root / text
+    return row, clean(os.path.relpath(inside, root))
 
 
 def clean(text: str) -> str:

@@ -19,17 +19,20 @@ MAX_PATH = 4_096  # characters of a path or an id
 SHOWN_PATH = 100
 
 
-def list_rows(rows: Iterable[dict[str, Any]], root: Path, id_prefix: str) -> Iterator[dict[str, Any]]:
+def list_rows(
+    rows: Iterable[dict[str, Any]], root: Path, id_prefix: str, *, follow_links: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yield a row of `LISTING_SCHEMA` for each row of a listing.
 
     Args:
         rows: Values by the names of `pipelines.sources.columns`.
         root: Folder that the paths are relative to and must stay inside.
         id_prefix: Prefix of every image id.
+        follow_links: Whether links in the root may lead out of it.
     """
     seen: set[str] = set()
     for number, values in enumerate(rows, 1):
-        row = _list_row(values, root)
+        row = _list_row(values, root, follow_links)
         image_id = id_prefix + (row.get("image_id") or f"row {number}")
         if "rejected" not in row and image_id in seen:
             row |= {"rejected": "duplicate_id", "message": f"row {number} repeats image_id {image_id}"}
@@ -37,7 +40,7 @@ def list_rows(rows: Iterable[dict[str, Any]], root: Path, id_prefix: str) -> Ite
         yield row | {"image_id": image_id}
 
 
-def _list_row(values: dict[str, Any], root: Path) -> dict[str, Any]:
+def _list_row(values: dict[str, Any], root: Path, follow_links: bool) -> dict[str, Any]:
     uri, image_id = _text(values.get("uri")), _text(values.get("image_id"))
     for name, text in (("path", uri), ("image_id", image_id)):
         if len(text) > MAX_PATH:
@@ -46,10 +49,9 @@ def _list_row(values: dict[str, Any], root: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"uri": uri, "image_id": image_id or None}
     if not uri:
         return row | {"rejected": "bad_value", "message": "uri is empty"}
-    row |= listed_path(uri, root)
-    if row["image_id"] is None:
-        inside = "rejected" not in row
-        row["image_id"] = Path(row["uri"]).relative_to(root).as_posix() if inside else uri
+    located, name = listed_path(uri, root, follow_links=follow_links)
+    row |= located
+    row["image_id"] = row["image_id"] or name
     if "problem" in values:
         row.setdefault("rejected", "bad_value")
         row.setdefault("message", f"the row {values['problem']}")
@@ -66,7 +68,7 @@ def _list_row(values: dict[str, Any], root: Path) -> dict[str, Any]:
         "tags": read_tags(values.get("tags")),
     }
     if "utm_e" not in row and "lat" not in row:
-        pose = read_standard_name(Path(row["uri"]).name, notes)
+        pose = read_standard_name(Path(row["uri"]).name, notes) or read_standard_name(Path(name).name, notes)
         row = pose | {name: value for name, value in row.items() if value is not None or name not in pose}
     return row | {"notes": join_notes(notes)}
 

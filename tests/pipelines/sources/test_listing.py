@@ -91,7 +91,7 @@ def test_folder_symlink_out_of_root_is_rejected(tmp_path: Path) -> None:
     os.symlink(secret, tmp_path / "photos" / "leak.jpg")
     os.symlink(tmp_path, tmp_path / "photos" / "loop")
     listed = {row["image_id"]: row["rejected"] for row in rows(tmp_path / "photos")}
-    assert listed == {"leak.jpg": "outside_root", "ok.jpg": None}
+    assert listed == {"leak.jpg": "link_outside", "ok.jpg": None}
 
 
 def test_folder_standard_layout_lists_database_only(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_csv_names_in_standard_form_give_the_pose(tmp_path: Path) -> None:
         ("../out.jpg,1,2", "outside_root"),
         ("/etc/passwd,1,2", "outside_root"),
         ("a/../../out.jpg,1,2", "outside_root"),
-        ("link.jpg,1,2", "outside_root"),
+        ("link.jpg,1,2", "link_outside"),
         ("a\0b.jpg,1,2", "unreadable"),
         ("http://127.0.0.1:1/x.jpg,1,2", "unsupported_uri"),
         ("s3://bucket/x.jpg,1,2", "unsupported_uri"),

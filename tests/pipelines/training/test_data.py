@@ -57,7 +57,7 @@ def test_photos_outside_the_data_set_are_unusable(city: Path, tmp_path: Path) ->
     (city / "images/train/queries/@601000.00@5339000.00@33@U@link@.png").symlink_to(stranger)
     listed = open_training_set(city, split="train")
     assert len(listed.queries) == 5
-    assert [reason for _, reason, _ in listed.unusable] == ["outside_root"]
+    assert [reason for _, reason, _ in listed.unusable] == ["link_outside"]
 
 
 def test_a_missing_split_is_reported(city: Path) -> None:
