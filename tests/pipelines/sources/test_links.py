@@ -1,4 +1,4 @@
-"""Symbolic links in folders and listings: followed inside the source, beyond it on request, never in circles."""
+"""Symbolic links of sources: followed inside, beyond them on request, each photo once, never in circles."""
 
 from __future__ import annotations
 
