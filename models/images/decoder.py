@@ -1,4 +1,4 @@
-"""Decoding of untrusted photos: bytes of a JPEG, PNG or WebP file to upright RGB pixels, within limits.
+"""Decoding of untrusted photos: bytes of a JPEG, PNG, WebP, HEIC or AVIF file to upright RGB, within limits.
 
 Every error that Pillow raises on hostile input becomes `ImageRejected` with a machine-readable reason. ICC
 profiles are ignored. Imports no torch.
@@ -11,21 +11,29 @@ from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from models.images.exif import PhotoFacts, read_facts, read_orientation
-from models.images.limits import MAX_BYTES, MAX_PIXELS, ImageRejected, check_size, too_many_pixels
+from models.images.heic import open_heic
+from models.images.limits import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    ImageRejected,
+    check_pixels,
+    check_shape,
+    check_size,
+)
 from models.images.pillow_guard import CountedReads, quiet_pillow
-from models.images.pixels import to_rgb
-from models.images.signatures import jpeg_scans, looks_cut, recognise, webp_size
+from models.images.pixels import TRANSPOSED, to_rgb
+from models.images.signatures import looks_cut, read_jpeg, recognise, webp_size
 
 __all__ = ["DecodedImage", "decode_image"]
 
 # Each scan of a progressive JPEG visits all coefficients; cameras and encoders write about ten scans.
 _MAX_JPEG_SCANS = 100
 
-_ALLOWED = ("JPEG", "PNG", "WEBP")
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ALLOWED = ("JPEG", "PNG", "WEBP", "HEIC", "AVIF")
+_STILL = ("JPEG", "HEIC")  # several pictures in one file are previews, a stereo partner or a depth map
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +68,12 @@ def decode_image(
     max_bytes: int = MAX_BYTES,
     min_side_px: int | None = None,
 ) -> DecodedImage:
-    """Decode a JPEG, PNG or WebP file to upright RGB.
+    """Decode a JPEG, PNG, WebP, HEIC or AVIF file to upright RGB.
 
     Args:
         data: The encoded file.
-        max_pixels: Largest width times height, checked before any pixel is decoded.
+        max_pixels: Largest width times height, checked before any pixel is decoded. Of a JPEG that is decoded
+            at a reduced size, and is not progressive, it is that of the reduced size.
         max_bytes: Largest encoded size.
         min_side_px: Where the photo is to be resized to this anyway, a JPEG may be decoded to a half, a
             quarter or an eighth of its size, as long as both sides stay as long as this. Faster, and nearly
@@ -85,8 +94,6 @@ def decode_image(
             return _decode(data, kind, max_pixels, min_side_px)
         except ImageRejected:
             raise
-        except Image.DecompressionBombError as error:
-            raise too_many_pixels(max_pixels) from error
         except Exception as error:  # on hostile input Pillow raises nearly every built-in type
             if looks_cut(data, kind) or "truncated" in str(error).lower():
                 raise ImageRejected("truncated", f"the {kind} file is cut off: send it again") from error
@@ -101,19 +108,44 @@ def _decode(data: bytes, kind: str, max_pixels: int, min_side_px: int | None) ->
         if canvas is None:
             raise ValueError("no readable WebP header")
         check_size(*canvas, max_pixels)
-    if kind == "JPEG" and jpeg_scans(data)[0] > _MAX_JPEG_SCANS:
-        raise ImageRejected("corrupt", "the JPEG file has too many scans: save it again from an image editor")
-    with Image.open(CountedReads(data), formats=(kind,)) as image:
+    with _open(data, kind) as image:
         size = image.size
-        check_size(*size, max_pixels)
-        if min_side_px is not None:
-            image.draft(None, (min_side_px, min_side_px))
-        # A JPEG of several pictures (MPO) holds previews or a stereo partner, not an animation.
-        animated = kind != "JPEG" and bool(getattr(image, "is_animated", False))
+        check_shape(*size)
+        if kind == "JPEG":
+            _prepare_jpeg(image, data, max_pixels, min_side_px)
+        else:
+            check_pixels(*size, max_pixels)
+        animated = kind not in _STILL and bool(getattr(image, "is_animated", False))
         image.load()
+        if kind in ("HEIC", "AVIF"):  # their header may say less than the coded picture
+            size = image.size
+            check_size(*size, max_pixels)
         orientation, facts = read_orientation(image), read_facts(image)
         pixels = to_rgb(image, orientation)
-    return _decoded(pixels, size[::-1] if orientation in _TRANSPOSED else size, facts, animated)
+    return _decoded(pixels, size[::-1] if orientation in TRANSPOSED else size, facts, animated)
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
+    """Open a file as an image of its kind, without decoding it."""
+    file = CountedReads(data)
+    return open_heic(file) if kind == "HEIC" else Image.open(file, formats=(kind,))
+
+
+def _prepare_jpeg(image: Image.Image, data: bytes, max_pixels: int, min_side_px: int | None) -> None:
+    """Choose the scale of a JPEG, and reject it by what is then decoded of it.
+
+    Raises:
+        ImageRejected: too many pixels, or too many scans.
+    """
+    stream = read_jpeg(data)
+    if stream.scans > _MAX_JPEG_SCANS:
+        raise ImageRejected("corrupt", "the JPEG file has too many scans: save it again from an image editor")
+    size = image.size
+    if min_side_px is not None:
+        image.draft(None, (min_side_px, min_side_px))
+        if stream.one_pass:
+            size = image.size
+    check_pixels(*size, max_pixels)
 
 
 def _decoded(
@@ -136,6 +168,6 @@ def _allowed_kind(data: bytes) -> str:
     kind = recognise(data)
     if kind is None:
         raise ImageRejected("not_an_image", "these bytes are not an image: send a JPEG, PNG or WebP photo")
-    if kind not in _ALLOWED:
+    if kind not in _ALLOWED or (kind == "AVIF" and not features.check("avif")):
         raise ImageRejected("format_not_allowed", f"this is {kind}: convert it to JPEG, PNG or WebP")
     return kind

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from storage.errors import RejectedError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageRejected", "check_size", "too_many_pixels"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_MEGAPIXELS",
+    "MAX_PIXELS",
+    "PIXELS_PER_MEGAPIXEL",
+    "ImageRejected",
+    "check_pixels",
+    "check_shape",
+    "check_size",
+]
 
 MAX_BYTES = 64 * 1024 * 1024
-MAX_PIXELS = 40_000_000
+PIXELS_PER_MEGAPIXEL = 1_000_000
+MAX_MEGAPIXELS = 40.0  # by default; decoding takes about 7 bytes per pixel
+MAX_PIXELS = int(MAX_MEGAPIXELS * PIXELS_PER_MEGAPIXEL)
 MAX_ASPECT = 50
 MIN_SIDE_PX = 8
 
@@ -37,8 +48,36 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     Raises:
         ImageRejected: too many pixels, too narrow or too small.
     """
+    check_pixels(width, height, max_pixels)
+    check_shape(width, height)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Reject an image of too many pixels.
+
+    Args:
+        width: Of the image, or of what is decoded of it.
+        height: As `width`.
+        max_pixels: Largest product of both.
+
+    Raises:
+        ImageRejected: it has more.
+    """
     if width * height > max_pixels:
-        raise too_many_pixels(max_pixels)
+        size, limit = (f"{pixels / PIXELS_PER_MEGAPIXEL:.4g}" for pixels in (width * height, max_pixels))
+        raise ImageRejected(
+            "too_many_pixels",
+            f"the image has {width}x{height} pixels, {size} megapixels, {limit} at most: raise "
+            "--max-megapixels, or scale it down",
+        )
+
+
+def check_shape(width: int, height: int) -> None:
+    """Reject an image that is too narrow or too small.
+
+    Raises:
+        ImageRejected: so it is.
+    """
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageRejected(
             "bad_aspect", f"the image is {width}x{height}, narrower than 1:{MAX_ASPECT}: send a whole photo"
@@ -48,10 +87,3 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
             "too_small",
             f"the image is {width}x{height}, a side needs {MIN_SIDE_PX} pixels: send a larger one",
         )
-
-
-def too_many_pixels(max_pixels: int) -> ImageRejected:
-    """Return the error of an image with more pixels than that."""
-    return ImageRejected(
-        "too_many_pixels", f"the image has more than {max_pixels} pixels: scale it down before sending"
-    )

@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.images.decoder import decode_image
-from models.images.limits import ImageRejected
+from models.images.limits import MAX_PIXELS, ImageRejected
 from models.images.photo_file import read_bytes
 from models.images.pixels import pixels_of
 
 __all__ = ["Photo", "is_photo", "load_pixels"]
 
 Photo = bytes | str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
-"""Bytes of a JPEG, PNG or WebP file, its path, a PIL image, or (H, W, 3) RGB or (H, W) grey pixels."""
+"""Bytes or path of a file that `decode_image` reads, a PIL image, or (H, W, 3) RGB or (H, W) grey pixels."""
 
 _ACCEPTED = "the bytes or the path of a photo, a PIL image, or a (H, W, 3) uint8 RGB array"
 
 
-def load_pixels(photo: Photo) -> NDArray[np.uint8]:
+def load_pixels(photo: Photo, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return a photo as upright RGB pixels.
 
     Args:
         photo: Encoded bytes and paths go through `decode_image`. A PIL image is turned upright by its EXIF
             orientation, within the same limits on pixels and aspect. Arrays are assumed to be upright.
+        max_pixels: Largest width times height; arrays may have more.
 
     Returns:
         (H, W, 3) uint8 RGB; the array itself where an RGB array is given.
@@ -37,14 +38,14 @@ def load_pixels(photo: Photo) -> NDArray[np.uint8]:
         TypeError: the photo is of another type.
     """
     if isinstance(photo, bytes):
-        return decode_image(photo).pixels
+        return decode_image(photo, max_pixels=max_pixels).pixels
     if isinstance(photo, str | os.PathLike):
         try:
-            return decode_image(read_bytes(photo)).pixels
+            return decode_image(read_bytes(photo), max_pixels=max_pixels).pixels
         except ImageRejected as error:
             raise ImageRejected(error.reason, f"{os.fspath(photo)}: {error.message}") from error
     if isinstance(photo, Image.Image):
-        return pixels_of(photo)
+        return pixels_of(photo, max_pixels=max_pixels)
     if isinstance(photo, np.ndarray):
         return _rgb(photo)
     raise TypeError(f"a photo cannot be a {type(photo).__name__}: pass {_ACCEPTED}")

@@ -8,14 +8,17 @@ import os
 from PIL import Image
 
 from models.images.decoder import decode_image
+from models.images.limits import MAX_PIXELS
 from models.images.photo import Photo, load_pixels
 from models.images.photo_file import read_bytes
 
 __all__ = ["encode_photo", "encode_thumbnail"]
 
+_REDUCING_GAP = 2  # a JPEG is decoded at twice the size of its thumbnail or more, as Pillow's own thumbnails
+
 
 def encode_photo(photo: Photo) -> bytes:
-    """Return a photo as the bytes of a JPEG, PNG or WebP file.
+    """Return a photo as the bytes of a file that `decode_image` reads.
 
     Args:
         photo: Encoded bytes, and the file of a path, are returned as they are. PIL images and arrays become a
@@ -35,12 +38,15 @@ def encode_photo(photo: Photo) -> bytes:
     return file.getvalue()
 
 
-def encode_thumbnail(data: bytes, *, max_side_px: int) -> tuple[bytes, int, int]:
+def encode_thumbnail(
+    data: bytes, *, max_side_px: int, max_pixels: int = MAX_PIXELS
+) -> tuple[bytes, int, int]:
     """Decode an image and encode it again, upright and small, for a page.
 
     Args:
         data: The encoded file.
         max_side_px: Longest side of the result; a smaller image keeps its size.
+        max_pixels: Largest width times height of what is decoded; a larger JPEG is decoded at a reduced size.
 
     Returns:
         JPEG bytes, width and height.
@@ -48,7 +54,8 @@ def encode_thumbnail(data: bytes, *, max_side_px: int) -> tuple[bytes, int, int]
     Raises:
         ImageRejected: as `decode_image`.
     """
-    image = Image.fromarray(decode_image(data).pixels)
+    decoded = decode_image(data, max_pixels=max_pixels, min_side_px=_REDUCING_GAP * max_side_px)
+    image = Image.fromarray(decoded.pixels)
     image.thumbnail((max_side_px, max_side_px))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)

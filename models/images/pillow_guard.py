@@ -1,4 +1,4 @@
-"""Pillow on untrusted files: a bound on reads, and warnings silenced from any thread."""
+"""Pillow on untrusted files: a bound on reads; its warnings and its own limit are off, from any thread."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from PIL import Image
 
 from models.images.limits import ImageRejected
 
@@ -39,21 +41,24 @@ class CountedReads(io.BytesIO):
 _quiet_lock = threading.Lock()
 _quiet_users = 0
 _quiet_scope = warnings.catch_warnings()
+_pillow_limit: int | None = None
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Suppress Pillow's warnings, which add nothing to the result or the error.
+    """Suppress Pillow's warnings, which add nothing to the result or the error, and its limit on pixels.
 
+    The limit is that of `models.images.limits`, which callers check before any pixel is decoded.
     `warnings.catch_warnings` is not thread-safe, so threads share one: the first to enter opens it, the last
     to leave closes it.
     """
-    global _quiet_users, _quiet_scope
+    global _quiet_users, _quiet_scope, _pillow_limit
     with _quiet_lock:
         if _quiet_users == 0:
             _quiet_scope = warnings.catch_warnings()
             _quiet_scope.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            _pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         _quiet_users += 1
     try:
         yield
@@ -61,4 +66,5 @@ def quiet_pillow() -> Iterator[None]:
         with _quiet_lock:
             _quiet_users -= 1
             if _quiet_users == 0:
+                Image.MAX_IMAGE_PIXELS = _pillow_limit
                 _quiet_scope.__exit__(None, None, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -10,27 +12,31 @@ from models.images.exif import read_orientation
 from models.images.limits import MAX_PIXELS, ImageRejected, check_size
 from models.images.pillow_guard import quiet_pillow
 
-__all__ = ["BACKGROUND", "pixels_of", "resize_antialiased", "to_rgb"]
+__all__ = ["BACKGROUND", "TRANSPOSED", "pixels_of", "resize_antialiased", "to_rgb"]
 
 # Transparent pixels become mid-grey, which resembles neither bright sky nor deep shadow.
 BACKGROUND = (128, 128, 128)
 
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# What turns the array of an upright image into one in the file's orientation; all of them are views.
+_AS_IN_FILE: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: np.swapaxes(pixels, 0, 1),
+    6: lambda pixels: np.rot90(pixels, 1),
+    7: lambda pixels: np.swapaxes(np.rot90(pixels, 2), 0, 1),
+    8: lambda pixels: np.rot90(pixels, -1),
 }
+TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_STRIP_PIXELS = 1 << 20
 
 
-def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+def pixels_of(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Convert an image that Pillow has opened or made, as `decode_image` does with a file's.
 
     Args:
         image: Of any mode; it is turned upright by its EXIF orientation.
+        max_pixels: Largest width times height.
 
     Returns:
         (H, W, 3) uint8 upright RGB.
@@ -38,7 +44,7 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         ImageRejected: the image is over the limits, or the file behind it is damaged.
     """
-    check_size(*image.size, MAX_PIXELS)
+    check_size(*image.size, max_pixels)
     with quiet_pillow():
         try:
             image.load()
@@ -65,7 +71,23 @@ def resize_antialiased(pixels: NDArray[np.uint8], *, width: int, height: int) ->
 
 
 def to_rgb(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 upright RGB, whatever the mode."""
+    """Return (H, W, 3) uint8 upright RGB, whatever the mode.
+
+    Strip by strip, so that beside Pillow's image, of 4 bytes per pixel, only the result takes memory.
+    """
+    width, height = image.size
+    upright = (width, height) if orientation in TRANSPOSED else (height, width)
+    pixels = np.empty((*upright, 3), np.uint8)
+    target = _AS_IN_FILE.get(orientation, np.asarray)(pixels)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        strip = image if rows >= height else image.crop((0, top, width, bottom))
+        target[top:bottom] = np.asarray(_rgb(strip))
+    return pixels
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip at 255
         levels = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
@@ -73,7 +95,4 @@ def to_rgb(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
         colours = image.convert("RGBA")
         image = Image.new("RGBA", colours.size, (*BACKGROUND, 255))
         image.alpha_composite(colours)
-    image = image.convert("RGB")
-    if orientation in _TRANSPOSE:
-        image = image.transpose(_TRANSPOSE[orientation])
-    return np.array(image)
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -58,3 +59,16 @@ def reason_of(data: bytes, **limits: int) -> str:
 
 def difference(decoded: DecodedImage, expected: Image.Image | NDArray[np.uint8]) -> float:
     return float(np.abs(decoded.pixels.astype(float) - np.asarray(expected).astype(float)).mean())
+
+
+HEIC = importlib.util.find_spec("pillow_heif") is not None
+needs_heic = pytest.mark.skipif(not HEIC, reason='HEIC is read after pip install "placeray[heic]"')
+
+
+def encoded_heic(image: Image.Image, **options: Any) -> bytes:
+    """A HEIC file as phones write it; needs the extra `heic`."""
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, **({"quality": 90} | options))
+    return file.getvalue()

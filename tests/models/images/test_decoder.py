@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from models.images import ImageRejected, decode_image
-from models.images.signatures import jpeg_scans
+from models.images.signatures import JpegStream, read_jpeg
 from tests.support.encoded_images import difference, encoded, reason_of, scene
 from tests.support.real_datasets import photo_set
 
@@ -131,14 +131,35 @@ def test_decode_first_of_many_pictures_in_an_mpo() -> None:
 
 def test_scans_of_a_jpeg_are_counted_in_its_first_stream() -> None:
     plain, progressive = encoded(scene(), "JPEG"), encoded(scene(), "JPEG", progressive=True)
-    assert jpeg_scans(plain) == (1, True)
-    assert jpeg_scans(progressive)[0] > 5
-    assert jpeg_scans(progressive + progressive) == jpeg_scans(progressive)
-    assert jpeg_scans(plain[:-2]) == (1, False)
+    whole = JpegStream(1, complete=True, one_pass=True)
+    assert read_jpeg(plain) == whole
+    assert read_jpeg(progressive).scans > 5
+    assert not read_jpeg(progressive).one_pass
+    assert read_jpeg(progressive + progressive) == read_jpeg(progressive)
+    assert read_jpeg(plain[:-2]) == JpegStream(1, complete=False, one_pass=True)
+    assert read_jpeg(encoded(scene().convert("L"), "JPEG")) == whole
     # A preview inside a segment is part of it; fill bytes and rubbish between segments are skipped.
     preview = b"\xff\xe1" + (len(progressive) + 2).to_bytes(2, "big") + progressive
-    assert jpeg_scans(plain[:2] + preview + plain[2:]) == (1, True)
-    assert jpeg_scans(plain[:2] + b"\xff" * 9 + plain[2:]) == (1, True)
-    assert jpeg_scans(plain[:2] + b"rubbish" + plain[2:]) == (1, True)
-    assert jpeg_scans(b"\xff" * 1_000_000) == (0, False)
-    assert jpeg_scans(b"") == (0, False)
+    assert read_jpeg(plain[:2] + preview + plain[2:]) == whole
+    assert read_jpeg(plain[:2] + b"\xff" * 9 + plain[2:]) == whole
+    assert read_jpeg(plain[:2] + b"rubbish" + plain[2:]) == whole
+    nothing = JpegStream(0, complete=False, one_pass=False)
+    assert read_jpeg(b"\xff" * 1_000_000) == read_jpeg(b"") == nothing
+    for cut in range(len(plain)):
+        read_jpeg(plain[:cut])
+
+
+def test_decode_large_jpeg_is_measured_by_what_is_decoded_of_it() -> None:
+    data = encoded(scene(640, 480), "JPEG", quality=92)
+    assert decode_image(data, max_pixels=320 * 240, min_side_px=200).pixels.shape == (240, 320, 3)
+    assert reason_of(data, max_pixels=320 * 240 - 1, min_side_px=200) == "too_many_pixels"
+    assert reason_of(data, max_pixels=640 * 480 - 1) == "too_many_pixels"
+    # Of a progressive file all coefficients are held, at any scale.
+    progressive = encoded(scene(640, 480), "JPEG", progressive=True)
+    assert decode_image(progressive, min_side_px=200).pixels.shape == (240, 320, 3)
+    assert reason_of(progressive, max_pixels=640 * 480 - 1, min_side_px=200) == "too_many_pixels"
+
+
+def test_decode_too_many_pixels_names_the_flag() -> None:
+    with pytest.raises(ImageRejected, match=r"0\.003072 megapixels, 0\.003 at most: raise --max-megapixels"):
+        decode_image(encoded(scene()), max_pixels=3_000)

@@ -14,7 +14,16 @@ import pytest
 from PIL import Image
 
 from models.images import ImageRejected, decode_image
-from tests.support.encoded_images import chunk, encoded, photo_exif, png, reason_of, scene
+from tests.support.encoded_images import (
+    HEIC,
+    chunk,
+    encoded,
+    encoded_heic,
+    photo_exif,
+    png,
+    reason_of,
+    scene,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +40,10 @@ from tests.support.encoded_images import chunk, encoded, photo_exif, png, reason
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format_not_allowed"),
         (b"%PDF-1.7\n", "format_not_allowed"),
         (b"SIMPLE  =                    T", "format_not_allowed"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "format_not_allowed"),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", "format_not_allowed"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0mp42mp41", "format_not_allowed"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0crx isom", "format_not_allowed"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "truncated"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "corrupt"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "format_not_allowed"),
         (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>", "format_not_allowed"),
         (b"P6\n9 9\n255\n", "format_not_allowed"),
@@ -91,6 +102,8 @@ def mutated_files(count: int) -> list[tuple[int, bytes]]:
         encoded(scene(), "WEBP", exif=photo_exif()),
         encoded(scene().convert("RGBA"), "WEBP", lossless=True),
         encoded(scene(), "WEBP", save_all=True, append_images=[scene().rotate(90)]),
+        encoded(scene(), "AVIF", exif=photo_exif()),
+        *([encoded_heic(scene(), exif=photo_exif().tobytes())] if HEIC else []),
     ]
     files = []
     for seed in range(count):
@@ -154,8 +167,7 @@ def test_decode_many_threads_keep_warning_filters() -> None:
     assert list(warnings.filters) == before
 
 
-def test_decode_over_pillows_own_limit_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    assert decode_image(encoded(scene())).width == 64  # between Pillow's warning and its error
+def test_pillows_own_limit_is_replaced_by_ours_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert reason_of(encoded(scene())) == "too_many_pixels"
+    assert decode_image(encoded(scene()), max_pixels=64 * 48).width == 64
+    assert Image.MAX_IMAGE_PIXELS == 1000

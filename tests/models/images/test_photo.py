@@ -68,12 +68,9 @@ def test_grey_arrays_become_rgb(picture: Image.Image) -> None:
     ("size", "limit", "reason"),
     [((64, 64), 4095, "too_many_pixels"), ((801, 16), 20_000, "bad_aspect"), ((7, 64), 20_000, "too_small")],
 )
-def test_pil_images_over_the_limits_are_rejected(
-    size: tuple[int, int], limit: int, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models.images.pixels.MAX_PIXELS", limit)
+def test_pil_images_over_the_limits_are_rejected(size: tuple[int, int], limit: int, reason: str) -> None:
     with pytest.raises(ImageRejected) as caught:
-        load_pixels(Image.new("RGB", size))
+        load_pixels(Image.new("RGB", size), max_pixels=limit)
     assert caught.value.reason == reason
 
 
