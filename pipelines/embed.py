@@ -11,6 +11,7 @@ import numpy as np
 
 from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
+from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_extractor, require_fit
 from models.weights import load_extractor
@@ -27,6 +28,7 @@ def embed(
     store_uri: str | None = None,
     image_size: tuple[int, int] | None = None,
     execution: Execution = AS_USUAL,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> tuple[int, list[dict[str, str]]]:
     """Embed images one by one; images that cannot be used are skipped.
 
@@ -38,6 +40,7 @@ def embed(
         store_uri: Store whose model and input size are used.
         image_size: Height and width of the network's input; default: the store's, or the model's.
         execution: How the network is run.
+        max_megapixels: Largest image.
 
     Returns:
         N, and path, reason and message of each skipped image.
@@ -61,7 +64,9 @@ def embed(
     names, descriptors, features, rejected = [], [], [], []
     for path in images:
         try:
-            descriptor, feature = extractor.extract([decode_image(read_bytes(path)).pixels])
+            descriptor, feature = extractor.extract(
+                [decode_image(read_bytes(path), max_pixels=pixels_of(max_megapixels)).pixels]
+            )
         except ImageRejected as error:
             rejected.append({"image": path, "reason": error.reason, "message": str(error)})
             continue

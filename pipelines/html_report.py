@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from models.images import encode_thumbnail
+from models.images.limits import MAX_PIXELS
 
 __all__ = ["Thumbnail", "make_thumbnail", "render"]
 
@@ -30,17 +31,18 @@ class Thumbnail:
     height: int
 
 
-def make_thumbnail(photo: bytes, *, max_side_px: int) -> Thumbnail:
+def make_thumbnail(photo: bytes, *, max_side_px: int, max_pixels: int = MAX_PIXELS) -> Thumbnail:
     """Scale a photo down and encode it into a data URI.
 
     Args:
         photo: An encoded image.
         max_side_px: Maximum length of the longer side.
+        max_pixels: Largest photo, see `decode_image`.
 
     Raises:
         ImageRejected: the photo cannot be decoded.
     """
-    encoded, width, height = encode_thumbnail(photo, max_side_px=max_side_px)
+    encoded, width, height = encode_thumbnail(photo, max_side_px=max_side_px, max_pixels=max_pixels)
     return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}", width, height)
 
 

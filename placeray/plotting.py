@@ -47,8 +47,8 @@ def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: 
         from matplotlib.patches import ConnectionPatch
     except ImportError as error:
         raise PlottingUnavailable("plot_matches needs matplotlib: pip install 'placeray[plot]'") from error
-    here = load_pixels(photo)
-    there = decode_image(read_bytes(match.record.uri)).pixels
+    here = load_pixels(photo, max_pixels=engine.max_pixels)
+    there = decode_image(read_bytes(match.record.uri), max_pixels=engine.max_pixels).pixels
     points, stored_points, similarity = engine.matched_points(here, match.record)
     strongest = np.argsort(-similarity, kind="stable")[:max_lines]
 

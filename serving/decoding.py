@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import ImageRejected
+from models.images.limits import MAX_PIXELS
 from models.images.photo import Photo, load_pixels
 
 __all__ = ["DecodedPhoto", "decoded_batches"]
@@ -33,12 +34,15 @@ class DecodedPhoto:
     decode_ms: float
 
 
-def decoded_batches(photos: Iterable[Photo], *, batch_size: int) -> Generator[list[DecodedPhoto]]:
+def decoded_batches(
+    photos: Iterable[Photo], *, batch_size: int, max_pixels: int = MAX_PIXELS
+) -> Generator[list[DecodedPhoto]]:
     """Yield all photos in order, in batches, while the next batch is being decoded.
 
     Args:
         photos: Read at most two batches ahead, so that it may be endless.
         batch_size: Photos per batch; the last one may be smaller.
+        max_pixels: Largest photo.
 
     Raises:
         TypeError: an item is not a photo.
@@ -49,7 +53,9 @@ def decoded_batches(photos: Iterable[Photo], *, batch_size: int) -> Generator[li
         try:
             while True:
                 missing = 2 * batch_size - len(ahead)
-                ahead.extend(threads.submit(_decode, photo) for photo in itertools.islice(source, missing))
+                ahead.extend(
+                    threads.submit(_decode, photo, max_pixels) for photo in itertools.islice(source, missing)
+                )
                 if not ahead:
                     return
                 batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
@@ -59,10 +65,10 @@ def decoded_batches(photos: Iterable[Photo], *, batch_size: int) -> Generator[li
                 future.cancel()
 
 
-def _decode(photo: Photo) -> DecodedPhoto:
+def _decode(photo: Photo, max_pixels: int) -> DecodedPhoto:
     started = time.perf_counter()
     try:
-        pixels: NDArray[np.uint8] | ImageRejected = load_pixels(photo)
+        pixels: NDArray[np.uint8] | ImageRejected = load_pixels(photo, max_pixels=max_pixels)
     except ImageRejected as error:
         pixels = error
     return DecodedPhoto(pixels, (time.perf_counter() - started) * 1e3)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.extractor import Extractor
 from models.images import ImageRejected
 from models.images.photo import Photo, load_pixels
+from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_extractor
 from serving.answer import PlaceRecord, QueryResult
@@ -38,6 +39,7 @@ class QueryEngine:
         extractor: The model; its card must equal the store's.
         method: How nearest descriptors are searched, see `storage.search.methods`.
         matching: How the candidates are matched, see `serving.matching_options`.
+        max_megapixels: Largest photo.
 
     Raises:
         CardMismatch: the store was made by another model.
@@ -50,12 +52,14 @@ class QueryEngine:
         *,
         method: SearchMethod = "exact",
         matching: Matching = ALL_EXACTLY,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         store.card.require_model(extractor.card)
         self.store = store
         self.extractor = extractor
         self.method: SearchMethod = method
         self.matching = matching
+        self.max_pixels = pixels_of(max_megapixels)
 
     @classmethod
     def open(
@@ -66,6 +70,7 @@ class QueryEngine:
         method: SearchMethod = "exact",
         matching: Matching = ALL_EXACTLY,
         execution: Execution = AS_USUAL,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> QueryEngine:
         """Open a store and load the model that made it, at the store's input size.
 
@@ -75,6 +80,7 @@ class QueryEngine:
             method: See `QueryEngine`.
             matching: See `QueryEngine`.
             execution: How to run the model.
+            max_megapixels: See `QueryEngine`.
 
         Raises:
             StoreError: the store cannot be opened, or was made by another model.
@@ -82,7 +88,7 @@ class QueryEngine:
         """
         store = Store.open(store_uri)
         extractor = fitting_extractor(store_uri, store.card, model, execution)
-        return cls(store, extractor, method=method, matching=matching)
+        return cls(store, extractor, method=method, matching=matching, max_megapixels=max_megapixels)
 
     def answer(
         self,
@@ -118,7 +124,7 @@ class QueryEngine:
             QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, min_candidates=min_candidates)
         )
         with query.timed("decode"):
-            pixels = load_pixels(photo)
+            pixels = load_pixels(photo, max_pixels=self.max_pixels)
         with query.timed("extract"):
             descriptors, features = self.extractor.extract([pixels])
         snapshot = self.store.snapshot  # one version for the whole answer, whatever is committed meanwhile
@@ -171,7 +177,9 @@ class QueryEngine:
         options = QueryOptions(
             top_k=top_k, candidates=candidates, rerank=rerank, min_candidates=min_candidates
         )
-        return self._answer_batches(decoded_batches(photos, batch_size=batch_size), options)
+        return self._answer_batches(
+            decoded_batches(photos, batch_size=batch_size, max_pixels=self.max_pixels), options
+        )
 
     def _answer_batches(
         self, batches: Generator[list[DecodedPhoto]], options: QueryOptions
@@ -256,7 +264,7 @@ class QueryEngine:
                     f"{self.store.uri} holds no image {record.image_id!r}: open the store it is from"
                 )
             record = stored_records[0]
-        _, features = self.extractor.extract([load_pixels(photo)])
+        _, features = self.extractor.extract([load_pixels(photo, max_pixels=self.max_pixels)])
         stored, ok = self.store.fetch([record])
         candidate = stored[0] if ok[0] else None
         return line_points(features[0], candidate, self.store.card, codec=self.store.codec)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from models.images import ImageRejected, encode_thumbnail
+from models.images.limits import MAX_PIXELS
 from models.images.photo_file import read_bytes
 from serving.errors import Refusal, refusal_of
 from storage.errors import StoreError
@@ -29,11 +30,13 @@ class Gallery:
     Args:
         store: An open store.
         refresh_s: Minimum interval between checks for new commits.
+        max_pixels: Largest photo, or what is decoded of it.
     """
 
-    def __init__(self, store: Store, *, refresh_s: float) -> None:
+    def __init__(self, store: Store, *, refresh_s: float, max_pixels: int = MAX_PIXELS) -> None:
         self._store = store
         self._refresh_s = refresh_s
+        self._max_pixels = max_pixels
         self._checked_at = time.monotonic()
         self._places: tuple[int, list[dict[str, Any]]] | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gallery")
@@ -103,7 +106,9 @@ class Gallery:
             data = read_bytes(record.uri)
             if hashlib.sha256(data).hexdigest() != record.sha256:
                 raise ImageRejected("changed", "not the photo that was indexed")
-            return encode_thumbnail(data, max_side_px=max_side_px)[0]
-        except ImageRejected:
+            return encode_thumbnail(data, max_side_px=max_side_px, max_pixels=self._max_pixels)[0]
+        except ImageRejected as error:
             message = "The photo was deleted or changed after it was indexed; index its source again."
+            if error.reason == "too_many_pixels":
+                message = "The photo is larger than this service decodes; raise --max-megapixels."
             raise Refusal(404, "image_unavailable", message) from None

@@ -121,7 +121,9 @@ class IngressReplica:
             stages = _local_stages(settings)
         else:
             stages = RemoteStages(extractor, searchers, reranker, metrics)
-        gallery = Gallery(Store.open(settings.store), refresh_s=settings.refresh_s)
+        gallery = Gallery(
+            Store.open(settings.store), refresh_s=settings.refresh_s, max_pixels=settings.max_pixels
+        )
         self._tokens = tokens
         self._service = Service(settings, stages, gallery, metrics)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.matching.precision import MatchingPrecision
+from models.photo_limits import MAX_MEGAPIXELS, MEGAPIXELS_HELP, SERVICE_MEGAPIXELS_BOUND, pixels_of
 from models.runtime.execution import Execution, Precision
 from serving.matching_options import Matching
 from storage.errors import PlacerayError
@@ -104,6 +105,12 @@ class ServeSettings(BaseModel):
         default=5.0, gt=0, le=600, description="timeout of an upload; 408 beyond it"
     )
     max_body_mib: float = Field(default=16.0, gt=0, le=64, description="largest request body; 413 beyond it")
+    max_megapixels: float = Field(
+        default=MAX_MEGAPIXELS,
+        gt=0,
+        le=SERVICE_MEGAPIXELS_BOUND,
+        description=f"{MEGAPIXELS_HELP}, in each of two threads per extractor; 413 beyond it",
+    )
     # Not all cores: the others decode, search, re-rank and speak HTTP (measured, benchmarks/README.md).
     threads: int = Field(
         default=0, ge=0, description="threads of the model per process; default: half of the cores"
@@ -133,6 +140,11 @@ class ServeSettings(BaseModel):
     def matching_options(self) -> Matching:
         """How the candidates of a query are matched."""
         return Matching(precision=self.matching, stop_early=self.stop_early, budget_ms=self.rerank_budget_ms)
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest photo in pixels."""
+        return pixels_of(self.max_megapixels)
 
     @property
     def max_body_bytes(self) -> int:

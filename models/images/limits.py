@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from storage.errors import RejectedError
 
 __all__ = [
     "MAX_BYTES",
-    "MAX_MEGAPIXELS",
     "MAX_PIXELS",
-    "PIXELS_PER_MEGAPIXEL",
     "ImageRejected",
     "check_pixels",
     "check_shape",
@@ -16,9 +15,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 64 * 1024 * 1024
-PIXELS_PER_MEGAPIXEL = 1_000_000
-MAX_MEGAPIXELS = 40.0  # by default; decoding takes about 7 bytes per pixel
-MAX_PIXELS = int(MAX_MEGAPIXELS * PIXELS_PER_MEGAPIXEL)
+MAX_PIXELS = pixels_of(MAX_MEGAPIXELS)
 MAX_ASPECT = 50
 MIN_SIDE_PX = 8
 
@@ -64,7 +61,7 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         ImageRejected: it has more.
     """
     if width * height > max_pixels:
-        size, limit = (f"{pixels / PIXELS_PER_MEGAPIXEL:.4g}" for pixels in (width * height, max_pixels))
+        size, limit = (f"{pixels / 1e6:.4g}" for pixels in (width * height, max_pixels))
         raise ImageRejected(
             "too_many_pixels",
             f"the image has {width}x{height} pixels, {size} megapixels, {limit} at most: raise "

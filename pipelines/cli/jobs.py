@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 
-from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for, matching_from
+from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for, matching_from, photos_from
 from pipelines.cli.output import print_answer, print_evaluation, print_json, print_line, print_training
 
 __all__ = ["run_demo", "run_evaluate", "run_finetune", "run_index"]
@@ -51,6 +51,8 @@ def run_index(args: argparse.Namespace) -> int:
         rejected_file=args.rejected,
         trace=args.trace,
         scaled_decode=args.scaled_decode,
+        follow_links=args.follow_links,
+        **photos_from(args),
         execution=execution_from(args),
         quiet=args.quiet,
     )
@@ -69,6 +71,9 @@ def run_index(args: argparse.Namespace) -> int:
         if report.without_position:
             photos = "photo has" if report.without_position == 1 else "photos have"
             print_line(f"  {report.without_position} {photos} no position")
+        if report.links_skipped:
+            links = "link was" if report.links_skipped == 1 else "links were"
+            print_line(f"  {report.links_skipped} {links} not followed")
         for reason, count in sorted(report.notes_by_reason.items()):
             print_line(f"  noted {count}: {reason}")
         if report.notes_file:
@@ -92,6 +97,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
             candidates=args.candidates,
             threshold_m=args.threshold_m,
             report=args.report,
+            follow_links=args.follow_links,
+            **photos_from(args),
             execution=execution_from(args),
             progress=bar.update,
             **matching_from(args),
@@ -124,6 +131,7 @@ def run_finetune(args: argparse.Namespace) -> int:
         max_rejected=args.max_rejected,
         max_failures=args.max_failures,
         choose_floor=not args.keep_floor,
+        follow_links=args.follow_links,
         quiet=args.quiet,
     )
     if args.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from pipelines.cli.options import EXIT_OK, UsageError, execution_from, exit_code_for
+from pipelines.cli.options import EXIT_OK, UsageError, execution_from, exit_code_for, photos_from
 from pipelines.cli.output import print_json, print_line
 
 __all__ = ["run_embed", "run_import_weights"]
@@ -24,6 +24,7 @@ def run_embed(args: argparse.Namespace) -> int:
         store_uri=args.store,
         image_size=args.image_size,
         execution=execution_from(args),
+        **photos_from(args),
     )
     if args.json:
         print_json({"out": args.out if embedded else None, "images": embedded, "rejected": rejected})

@@ -10,7 +10,7 @@ from storage.errors import PlacerayError
 if TYPE_CHECKING:
     from models.runtime.execution import Execution
 
-__all__ = ["EXIT_OK", "UsageError", "execution_from", "exit_code_for", "matching_from"]
+__all__ = ["EXIT_OK", "UsageError", "execution_from", "exit_code_for", "matching_from", "photos_from"]
 
 EXIT_OK, EXIT_REJECTED = 0, 3  # the other codes are those of the errors
 
@@ -34,6 +34,11 @@ def matching_from(args: argparse.Namespace) -> dict[str, Any]:
 
     options = {name: value for name, value in vars(args).items() if name in OPTIONS}
     return {"matching": matching_of(options)} if options else {}
+
+
+def photos_from(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the argument `max_megapixels` if its flag is given."""
+    return {} if args.max_megapixels is None else {"max_megapixels": args.max_megapixels}
 
 
 def exit_code_for(rejected: int, total: int, max_rejected: float) -> int:

@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 
 from models.names import DEFAULT_MODEL
+from models.photo_limits import MAX_MEGAPIXELS, MEGAPIXELS_BOUND, MEGAPIXELS_HELP
 from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
 from models.runtime.execution import Execution
 from models.training.options import Augmentation
@@ -83,6 +84,8 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     flag("commit_every", int, "images per commit", default=defaults.COMMIT_EVERY, ge=1)
     flag("rejected", str, "list of rejected images; default: <store>/rejected.csv", metavar="FILE")
     flag("scaled_decode", bool, "decode large JPEGs at a reduced size: faster, nearly the same results")
+    _add_photos(parser)
+    _add_follow_links(parser)
     flag("trace", str, "append the timings of each stage and batch to this file", metavar="FILE")
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
@@ -101,6 +104,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
     flag("candidates", int, "hits that are re-ranked", default=CANDIDATES, ge=1)
     flag("no_rerank", bool, "rank by global descriptor only")
+    _add_photos(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_max_rejected(parser)
@@ -116,7 +120,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     setting("memory_gib", "refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight")
-    setting("max_candidates", "request_timeout_s", "receive_timeout_s", "max_body_mib")
+    setting("max_candidates", "request_timeout_s", "receive_timeout_s", "max_body_mib", "max_megapixels")
     setting("threads", ge=1)
     setting("tiles", "log_file")
     for role in ROLES:
@@ -147,6 +151,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    _add_photos(parser)
+    _add_follow_links(parser)
     flag("report", str, "write index.html and evaluation.json to this folder", metavar="DIR")
     _add_features(parser)
     _add_image_size(parser)
@@ -179,7 +185,8 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     setting("margin", "local_weight", "adapter_stages", "local_head", "precision", "recompute", "seed")
     setting("val_queries", "val_candidates", "threshold_m", "threads")
     add_settings(parser, Augmentation, "jitter", "perspective", "crop", "rotation_deg", "flip")
-    setting("image_size")
+    setting("image_size", "max_megapixels")
+    _add_follow_links(parser)
     _add_max_rejected(parser)
     _add_quiet(parser)
 
@@ -190,6 +197,7 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "model", str, "name or weights file; default: the store's")
     add_flag(parser, "store", str, "store whose model and input size are used", metavar="URI")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
+    _add_photos(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
     _add_max_rejected(parser)
@@ -209,6 +217,16 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
         help="encoding of local features in a new store; smaller ones lose some detail; default: float16, or "
         "int4-pca64 for large feature maps",
     )
+
+
+def _add_photos(parser: argparse.ArgumentParser) -> None:
+    help = f"{MEGAPIXELS_HELP}; default: {MAX_MEGAPIXELS:g}"
+    add_flag(parser, "max_megapixels", float, help, gt=0, le=MEGAPIXELS_BOUND)
+
+
+def _add_follow_links(parser: argparse.ArgumentParser) -> None:
+    help = "follow symbolic links that lead out of the source; those inside it are always followed"
+    add_flag(parser, "follow_links", bool, help)
 
 
 def _add_max_rejected(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,14 @@ import os
 import sys
 import tempfile
 
-from pipelines.cli.options import EXIT_OK, UsageError, execution_from, exit_code_for, matching_from
+from pipelines.cli.options import (
+    EXIT_OK,
+    UsageError,
+    execution_from,
+    exit_code_for,
+    matching_from,
+    photos_from,
+)
 from pipelines.cli.output import print_answer, print_json
 
 __all__ = ["run_query", "run_serve"]
@@ -21,11 +28,15 @@ def run_query(args: argparse.Namespace) -> int:
     if matching and args.no_rerank:
         raise UsageError("--no-rerank leaves nothing to match: leave it out, or the options of matching")
     if args.url is None:
-        ask = ask_store(args.store, model=args.model, execution=execution_from(args), **matching)
+        ask = ask_store(
+            args.store, model=args.model, execution=execution_from(args), **photos_from(args), **matching
+        )
     elif args.model is not None or {"precision", "compile"} & vars(args).keys():
         raise UsageError("--model, --precision and --compile go with --store: a service has its own settings")
-    elif matching:
-        raise UsageError("options of matching go with --store: a service has its own settings")
+    elif matching or args.max_megapixels is not None:
+        raise UsageError(
+            "--max-megapixels and options of matching go with --store: a service has its own settings"
+        )
     else:
         ask = ask_service(args.url, token=os.environ.get("PLACERAY_TOKEN"))
     answers, rejected = query(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.names import DEFAULT_MODEL
+from models.photo_limits import MAX_MEGAPIXELS
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
@@ -51,6 +52,8 @@ def evaluate(
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
     threshold_m: float = THRESHOLD_M,
+    follow_links: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
     report: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
 ) -> DatasetEvaluation:
@@ -68,6 +71,8 @@ def evaluate(
         matching: Options of matching.
         execution: How the model is run, while indexing too.
         threshold_m: Distance up to which an answer is right, in metres.
+        follow_links: Whether symbolic links may lead out of the folders of the data set.
+        max_megapixels: Largest photo, of queries and database.
         report: Folder for index.html and evaluation.json.
         progress: Called with (done, rejected, total) images while indexing, then while evaluating.
 
@@ -95,16 +100,21 @@ def evaluate(
                 image_size=image_size,
                 features=features,
                 execution=execution,
+                follow_links=follow_links,
+                max_megapixels=max_megapixels,
                 progress=progress,
             )
             rejected = made.rejected
-        engine = QueryEngine.open(uri, model=model, matching=matching, execution=execution)
+        engine = QueryEngine.open(
+            uri, model=model, matching=matching, execution=execution, max_megapixels=max_megapixels
+        )
         evaluation = measure_recall(
             dataset,
             engine,
             split=split,
             candidates=candidates,
             threshold_m=threshold_m,
+            follow_links=follow_links,
             progress=lambda done, total: progress(done, 0, total),
         )
         result = DatasetEvaluation(**vars(evaluation), database_rejected=rejected)

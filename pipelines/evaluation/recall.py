@@ -39,6 +39,7 @@ def measure_recall(
     candidates: int = CANDIDATES,
     threshold_m: float = THRESHOLD_M,
     only: Collection[str] | None = None,
+    follow_links: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Answer every query of a data set in batches and score the answers.
@@ -50,13 +51,14 @@ def measure_recall(
         candidates: How many hits are re-ranked.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
         only: Paths of the queries to score; by default all.
+        follow_links: Whether symbolic links may lead out of the folder of the queries.
         progress: Called with (done, total) as queries are answered.
 
     Raises:
         SourceError: the data set or its queries are missing, no query has coordinates, or the store is empty.
     """
     layout = open_dataset(dataset, split=split)
-    queries = list_source(layout.queries).sort_by("uri")
+    queries = list_source(layout.queries, follow_links=follow_links).sort_by("uri")
     located = queries.filter(pa.array(positions_of(queries).known))
     if only is not None:
         located = located.filter(pa.compute.is_in(located["uri"], pa.array(sorted(only), pa.string())))

@@ -130,7 +130,9 @@ def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:
     """Return a query and its first answer side by side, with lines between their matched features."""
     match = outcome.matches[0]
     photo = read_bytes(outcome.uri)
-    left, right = make_thumbnail(photo, max_side_px=THUMBNAIL_PX), _stored_thumbnail(match.record.uri)
+    limit = engine.max_pixels
+    left = make_thumbnail(photo, max_side_px=THUMBNAIL_PX, max_pixels=limit)
+    right = _stored_thumbnail(match.record.uri, limit)
     query_points, stored_points, similarity = engine.matched_points(photo, match.record)
     best = np.argsort(-similarity)[:MAX_LINES]
     shift = left.width + _GAP_PX
@@ -158,9 +160,9 @@ def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:
     }
 
 
-def _stored_thumbnail(uri: str) -> Thumbnail:
+def _stored_thumbnail(uri: str, max_pixels: int) -> Thumbnail:
     """Return the picture of a stored image, or an empty frame where the photo is gone."""
     try:
-        return make_thumbnail(read_bytes(uri), max_side_px=THUMBNAIL_PX)
+        return make_thumbnail(read_bytes(uri), max_side_px=THUMBNAIL_PX, max_pixels=max_pixels)
     except ImageRejected:
         return Thumbnail("data:,", THUMBNAIL_PX, THUMBNAIL_PX * 3 // 4)

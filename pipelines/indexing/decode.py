@@ -11,6 +11,7 @@ import pyarrow as pa
 from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
+from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from pipelines.indexing.columns import DECODED_SCHEMA
 from pipelines.indexing.trace import span
 from storage.card import Card
@@ -19,7 +20,14 @@ from storage.position import Position
 __all__ = ["decode"]
 
 
-def decode(batch: pa.Table, *, card: str, trace: str | None = None, scaled: bool = False) -> pa.Table:
+def decode(
+    batch: pa.Table,
+    *,
+    card: str,
+    trace: str | None = None,
+    scaled: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> pa.Table:
     """Read, hash, decode and resize the images of a batch.
 
     An image that cannot be used stays in the table, with its reason in `rejected`.
@@ -29,20 +37,24 @@ def decode(batch: pa.Table, *, card: str, trace: str | None = None, scaled: bool
         card: The model's card as JSON.
         trace: File for timings, see `pipelines.indexing.trace`.
         scaled: Decode JPEGs at a reduced size where the network's input is smaller still.
+        max_megapixels: Largest image, or what is decoded of it.
 
     Returns:
         Rows of `DECODED_SCHEMA`. `pixels` is the network's input as bytes, null where the image is rejected
         or already stored. EXIF fills in position, heading and time where the listing has none.
     """
     model_card = Card.from_json(card)
+    options: dict[str, Any] = {"max_pixels": pixels_of(max_megapixels)}
+    if scaled:
+        options["min_side_px"] = max(model_card.preprocessing.height, model_card.preprocessing.width)
     with span(trace, "decode", batch.num_rows) as line:
-        rows = [_decode_row(row, model_card, scaled) for row in batch.to_pylist()]
+        rows = [_decode_row(row, model_card, options) for row in batch.to_pylist()]
         table = pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
         line["bytes"] = table.nbytes
     return table
 
 
-def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]:
+def _decode_row(row: dict[str, Any], card: Card, options: dict[str, Any]) -> dict[str, Any]:
     row["unchanged"] = False
     if row["rejected"]:
         return row
@@ -54,8 +66,7 @@ def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]
             return row | {"unchanged": True}
         if not unchanged:
             _refuse_used_id(row)
-        size = card.preprocessing
-        image = decode_image(data, min_side_px=max(size.height, size.width) if scaled else None)
+        image = decode_image(data, **options)
         row |= {"width": image.width, "height": image.height}
         for name in ("heading_deg", "captured_at"):
             if row[name] is None:
@@ -67,8 +78,11 @@ def _decode_row(row: dict[str, Any], card: Card, scaled: bool) -> dict[str, Any]
             return row | {"unchanged": True}
         return row | {"pixels": prepare(image.pixels, card.preprocessing).tobytes()}
     except ImageRejected as error:
-        listed = error.reason == "missing" and os.path.isfile(row.get("source") or "")
-        hint = ": give the folder of the photos with --root" if listed else ""
+        hint = ""
+        if error.reason == "missing" and os.path.isfile(row.get("source") or ""):
+            hint = ": give the folder of the photos with --root"
+        if error.reason == "too_many_pixels" and "min_side_px" not in options:
+            hint = "; --scaled-decode decodes JPEGs that are not progressive at a reduced size"
         return row | {"rejected": error.reason, "message": f"{error}{hint}"}
 
 

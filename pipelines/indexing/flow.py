@@ -55,7 +55,7 @@ def written_rows(
     rows = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            **workers(decode, scaled=plan.scaled_decode),
+            **workers(decode, scaled=plan.scaled_decode, max_megapixels=plan.max_megapixels),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=DECODE_CPUS,

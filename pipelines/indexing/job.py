@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from models.names import DEFAULT_MODEL
+from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_card, require_fit
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY
@@ -26,7 +27,7 @@ from pipelines.indexing.plan import make_plan
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
-from pipelines.sources import list_source, listing_notes
+from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
 from storage.features.encodings import default_encoding, projected_channels
@@ -54,6 +55,7 @@ class IndexReport:
         rejected_by_reason: Number of rejected images for each reason.
         rejected_file: CSV file that lists the rejected images, or None without any.
         without_position: Number of accepted images whose position is unknown.
+        links_skipped: Number of symbolic links that were not followed: rejected images, and folders.
         notes_by_reason: Number of values of accepted images that were dropped, for each reason.
         notes_file: CSV file that lists them, or None without any.
     """
@@ -68,6 +70,7 @@ class IndexReport:
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
     rejected_file: str | None = None
     without_position: int = 0
+    links_skipped: int = 0
     notes_by_reason: dict[str, int] = field(default_factory=dict)
     notes_file: str | None = None
 
@@ -88,6 +91,8 @@ def index(
     rejected_file: str | Path | None = None,
     trace: str | Path | None = None,
     scaled_decode: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    follow_links: bool = False,
     execution: Execution = AS_USUAL,
     progress: OnProgress | None = None,
     quiet: bool = False,
@@ -112,6 +117,9 @@ def index(
         trace: File that gets one JSON line with timings for each batch of each stage.
         scaled_decode: Decode JPEGs much larger than the network's input at a half, a quarter or an eighth of
             their size. Descriptors are then nearly, not exactly, the same.
+        max_megapixels: Largest image in megapixels; a decode worker takes about 7 bytes per pixel. Of a JPEG
+            that is decoded at a reduced size, what is decoded of it counts.
+        follow_links: Whether symbolic links may lead out of the source.
         execution: How the extractors run the network; by default exactly on a CPU.
         progress: Called with (done, rejected, total) after each written batch; default: a progress bar.
         quiet: Show no progress bar.
@@ -136,12 +144,21 @@ def index(
             progress = stack.enter_context(ProgressBar("index", quiet=quiet)).update
         card = _card_of(model, image_size, store_uri, features)
         model = model or card.model
-        listing = list_source(source, root=root, id_prefix=id_prefix)
-        store = _open_or_create(store_uri, card, model, listing, execution, requested=features is not None)
+        listing = list_source(source, root=root, id_prefix=id_prefix, follow_links=follow_links)
+        store = _open_or_create(
+            store_uri,
+            card,
+            model,
+            listing,
+            execution,
+            requested=features is not None,
+            max_pixels=pixels_of(max_megapixels),
+        )
         rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
         notes_file = Path(store.uri, "notes.csv")
         tally = Tally(total=listing.num_rows, progress=progress)
         tally.add_notes(listing_notes(listing), uri=str(source))
+        tally.add_skipped(skipped_paths(listing))
         import ray.data  # before the session, which then quietens its log
 
         stack.enter_context(store.lease())
@@ -157,6 +174,7 @@ def index(
             commit_every=commit_every,
             trace=trace,
             scaled_decode=scaled_decode,
+            max_megapixels=max_megapixels,
             execution=execution,
         )
         rows = written_rows(ray, work, store, model, plan)
@@ -181,6 +199,7 @@ def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages
         rejected_by_reason=dict(tally.reasons),
         rejected_file=str(rejections) if tally.rejected else None,
         without_position=tally.without_position,
+        links_skipped=tally.links_skipped,
         notes_by_reason=tally.notes_by_reason,
     )
 
@@ -209,7 +228,14 @@ def _card_of(
 
 
 def _open_or_create(
-    store_uri: str, card: Card, model: str, listing: pa.Table, execution: Execution, *, requested: bool
+    store_uri: str,
+    card: Card,
+    model: str,
+    listing: pa.Table,
+    execution: Execution,
+    *,
+    requested: bool,
+    max_pixels: int,
 ) -> Store:
     """Open the store, or create it, with a projection learned from the listed images if the encoding has one.
 
@@ -225,7 +251,7 @@ def _open_or_create(
     uncompiled = dataclasses.replace(execution, compiled=False)  # not worth it for a small sample
     extractor = load_extractor(model, image_size=size, execution=uncompiled)
     try:
-        projection = learn_projection(listing, extractor, channels=channels)
+        projection = learn_projection(listing, extractor, channels=channels, max_pixels=max_pixels)
     except InvalidBatch:
         if requested:
             raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.photo_limits import MAX_MEGAPIXELS
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY
 
@@ -34,6 +35,7 @@ class Plan:
         commit_every: Images between two commits.
         trace: File that gets one JSON line for each batch of each stage, or None.
         scaled_decode: Decode JPEGs at a reduced size where the network's input is smaller still.
+        max_megapixels: Largest image.
         execution: How the extractors run the network.
     """
 
@@ -47,6 +49,7 @@ class Plan:
     commit_every: int
     trace: str | None
     scaled_decode: bool = False
+    max_megapixels: float = MAX_MEGAPIXELS
     execution: Execution = AS_USUAL
 
 
@@ -61,6 +64,7 @@ def make_plan(
     commit_every: int = COMMIT_EVERY,
     trace: str | Path | None = None,
     scaled_decode: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
     execution: Execution = AS_USUAL,
 ) -> Plan:
     """Divide the cluster that `ray` is connected to among the stages.
@@ -69,8 +73,8 @@ def make_plan(
         ray: The connected `ray` module.
         images: Number of images to process.
         row_bytes: Size of the encoded features of an image.
-        extractors, gpus_per_extractor, batch_size, commit_every, trace, scaled_decode, execution: See
-            `pipelines.indexing.job.index`.
+        extractors, gpus_per_extractor, batch_size, commit_every, trace, scaled_decode, max_megapixels,
+            execution: See `pipelines.indexing.job.index`.
     """
     cluster = ray.cluster_resources()
     cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
@@ -94,6 +98,7 @@ def make_plan(
         commit_every=commit_every,
         trace=str(Path(trace).resolve()) if trace else None,
         scaled_decode=scaled_decode,
+        max_megapixels=max_megapixels,
         execution=execution,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.sources import Note, split_notes
+from pipelines.sources import SKIPPED_LINKS, Note, Skipped, split_notes
 from storage.durable import explain_write_errors, replace_file
 from storage.text import spreadsheet_safe
 
@@ -35,6 +35,7 @@ class Tally:
         rejections: image_id, uri, reason and message of each rejected image.
         notes: The same of each value of an accepted image that was dropped.
         without_position: Number of accepted images whose position is unknown.
+        folder_links_skipped: Number of links to folders that were not followed.
     """
 
     total: int
@@ -45,11 +46,17 @@ class Tally:
     rejections: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     without_position: int = 0
+    folder_links_skipped: int = 0
 
     @property
     def rejected(self) -> int:
         """Number of rejected images."""
         return len(self.rejections)
+
+    @property
+    def links_skipped(self) -> int:
+        """Number of links that were not followed, to images and to folders."""
+        return self.folder_links_skipped + sum(self.reasons[reason] for reason in SKIPPED_LINKS)
 
     def add(self, rows: pa.Table) -> None:
         """Count the rows of a batch and report progress."""
@@ -69,6 +76,12 @@ class Tally:
         """Keep notes on an image, or on a listing as a whole."""
         for note in notes:
             self.notes.append({"image_id": image_id, "uri": uri, **note._asdict()})
+
+    def add_skipped(self, skipped: Iterable[Skipped]) -> None:
+        """Keep notes on the links and folders of a source that have no row in its listing."""
+        for path, reason, message in skipped:
+            self.folder_links_skipped += reason in SKIPPED_LINKS
+            self.add_notes([Note(reason, message)], uri=path)
 
     @property
     def notes_by_reason(self) -> dict[str, int]:

@@ -58,7 +58,11 @@ class TrainingSet:
 
 
 def open_training_set(
-    dataset: str | Path, *, split: str, without: frozenset[str] = frozenset()
+    dataset: str | Path,
+    *,
+    split: str,
+    without: frozenset[str] = frozenset(),
+    follow_links: bool = False,
 ) -> TrainingSet:
     """List the photos of a split of a data set in the standard layout.
 
@@ -66,6 +70,7 @@ def open_training_set(
         dataset: The data set.
         split: One of train, val and test, where the data set has them.
         without: Paths to leave out, because they cannot be decoded.
+        follow_links: Whether symbolic links may lead out of the folders.
 
     Raises:
         SourceError: the split does not exist or holds no photos.
@@ -75,7 +80,7 @@ def open_training_set(
     unusable: list[tuple[str, str, str]] = []
     sets = []
     for folder in (layout.queries, layout.database):
-        listing = list_source(folder).sort_by("uri")
+        listing = list_source(folder, follow_links=follow_links).sort_by("uri")
         unusable += [
             (row["uri"], row["rejected"], row["message"] or "")
             for row in listing.filter(pa.compute.is_valid(listing["rejected"])).to_pylist()
@@ -112,11 +117,13 @@ class DataFolders:
     val: str
     val_split: str
     without: tuple[str, ...] = ()
+    follow_links: bool = False
 
     def open(self) -> tuple[TrainingSet, TrainingSet]:
         """List the photos to train on and those to validate with."""
         without = frozenset(self.without)
-        return (
-            open_training_set(self.dataset, split=self.split, without=without),
-            open_training_set(self.val, split=self.val_split, without=without),
+        train, val = (
+            open_training_set(folder, split=split, without=without, follow_links=self.follow_links)
+            for folder, split in ((self.dataset, self.split), (self.val, self.val_split))
         )
+        return train, val

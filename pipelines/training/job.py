@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from models.checkpoints.weights_file import save_weights
+from models.photo_limits import pixels_of
 from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
 from pipelines.defaults import MAX_FAILURES, MAX_REJECTED, TRAINING_SPLIT, VALIDATION_SPLIT
@@ -54,6 +55,7 @@ def finetune(
     max_rejected: float = MAX_REJECTED,
     max_failures: int = MAX_FAILURES,
     choose_floor: bool = True,
+    follow_links: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train, choose the best epoch, write its weights, and report recall before and after.
@@ -76,6 +78,7 @@ def finetune(
         max_failures: How often workers may fail before training gives up.
         choose_floor: Choose the similarity from which mutual neighbours count on the validation split, for a
             model that has one.
+        follow_links: Whether symbolic links may lead out of the folders of the data sets.
         quiet: Show no progress.
 
     Returns:
@@ -91,7 +94,9 @@ def finetune(
     out = _new_file(out)
     _require_workers(workers, settings)
     folder = Path(run).expanduser().resolve() if run else out.with_suffix(".run")
-    data = DataFolders(_absolute(dataset), split, _absolute(val or dataset), val_split)
+    data = DataFolders(
+        _absolute(dataset), split, _absolute(val or dataset), val_split, follow_links=follow_links
+    )
     model, start = trainable_model(settings)
     settings = settings.with_rate_for(model)
     training, validation = data.open()
@@ -101,7 +106,7 @@ def finetune(
     import ray.data  # before the session, which then quietens its log
 
     with Lease(folder), ray_session() as ray:
-        rejected = check_photos(ray, training, validation, quiet)
+        rejected = check_photos(ray, training, validation, quiet, pixels_of(settings.max_megapixels))
         list_rejected(folder / "rejected.csv", rejected, training, validation, max_rejected)
         data = dataclasses.replace(data, without=tuple(sorted(uri for uri, _, _ in rejected)))
         training, validation = data.open()
@@ -192,8 +197,16 @@ def _evaluate(
     with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
         database = open_dataset(data.val, split=data.val_split).database
         with ProgressBar(f"{name}: index", quiet=quiet) as bar:
-            index(database, store, model=model, image_size=settings.image_size, progress=bar.update)
-        engine = QueryEngine.open(store, model=model)
+            index(
+                database,
+                store,
+                model=model,
+                image_size=settings.image_size,
+                progress=bar.update,
+                follow_links=data.follow_links,
+                max_megapixels=settings.max_megapixels,
+            )
+        engine = QueryEngine.open(store, model=model, max_megapixels=settings.max_megapixels)
         with ProgressBar(f"{name}: evaluate", quiet=quiet) as bar:
             return measure_recall(
                 data.val,
@@ -202,6 +215,7 @@ def _evaluate(
                 candidates=settings.val_candidates,
                 threshold_m=settings.threshold_m,
                 only=selected,
+                follow_links=data.follow_links,
                 progress=lambda done, total: bar.update(done, 0, total),
             )
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.photo_limits import pixels_of
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.training.data import TrainingSet
 from pipelines.training.mining import MiningState, draw_round, mine
@@ -92,7 +93,8 @@ class TrainingLoop:
         )
 
         def photos(uris: tuple[str, ...]) -> Photos:
-            return Photos(uris, preprocessing, threads=decode_threads)
+            pixels = pixels_of(settings.max_megapixels)
+            return Photos(uris, preprocessing, threads=decode_threads, max_pixels=pixels)
 
         self._queries, self._database = photos(training.queries.uris), photos(training.database.uris)
         self._val_queries, self._val_database = (

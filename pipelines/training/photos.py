@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import ImageRejected, decode_image
+from models.images.limits import MAX_PIXELS
 from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
 from pipelines.training.errors import DataRejected
@@ -21,10 +22,10 @@ __all__ = ["Photos", "rejected_photo"]
 Prepared = NDArray[Any]
 
 
-def rejected_photo(uri: str) -> tuple[str, str, str] | None:
+def rejected_photo(uri: str, max_pixels: int = MAX_PIXELS) -> tuple[str, str, str] | None:
     """Decode a photo and return its path, the reason and a message if that fails."""
     try:
-        decode_image(read_bytes(uri))
+        decode_image(read_bytes(uri), max_pixels=max_pixels)
     except ImageRejected as error:
         return uri, error.reason, str(error)
     return None
@@ -40,9 +41,11 @@ class Photos:
         *,
         cache_bytes: int = 128 << 20,
         threads: int = 1,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._uris = uris
         self._preprocessing = preprocessing
+        self._max_pixels = max_pixels
         self._free_bytes = cache_bytes
         self._cache: dict[int, Prepared] = {}
         self._lock = threading.Lock()
@@ -75,7 +78,9 @@ class Photos:
             return cached
         uri = self._uris[row]
         try:
-            photo = prepare(decode_image(read_bytes(uri)).pixels, self._preprocessing)
+            photo = prepare(
+                decode_image(read_bytes(uri), max_pixels=self._max_pixels).pixels, self._preprocessing
+            )
         except ImageRejected as error:
             raise DataRejected(
                 "photo_lost",

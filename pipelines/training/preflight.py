@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from models.images.limits import MAX_PIXELS
 from models.training.trainable import trainable_parameters
 from pipelines.progress import ProgressBar
 from pipelines.training.data import DataFolders, TrainingSet
@@ -37,7 +38,10 @@ def begin_run(folder: Path, settings: TrainingSettings, data: DataFolders, start
         BadSettings: the folder belongs to a run with other settings, data or model, or to no run.
         OutOfSpace: the disk is full.
     """
-    where = dataclasses.asdict(data) | {"weights of the model": start.weights_sha256}
+    where = dataclasses.asdict(data)
+    if not data.follow_links:
+        del where["follow_links"]  # as in runs begun before there was the flag
+    where |= {"weights of the model": start.weights_sha256}
     run = json.loads(json.dumps({"settings": settings.to_dict(), "data": where}))
     path = folder / "settings.json"
     if not path.exists():
@@ -82,7 +86,7 @@ def require_space(
 
 
 def check_photos(
-    ray: Any, training: TrainingSet, validation: TrainingSet, quiet: bool
+    ray: Any, training: TrainingSet, validation: TrainingSet, quiet: bool, max_pixels: int = MAX_PIXELS
 ) -> list[tuple[str, str, str]]:
     """Decode every photo once, on the whole cluster, and return path, reason, message of those that fail."""
     uris = [
@@ -94,7 +98,7 @@ def check_photos(
 
     @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
     def check(block: list[str]) -> list[tuple[str, str, str]]:
-        return [rejected for uri in block if (rejected := rejected_photo(uri))]
+        return [rejected for uri in block if (rejected := rejected_photo(uri, max_pixels))]
 
     waiting = [check.remote(uris[i : i + _PHOTOS_PER_TASK]) for i in range(0, len(uris), _PHOTOS_PER_TASK)]
     rejected: list[tuple[str, str, str]] = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from models.names import DEFAULT_MODEL
+from models.photo_limits import MAX_MEGAPIXELS, MEGAPIXELS_BOUND, MEGAPIXELS_HELP
 from models.runtime.execution import Precision
 from models.training.options import MARGIN, Augmentation
 from pipelines.training.errors import BadSettings
@@ -51,6 +52,9 @@ class TrainingSettings:
         metadata={
             "help": "input size of the network in pixels; multiples of 14 for ViTs; default: the model's"
         },
+    )
+    max_megapixels: float = field(
+        default=MAX_MEGAPIXELS, metadata={"help": MEGAPIXELS_HELP, "gt": 0, "le": MEGAPIXELS_BOUND}
     )
     adapter_stages: tuple[int, ...] = field(
         default=(2, 3, 4, 5, 6), metadata={"help": "stages of the convolutional model that get adapters"}
@@ -164,6 +168,7 @@ class TrainingSettings:
         own = json.loads(json.dumps(self.to_dict()))
         if not isinstance(others, dict):
             return sorted(own)
+        others = {"max_megapixels": MAX_MEGAPIXELS} | others  # runs begun before there was the setting
         return sorted(name for name in own if name != "threads" and own[name] != others.get(name))
 
 

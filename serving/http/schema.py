@@ -20,7 +20,10 @@ __all__ = [
     "with_security",
 ]
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+IMAGE_TYPES = (
+    *("image/jpeg", "image/png", "image/webp", "image/heic", "image/avif"),
+    "application/octet-stream",
+)
 
 
 class Error(BaseModel):
@@ -141,7 +144,7 @@ _HEADERS: dict[int, dict[str, Any]] = {
 IMAGE_BODY = {
     "requestBody": {
         "required": True,
-        "description": "The photo as JPEG, PNG or WebP: as the body, or as the multipart field `image`.",
+        "description": "The photo as JPEG, PNG, WebP, AVIF or HEIC: the body, or the multipart field `image`.",
         "content": {
             **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_TYPES},
             "multipart/form-data": {

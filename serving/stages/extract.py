@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.errors import ModelFault
 from models.extractor import Extractor, Prepared
 from models.images.decoder import decode_image
+from models.images.limits import MAX_PIXELS
 from models.images.preprocess import prepare
 from models.store_fit import fitting_extractor
 from serving.errors import QueueFull
@@ -35,14 +36,22 @@ class ExtractWorker:
         max_batch: Maximum number of photos per forward pass.
         max_queue: Maximum number of queued photos, decoded or not.
         decode_threads: Number of photos decoded concurrently.
+        max_pixels: Largest photo.
     """
 
     def __init__(
-        self, extractor: Extractor, *, max_batch: int = 8, max_queue: int = 64, decode_threads: int = 2
+        self,
+        extractor: Extractor,
+        *,
+        max_batch: int = 8,
+        max_queue: int = 64,
+        decode_threads: int = 2,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.card = extractor.card
         self._extractor = extractor
         self._max_queue = max_queue
+        self._max_pixels = max_pixels
         self._decoding = 0
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._batcher: MicroBatcher[Prepared, _Item] = MicroBatcher(
@@ -87,7 +96,7 @@ class ExtractWorker:
 
     def _decode(self, image: bytes) -> tuple[Prepared, float]:
         started = time.perf_counter()
-        prepared = prepare(decode_image(image).pixels, self.card.preprocessing)
+        prepared = prepare(decode_image(image, max_pixels=self._max_pixels).pixels, self.card.preprocessing)
         return prepared, (time.perf_counter() - started) * 1e3
 
     def _work(self, batch: list[Prepared]) -> list[_Item]:
@@ -132,7 +141,9 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
         replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
     extractor.warm_up(settings.max_batch)  # after setting the threads
-    return ExtractWorker(extractor, max_batch=settings.max_batch, max_queue=settings.max_queue)
+    return ExtractWorker(
+        extractor, max_batch=settings.max_batch, max_queue=settings.max_queue, max_pixels=settings.max_pixels
+    )
 
 
 def _load(settings: ServeSettings) -> Extractor:

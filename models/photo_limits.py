@@ -1,0 +1,14 @@
+"""Limits on the pixels of a photo, for flags and settings. Imports nothing: the command line's help reads it."""
+
+__all__ = ["MAX_MEGAPIXELS", "MEGAPIXELS_BOUND", "MEGAPIXELS_HELP", "SERVICE_MEGAPIXELS_BOUND", "pixels_of"]
+
+MAX_MEGAPIXELS = 40.0  # by default
+# Decoding takes about 7 bytes per pixel in each process, so these are 7 GB, and 2 GB for what strangers send.
+MEGAPIXELS_BOUND = 1_000.0
+SERVICE_MEGAPIXELS_BOUND = 250.0
+MEGAPIXELS_HELP = "largest photo in megapixels; decoding takes 7 MB of memory for each"
+
+
+def pixels_of(megapixels: float) -> int:
+    """Return a number of megapixels in pixels."""
+    return int(megapixels * 1_000_000)
