@@ -1,4 +1,4 @@
-"""Limits on the pixels of a photo, for flags and settings. Imports nothing: the command line's help reads it."""
+"""Limits on the pixels of a photo, for flags and settings. Imports nothing, for the command line's help."""
 
 __all__ = ["MAX_MEGAPIXELS", "MEGAPIXELS_BOUND", "MEGAPIXELS_HELP", "SERVICE_MEGAPIXELS_BOUND", "pixels_of"]
 

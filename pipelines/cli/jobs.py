@@ -73,7 +73,8 @@ def run_index(args: argparse.Namespace) -> int:
             print_line(f"  {report.without_position} {photos} no position")
         if report.links_skipped:
             links = "link was" if report.links_skipped == 1 else "links were"
-            print_line(f"  {report.links_skipped} {links} not followed")
+            beyond = "link_outside" in report.rejected_by_reason | report.notes_by_reason
+            print_line(f"  {report.links_skipped} {links} not followed" + ": add --follow-links" * beyond)
         for reason, count in sorted(report.notes_by_reason.items()):
             print_line(f"  noted {count}: {reason}")
         if report.notes_file:

@@ -144,7 +144,7 @@ _HEADERS: dict[int, dict[str, Any]] = {
 IMAGE_BODY = {
     "requestBody": {
         "required": True,
-        "description": "The photo as JPEG, PNG, WebP, AVIF or HEIC: the body, or the multipart field `image`.",
+        "description": "The photo (JPEG, PNG, WebP, AVIF or HEIC): body, or multipart field `image`.",
         "content": {
             **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_TYPES},
             "multipart/form-data": {

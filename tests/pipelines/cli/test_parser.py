@@ -24,19 +24,20 @@ ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries quiet",
     "index": "store model features root id-prefix batch-size extractors gpus-per-extractor commit-every "
-    f"rejected scaled-decode trace {EXECUTION} image-size max-rejected quiet",
-    "query": f"store url model top-k candidates no-rerank {EXECUTION} {MATCHING} max-rejected",
+    f"rejected scaled-decode max-megapixels follow-links trace {EXECUTION} image-size max-rejected quiet",
+    "query": f"store url model top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} max-rejected",
     "serve": f"store host port model topology shards method {EXECUTION} {MATCHING} memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
-    "max-body-mib threads tiles log-file " + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
+    "max-body-mib max-megapixels threads tiles log-file "
+    + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"model store split candidates threshold-m {EXECUTION} {MATCHING} report features "
-    "image-size quiet",
+    "image-size max-megapixels follow-links quiet",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "
     "precision recompute seed val-queries val-candidates threshold-m threads jitter perspective crop "
-    "rotation-deg flip image-size max-rejected quiet",
-    "embed": f"model store out {EXECUTION} image-size max-rejected",
+    "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
+    "embed": f"model store out {EXECUTION} image-size max-megapixels max-rejected",
     "import-weights": "out heads",
     "info": "store",
     "verify": "store repair",
