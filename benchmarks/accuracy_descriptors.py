@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy_features import Features
+from models.aggregation import Aggregation
 
 __all__ = ["DESCRIPTORS"]
 
@@ -16,8 +18,28 @@ Descriptors = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 def gem(database: Features, queries: Features) -> Descriptors:
     """The model's own descriptor: GeM, p = 3, of the last map."""
-    # As a store keeps them.
-    return database.descriptors.astype(np.float16).astype(np.float32), queries.descriptors
+    return _stored(database.descriptors), queries.descriptors
 
 
-DESCRIPTORS: dict[str, Callable[[Features, Features], Descriptors]] = {"gem": gem}
+def learned(database: Features, queries: Features, **options: float) -> Descriptors:
+    """Learned from the database, as `placeray index` does."""
+    stored = database.local.astype(np.float16)
+    aggregation = Aggregation.fit([stored], **options)  # type: ignore[arg-type]
+    return _stored(aggregation.describe(stored)), aggregation.describe(queries.local.astype(np.float16))
+
+
+def _stored(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return descriptors as a store keeps them."""
+    return descriptors.astype(np.float16).astype(np.float32)
+
+
+DESCRIPTORS: dict[str, Callable[[Features, Features], Descriptors]] = {
+    "gem": gem,
+    "learned": learned,
+    "learned, not whitened": partial(learned, power=0.0),
+    "learned, power 0.15": partial(learned, power=0.15),
+    "learned, power 0.35": partial(learned, power=0.35),
+    "learned, power 0.5": partial(learned, power=0.5),
+    "learned, 16 words": partial(learned, words=16),
+    "learned, 64 words": partial(learned, words=64),
+}

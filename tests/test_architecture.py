@@ -24,7 +24,7 @@ ONLY_IN = {
     "faiss": ("storage/search/",),
     # The decoder, and the renderer of the demo city.
     "PIL": ("models/images/", "pipelines/demo/"),
-    "safetensors": ("models/checkpoints/", "models/training/checkpoint.py"),
+    "safetensors": ("models/checkpoints/", "models/training/checkpoint.py", "models/aggregation/file.py"),
     "fastapi": ("serving/http/routes.py", "serving/http/error_handlers.py"),
 }
 

@@ -1,0 +1,171 @@
+"""A learned aggregation: from the local features of a photo to its descriptor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.aggregation.file import read_values, write_values
+from models.aggregation.rejected import AggregationRejected
+from models.aggregation.residuals import aggregate_residuals, multi_scale_cells, unit_norm
+from models.aggregation.whitening import fit_whitening
+from models.aggregation.words import cells_share, learn_words, sample_cells
+
+__all__ = ["DESCRIPTOR_DIM", "Aggregation"]
+
+DESCRIPTOR_DIM = 512
+WORDS = 32
+SOFTNESS = 50.0
+POWER = 0.25
+_BLOCK = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregation:
+    """Aggregates local features to descriptors of 512 numbers: VLAD, centred, projected, whitened in part.
+
+    The formulas and their sources are in `residuals` and `whitening`. Safe to share between threads.
+
+    Two runs on one machine with the same number of threads learn the same bytes from the same features. On
+    another machine matrix products round differently: there the similarity of two descriptors agrees to three
+    decimals, while single numbers of a descriptor need not. A store learns once and keeps what it learned, so
+    all machines that work on a store use the same.
+
+    Attributes:
+        words: (K, C) float32.
+        mean: (K C,) float32 of the aggregated vectors.
+        projection: (K C, D') float32 with the precision of float16, D' at most 512.
+        softness: Of the assignment to words.
+        photos: Number of photos it was learned from.
+        left_out: Share of the variance of these photos that the projection leaves out.
+    """
+
+    words: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    projection: NDArray[np.float32]
+    softness: float
+    photos: int
+    left_out: float
+
+    def __post_init__(self) -> None:
+        # One layout in memory: the rounding of a product depends on it.
+        for name in ("words", "mean", "projection"):
+            object.__setattr__(self, name, np.array(getattr(self, name), np.float32, order="C"))
+
+    @classmethod
+    def fit(
+        cls,
+        blocks: Sequence[NDArray[np.floating]],
+        *,
+        words: int = WORDS,
+        power: float = POWER,
+        components: int = DESCRIPTOR_DIM,
+    ) -> Aggregation:
+        """Learn from the local features of photos, as a store keeps them.
+
+        Args:
+            blocks: Arrays (B, H, W, C) float, decoded; the sequence is read three times, block by block.
+                Their order matters for the last digits: sort photos by their sample key.
+            words: K.
+            power: Of the whitening: 0 is none, 0.5 all of it.
+            components: At most so many are kept.
+
+        Raises:
+            AggregationRejected: there are fewer than two photos, or a value is not finite.
+        """
+        photos = sum(len(block) for block in blocks)
+        if photos < 2:
+            raise AggregationRejected(
+                "too_few_photos",
+                f"an aggregation cannot be learned from {photos} photos: index more, or choose "
+                "--aggregation gem",
+            )
+        height, width = blocks[0].shape[1:3]
+        share = cells_share(photos, height * width + (height - 1) * (width - 1))
+        cells = np.concatenate([sample_cells(multi_scale_cells(block), share) for block in blocks])
+        if not np.isfinite(cells).all():
+            raise AggregationRejected(
+                "not_finite", "local features hold NaN or infinity: run `placeray verify` on the store"
+            )
+        learned = learn_words(cells, words)
+        vectors = np.concatenate(
+            [aggregate_residuals(multi_scale_cells(block), learned, SOFTNESS) for block in blocks]
+        )
+        mean, projection, left_out = fit_whitening(vectors, components, power)
+        return cls(learned, mean, rounded(projection), SOFTNESS, photos, left_out)
+
+    def describe(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Aggregate the local features of photos.
+
+        A photo's descriptor does not depend on the other photos of the batch.
+
+        Args:
+            features: (B, H, W, C) float as a store keeps them, decoded. H and W need not be those that it was
+                learned from.
+
+        Returns:
+            (B, 512) float32, unit L2 norm, zeros behind the learned components.
+
+        Raises:
+            AggregationRejected: C is not that of the words.
+        """
+        if features.ndim != 4 or features.shape[-1] != self.words.shape[1]:
+            raise AggregationRejected(
+                "wrong_width",
+                f"features of shape {features.shape} do not fit words of {self.words.shape[1]} channels: use "
+                "the aggregation that was learned with this model and encoding",
+            )
+        descriptors = np.zeros((len(features), DESCRIPTOR_DIM), np.float32)
+        for start in range(0, len(features), _BLOCK):
+            block = features[start : start + _BLOCK]
+            # Always full blocks: the rounding of a product depends on its shape.
+            vectors = np.zeros((_BLOCK, len(self.mean)), np.float32)
+            vectors[: len(block)] = aggregate_residuals(multi_scale_cells(block), self.words, self.softness)
+            vectors -= self.mean
+            projected = vectors @ self.projection
+            descriptors[start : start + len(block), : projected.shape[1]] = projected[: len(block)]
+        # A photo without structure has no direction; it is as far from all others as from each.
+        lost = ~np.any(descriptors, axis=1)
+        descriptors[lost, 0] = 1
+        return unit_norm(descriptors)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of `to_bytes()`, by which a card names it."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return a safetensors file, the same bytes for the same values."""
+        return write_values(
+            {"words": self.words, "mean": self.mean, "projection": self.projection.astype(np.float16)},
+            {"softness": self.softness, "photos": self.photos, "left_out": self.left_out},
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Aggregation:
+        """Read what `to_bytes` returned, from a source that need not be trusted.
+
+        Raises:
+            AggregationRejected: the bytes are too many, damaged, or describe something else.
+        """
+        arrays, values = read_values(data)
+        return cls(
+            arrays["words"],
+            arrays["mean"],
+            arrays["projection"],
+            softness=values["softness"],
+            photos=int(values["photos"]),
+            left_out=values["left_out"],
+        )
+
+
+def rounded(projection: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale a projection to the range of float16 and round it as the file does; directions are kept."""
+    largest = float(np.abs(projection).max(initial=0))
+    scaled = projection / largest if largest else projection
+    return scaled.astype(np.float16).astype(np.float32)
