@@ -25,12 +25,13 @@ from models.images.limits import (
 )
 from models.images.pillow_guard import CountedReads, quiet_pillow
 from models.images.pixels import TRANSPOSED, to_rgb
-from models.images.signatures import looks_cut, read_jpeg, recognise, webp_size
+from models.images.signatures import JpegStream, looks_cut, read_jpeg, recognise, webp_size
 
 __all__ = ["DecodedImage", "decode_image"]
 
 # Each scan of a progressive JPEG visits all coefficients; cameras and encoders write about ten scans.
 _MAX_JPEG_SCANS = 100
+_JPEG_END = b"\xff\xd9"
 
 _ALLOWED = ("JPEG", "PNG", "WEBP", "HEIC", "AVIF")
 _STILL = ("JPEG", "HEIC")  # several pictures in one file are previews, a stereo partner or a depth map
@@ -108,11 +109,14 @@ def _decode(data: bytes, kind: str, max_pixels: int, min_side_px: int | None) ->
         if canvas is None:
             raise ValueError("no readable WebP header")
         check_size(*canvas, max_pixels)
+    stream = read_jpeg(data) if kind == "JPEG" else None
+    if stream is not None and stream.trailer is not None:
+        data = data[: stream.trailer] + _JPEG_END
     with _open(data, kind) as image:
         size = image.size
         check_shape(*size)
-        if kind == "JPEG":
-            _prepare_jpeg(image, data, max_pixels, min_side_px)
+        if stream is not None:
+            _prepare_jpeg(image, stream, max_pixels, min_side_px)
         else:
             check_pixels(*size, max_pixels)
         animated = kind not in _STILL and bool(getattr(image, "is_animated", False))
@@ -131,13 +135,12 @@ def _open(data: bytes, kind: str) -> Image.Image:
     return open_heic(file) if kind == "HEIC" else Image.open(file, formats=(kind,))
 
 
-def _prepare_jpeg(image: Image.Image, data: bytes, max_pixels: int, min_side_px: int | None) -> None:
+def _prepare_jpeg(image: Image.Image, stream: JpegStream, max_pixels: int, min_side_px: int | None) -> None:
     """Choose the scale of a JPEG, and reject it by what is then decoded of it.
 
     Raises:
         ImageRejected: too many pixels, or too many scans.
     """
-    stream = read_jpeg(data)
     if stream.scans > _MAX_JPEG_SCANS:
         raise ImageRejected("corrupt", "the JPEG file has too many scans: save it again from an image editor")
     size = image.size

@@ -9,7 +9,7 @@ __all__ = ["JpegStream", "looks_cut", "read_jpeg", "recognise", "webp_size"]
 
 # A marker; 00 and D0 to D7 belong to the coded data, a further FF fills up.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_SOI, _TEM, _EOI, _SOS = 0xD8, 0x01, 0xD9, 0xDA
+_SOI, _TEM, _EOI, _SOS, _DNL = 0xD8, 0x01, 0xD9, 0xDA, 0xDC
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)  # baseline and extended, with Huffman coding
 
@@ -80,15 +80,17 @@ class JpegStream:
     """The first JPEG stream of a file.
 
     Attributes:
-        scans: Number of scans.
+        scans: Number of scans; 1 of a stream of one pass.
         complete: Whether it has its end marker.
         one_pass: It is sequential and its first scan has all components, so that a decoder holds some rows of
             it only. Of other files it holds all coefficients, at whatever scale it decodes.
+        trailer: Where something else than the end marker follows the scan of a stream of one pass, or None.
     """
 
     scans: int
     complete: bool
     one_pass: bool
+    trailer: int | None = None
 
 
 def read_jpeg(data: bytes) -> JpegStream:
@@ -98,20 +100,22 @@ def read_jpeg(data: bytes) -> JpegStream:
     pictures (MPO).
     """
     scans, at = 0, 0
-    frame, components, in_first_scan = -1, 0, 0
+    frame, components, one_pass = -1, 0, False
     while (marker := _JPEG_MARKER.search(data, at)) is not None:
         code, at = data[marker.end() - 1], marker.end()
         if code == _EOI:
             break
+        if one_pass and code != _DNL:
+            return JpegStream(scans, complete=False, one_pass=True, trailer=marker.start())
         if code in (_SOI, _TEM):
             continue
         if code in _SOF and frame < 0:
             frame, components = code, data[at + 7] if at + 7 < len(data) else 0
         if code == _SOS:
             scans += 1
-            in_first_scan = data[at + 2] if scans == 1 and at + 2 < len(data) else in_first_scan
+            in_scan = data[at + 2] if at + 2 < len(data) else 0
+            one_pass = scans == 1 and frame in _SEQUENTIAL and 0 < components == in_scan
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    one_pass = frame in _SEQUENTIAL and 0 < components == in_first_scan
     return JpegStream(scans, marker is not None, one_pass)
 
 

@@ -121,6 +121,17 @@ def test_decode_what_follows_a_jpeg_is_not_looked_at(trailer: bytes, progressive
     assert not followed.animated
 
 
+def test_decode_panorama_without_an_end_marker_before_its_trailer() -> None:
+    data = encoded(scene(640, 480), "JPEG", quality=95)
+    plain = decode_image(data)
+    for trailer in (
+        b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x08" * 500,
+        np.random.default_rng(0).bytes(4 << 20),
+        data[data.rindex(b"\xff\xda") :] * 200,  # further scans of a stream of one pass add nothing
+    ):
+        assert (decode_image(data[:-2] + trailer).pixels == plain.pixels).all()
+
+
 def test_decode_first_of_many_pictures_in_an_mpo() -> None:
     first = scene()
     data = encoded(first, "MPO", quality=95, save_all=True, append_images=[scene(32, 32)] * 120)
