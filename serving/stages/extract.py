@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.errors import ModelFault
 from models.extractor import Extractor, Prepared
+from models.images.declared_size import declared_pixels
 from models.images.decoder import decode_image
 from models.images.limits import MAX_PIXELS
 from models.images.preprocess import prepare
@@ -26,6 +29,9 @@ from storage.store import Store
 __all__ = ["ExtractWorker", "open_extract_worker"]
 
 UNIT_TOLERANCE = 1e-3
+# Mean size of the photos that a full queue may hold: with 32 photos 2 to 3 s of decoding on two cores.
+PIXELS_PER_PHOTO = 6_000_000
+UNKNOWN_PIXELS = 12_000_000  # where the header is not read ahead: those of a phone's photo
 
 
 class ExtractWorker:
@@ -53,6 +59,7 @@ class ExtractWorker:
         self._max_queue = max_queue
         self._max_pixels = max_pixels
         self._decoding = 0
+        self._decoding_pixels = 0
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._batcher: MicroBatcher[Prepared, _Item] = MicroBatcher(
             self._work, max_batch=max_batch, max_queue=max_queue, name="extract"
@@ -75,19 +82,35 @@ class ExtractWorker:
             QueueFull, DeadlineExceeded, BatcherClosed: as of `MicroBatcher`.
             ModelFault: the model's output is not finite or does not fit its card.
         """
-        if self.queued >= self._max_queue:
-            raise QueueFull(self.queued, self._batcher.retry_after_s)
-        self._decoding += 1
-        try:
+        with self._decoding_slot(declared_pixels(image, unknown=UNKNOWN_PIXELS)):
             decode = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
             prepared, decode_ms = await decode
-        finally:
-            self._decoding -= 1
         done = await self._batcher.submit(prepared, timeout_s=timeout_s)
         if isinstance(done, ModelFault):
             raise done
         descriptor, features, extract_ms, batch = done
         return Extracted(descriptor, features, decode_ms, extract_ms, batch, self.queued)
+
+    @contextmanager
+    def _decoding_slot(self, pixels: int) -> Iterator[None]:
+        """Count a photo that is being decoded, or waits for it.
+
+        A file of 34 bytes may declare 40 million pixels, so a queue limited by photos alone could hold half a
+        minute of decoding. Small photos still find room beside large ones.
+
+        Raises:
+            QueueFull: there are too many photos, or too many pixels to decode before this one.
+        """
+        room = self._max_queue * PIXELS_PER_PHOTO - self._decoding_pixels
+        if self.queued >= self._max_queue or (self._decoding and pixels > room):
+            raise QueueFull(self.queued, self._batcher.retry_after_s)
+        self._decoding += 1
+        self._decoding_pixels += pixels
+        try:
+            yield
+        finally:
+            self._decoding -= 1
+            self._decoding_pixels -= pixels
 
     async def close(self) -> None:
         """Finish queued photos and end the threads."""
