@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipelines.defaults import HOST, PORT
@@ -82,12 +82,18 @@ def serve_store(
     from ray import serve
 
     from models.runtime.compiled import CannotCompile  # loads torch
-    from serving.app import bind, checked, cores, listening
+    from serving.app import bind, checked, cores, front, listening
 
     settings = checked(settings)
     stop = stop or threading.Event()
     num_cpus = max(os.cpu_count() or 1, math.ceil(cores(settings)))
-    with ray_session(num_cpus=num_cpus, show_logs=not settings.log_file), _quiet_serve():
+    # The proxies of a Ray that is started here inherit these; those of a cluster have their own environment.
+    proxies = front(settings, tokens).environment()
+    with (
+        _environment(proxies),
+        ray_session(num_cpus=num_cpus, show_logs=not settings.log_file),
+        _quiet_serve(),
+    ):
         serve.start(
             proxy_location="HeadOnly",
             http_options={
@@ -150,6 +156,18 @@ def _until_signalled(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -19,15 +19,19 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from models.store_fit import fitting_card
+from serving.gallery import MAX_QUEUED
+from serving.http.front import FrontSettings
+from serving.http.guard import MAX_UPLOADS
 from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
 from storage.store import Store
 
-__all__ = ["bind", "build", "checked", "cores", "listening"]
+__all__ = ["bind", "build", "checked", "cores", "front", "listening"]
 
-# Uploads in progress occupy slots of Serve too, in addition to the queries in flight.
-RECEIVING_SLOTS = 160
+# What occupies slots of Serve beside the queries in flight, at most: uploads in progress and stored images
+# that are read. The rest is for what is answered at once, health checks above all.
+OTHER_SLOTS = MAX_UPLOADS + MAX_QUEUED + 64
 # How OpenMP threads wait, see models.runtime.threads; a Ray worker may load torch before this package.
 ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
 
@@ -75,7 +79,7 @@ def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:
         tokens: Role of each bearer token; only digests leave this process. None: no authentication.
     """
     table = TokenTable(tokens) if tokens else None
-    slots = settings.max_in_flight + RECEIVING_SLOTS
+    slots = settings.max_in_flight + OTHER_SLOTS
     ingress = serve.ingress()(IngressReplica)
     application: Application
     if settings.topology == "compact":
@@ -96,6 +100,20 @@ def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:
     parts = (extractor.bind(settings), searchers, reranker.bind(settings))
     application = front.bind(settings, table, *parts)
     return application
+
+
+def front(settings: ServeSettings, tokens: Mapping[str, str]) -> FrontSettings:
+    """Return the settings of the proxies of a Ray that is started for this service alone.
+
+    Args:
+        settings: Of the service.
+        tokens: Role of each bearer token; only digests leave this process.
+    """
+    return FrontSettings(
+        digests=TokenTable(tokens).digests,
+        max_uploads=MAX_UPLOADS * settings.ingress.max_replicas,
+        log_file=settings.log_file,
+    )
 
 
 def cores(settings: ServeSettings) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from storage.errors import PlacerayError, StoreError
 
 __all__ = [
+    "JSON_HEADERS",
     "BatcherClosed",
     "DeadlineExceeded",
     "NotReady",
@@ -16,8 +17,11 @@ __all__ = [
     "Refusal",
     "StoreUnavailable",
     "Unreachable",
+    "internal_error",
     "refusal_of",
 ]
+
+JSON_HEADERS = {"content-type": "application/json", "x-content-type-options": "nosniff"}
 
 
 class Refusal(Exception):
@@ -53,7 +57,7 @@ class Refusal(Exception):
     def headers(self) -> dict[str, str]:
         """All headers of the response except its length."""
         retry = {} if self.retry_after_s is None else {"retry-after": str(max(1, self.retry_after_s))}
-        return {"content-type": "application/json", **self._headers, **retry}
+        return {**JSON_HEADERS, **self._headers, **retry}
 
     @property
     def body(self) -> bytes:
@@ -110,6 +114,12 @@ class StoreUnavailable(PlacerayError):
     http_status = StoreError.http_status
     http_message = StoreError.http_message
     retry_after_s = StoreError.retry_after_s
+
+
+def internal_error(request_id: str | None = None) -> Refusal:
+    """Return the error of a bug, which reveals nothing but where the logs tell more."""
+    which = "its request id" if request_id is None else f"the request id {request_id}"
+    return Refusal(500, "internal", f"The service failed; give its operator {which}.")
 
 
 def refusal_of(error: BaseException) -> Refusal | None:

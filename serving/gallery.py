@@ -17,11 +17,11 @@ from storage.errors import StoreError
 from storage.records import ImageRecord
 from storage.store import Store
 
-__all__ = ["MAX_PLACES", "Gallery"]
+__all__ = ["MAX_PLACES", "MAX_QUEUED", "Gallery"]
 
 MAX_PLACES = 5000
 _THREADS = 2
-_MAX_QUEUED = 128
+MAX_QUEUED = 128
 
 
 class Gallery:
@@ -68,7 +68,7 @@ class Gallery:
         return jpeg
 
     async def _run(self, work: Any) -> Any:
-        if self._queued >= _MAX_QUEUED:
+        if self._queued >= MAX_QUEUED:
             raise Refusal(503, "overloaded", "Too many images are requested; try again after Retry-After.", 1)
         self._queued += 1
         try:

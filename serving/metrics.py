@@ -120,9 +120,9 @@ class Metrics:
         """Set the number of queries queued for a stage."""
         self._queues.labels(self._replica, stage).set(queued)
 
-    def error(self, reason: str) -> None:
-        """Count a request that was refused or failed."""
-        self._errors.labels(self._replica, reason if REASON.fullmatch(reason) else "other").inc()
+    def error(self, reason: str, count: int = 1) -> None:
+        """Count requests that were refused or failed."""
+        self._errors.labels(self._replica, reason if REASON.fullmatch(reason) else "other").inc(count)
 
     def degraded(self) -> None:
         """Count a degraded answer."""

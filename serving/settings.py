@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -115,6 +116,11 @@ class ServeSettings(BaseModel):
     threads: int = Field(
         default=0, ge=0, description="threads of the model per process; default: half of the cores"
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="host names, such as a reverse proxy's, that a service without tokens answers to beside "
+        "localhost and loopback addresses; 421 for others",
+    )
     tiles: str = Field(
         default=OPEN_STREET_MAP,
         description="URL template of street tiles; '' for none; default: OpenStreetMap",
@@ -157,6 +163,11 @@ class ServeSettings(BaseModel):
             raise ValueError("shards need topology split: add it, or drop shards")
         if self.tiles and not self.tiles.startswith(("https://", "http://")):
             raise ValueError("tiles is not an http or https URL: give one, or leave it empty")
+        for name in self.allowed_hosts:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", name):
+                raise ValueError(
+                    "allowed_hosts has something else than a host name: leave out scheme and port"
+                )
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import ssl
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from serving.http.headers import is_loopback
 from serving.response_body import error_of, parse_json, retry_after_seconds
 from storage.errors import PlacerayError, RejectedError
 
@@ -90,10 +90,10 @@ class Transport:
             raise ServiceRefused(f"{shown!r} is not a service's URL; give one such as http://127.0.0.1:8000")
         if token and not TOKEN.fullmatch(token):
             raise ServiceRefused("the token has invalid characters; set PLACERAY_TOKEN again")
-        if token and url.lower().startswith("http:") and not _is_loopback(host):
+        if token and url.lower().startswith("http:") and not is_loopback(host):
             LOG.warning("the token travels unencrypted to %s; use https", host)
         # A proxy named in the environment is used for other machines only.
-        self._proxies = {"http": "", "https": ""} if _is_loopback(host) else {}
+        self._proxies = {"http": "", "https": ""} if is_loopback(host) else {}
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -179,8 +179,13 @@ class Transport:
 
     def _read(self, status: int, content: bytes) -> dict[str, Any]:
         reason, message = error_of(content)
-        if status in (401, 403):
+        if status == 401:
             raise ServiceRefused(f"{self.url} requires a valid token; set PLACERAY_TOKEN")
+        if status == 403:
+            why = message or "the token does not allow this"
+            raise ServiceRefused(f"{self.url} refused the token of PLACERAY_TOKEN: {why}")
+        if status == 421:
+            raise ServiceRefused(f"{self.url} does not answer to this host name: {message or 'use another'}")
         if reason and status in (400, 408, 413, 415, 422):
             raise PhotoRefused(reason, message)
         if status == 500 and reason:
@@ -227,12 +232,3 @@ def _host(url: str) -> str:
     except ValueError:
         return ""
     return host if usable and not re.search(r"[\s?#\\]", url) else ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

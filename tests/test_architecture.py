@@ -25,7 +25,8 @@ ONLY_IN = {
     # The decoder, and the renderer of the demo city.
     "PIL": ("models/images/", "pipelines/demo/"),
     "safetensors": ("models/checkpoints/", "models/training/checkpoint.py", "models/aggregation/file.py"),
-    "fastapi": ("serving/http/routes.py", "serving/http/error_handlers.py"),
+    "fastapi": ("serving/http/routes.py", "serving/http/roles.py", "serving/http/error_handlers.py"),
+    "uvicorn": ("serving/http/protocol.py",),
 }
 
 

@@ -51,6 +51,8 @@ def operation(path: str, method: str, said: dict[str, Any]) -> str:
     text = f"### {method.upper()} {path}\n\n{said['summary']}.\n\n"
     if said.get("security") == []:
         text += "Open without a token.\n\n"
+    for requirement in said.get("security", ()):
+        text += f"Where tokens are required: role `{requirement['bearer'][0]}` or `admin`.\n\n"
     if parameters := said.get("parameters"):
         text += "| query parameter | type | default | meaning |\n|---|---|---|---|\n"
         for one in parameters:

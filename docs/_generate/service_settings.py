@@ -23,6 +23,8 @@ def type_name(kind: Any) -> str:
     """Return an annotation as text."""
     if get_origin(kind) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"list of {type_name(get_args(kind)[0])}"
     if get_origin(kind) is not None:
         return " or ".join("none" if one is type(None) else type_name(one) for one in get_args(kind))
     return "[Scale](#scale)" if kind is Scale else f"{kind.__name__}"
@@ -42,7 +44,7 @@ def table(model: type[BaseModel]) -> str:
         default = "required" if field.is_required() else field.get_default()
         if isinstance(default, BaseModel):
             default = "one replica"
-        shown = {None: "none", "": "empty"}.get(default, default)
+        shown = {None: "none", "": "empty", (): "empty"}.get(default, default)
         text += (
             f"| `{name}` | {type_name(field.annotation)} | {shown} | {', '.join(limits)} | "
             f"{field.description} |\n"

@@ -114,7 +114,7 @@ def _options(name: str, setting: Setting, metavar: str | None = None) -> dict[st
     if kind is bool:
         return {"action": "store_true", "help": setting.help}
     text = setting.help
-    if setting.default not in (None, "") and "default:" not in text:
+    if setting.default not in (None, "", ()) and "default:" not in text:
         text += f"; default: {_text(setting.default)}"
     text = text.replace("%", "%%")
     if get_origin(kind) is Literal:
@@ -143,13 +143,15 @@ def _metavar(name: str, kind: Any) -> str:
     if kind is str or last in _UNITS:
         return last.upper()
     if get_origin(kind) is tuple:
-        return "N,N,..." if Ellipsis in get_args(kind) else "HxW"
+        one = "NAME" if str in get_args(kind) else "N"
+        return f"{one},{one},..." if Ellipsis in get_args(kind) else "HxW"
     return "N" if kind is int else "X"
 
 
 def _parser_of(kind: Any, bounds: Mapping[str, float]) -> Callable[[str], Any]:
     if get_origin(kind) is tuple:
-        return _integers if Ellipsis in get_args(kind) else _size
+        lists = _names if str in get_args(kind) else _integers
+        return lists if Ellipsis in get_args(kind) else _size
     if kind in (int, float):
         return _number(kind, bounds)
     return str
@@ -173,6 +175,10 @@ def _range_text(bounds: Mapping[str, float]) -> str:
 
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _size(text: str) -> tuple[int, int]:

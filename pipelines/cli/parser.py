@@ -122,7 +122,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     setting("memory_gib", "refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight")
     setting("max_candidates", "request_timeout_s", "receive_timeout_s", "max_body_mib", "max_megapixels")
     setting("threads", ge=1)
-    setting("tiles", "log_file")
+    setting("allowed_hosts", "tiles", "log_file")
     for role in ROLES:
         parser.add_argument(
             f"--{role}-replicas",

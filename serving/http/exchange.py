@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from serving.errors import Refusal
 
 __all__ = [
+    "FRONT_EXTENSION",
+    "ASGIApp",
+    "Headers",
+    "Message",
+    "Receive",
     "Reply",
+    "Scope",
+    "Send",
     "discard",
     "header_values",
     "receive_or_disconnect",
     "replay",
+    "request_id_of",
     "route_path",
 ]
 
@@ -21,13 +30,17 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FRONT_EXTENSION = "placeray.front"  # in the scope's extensions, which no client can set
 HIDDEN_HEADERS = frozenset({b"server", b"x-powered-by", b"x-request-id"})
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Reply:
-    """The response to one request: adds the request id, removes headers that identify the server.
+    """The response to one request: adds request id and `nosniff`, removes headers that identify the server.
 
     Args:
         send: ASGI's.
@@ -80,6 +93,8 @@ class Reply:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in HIDDEN_HEADERS]
+            if not header_values(headers, NOSNIFF[0]):
+                headers.append(NOSNIFF)
             message = {**message, "headers": [*headers, *self._id_header]}
         try:
             await self._server_send(message)
@@ -135,6 +150,14 @@ async def discard(receive: Receive, *, max_bytes: int, timeout_s: float) -> None
 def header_values(headers: Headers, name: bytes) -> list[bytes]:
     """Return all values of a header; `name` in lower case."""
     return [value for key, value in headers if key.lower() == name]
+
+
+def request_id_of(headers: Headers) -> str | None:
+    """Return the client's request id; None where it has none, several or an invalid one."""
+    values = header_values(headers, b"x-request-id")
+    if len(values) == 1 and REQUEST_ID.fullmatch(values[0]):
+        return values[0].decode("ascii")
+    return None
 
 
 def route_path(scope: Scope) -> str | None:

@@ -7,7 +7,6 @@ slow or broken client never occupies the service.
 from __future__ import annotations
 
 import logging
-import re
 import time
 import traceback
 import uuid
@@ -16,19 +15,22 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from serving.errors import Refusal
+from serving.errors import Refusal, internal_error
 from serving.http.exchange import (
+    FRONT_EXTENSION,
+    ASGIApp,
     Headers,
     Receive,
     Reply,
     Scope,
     Send,
     discard,
-    header_values,
     receive_or_disconnect,
     replay,
+    request_id_of,
     route_path,
 )
+from serving.http.headers import Hosts, check_headers
 from serving.http.tokens import (
     InsecureBinding,
     InvalidTokens,
@@ -39,6 +41,7 @@ from serving.http.tokens import (
 from serving.http.uploads import ClientGone, Uploads, has_body
 
 __all__ = [
+    "MAX_UPLOADS",
     "ASGIApp",
     "Guard",
     "InsecureBinding",
@@ -47,10 +50,8 @@ __all__ = [
     "tokens_from_environment",
 ]
 
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
+MAX_UPLOADS = 128
 LOG = logging.getLogger(__name__)
-REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # After an error this much of the body is still read and discarded, so that closing the connection does not
 # reset it before the client has read the response.
 LINGER_BYTES = 512 << 10
@@ -58,11 +59,11 @@ LINGER_S = 1.0
 
 
 class Guard:
-    """ASGI middleware that passes only complete, authorised requests within the size limit.
+    """ASGI middleware that passes only complete, authorised requests within the limits.
 
     The application gets `request_id` and `role` in `scope["state"]` and never the token. Every response has
-    an `x-request-id`. A 500 of the application, with or without an exception, is replaced by the error body
-    of reason `internal`; its other responses pass unchanged.
+    an `x-request-id` and `x-content-type-options: nosniff`. A 500 of the application, with or without an
+    exception, is replaced by the error body of reason `internal`; its other responses pass unchanged.
 
     Args:
         app: The application.
@@ -73,11 +74,14 @@ class Guard:
         max_receiving_bytes: Bytes held by all bodies being received; beyond it 503 with Retry-After.
         retry_after_s: Value of Retry-After.
         tokens: Role of each bearer token; none: no authentication, and every role is `admin`.
-        open_paths: Paths that need no token for GET and HEAD, compared exactly.
+        open_paths: Paths that need no token for GET and HEAD without a body, compared exactly.
+        allowed_hosts: Names in Host that are accepted without tokens, beside those of loopback.
         server_echoes_request_id: Whether the server adds the client's `x-request-id` to the response, as Ray
             Serve does; the guard then only adds ids that it generated.
         on_request: Called after each request with its path, status (None: the client disconnected first),
             reason of the error (None: no error, or without a reason) and seconds; must not raise.
+        on_refused_ahead: Called with a reason and how often the front in the proxy refused a request for it
+            since the last call; must not raise.
 
     Raises:
         ValueError: a limit is not positive.
@@ -89,13 +93,15 @@ class Guard:
         *,
         max_body_bytes: int = 16 << 20,
         receive_timeout_s: float = 5.0,
-        max_receiving: int = 128,
+        max_receiving: int = MAX_UPLOADS,
         max_receiving_bytes: int = 256 << 20,
         retry_after_s: int = 1,
         tokens: Mapping[str, str] | TokenTable | None = None,
         open_paths: Iterable[str] = ("/healthz", "/readyz"),
+        allowed_hosts: Iterable[str] = (),
         server_echoes_request_id: bool = False,
         on_request: Callable[[str, int | None, str | None, float], None] | None = None,
+        on_refused_ahead: Callable[[str, int], None] | None = None,
     ) -> None:
         limits = (max_body_bytes, receive_timeout_s, max_receiving, max_receiving_bytes, retry_after_s)
         if min(limits) <= 0:
@@ -113,8 +119,10 @@ class Guard:
             tokens = TokenTable(tokens) if tokens else None
         self._tokens = tokens
         self._open_paths = frozenset(open_paths)
+        self._hosts = Hosts(allowed_hosts)
         self._server_echoes_request_id = server_echoes_request_id
         self._on_request = on_request
+        self._on_refused_ahead = on_refused_ahead
 
     @property
     def receiving(self) -> int:
@@ -135,7 +143,7 @@ class Guard:
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        client_id = _request_id_of(scope["headers"])
+        client_id = request_id_of(scope["headers"])
         reply = Reply(
             send,
             client_id or uuid.uuid4().hex,
@@ -144,10 +152,13 @@ class Guard:
         # The application may set `reason` and `log` here.
         state: dict[str, Any] = {**scope.get("state", {}), "request_id": reply.request_id}
         log_disconnect = partial(_log_disconnect, reply.request_id)
+        if self._on_refused_ahead is not None:
+            for reason, count in _front_of(scope).get("refused", {}).items():
+                self._on_refused_ahead(reason, count)
         try:
             await self._pass({**scope, "state": state}, receive_or_disconnect(receive, log_disconnect), reply)
             if reply.owed:
-                await reply.refuse(_internal(reply.request_id))
+                await reply.refuse(internal_error(reply.request_id))
         except Exception:
             await self._fail(reply, traceback.format_exc())
         finally:
@@ -169,18 +180,17 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers: Headers = list(scope["headers"])
+        role = None
         try:
+            check_headers(headers)
+            self._hosts.check(headers, restricted=self._tokens is None)
             role = self._role(scope, headers)
             body = await self._uploads.receive(receive, headers)
         except ClientGone:
             reply.gone = True
             return
         except Refusal as refusal:
-            # Little of a body that is too large or too late is read, all of any other.
-            max_bytes = LINGER_BYTES if refusal.status in (408, 413) else self._max_body_bytes
-            timeout_s = 0 if refusal.status == 408 else LINGER_S
-            linger = partial(discard, receive, max_bytes=max_bytes, timeout_s=timeout_s)
-            await reply.refuse(refusal, linger if has_body(headers) else None)
+            await reply.refuse(refusal, self._linger(scope, receive, refusal, allowed=role is not None))
             return
         if self._tokens is not None:
             headers = [(name, value) for name, value in headers if name.lower() != b"authorization"]
@@ -189,20 +199,31 @@ class Guard:
         del body  # the application decides how long it is kept
         await self.app({**scope, "headers": headers}, inner_receive, reply.send)
 
+    def _linger(
+        self, scope: Scope, receive: Receive, refusal: Refusal, *, allowed: bool
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Return how to read the rest of a refused body; None where there is none."""
+        if not has_body(scope["headers"]):
+            return None
+        # Without a token nobody occupies a slot of the service, and the front reads the rest by itself.
+        if not allowed or refusal.status == 408 or _front_of(scope):
+            return _no_linger
+        # Little of a body that is too large is read, all of any other.
+        max_bytes = LINGER_BYTES if refusal.status == 413 else self._max_body_bytes
+        return partial(discard, receive, max_bytes=max_bytes, timeout_s=LINGER_S)
+
     def _role(self, scope: Scope, headers: Headers) -> str:
         if self._tokens is None:
             return "admin"
         # Compared exactly and never normalised: `//healthz`, `/healthz/` or `/healthz%2f..` are other paths,
-        # which need a token.
-        if scope["method"] in ("GET", "HEAD") and route_path(scope) in self._open_paths:
+        # which need a token. A body would occupy a slot until it is received.
+        if (
+            scope["method"] in ("GET", "HEAD")
+            and route_path(scope) in self._open_paths
+            and not has_body(headers)
+        ):
             return "open"
-        credentials = header_values(headers, b"authorization")
-        role = self._tokens.role(credentials[0]) if len(credentials) == 1 else None
-        if role is None:
-            challenge = 'Bearer realm="placeray"' + (', error="invalid_token"' if credentials else "")
-            message = "This service requires a token; send the header 'Authorization: Bearer <token>'."
-            raise Refusal(401, "unauthorized", message, headers={"www-authenticate": challenge})
-        return role
+        return self._tokens.require(headers)
 
     async def _fail(self, reply: Reply, trace: str) -> None:
         # After a disconnect, a failure is most likely its consequence: logged, but not as an error.
@@ -211,18 +232,17 @@ class Guard:
         # After half a response no error can be sent: returning makes the server close the connection.
         if reply.owed:
             with suppress(OSError):  # the client has just disconnected
-                await reply.refuse(_internal(reply.request_id))
+                await reply.refuse(internal_error(reply.request_id))
 
 
-def _internal(request_id: str) -> Refusal:
-    return Refusal(500, "internal", f"The service failed; give its operator the request id {request_id}.")
+async def _no_linger() -> None:
+    """Close at once."""
 
 
-def _request_id_of(headers: Headers) -> str | None:
-    values = header_values(headers, b"x-request-id")
-    if len(values) == 1 and REQUEST_ID.fullmatch(values[0]):
-        return values[0].decode("ascii")
-    return None
+def _front_of(scope: Scope) -> dict[str, Any]:
+    """Return what the front in Ray Serve's proxy says; empty without one."""
+    said: dict[str, Any] = scope.get("extensions", {}).get(FRONT_EXTENSION, {})
+    return said
 
 
 def _log_disconnect(request_id: str, error: Exception) -> None:

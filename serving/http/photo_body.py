@@ -11,11 +11,11 @@ from starlette.requests import Request
 
 from serving.errors import Refusal
 from serving.http.schema import IMAGE_TYPES
+from serving.http.uploads import MAX_BODY_BYTES
 
 __all__ = ["read_photo"]
 
 MAX_PARTS = 8
-MAX_BYTES = 64 << 20  # the largest value of `ServeSettings.max_body_mib`
 
 
 async def read_photo(request: Request) -> bytes:
@@ -55,7 +55,7 @@ class _FormParser(MultiPartParser):
     Against reading the parts by hand, per form of 8 MiB: time about the same, 16 MiB at peak instead of 24.
     """
 
-    spool_max_size = MAX_BYTES
+    spool_max_size = MAX_BODY_BYTES
 
     def __init__(self, request: Request) -> None:
         super().__init__(
@@ -63,7 +63,7 @@ class _FormParser(MultiPartParser):
             self._complete(request.stream()),
             max_files=MAX_PARTS,
             max_fields=MAX_PARTS,
-            max_part_size=MAX_BYTES,
+            max_part_size=MAX_BODY_BYTES,
         )
         self._ended = False
         self._parts = 0

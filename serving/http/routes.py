@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from serving.errors import Refusal
 from serving.gallery import MAX_PLACES
@@ -15,6 +16,7 @@ from serving.http.error_handlers import add_error_handlers
 from serving.http.guard import Guard
 from serving.http.page_files import LEAFLET, WEB, PageFiles, page_headers, static_paths
 from serving.http.photo_body import read_photo
+from serving.http.roles import METRICS, READ, shown_uri
 from serving.http.schema import (
     IMAGE_BODY,
     InfoAnswer,
@@ -30,7 +32,8 @@ from serving.service import Service
 
 __all__ = ["build_guarded", "build_routes"]
 
-STORED_IMAGE = {"cache-control": "private, max-age=300", "x-content-type-options": "nosniff"}
+# No page of another origin may show a stored image, whatever the browser sends along.
+STORED_IMAGE = {"cache-control": "private, max-age=300", "cross-origin-resource-policy": "same-origin"}
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 
 
@@ -51,14 +54,19 @@ def build_guarded(
         if reason is not None:
             service.metrics.error(reason)
 
+    def count_refused_ahead(reason: str, count: int) -> None:
+        service.metrics.error(reason, count)
+
     return Guard(
         build_routes(service, closed=bool(tokens)),
         max_body_bytes=settings.max_body_bytes,
         receive_timeout_s=settings.receive_timeout_s,
         tokens=tokens or None,
         open_paths=(*OPEN_PATHS, *static_paths()),
+        allowed_hosts=settings.allowed_hosts,
         server_echoes_request_id=behind_serve,
         on_request=count,
+        on_refused_ahead=count_refused_ahead,
     )
 
 
@@ -79,21 +87,28 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
         separate_input_output_schemas=False,
         redirect_slashes=False,  # a redirect would repeat the Host header of the request
     )
-    if closed:
-        describe = app.openapi
-        app.openapi = lambda: with_security(describe(), open_paths=OPEN_PATHS)  # type: ignore[method-assign]
     add_error_handlers(app)
     _add_queries(app, service)
     _add_stored_images(app, service)
-    _add_states(app, service)
+    _add_info(app, service)
+    _add_metrics(app, service)
+    _add_health(app, service)
     _add_page(app, service)
+    if closed:
+        roles: dict[str, str | None] = dict.fromkeys(OPEN_PATHS)
+        for route in app.routes:
+            for role, dependency in (("read", READ), ("metrics", METRICS)):
+                if isinstance(route, APIRoute) and dependency in route.dependencies:
+                    roles[route.path] = role
+        describe = app.openapi
+        app.openapi = lambda: with_security(describe(), roles=roles)  # type: ignore[method-assign]
     return app
 
 
 def _add_queries(app: FastAPI, service: Service) -> None:
     settings = service.settings
     # Errors of a route that takes a photo.
-    photo_errors = (400, 401, 408, 413, 415, 422, 500, 503)
+    photo_errors = (400, 401, 403, 408, 413, 415, 422, 500, 503)
 
     # Not in the annotations, which are resolved where the settings are unknown.
     top_k = Query(5, ge=1, le=settings.max_top_k, description="number of places")
@@ -102,6 +117,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/query",
+        dependencies=[READ],
         response_model=QueryAnswer,
         responses=errors(*photo_errors),
         openapi_extra=IMAGE_BODY,
@@ -113,11 +129,14 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         image = await read_photo(request)
         result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
         answer = replace(result, request_id=request.state.request_id).to_dict()
+        for match, described in zip(result.matches, answer["matches"], strict=True):
+            described["uri"] = shown_uri(match.record, request.state.role)
         _log_fields(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
         return _json(answer)
 
     @app.post(
         "/v1/matches",
+        dependencies=[READ],
         response_model=LinesAnswer,
         responses=errors(*photo_errors, 404),
         openapi_extra=IMAGE_BODY,
@@ -134,10 +153,11 @@ def _add_queries(app: FastAPI, service: Service) -> None:
 def _add_stored_images(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/image",
+        dependencies=[READ],
         response_class=Response,
         responses={
             200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
-            **errors(401, 404, 422, 500, 503),
+            **errors(401, 403, 404, 422, 500, 503),
         },
         summary="A stored image, upright, as JPEG",
     )
@@ -150,8 +170,9 @@ def _add_stored_images(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/v1/places",
+        dependencies=[READ],
         response_model=PlacesAnswer,
-        responses=errors(401, 422, 500, 503),
+        responses=errors(401, 403, 422, 500, 503),
         summary="An even sample of the stored images with their positions",
     )
     async def places(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PLACES)] = 1000) -> Response:
@@ -160,9 +181,7 @@ def _add_stored_images(app: FastAPI, service: Service) -> None:
         return _json({**head, "places": sample})
 
 
-def _add_states(app: FastAPI, service: Service) -> None:
-    settings = service.settings
-
+def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_model=Status, responses=errors(500), summary="Alive")
     async def healthz() -> Response:
         return _json({"status": "ok"})
@@ -174,8 +193,16 @@ def _add_states(app: FastAPI, service: Service) -> None:
             raise _unavailable(status.error)
         return _json({"status": "ready"})
 
+
+def _add_info(app: FastAPI, service: Service) -> None:
+    settings = service.settings
+
     @app.get(
-        "/v1/info", response_model=InfoAnswer, responses=errors(401, 500, 503), summary="Model, store, limits"
+        "/v1/info",
+        dependencies=[READ],
+        response_model=InfoAnswer,
+        responses=errors(401, 403, 500, 503),
+        summary="Model, store, limits",
     )
     async def info(request: Request) -> Response:
         status = await service.status()
@@ -191,10 +218,13 @@ def _add_states(app: FastAPI, service: Service) -> None:
         answer |= {name: getattr(settings, name) for name in (*shown, "request_timeout_s")}
         return _json(answer)
 
+
+def _add_metrics(app: FastAPI, service: Service) -> None:
     @app.get(
         "/metrics",
+        dependencies=[METRICS],
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 500)},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 403, 500)},
         summary="Prometheus metrics of the replica that answers",
     )
     async def metrics() -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -44,7 +44,9 @@ class Match(BaseModel):
 
     rank: int
     image_id: str
-    uri: str
+    uri: str = Field(
+        description="where the image was indexed from; with a token of the role read below its source only"
+    )
     lat: float | None
     lon: float | None
     utm_e: float | None
@@ -129,6 +131,7 @@ class Status(BaseModel):
 _DESCRIPTIONS = {
     400: "The request is malformed.",
     401: "No valid token; send `Authorization: Bearer <token>`.",
+    403: "The role of the token does not allow this; the message names the role that does.",
     404: "The store has no such image, or its photo was deleted.",
     408: "The upload took too long.",
     413: "The body or the image is too large.",
@@ -172,12 +175,23 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def with_security(description: dict[str, Any], *, open_paths: Sequence[str]) -> dict[str, Any]:
-    """Add to an OpenAPI description that every path but the open ones requires a bearer token."""
-    scheme = {"type": "http", "scheme": "bearer", "description": "A token from the operator of the service."}
+def with_security(description: dict[str, Any], *, roles: Mapping[str, str | None]) -> dict[str, Any]:
+    """Add to an OpenAPI description which paths require a bearer token, and of which role.
+
+    Args:
+        description: As FastAPI makes it.
+        roles: Role of each path beside `admin`; None for open paths.
+    """
+    scheme = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token from the operator of the service. Its role is `read` (all of /v1/), "
+        "`metrics` (/metrics) or `admin` (everything); each path names the role it needs.",
+    }
     description.setdefault("components", {})["securitySchemes"] = {"bearer": scheme}
-    description["security"] = [{"bearer": []}]
-    for path in open_paths:
-        for operation in description["paths"].get(path, {}).values():
-            operation["security"] = []
+    description["security"] = [{"bearer": ["admin"]}]
+    for path, operations in description["paths"].items():
+        role = roles.get(path, "admin")
+        for operation in operations.values():
+            operation["security"] = [] if role is None else [{"bearer": [role]}]
     return description

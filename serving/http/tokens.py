@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Mapping
 
+from serving.errors import Refusal
+from serving.http.exchange import Headers, header_values
+from serving.http.headers import is_loopback
 from storage.errors import PlacerayError
 
 __all__ = [
@@ -19,7 +21,7 @@ __all__ = [
 ]
 
 VARIABLE = "PLACERAY_TOKENS"
-ROLES = ("read", "admin")
+ROLES = ("read", "metrics", "admin")
 MIN_TOKEN_CHARACTERS = 16
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # b64token, RFC 6750 section 2.1: holds neither colon nor comma
 
@@ -45,6 +47,36 @@ class TokenTable:
 
     def __init__(self, tokens: Mapping[str, str]) -> None:
         self._roles = [(_digest(token.encode()), role) for token, role in tokens.items()]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Role of each token's SHA-256 in hexadecimal."""
+        return {digest.hex(): role for digest, role in self._roles}
+
+    @classmethod
+    def from_digests(cls, digests: Mapping[str, str]) -> TokenTable:
+        """Create a table from `digests`.
+
+        Raises:
+            ValueError: a key is not hexadecimal.
+        """
+        table = cls({})
+        table._roles = [(bytes.fromhex(digest), role) for digest, role in digests.items()]
+        return table
+
+    def require(self, headers: Headers) -> str:
+        """Return the role of a request.
+
+        Raises:
+            Refusal: reason `unauthorized`; it has no valid token, or several.
+        """
+        credentials = header_values(headers, b"authorization")
+        role = self.role(credentials[0]) if len(credentials) == 1 else None
+        if role is None:
+            challenge = 'Bearer realm="placeray"' + (', error="invalid_token"' if credentials else "")
+            message = "This service requires a token; send the header 'Authorization: Bearer <token>'."
+            raise Refusal(401, "unauthorized", message, headers={"www-authenticate": challenge})
+        return role
 
     def role(self, authorization: bytes) -> str | None:
         """Return the role of an Authorization header; None for an invalid one."""
@@ -100,20 +132,11 @@ def require_token_beyond_loopback(host: str, tokens: Mapping[str, str] | None) -
     Raises:
         InsecureBinding: `host` is not a loopback address and there is no token.
     """
-    if not tokens and not _is_loopback(host):
+    if not tokens and not is_loopback(host):
         raise InsecureBinding(
             f"Listening on {host or 'all addresses'!r} would let other machines in without a token; set "
             f"{VARIABLE} (for example to the output of `openssl rand -hex 32`) or use --host 127.0.0.1."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:  # another name, whose address is unknown here
-        return False
 
 
 def _digest(token: bytes) -> bytes:

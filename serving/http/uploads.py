@@ -7,7 +7,9 @@ import asyncio
 from serving.errors import Refusal
 from serving.http.exchange import Headers, Receive, header_values
 
-__all__ = ["ClientGone", "Uploads", "has_body"]
+__all__ = ["MAX_BODY_BYTES", "ClientGone", "Uploads", "has_body", "too_many_uploads"]
+
+MAX_BODY_BYTES = 64 << 20  # the largest value of `ServeSettings.max_body_mib`
 
 
 class ClientGone(Exception):
@@ -62,7 +64,7 @@ class Uploads:
         self._check_headers(headers)
         counts = has_body(headers)
         if counts and self._active >= self._max_concurrent:
-            raise self._overloaded()
+            raise too_many_uploads(self._retry_after_s)
         body = bytearray()
         self._active += counts
         try:
@@ -75,7 +77,7 @@ class Uploads:
                     if len(body) + len(chunk) > self._max_body_bytes:
                         raise self._too_large()
                     if self._total_bytes + len(chunk) > self._max_total_bytes:
-                        raise self._overloaded()
+                        raise too_many_uploads(self._retry_after_s)
                     body += chunk
                     self._total_bytes += len(chunk)
                     if not message.get("more_body", False):
@@ -108,9 +110,11 @@ class Uploads:
         limit = self._max_body_bytes
         return Refusal(413, "body_too_large", f"The body is larger than {limit} bytes; send a smaller image.")
 
-    def _overloaded(self) -> Refusal:
-        message = "Too many uploads at once; try again after the seconds in Retry-After."
-        return Refusal(503, "overloaded", message, self._retry_after_s)
+
+def too_many_uploads(retry_after_s: int) -> Refusal:
+    """Return the error of an upload beyond the limits of all together."""
+    message = "Too many uploads at once; try again after the seconds in Retry-After."
+    return Refusal(503, "overloaded", message, retry_after_s)
 
 
 def has_body(headers: Headers) -> bool:

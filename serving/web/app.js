@@ -15,6 +15,7 @@ const CHOICE_SETTLES_MS = 120;
 
 const $ = (id) => document.getElementById(id);
 const state = { info: null, places: [], map: null, photo: null, answer: null, pairs: new Map(), turn: 0 };
+const NEEDS_TOKEN = [401, 403]; // none or an invalid one; one of another role
 let asking = new AbortController();
 let matching = new AbortController();
 
@@ -32,7 +33,7 @@ function fail(error, again) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ServiceError)) throw error;
   $("main").classList.remove("waiting");
-  if (error.status === 401) {
+  if (NEEDS_TOKEN.includes(error.status)) {
     showTokenForm(error);
     return;
   }
@@ -300,7 +301,7 @@ async function showPairs(imageId, signal) {
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof ServiceError)) throw error;
-    if (error.status === 401) showTokenForm(error);
+    if (NEEDS_TOKEN.includes(error.status)) showTokenForm(error);
     pair.note(`The lines cannot be shown. ${sentence(error.message)}`);
   }
 }

@@ -174,7 +174,7 @@ def test_incomplete_uploads_do_not_block_the_service(
 ) -> None:
     port = int(serve_url.rsplit(":", 1)[1])
     head = (
-        b"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
         b"Content-Length: 100000\r\n\r\nhalf"
     )
     photo = city_store.queries[0].read_bytes()
@@ -202,7 +202,7 @@ def test_slow_headers_do_not_block_the_service(serve_url: str, city_store: CityS
     with deployed(city_store.uri), contextlib.ExitStack() as stack:
         for _ in range(200):
             slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            slow.sendall(b"POST /v1/query HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            slow.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         assert [query(serve_url, photo).status_code for _ in range(20)] == [200] * 20
 
 

@@ -30,6 +30,7 @@ GOOD: dict[str, Any] = {
     "of_a_later_version": True,
 }
 TOKEN = "a-token-of-some-length"
+SCRAPER = "scraper-token-0123456789"
 
 
 def answer(status: int, body: object, **headers: str) -> Reply:
@@ -365,12 +366,18 @@ def test_command_line_sends_the_token_from_the_environment(
     city_store: CityStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo = str(city_store.queries[0])
-    with running_service(city_store.uri, tokens={TOKEN: "read"}) as service:
+    with running_service(city_store.uri, tokens={TOKEN: "read", SCRAPER: "metrics"}) as service:
         code, _, message = run(capsys, photo, "--url", service.url)
         assert code == 2
         assert "PLACERAY_TOKEN" in message
         monkeypatch.setenv("PLACERAY_TOKEN", TOKEN)
-        assert run(capsys, photo, "--url", service.url)[0] == 0
+        code, shown, _ = run(capsys, photo, "--url", service.url)
+        assert code == 0
+        assert str(city_store.database[0].parent) not in shown, "no path of the service's machine"
+        monkeypatch.setenv("PLACERAY_TOKEN", SCRAPER)
+        code, _, message = run(capsys, photo, "--url", service.url)
+        assert code == 2
+        assert "'read' or 'admin'" in message
 
 
 def test_command_line_names_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:

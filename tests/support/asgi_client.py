@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from serving.http.exchange import Message, Receive, Scope, Send
@@ -12,7 +12,8 @@ from serving.http.guard import ASGIApp
 
 TOKEN = "read-token-0123456789"
 ADMIN_TOKEN = "admin-token-0123456789"
-TOKENS = {TOKEN: "read", ADMIN_TOKEN: "admin"}
+METRICS_TOKEN = "metrics-token-0123456789"
+TOKENS = {TOKEN: "read", METRICS_TOKEN: "metrics", ADMIN_TOKEN: "admin"}
 SECRET_PATH = "/srv/secret/places.lance"
 # Text that no response may contain: paths, stack traces, names and versions of software.
 TELLTALES = ("Traceback", "File ", ".py", "/srv", "uvicorn", "starlette", "python", "Error", "secret")
@@ -101,16 +102,20 @@ async def ask(
     headers: Iterable[tuple[str, str]] = (),
     length: int | None = None,
     then: str = "end",
+    extensions: Mapping[str, Any] | None = None,
 ) -> Reply:
     """Send one request.
 
     Args:
         chunks: The body; none: a request without a body.
         length: Content-Length; none: the body goes chunked.
+        extensions: Of the scope.
         then: What follows the chunks: `end` of the body, its end and a `leave`, `stall` or `disconnect`.
     """
     reply, pieces, over = Reply(), iter(chunks), asyncio.Event()
     all_headers = [(name.lower().encode(), value.encode()) for name, value in headers]
+    if not any(name == b"host" for name, _ in all_headers):
+        all_headers.append((b"host", b"localhost"))
     if length is not None:
         all_headers.append((b"content-length", str(length).encode()))
     elif chunks:
@@ -147,6 +152,7 @@ async def ask(
         "query_string": b"",
         "headers": all_headers,
         "state": {"from_lifespan": 1},
+        "extensions": dict(extensions or {}),
     }
     await app(scope, receive, send)
     return reply

@@ -1,4 +1,4 @@
-"""The service behind a real HTTP server on loopback, without Ray, for one test or all of them."""
+"""The service behind the front and a real server on loopback, without Ray, for one test or all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Any
 import uvicorn
 
 from serving.gallery import Gallery
+from serving.http.front import Front, FrontSettings
+from serving.http.protocol import BoundedProtocol
 from serving.http.routes import build_guarded
+from serving.http.tokens import TokenTable
 from serving.metrics import Metrics
 from serving.service import Service
 from serving.settings import read_settings
@@ -53,15 +56,17 @@ def running_service(
             open_extract_worker(chosen), open_search_worker(chosen, WHOLE_INDEX), open_rerank_worker(chosen)
         )
         service = Service(chosen, stages, gallery, Metrics("test"))
-        app = build_guarded(service, tokens=tokens or {}, behind_serve=False)
+        guarded = build_guarded(service, tokens=tokens or {}, behind_serve=False)
+        digests = TokenTable(tokens or {}).digests
+        app = Front(guarded, settings=FrontSettings(digests=digests))
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
+            http=BoundedProtocol,
             loop="asyncio",
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
-            server_header=False,
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)

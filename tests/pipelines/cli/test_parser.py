@@ -28,7 +28,7 @@ FLAGS = {
     "query": f"store url model top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} max-rejected",
     "serve": f"store host port model topology shards method {EXECUTION} {MATCHING} memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
-    "max-body-mib max-megapixels threads tiles log-file "
+    "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"model store split candidates threshold-m {EXECUTION} {MATCHING} report features "
     "image-size max-megapixels follow-links quiet",

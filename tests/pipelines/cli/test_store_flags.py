@@ -31,7 +31,16 @@ FREE = {
     *("precision", "compile", "top_k", "candidates", "no_rerank", "matching", "stop_early"),
     *("rerank_budget_ms", "threshold_m", "host", "port", "topology", "shards", "method", "memory_gib"),
     *("refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight", "max_candidates"),
-    *("request_timeout_s", "receive_timeout_s", "max_body_mib", "threads", "tiles", "log_file", "repair"),
+    *(
+        "request_timeout_s",
+        "receive_timeout_s",
+        "max_body_mib",
+        "threads",
+        "tiles",
+        "allowed_hosts",
+        "log_file",
+        "repair",
+    ),
     *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
 }
 OTHER = {"image_size": "224x448", "features": "int8", "model": "tiny-vit.safetensors"}

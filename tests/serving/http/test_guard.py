@@ -16,6 +16,7 @@ from serving.http.guard import Guard
 from tests.support.asgi_client import ADMIN_TOKEN, SECRET_PATH, TOKEN, TOKENS, EchoApp, Reply, ask, bearer
 
 MIB = 1 << 20
+HOST = (b"host", b"localhost")
 Answered = TypeVar("Answered")
 
 
@@ -87,7 +88,7 @@ def test_guard_answers_a_declared_large_body_before_reading() -> None:
         async def send(message: Message) -> None:
             read_when_answered.append(reply.messages_read)
 
-        headers = [(b"content-length", b"99999999999")]
+        headers = [HOST, (b"content-length", b"99999999999")]
         scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "headers": headers}
         await Guard(EchoApp())(scope, receive, send)
 
@@ -125,7 +126,12 @@ def test_guard_deadline_covers_the_whole_body_not_each_piece() -> None:
             elif not message.get("more_body"):
                 answered.set()
 
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"999")]}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/",
+            "headers": [HOST, (b"content-length", b"999")],
+        }
         await Guard(EchoApp(), receive_timeout_s=0.05)(scope, receive, send)
         return int(statuses[0])
 
@@ -173,9 +179,26 @@ def test_guard_refuses_odd_encodings_and_lengths(
 
 
 def test_guard_reads_the_rest_of_a_refused_body_so_the_client_sees_the_answer() -> None:
-    reply = run(ask(Guard(EchoApp(), tokens=TOKENS), [b"x" * 1000] * 50, length=50_000))
-    assert reply.status == 401
+    headers = [("Content-Encoding", "gzip"), *bearer(TOKEN)]
+    reply = run(ask(Guard(EchoApp(), tokens=TOKENS), [b"x" * 1000] * 50, length=50_000, headers=headers))
+    assert reply.status == 415
     assert reply.bytes_read == 50_000
+
+
+def test_guard_reads_nothing_of_a_body_without_a_token() -> None:
+    guard = Guard(EchoApp(), tokens=TOKENS)
+    reply = run(ask(guard, [b"half"], length=50_000, then="stall"))
+    assert (reply.status, reply.bytes_read) == (401, 0), "nobody holds a slot of the service for it"
+    assert reply.headers["connection"] == "close"
+
+
+def test_guard_behind_the_front_leaves_the_rest_of_a_body_to_it() -> None:
+    front = {"placeray.front": {"refused": {"unauthorized": 3}}}
+    seen: list[tuple[str, int]] = []
+    guard = Guard(EchoApp(), max_body_bytes=9, on_refused_ahead=lambda *refused: seen.append(refused))
+    reply = run(ask(guard, [b"x" * 1000] * 50, length=50_000, extensions=front))
+    assert (reply.status, reply.bytes_read) == (413, 0)
+    assert seen == [("unauthorized", 3)], "what the front refused is counted where the metrics are"
 
 
 # Many at once
@@ -382,7 +405,7 @@ def test_guard_of_a_failure_amid_the_answer_leaves_it_cut(caplog: pytest.LogCapt
 
 def test_guard_drops_server_names_from_answers_of_the_app() -> None:
     reply = run(ask(Guard(EchoApp())))
-    assert set(reply.headers) == {"content-type", "x-request-id"}
+    assert set(reply.headers) == {"content-type", "x-content-type-options", "x-request-id"}
 
 
 def test_guard_of_a_client_that_left_raises_no_alarm(caplog: pytest.LogCaptureFixture) -> None:
@@ -396,7 +419,7 @@ def test_guard_of_a_client_that_left_raises_no_alarm(caplog: pytest.LogCaptureFi
         async def send(message: Message) -> None:
             raise ConnectionResetError("gone")
 
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [HOST]}
         await Guard(EchoApp(), on_request=only_reasons(counted))(scope, receive, send)
 
     run(test())
@@ -415,7 +438,7 @@ def test_guard_takes_a_failing_receive_for_a_client_that_left(caplog: pytest.Log
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"9")]}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [HOST, (b"content-length", b"9")]}
     run(Guard(app, on_request=only_reasons(counted))(scope, receive, send))
     assert (app.bodies, sent, counted) == ([], [], [])
     assert ["cancelled" in line["error"] for line in log_lines(caplog, "client_gone")] == [True]

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import select
 import socket
-import threading
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
-import uvicorn
 
-from serving.http.guard import ASGIApp, Guard
+from serving.http.guard import Guard
 from tests.support.asgi_client import ADMIN_TOKEN, TOKEN, TOKENS, EchoApp, check_no_telltale
+from tests.support.http_server import PATIENCE_S, error_reason, head, read_to_the_end, served
 
 MIB = 1 << 20
-PATIENCE_S = 20.0  # only ends a test that hangs
-
-
-@contextmanager
-def served(app: ASGIApp, http_protocol: str = "auto") -> Iterator[int]:
-    """Port of a running server."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        http=http_protocol,  # type: ignore[arg-type]
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
-        listener.close()
-    assert not thread.is_alive()
 
 
 def fetch(
@@ -60,26 +29,6 @@ def fetch(
         return response.status, {name.lower(): value for name, value in response.getheaders()}, read
     finally:
         connection.close()
-
-
-def reason(body: bytes) -> str:
-    error_body = json.loads(body)
-    assert list(error_body) == ["error"]
-    return str(error_body["error"]["reason"])
-
-
-def head(request_line: str, *headers: str) -> bytes:
-    return "\r\n".join([f"{request_line} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
-
-
-def read_to_the_end(client: socket.socket) -> tuple[int, bytes]:
-    """Status and body of the one answer on a connection that the server closes."""
-    received = b""
-    with suppress(ConnectionResetError):  # the rest was sent in vain; the response came first
-        while piece := client.recv(65536):
-            received += piece
-    lines, _, body = received.partition(b"\r\n\r\n")
-    return int(lines.split()[1]), body
 
 
 @pytest.fixture(params=["h11", "httptools"])
@@ -100,7 +49,7 @@ def test_server_half_sent_uploads_get_408_while_others_are_answered(protocol: st
         assert not select.select(clients, [], [], 0)[0], "all twelve are still held"
         for client in clients:
             status, body = read_to_the_end(client)
-            assert (status, reason(body)) == (408, "receive_timeout")
+            assert (status, error_reason(body)) == (408, "receive_timeout")
             client.close()
         assert fetch(port, "GET", "/readyz")[0] == 200
     assert len(app.bodies) == 21
@@ -126,7 +75,7 @@ def test_server_refuses_100_mib_early_and_holds_little(protocol: str, chunked: b
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         assert fetch(port, "POST", "/v1/query", b"abc")[0] == 200
-    assert (status, reason(body)) == (413, "body_too_large")
+    assert (status, error_reason(body)) == (413, "body_too_large")
     assert sent < 20 * MIB, "what the guard reads and what the sockets hold"
     assert peak < 8 * MIB
     assert app.bodies == [b"abc"]
@@ -139,7 +88,7 @@ def test_server_with_expect_continue_is_refused_before_the_body(protocol: str) -
     ):
         client.sendall(head("POST /v1/query", f"Content-Length: {100 * MIB}", "Expect: 100-continue"))
         status, body = read_to_the_end(client)
-        assert (status, reason(body)) == (413, "body_too_large"), "and no 100"
+        assert (status, error_reason(body)) == (413, "body_too_large"), "and no 100"
 
 
 def test_server_lying_lengths_never_reach_the_app(protocol: str) -> None:
@@ -197,7 +146,7 @@ def test_server_token_table(protocol: str, path: str) -> None:
                 status, answered, body = fetch(port, method, path, sent, headers)
                 assert status == expected, (method, token)
                 if expected == 401:
-                    assert reason(body) == "unauthorized"
+                    assert error_reason(body) == "unauthorized"
                     assert "www-authenticate" in answered
                     check_no_telltale(answered, body)
         assert fetch(port, "GET", "/healthz?verbose=1")[0] == 200
@@ -208,7 +157,7 @@ def test_server_failures_tell_nothing(protocol: str) -> None:
     with served(Guard(EchoApp()), protocol) as port:
         for path in ("/raise", "/silent", "/500", "/500-then-raise"):
             status, headers, body = fetch(port, "POST", path, b"abc", {"X-Request-Id": "id-9"})
-            assert (status, reason(body), headers["x-request-id"]) == (500, "internal", "id-9")
+            assert (status, error_reason(body), headers["x-request-id"]) == (500, "internal", "id-9")
             check_no_telltale(headers, body)
         with pytest.raises(http.client.IncompleteRead):
             fetch(port, "POST", "/raise-late", b"abc")

@@ -19,7 +19,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.schemas import BaseSchema
 
 from storage.store import Store
-from tests.support.asgi_client import TOKEN, TOKENS
+from tests.support.asgi_client import ADMIN_TOKEN, TOKENS
 from tests.support.city_store import CityStore
 from tests.support.http_client import ask
 from tests.support.service_server import Running, running_service
@@ -120,16 +120,21 @@ def test_service_does_what_its_description_says(running: Running) -> None:
 @pytest.mark.integration
 def test_service_with_tokens_does_what_its_description_says(city_store: CityStore) -> None:
     with running_service(city_store.uri, tokens=TOKENS) as closed:
-        authorized = {"Authorization": f"Bearer {TOKEN}"}
+        authorized = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
         schema = described(closed.url, authorized, **phases(coverage=False, examples=8))
         raw = ask(f"{closed.url}/openapi.json", headers=authorized).json()
         failures, seen = run_engine(schema)
     assert not failures, "\n".join(failures)
-    assert raw["security"] == [{"bearer": []}]
-    unsecured = {
-        path for path, item in raw["paths"].items() for operation in item.values() if "security" in operation
+    assert raw["security"] == [{"bearer": ["admin"]}]
+    needed = {
+        path: operation["security"] for path, item in raw["paths"].items() for operation in item.values()
     }
-    assert unsecured == {"/healthz", "/readyz"}
+    assert needed == {
+        "/healthz": [],
+        "/readyz": [],
+        "/metrics": [{"bearer": ["metrics"]}],
+        **{path: [{"bearer": ["read"]}] for path in needed if path.startswith("/v1/")},
+    }
     assert {label for label, status in seen if status == 401} >= GUARDED
     assert {label for label, status in seen if status == 200} >= {"GET /v1/places", "GET /v1/info"}
 

@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from serving.http.page_files import LEAFLET, WEB, static_paths
 from serving.http.routes import build_routes
 from storage.store import Store
-from tests.support.asgi_client import ADMIN_TOKEN, TOKEN, TOKENS
+from tests.support.asgi_client import ADMIN_TOKEN, METRICS_TOKEN, TOKEN, TOKENS
 from tests.support.city_store import CityStore
 from tests.support.http_client import TELLTALE, Answer, ask, ask_raw, check_no_leaks, multipart, reason
 from tests.support.malformed_multipart import KIND, PART
@@ -28,9 +28,9 @@ from tests.support.service_server import Running, running_service
 
 JPEG = "image/jpeg"
 BAD_TOKEN = "wrong-token-0123456789"
-CALLERS = {"nobody": None, "bad": BAD_TOKEN, "read": TOKEN, "admin": ADMIN_TOKEN}
-# Every route, and what a caller without a token, with a bad one, with `read` and with `admin` gets.
-OPEN, GUARDED, MISSING = (200, 200, 200, 200), (401, 401, 200, 200), (401, 401, 404, 404)
+CALLERS = {"nobody": None, "bad": BAD_TOKEN, "metrics": METRICS_TOKEN, "read": TOKEN, "admin": ADMIN_TOKEN}
+# Every route, and what a caller without a token, with a bad one and with each role gets.
+OPEN, GUARDED, METRICS = (200, 200, 200, 200, 200), (401, 401, 403, 200, 200), (401, 401, 200, 403, 200)
 TABLE = {
     ("GET", "/"): OPEN,
     ("HEAD", "/"): OPEN,
@@ -43,7 +43,7 @@ TABLE = {
     ("GET", "/v1/image"): GUARDED,
     ("GET", "/v1/places"): GUARDED,
     ("GET", "/v1/info"): GUARDED,
-    ("GET", "/metrics"): GUARDED,
+    ("GET", "/metrics"): METRICS,
     ("GET", "/openapi.json"): OPEN,
     ("HEAD", "/openapi.json"): OPEN,
 }
@@ -93,6 +93,10 @@ def test_each_route_lets_its_callers_in_only(
         if expected == 401:
             assert answer.headers["www-authenticate"].startswith("Bearer ")
             assert method == "HEAD" or reason(answer) == "unauthorized"
+        if expected == 403:
+            assert reason(answer) == "forbidden"
+            needed = "metrics" if path == "/metrics" else "read"
+            assert f"'{needed}'" in answer.json()["error"]["message"]
         if method == "GET" and expected == 200 == TABLE[method, path][0] and path != "/":
             # What is open is open for reading only.
             posted = ask(url, "POST", body=b"x", headers=bearer(None))
@@ -138,7 +142,7 @@ def test_other_spellings_of_a_path_need_a_token(closed: Running, target: str) ->
         {"x-authorization": f"Bearer {TOKEN}"},
         {"cookie": f"authorization=Bearer {TOKEN}"},
         {"x-forwarded-for": "127.0.0.1", "x-original-url": "/healthz", "x-rewrite-url": "/healthz"},
-        {"x-http-method-override": "GET", "host": "127.0.0.1"},
+        {"x-http-method-override": "GET", "x-forwarded-host": "127.0.0.1"},
     ],
     ids=str,
 )
@@ -161,7 +165,7 @@ def test_no_token_comes_into_the_logs(
             ask(f"{closed.url}/v1/query", "POST", body=photo, kind=JPEG, headers=headers)
 
     def logged() -> list[dict[str, Any]]:
-        lines = [record.msg for record in caplog.records if record.name == "serving.http.guard"]
+        lines = [record.msg for record in caplog.records if record.name.startswith("serving.http.")]
         return [line for line in lines if isinstance(line, dict) and line["event"] == "request"]
 
     wait_for(lambda: len(logged()) >= 36, patience_s=10)  # a line is logged after its response
@@ -173,6 +177,30 @@ def test_no_token_comes_into_the_logs(
         assert not leaked or (not record.name.startswith("serving") and "?" in record.getMessage()), (
             record.name
         )
+
+
+def test_a_role_is_not_decided_by_how_a_path_is_written(closed: Running) -> None:
+    for target in ("/metrics", "/%6detrics", "/m%65trics"):
+        assert ask_raw(closed.url, target, headers=bearer(TOKEN)).status == 403, target
+    for target in ("/v1/info", "/%761/info", "/v1%2finfo", "/v1/places", "/v1/image?image_id=a"):
+        assert ask_raw(closed.url, target, headers=bearer(METRICS_TOKEN)).status == 403, target
+
+
+def test_only_admin_sees_where_photos_lie(closed: Running, city_store: CityStore) -> None:
+    photo = city_store.queries[0].read_bytes()
+    answers = {
+        role: ask(f"{closed.url}/v1/query", "POST", body=photo, kind=JPEG, headers=bearer(token)).json()
+        for role, token in (("read", TOKEN), ("admin", ADMIN_TOKEN))
+    }
+    root = f"{city_store.folder}/"
+    assert all(match["uri"].startswith(root) for match in answers["admin"]["matches"])
+    shown = [match["uri"] for match in answers["read"]["matches"]]
+    assert all(shown)
+    assert not [uri for uri in shown if uri.startswith("/")]
+    for match, full in zip(shown, answers["admin"]["matches"], strict=True):
+        assert full["uri"].endswith(f"/{match}")
+    del answers["read"]["timings_ms"]
+    assert str(city_store.folder) not in json.dumps(answers["read"])
 
 
 # F31: paths out of the folders

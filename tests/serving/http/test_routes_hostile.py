@@ -192,7 +192,7 @@ def connect(url: str) -> socket.socket:
 
 def head(*headers: str, target: str = "/v1/query") -> bytes:
     return "\r\n".join(
-        [f"POST {target} HTTP/1.1", "Host: x", f"Content-Type: {JPEG}", *headers, "", ""]
+        [f"POST {target} HTTP/1.1", "Host: localhost", f"Content-Type: {JPEG}", *headers, "", ""]
     ).encode()
 
 
