@@ -87,6 +87,11 @@ class Extractor:
         self._mean = torch.tensor(pre.mean, device=self.device).mul(255).view(1, 3, 1, 1)
         self._scale = torch.tensor(pre.std, device=self.device).mul(255).view(1, 3, 1, 1)
 
+    @property
+    def precision(self) -> str:
+        """Type of the network's arithmetic, such as `float32` or `bfloat16`."""
+        return str(self._dtype).removeprefix("torch.")
+
     def warm_up(self, max_batch: int) -> None:
         """Compile all batch sizes and initialise the accelerator before the first batch.
 

@@ -6,8 +6,16 @@ import argparse
 import dataclasses
 import sys
 
-from pipelines.cli.options import EXIT_OK, execution_from, exit_code_for, matching_from, photos_from
+from pipelines.cli.options import (
+    EXIT_OK,
+    UsageError,
+    execution_from,
+    exit_code_for,
+    matching_from,
+    photos_from,
+)
 from pipelines.cli.output import print_answer, print_evaluation, print_json, print_line, print_training
+from storage.text import plain
 
 __all__ = ["run_demo", "run_evaluate", "run_finetune", "run_index"]
 
@@ -87,22 +95,36 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from pipelines.evaluation.job import evaluate
     from pipelines.progress import ProgressBar
 
+    matching = matching_from(args)
+    if matching and (args.no_rerank or not args.candidates):
+        raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
+
+    def say(sentence: str) -> None:
+        if not args.quiet:
+            print(plain(f"evaluate: {sentence}"), file=sys.stderr)
+
     with ProgressBar("evaluate", quiet=args.quiet) as bar:
         result = evaluate(
             args.dataset,
             store_uri=args.store,
+            database=args.database,
+            queries=args.queries,
+            root=args.root,
             model=args.model,
             image_size=args.image_size,
             features=args.features,
             split=args.split,
             candidates=args.candidates,
+            rerank=not args.no_rerank,
             threshold_m=args.threshold_m,
             report=args.report,
+            predictions=args.predictions,
             follow_links=args.follow_links,
             **photos_from(args),
             execution=execution_from(args),
             progress=bar.update,
-            **matching_from(args),
+            say=say,
+            **matching,
         )
     if args.json:
         print_json(dict(result))
@@ -110,6 +132,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
         print_evaluation(result)
         if args.report:
             print_line(f"report: {args.report}/index.html")
+        if args.predictions:
+            print_line(f"predictions: {args.predictions}/predictions.csv, predictions.npz")
     return EXIT_OK
 
 

@@ -67,19 +67,28 @@ def print_answer(answer: dict[str, Any]) -> None:
 
 
 def print_evaluation(summary: Mapping[str, Any]) -> None:
-    """Print the recall table of an evaluation and notes on what was left out."""
+    """Print the recall table of an evaluation, its conditions, and notes on what was left out."""
+    from pipelines.evaluation.describe import STAGE_NAMES, describe_notes
+
     print()
     print_line(f"{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
     print_line(f"protocol: {summary['protocol']}; model {summary['model']}")
     columns = list(summary["recall"]["global"])
     print(f"{'Recall':<20}" + "".join(f"{'R@' + k:>8}" for k in columns))
-    for key, name in (("global", "global descriptor"), ("reranked", "after re-ranking")):
-        print(f"{name:<20}" + "".join(f"{summary['recall'][key][k]:>8.1f}" for k in columns))
+    for stage, recall in summary["recall"].items():
+        print(f"{STAGE_NAMES[stage]:<20}" + "".join(f"{recall[k]:>8.1f}" for k in columns))
+    _print_conditions(summary["conditions"])
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
     print(f"candidates matched per query: {summary['matched_per_query']:g}")
-    for key, value in summary.items():
-        if key.startswith(("queries_", "database_")) and value:
-            print_line(f"note: {key.replace('_', ' ')}: {value}")
+    for note in describe_notes(summary):
+        print_line(f"note: {note}")
+
+
+def _print_conditions(conditions: Mapping[str, Any]) -> None:
+    from pipelines.evaluation.describe import describe_conditions
+
+    for name, value in describe_conditions(conditions):
+        print_line(f"{name}: {value}")
 
 
 def print_training(report: dict[str, Any]) -> None:
@@ -94,6 +103,7 @@ def print_training(report: dict[str, Any]) -> None:
         for when in ("before", "after"):
             values = "".join(f"{recall[when][key][k]:>8.1f}" for k in columns)
             print(f"{name + ', ' + when:<28}{values}")
+    _print_conditions(report["conditions"]["after"])
     facts = report["facts"]
     print(
         f"best epoch {facts['best_epoch']} of {facts['epochs']}, {facts['steps']} steps, "

@@ -45,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_index(verb("index", "index the images of a folder, listing or data set", store=True))
     _add_query(verb("query", "rank the places where photos may have been taken"))
     _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True))
-    _add_evaluate(verb("evaluate", "measure Recall@K on a data set with database/ and queries/"))
+    _add_evaluate(
+        verb("evaluate", "measure Recall@K on a data set, indexing what the store lacks of its database")
+    )
     _add_finetune(verb("finetune", "train the adapters of a model on your own city"))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
     weights = verb("import-weights", "convert a published SelaVPR checkpoint to safetensors")
@@ -102,7 +104,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag = partial(add_flag, parser)
     flag("model", str, "name or weights file; default: the store's")
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
-    flag("candidates", int, "hits that are re-ranked", default=CANDIDATES, ge=1)
+    flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
     _add_photos(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
@@ -137,23 +139,36 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.evaluation.job.evaluate`."""
-    parser.add_argument("dataset", metavar="DATASET", help="folder of the data set")
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help="folder of the data set; or --database and --queries"
+    )
     flag = partial(add_flag, parser)
+    flag("database", str, "folder or listing of the database, in DATASET or elsewhere", metavar="PATH")
+    flag("queries", str, "folder or listing of the queries, in DATASET or elsewhere", metavar="PATH")
+    flag("root", str, "folder that the paths of listings are relative to; default: their own", metavar="DIR")
     flag("model", str, f"name or weights file; default: the store's, or {DEFAULT_MODEL} for a new one")
-    flag("store", str, "store to evaluate, created if missing; default: a temporary one", metavar="URI")
+    flag(
+        "store",
+        str,
+        "store to evaluate, where missing database images are indexed; default: a temporary one",
+        metavar="URI",
+    )
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
-    flag("candidates", int, "hits that are re-ranked", default=CANDIDATES, ge=1)
+    flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
+    flag("no_rerank", bool, "rank by global descriptor only")
     flag(
         "threshold_m",
         float,
         "distance in metres up to which a result is correct",
         default=defaults.THRESHOLD_M,
+        ge=0,
     )
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_photos(parser)
     _add_follow_links(parser)
     flag("report", str, "write index.html and evaluation.json to this folder", metavar="DIR")
+    flag("predictions", str, "write predictions.csv and predictions.npz to this folder", metavar="DIR")
     _add_features(parser)
     _add_image_size(parser)
     _add_quiet(parser)

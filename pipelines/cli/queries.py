@@ -25,8 +25,9 @@ def run_query(args: argparse.Namespace) -> int:
     from pipelines.query import ask_service, ask_store, query
 
     matching = matching_from(args)
-    if matching and args.no_rerank:
-        raise UsageError("--no-rerank leaves nothing to match: leave it out, or the options of matching")
+    rerank = args.candidates > 0 and not args.no_rerank
+    if matching and not rerank:
+        raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     if args.url is None:
         ask = ask_store(
             args.store, model=args.model, execution=execution_from(args), **photos_from(args), **matching
@@ -40,7 +41,7 @@ def run_query(args: argparse.Namespace) -> int:
     else:
         ask = ask_service(args.url, token=os.environ.get("PLACERAY_TOKEN"))
     answers, rejected = query(
-        args.image, ask, top_k=args.top_k, candidates=args.candidates, rerank=not args.no_rerank
+        args.image, ask, top_k=args.top_k, candidates=max(1, args.candidates), rerank=rerank
     )
     if args.json:
         print_json({"queries": answers})

@@ -1,4 +1,4 @@
-"""Evaluate a data set: index its database where needed, answer every query, score, report."""
+"""Evaluate a data set: check its queries, index what the store lacks, answer, score, report."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from models.names import DEFAULT_MODEL
-from models.photo_limits import MAX_MEGAPIXELS
+from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
+from pipelines.evaluation.database import complete_store
+from pipelines.evaluation.predictions import write_predictions
+from pipelines.evaluation.queries import read_queries
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import Evaluation
-from pipelines.indexing.job import index
 from pipelines.sources import open_dataset
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
 from storage.card import FeatureEncoding
+from storage.durable import replace_file
 from storage.errors import StoreNotFound
 from storage.store import Store
 
@@ -31,50 +34,72 @@ __all__ = ["DatasetEvaluation", "evaluate"]
 
 @dataclass(frozen=True, repr=False)
 class DatasetEvaluation(Evaluation):
-    """An evaluation, and whether its database was indexed for it.
+    """An evaluation, and what was done about its database.
 
     Attributes:
-        database_rejected: Database images that could not be used; None where the store existed.
+        database_indexed: Images that were indexed for it, because the store lacked them.
+        database_rejected: Database images that could not be used and are not in the store.
+        database_elsewhere: Stored images that are not in the database; they were searched with it.
     """
 
+    database_indexed: int = 0
     database_rejected: int | None = None
+    database_elsewhere: int = 0
 
 
 def evaluate(
-    dataset: str | Path,
+    dataset: str | Path | None = None,
     *,
     store_uri: str | None = None,
+    database: str | Path | None = None,
+    queries: str | Path | None = None,
+    root: str | Path | None = None,
     model: str | None = None,
     image_size: tuple[int, int] | None = None,
     features: FeatureEncoding | None = None,
     split: str = SPLIT,
     candidates: int = CANDIDATES,
+    rerank: bool = True,
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
     threshold_m: float = THRESHOLD_M,
     follow_links: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
     report: str | Path | None = None,
+    predictions: str | Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> DatasetEvaluation:
-    """Evaluate a data set on its own index, which is created if missing.
+    """Evaluate a data set on its own index.
+
+    The queries are checked first. Database images that the store lacks are indexed then, so that no part of a
+    database is ever scored; a store that lacks nothing is only read. The same call continues what was
+    interrupted.
 
     Args:
-        dataset: Data set in the standard layout.
-        store_uri: Store to evaluate; created from the database if missing. None uses a temporary one.
+        dataset: Data set in a known layout, see `pipelines.sources.open_dataset`; may be left out where
+            database and queries are given.
+        store_uri: Store of the database; created if missing. None uses a temporary one.
+        database: Folder or listing of the database, where the layout does not tell it.
+        queries: Folder or listing of the queries, where the layout does not tell it.
+        root: Folder that the paths of listings are relative to; default: that of each listing.
         model: Name or weights file; by default the store's, or the default model for a new store.
         image_size: Height and width of the network's input; default: the store's, or the model's own.
         features: Encoding of local features, see `storage.features.encodings`; default: the store's, or that
             of `default_encoding`.
         split: One of train, val and test.
-        candidates: How many hits are re-ranked.
+        candidates: How many hits are re-ranked; 0: none.
+        rerank: False ranks by global descriptor only.
         matching: Options of matching.
         execution: How the model is run, while indexing too.
         threshold_m: Distance up to which an answer is right, in metres.
         follow_links: Whether symbolic links may lead out of the folders of the data set.
         max_megapixels: Largest photo, of queries and database.
         report: Folder for index.html and evaluation.json.
-        progress: Called with (done, rejected, total) images while indexing, then while evaluating.
+        predictions: Folder for the answers to each query, see `pipelines.evaluation.predictions`.
+        progress: Called with (done, rejected, total) while queries are checked, images indexed and queries
+            answered.
+        say: Called with a sentence on what cannot be used and on what is indexed.
 
     Returns:
         The results, as attributes and as a mapping (`result["recall"]["global"]["1"]`), and every query's
@@ -82,43 +107,72 @@ def evaluate(
 
     Raises:
         CardMismatch: a flag does not fit the store; nothing is indexed or scored.
-        SourceError, StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
+        SourceError: there is no such data set, no query can be scored, or the store is one of other images.
+        StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
     """
-    layout = open_dataset(dataset, split=split)
-    rejected = None
     with contextlib.ExitStack() as stack:
         uri = store_uri or stack.enter_context(tempfile.TemporaryDirectory(prefix="placeray-"))
-        try:
-            card = Store.open(uri).card
-            require_fit(uri, card, {"image_size": image_size, "features": features, "model": model})
-        except StoreNotFound:
-            name = model or DEFAULT_MODEL
-            made = index(
-                layout.database,
-                uri,
-                model=name,
-                image_size=image_size,
-                features=features,
-                execution=execution,
-                follow_links=follow_links,
-                max_megapixels=max_megapixels,
-                progress=progress,
-            )
-            rejected = made.rejected
+        with contextlib.suppress(StoreNotFound):
+            given = {"image_size": image_size, "features": features, "model": model}
+            require_fit(uri, Store.open(uri).card, given)
+        layout = open_dataset(dataset, split=split, database=database, queries=queries)
+        photos = read_queries(
+            layout.queries,
+            root=_root_of(layout.queries, root),
+            follow_links=follow_links,
+            max_pixels=pixels_of(max_megapixels),
+            progress=progress,
+        )
+        for count, what in (
+            (photos.rejected, "cannot be used"),
+            (photos.without_position, "have no position"),
+        ):
+            if count:
+                say(f"{count} of {photos.listed} queries {what}")
+        done = complete_store(
+            layout.database,
+            uri,
+            say=say,
+            root=_root_of(layout.database, root),
+            follow_links=follow_links,
+            model=model,
+            image_size=image_size,
+            features=features,
+            execution=execution,
+            max_megapixels=max_megapixels,
+            progress=progress,
+        )
         engine = QueryEngine.open(
             uri, model=model, matching=matching, execution=execution, max_megapixels=max_megapixels
         )
         evaluation = measure_recall(
-            dataset,
+            layout,
             engine,
-            split=split,
+            queries=photos,
             candidates=candidates,
+            rerank=rerank,
             threshold_m=threshold_m,
-            follow_links=follow_links,
-            progress=lambda done, total: progress(done, 0, total),
+            progress=lambda answered, total: progress(answered, photos.rejected, total),
         )
-        result = DatasetEvaluation(**vars(evaluation), database_rejected=rejected)
+        result = DatasetEvaluation(
+            **vars(evaluation),
+            database_indexed=done.indexed,
+            database_rejected=done.rejected,
+            database_elsewhere=done.elsewhere,
+        )
+        if predictions is not None:
+            write_predictions(Path(predictions), result)
         if report is not None:
-            write_report(Path(report, "index.html"), evaluation, engine)
-            Path(report, "evaluation.json").write_text(json.dumps(dict(result), indent=2) + "\n")
+            _write_report(Path(report), result, engine)
     return result
+
+
+def _root_of(source: Path, root: str | Path | None) -> str | Path | None:
+    """Return the root for a side of the data set: folders have none."""
+    return None if source.is_dir() else root
+
+
+def _write_report(folder: Path, result: Evaluation, engine: QueryEngine) -> None:
+    write_report(folder / "index.html", result, engine)
+    values: dict[str, Any] = dict(result)
+    replace_file(folder / "evaluation.json", (json.dumps(values, indent=2) + "\n").encode())

@@ -18,62 +18,67 @@ import pyarrow as pa
 
 from models.images import ImageRejected
 from pipelines.defaults import THRESHOLD_M
-from pipelines.evaluation.ground_truth import GroundTruth, positions_of
+from pipelines.evaluation.conditions import DISTANCE, conditions_of
+from pipelines.evaluation.ground_truth import GroundTruth
+from pipelines.evaluation.queries import Queries, read_queries
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
-from pipelines.sources import SourceError, list_source, open_dataset
+from pipelines.sources import Dataset, SourceError, open_dataset
 from serving.answer import Match, QueryResult
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
-from storage.position import Position
+from storage.position import POSITION_COLUMNS, Position
 
 __all__ = ["measure_recall"]
 
+_POSITIONS = pa.schema(
+    [(name, pa.string() if name == "utm_zone" else pa.float64()) for name in POSITION_COLUMNS]
+)
 STAGES = ("decode", "extract", "search", "fetch", "rerank", "total")
 
 
 def measure_recall(
-    dataset: str | Path,
+    dataset: str | Path | Dataset,
     engine: QueryEngine,
     *,
     split: str = "test",
     candidates: int = CANDIDATES,
+    rerank: bool = True,
     threshold_m: float = THRESHOLD_M,
     only: Collection[str] | None = None,
     follow_links: bool = False,
+    queries: Queries | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Answer every query of a data set in batches and score the answers.
 
     Args:
-        dataset: Data set in the standard layout; its database must be that of the engine's store.
+        dataset: Data set in a known layout; its database must be that of the engine's store.
         engine: Answers the queries.
         split: One of train, val and test, where the data set has them.
-        candidates: How many hits are re-ranked.
+        candidates: How many hits are re-ranked; 0: none.
+        rerank: False ranks by global descriptor only.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
         only: Paths of the queries to score; by default all.
         follow_links: Whether symbolic links may lead out of the folder of the queries.
+        queries: The queries, where they are read already.
         progress: Called with (done, total) as queries are answered.
 
     Raises:
         SourceError: the data set or its queries are missing, no query has coordinates, or the store is empty.
     """
-    layout = open_dataset(dataset, split=split)
-    queries = list_source(layout.queries, follow_links=follow_links).sort_by("uri")
-    located = queries.filter(pa.array(positions_of(queries).known))
-    if only is not None:
-        located = located.filter(pa.compute.is_in(located["uri"], pa.array(sorted(only), pa.string())))
-    if not located.num_rows:
-        raise SourceError(
-            f"no query in {layout.queries} has coordinates in its name, so none can be scored: name files "
-            "@easting@northing@..."
-        )
+    layout = dataset if isinstance(dataset, Dataset) else open_dataset(dataset, split=split)
+    queries = queries or read_queries(
+        layout.queries, only=only, follow_links=follow_links, max_pixels=engine.max_pixels
+    )
     known = engine.store.metadata()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
+    candidates = candidates if rerank else 0
+    rows = queries.rows
+    located = pa.Table.from_pylist([Position.of(row).to_dict() for row in rows], schema=_POSITIONS)
     truth = GroundTruth(located, known, threshold_m)
     outcomes, results = [], []
     started = time.perf_counter()
-    rows = located.to_pylist()
     with contextlib.closing(_answer(engine, rows, candidates)) as answers:
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             outcomes.append(_score(row["uri"], truth.positions[i], truth.positives(i), answer))
@@ -81,30 +86,45 @@ def measure_recall(
                 results.append(answer)
             progress(i + 1, len(rows))
     wall_s = time.perf_counter() - started
-    selected = "all queries" if only is None else f"{len(rows)} of {queries.num_rows} queries"
-    protocol = [f"{threshold_m:g} m in UTM, inclusive", selected, f"{candidates} candidates re-ranked"]
-    if str(engine.matching):
-        protocol.append(str(engine.matching))
+    recall = {"global": _recall([outcome.first_hit_global for outcome in outcomes])}
+    if candidates:
+        recall["reranked"] = _recall([outcome.first_hit_reranked for outcome in outcomes])
+    selected = "all queries" if only is None else f"{len(rows)} selected queries"
+    conditions = conditions_of(
+        engine, candidates=candidates, threshold_m=threshold_m, score=_score_kind(results, candidates)
+    )
     return Evaluation(
         dataset=layout.name,
-        protocol="; ".join(protocol),
+        protocol=_protocol(engine, selected, candidates, threshold_m),
         model=engine.store.card.model,
         store_version=engine.store.version,
         queries=len(outcomes),
         database=known.num_rows,
-        recall={
-            "global": _recall([outcome.first_hit_global for outcome in outcomes]),
-            "reranked": _recall([outcome.first_hit_reranked for outcome in outcomes]),
-        },
+        recall=recall,
         seconds=_stage_seconds(results) | {"wall": round(wall_s, 4)},
         queries_without_positive=sum(outcome.positives == 0 for outcome in outcomes),
-        queries_without_coordinates=queries.num_rows - located.num_rows,
+        queries_without_coordinates=queries.without_position,
         queries_rejected=sum(outcome.rejected is not None for outcome in outcomes),
         database_without_coordinates=truth.database_without_coordinates,
         degraded=sum(result.degraded for result in results),
         outcomes=tuple(outcomes),
         matched_per_query=_matched_per_query(results),
+        conditions=conditions,
     )
+
+
+def _protocol(engine: QueryEngine, selected: str, candidates: int, threshold_m: float) -> str:
+    reranked = f"{candidates} candidates re-ranked" if candidates else "no re-ranking"
+    parts = [f"right within {threshold_m:g} m, inclusive ({DISTANCE})", selected, reranked]
+    if candidates and str(engine.matching):
+        parts.append(str(engine.matching))
+    return "; ".join(parts)
+
+
+def _score_kind(results: Sequence[QueryResult], candidates: int) -> str | None:
+    """Return what the answers were ranked by; None without re-ranking, or without answers."""
+    kinds = {getattr(result, "score_kind", "count") for result in results}
+    return ", ".join(sorted(kinds)) if kinds and candidates else None
 
 
 def _answer(
@@ -115,7 +135,8 @@ def _answer(
     answers = engine.answer_many(
         (row["uri"] for row in rows if not row["rejected"]),
         top_k=max(candidates, *RECALL_AT),
-        candidates=candidates,
+        candidates=max(1, candidates),
+        rerank=candidates > 0,
         min_candidates=max(RECALL_AT),
     )
     with contextlib.closing(answers):

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from models.images import ImageRejected
 from models.images.photo_file import read_bytes
+from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions, describe_notes
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from serving.engine import QueryEngine
-from storage.durable import replace_file
+from storage.durable import explain_write_errors, replace_file
 from storage.position import POSITION_COLUMNS, Position, Positions
 
 __all__ = ["choose_examples", "write_report"]
@@ -49,36 +50,23 @@ def write_report(
 
     Raises:
         OutOfSpace: the disk is full.
+        NotWritable: the folder cannot be written.
     """
     page = render(
         "evaluation.html",
         evaluation=evaluation,
-        notes=[*_warnings(evaluation), *notes],
+        notes=[*describe_notes(evaluation), *notes],
+        conditions=describe_conditions(evaluation.conditions),
         recall_at=RECALL_AT,
+        stage_names=STAGE_NAMES,
         stage_ms=_stage_ms(evaluation),
         map=_map(evaluation, engine),
         pairs=[_pair(outcome, engine) for outcome in choose_examples(evaluation)],
     )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(target, len(page)):
+        target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, page)
-
-
-def _warnings(evaluation: Evaluation) -> list[str]:
-    counts = [
-        (
-            evaluation.queries_without_positive,
-            "queries have nothing right in the database and count as misses",
-        ),
-        (evaluation.queries_rejected, "query photos could not be used and count as misses"),
-        (evaluation.queries_without_coordinates, "queries have no coordinates and are not scored"),
-        (
-            evaluation.database_without_coordinates,
-            "stored images have no coordinates and never count as right",
-        ),
-        (evaluation.degraded, "queries were answered while something stored could not be read"),
-    ]
-    return [f"{count} {what}." for count, what in counts if count]
 
 
 def _stage_ms(evaluation: Evaluation) -> list[tuple[str, float]]:

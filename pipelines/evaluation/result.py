@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions
 from serving.answer import Match
 from storage.position import Position
 
 __all__ = ["RECALL_AT", "Evaluation", "QueryOutcome"]
 
 RECALL_AT = (1, 5, 10, 20)
-_ROWS = {"global": "global descriptor", "reranked": "after re-ranking"}
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class QueryOutcome:
         position: Where it was taken.
         rejected: Why the photo could not be used, or None.
         positives: Database images within the threshold.
-        matches: Answers, re-ranked, best first.
+        matches: Answers in their final order, best first.
         first_hit_global: Rank (from 1) of the first right answer by global descriptor, or None.
-        first_hit_reranked: The same after re-ranking.
+        first_hit_reranked: The same in the final order, that of the global descriptors without re-ranking.
     """
 
     uri: str
@@ -53,7 +53,8 @@ class Evaluation(Mapping[str, Any]):
         store_version: Version that answered.
         queries: Queries scored.
         database: Images in the store.
-        recall: `{"global": {"1": ...}, "reranked": {"1": ...}}` in percent.
+        recall: `{"global": {"1": ...}, "reranked": {"1": ...}}` in percent; only `global` without
+            re-ranking.
         seconds: Seconds per stage over all queries, and in total.
         queries_without_positive: Scored queries with nothing right in the database; they count as misses.
         queries_without_coordinates: Queries left out because they cannot be scored.
@@ -62,6 +63,7 @@ class Evaluation(Mapping[str, Any]):
         degraded: Queries answered while something stored could not be used.
         outcomes: One for each scored query.
         matched_per_query: Candidates whose matches were counted, on average over the queries answered.
+        conditions: What another run must have in common, see `pipelines.evaluation.conditions`.
     """
 
     dataset: str
@@ -79,6 +81,7 @@ class Evaluation(Mapping[str, Any]):
     degraded: int
     outcomes: tuple[QueryOutcome, ...] = field(repr=False)
     matched_per_query: float = 0.0
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names():
@@ -95,15 +98,18 @@ class Evaluation(Mapping[str, Any]):
         return [field.name for field in dataclasses.fields(self) if field.name != "outcomes"]
 
     def __repr__(self) -> str:
-        first = ", ".join(f"{self.recall[stage]['1']:.1f} % {name}" for stage, name in _ROWS.items())
+        first = ", ".join(
+            f"{values['1']:.1f} % {STAGE_NAMES[stage]}" for stage, values in self.recall.items()
+        )
         return f"Evaluation({self.dataset}: R@1 {first}; {self.queries} queries, {self.database} images)"
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>R@{k}</th>" for k in RECALL_AT)
         rows = ""
-        for stage, name in _ROWS.items():
-            cells = "".join(f"<td>{self.recall[stage][str(k)]:.1f}</td>" for k in RECALL_AT)
-            rows += f"<tr><th>{name}</th>{cells}</tr>"
+        for stage, values in self.recall.items():
+            cells = "".join(f"<td>{values[str(k)]:.1f}</td>" for k in RECALL_AT)
+            rows += f"<tr><th>{STAGE_NAMES[stage]}</th>{cells}</tr>"
         caption = f"{self.dataset}: {self.queries} queries, {self.database} images, model {self.model}"
         table = f"<table><thead><tr><th>recall in %</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        return f"<p>{escape(caption)}</p>{table}<p>{escape(self.protocol)}</p>"
+        conditions = "; ".join(f"{name} {value}" for name, value in describe_conditions(self.conditions))
+        return f"<p>{escape(caption)}</p>{table}<p>{escape(self.protocol)}</p><p>{escape(conditions)}</p>"

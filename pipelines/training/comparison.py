@@ -18,7 +18,8 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """Compare two evaluations of the same queries.
 
     Returns:
-        Plain values for JSON: recall before, after and the gain in points; for each stage the
+        Plain values for JSON: recall before, after and the gain in points, and the conditions of both; for
+        each stage the
         number of first answers gained and lost and its p-value; and these queries.
 
     Raises:
@@ -38,6 +39,7 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
         "database": after.database,
         "model_before": before.model,
         "model_after": after.model,
+        "conditions": {"before": dict(before.conditions), "after": dict(after.conditions)},
         "recall": {"before": before.recall, "after": after.recall, "gain": gain},
         "changed": {
             stage: {

@@ -13,6 +13,7 @@ import numpy as np
 
 from models.images import ImageRejected
 from models.images.photo_file import read_bytes
+from pipelines.evaluation.describe import describe_conditions
 from pipelines.evaluation.result import RECALL_AT, Evaluation
 from pipelines.html_report import make_thumbnail, render
 from pipelines.training.charts import LOSSES, RECALLS, make_chart
@@ -103,6 +104,7 @@ def _page(report: dict[str, Any]) -> bytes:
         headline=_headline(report),
         stages=STAGES,
         recall_at=RECALL_AT,
+        conditions=_conditions(report["conditions"]),
         curves=[
             make_chart(rows, "Loss", "loss (no unit)", LOSSES),
             make_chart(
@@ -114,6 +116,12 @@ def _page(report: dict[str, Any]) -> bytes:
         format_points=_format_points,
         format_value=_format_value,
     )
+
+
+def _conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, value before and value after of every condition."""
+    before, after = (dict(describe_conditions(conditions[when])) for when in ("before", "after"))
+    return [(name, before.get(name, ""), value) for name, value in after.items()]
 
 
 def _headline(report: dict[str, Any]) -> str:

@@ -30,8 +30,8 @@ FLAGS = {
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
     "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
-    "evaluate": f"model store split candidates threshold-m {EXECUTION} {MATCHING} report features "
-    "image-size max-megapixels follow-links quiet",
+    "evaluate": f"database queries root model store split candidates no-rerank threshold-m {EXECUTION} "
+    f"{MATCHING} report predictions features image-size max-megapixels follow-links quiet",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "

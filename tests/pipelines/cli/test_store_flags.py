@@ -7,6 +7,7 @@ new verb is tried with each flag that a store fixes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from tests.support.training_city import write_tiny_vit
 FREE = {
     *("help", "json", "store", "url", "quiet", "max_rejected"),
     *("source", "image", "dataset", "image_id", "root", "id_prefix", "rejected", "trace", "report", "out"),
-    *("split", "batch_size", "extractors", "gpus_per_extractor", "commit_every", "scaled_decode"),
-    *("max_megapixels", "follow_links"),
+    *("split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
+    *("commit_every", "scaled_decode", "max_megapixels", "follow_links"),
     *("precision", "compile", "top_k", "candidates", "no_rerank", "matching", "stop_early"),
     *("rerank_budget_ms", "threshold_m", "host", "port", "topology", "shards", "method", "memory_gib"),
     *("refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight", "max_candidates"),
@@ -151,7 +152,7 @@ def test_a_store_of_trained_weights_names_the_flag_that_is_missing(
 ) -> None:
     """The name on the card stands for the published weights, which did not make this store."""
     card = load_card("efficientnet-lite0")
-    trained = type(card)(**(vars(card) | {"weights_sha256": "1" * 64}))
+    trained = dataclasses.replace(card, weights_sha256="1" * 64)
     Store.create(tmp_path / "store", trained)
     (photo,) = write_photos(tmp_path, 1)
     assert main(["query", str(photo), "--store", str(tmp_path / "store")]) == 5
@@ -162,6 +163,7 @@ def test_a_store_of_trained_weights_names_the_flag_that_is_missing(
 
 def test_a_card_of_the_same_weights_with_another_preprocessing_is_refused(tmp_path: Path) -> None:
     card = load_card("efficientnet-lite0")
-    other = type(card)(**(vars(card) | {"min_similarity": 0.9}))
-    with pytest.raises(CardMismatch, match="min_similarity"):
+    preprocessing = dataclasses.replace(card.preprocessing, mean=(0.1, 0.2, 0.3))
+    other = dataclasses.replace(card, preprocessing=preprocessing)
+    with pytest.raises(CardMismatch, match="preprocessing"):
         require_fit(tmp_path, other, {"model": "efficientnet-lite0"})

@@ -21,6 +21,7 @@ from serving.matching_options import ALL_EXACTLY
 from storage.position import Position
 from storage.records import ImageRecord
 from tests.support.pictures import photo
+from tests.support.store_samples import make_card
 
 GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -53,11 +54,13 @@ class FixedAnswers:
         known = pa.table({n: pa.array(v, t) for (n, v), t in zip(columns.items(), kinds, strict=True)})
         self.matching = ALL_EXACTLY
         self.store = SimpleNamespace(
-            metadata=lambda: known, uri="memory", version=7, card=SimpleNamespace(model="fixed")
+            metadata=lambda: known, uri="memory", version=7, card=make_card(model="fixed")
         )
+        self.extractor = SimpleNamespace(precision="float32", device=SimpleNamespace(type="cpu"))
+        self.method, self.max_pixels = "exact", 1_000_000
 
     def answer_many(
-        self, photos: Iterable[str], *, top_k: int, candidates: int, min_candidates: int
+        self, photos: Iterable[str], *, top_k: int, candidates: int, rerank: bool, min_candidates: int
     ) -> Iterator[QueryResult | ImageRejected]:
         yield from (self.answer(Path(path).read_bytes(), top_k) for path in photos)
 

@@ -1,0 +1,59 @@
+"""An evaluation in words: its conditions and what was left out, for the table, the page and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["STAGE_NAMES", "describe_conditions", "describe_notes"]
+
+STAGE_NAMES = {"global": "global descriptor", "reranked": "after re-ranking"}
+_DIGITS = 12  # of a digest
+
+_NOTES = {
+    "queries_without_positive": "queries have nothing right in the database and count as misses",
+    "queries_rejected": "query photos could not be used and count as misses",
+    "queries_without_coordinates": "queries have no coordinates and are not scored",
+    "database_without_coordinates": "stored images have no coordinates and never count as right",
+    "database_indexed": "database images were indexed for this evaluation",
+    "database_rejected": "database images could not be used and are not in the store",
+    "database_elsewhere": "stored images are not in this database and were searched with it",
+    "degraded": "queries were answered while something stored could not be read",
+}
+
+
+def describe_conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the conditions as name and value, see `pipelines.evaluation.conditions`."""
+    if not conditions:
+        return []
+    versions = conditions["versions"]
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+    floor = conditions["min_similarity"]
+    artifacts = (
+        f"{name.removesuffix('_sha256').replace('_', ' ')} {conditions[name][:_DIGITS]}"
+        for name in ("projection_sha256", "aggregation_sha256", "local_whitening_sha256")
+        if name in conditions
+    )
+    reranking = "none"
+    if conditions["candidates"]:
+        counted = "all mutual neighbours count" if floor is None else f"counted from similarity {floor:g}"
+        reranking = (
+            f"{conditions['candidates']} candidates by {conditions['score'] or 'no score'}, {counted}, "
+            f"{conditions['matching']}"
+        )
+    return [
+        ("model", f"{conditions['model']}, weights {conditions['weights_sha256'][:_DIGITS]}"),
+        ("input", f"{'x'.join(map(str, conditions['image_size']))} pixels"),
+        ("local features", ", ".join([conditions["features"], *artifacts])),
+        ("computed in", f"{conditions['precision']} on {conditions['device']}"),
+        ("search", conditions["search"]),
+        ("re-ranking", reranking),
+        ("right", f"within {conditions['threshold_m']:g} m, inclusive; {conditions['distance']}"),
+        ("store", f"version {conditions['store_version']}, format {conditions['store_format']}"),
+        ("versions", packages),
+    ]
+
+
+def describe_notes(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return what was left out or done beside scoring, one sentence each."""
+    return [f"{evaluation[name]} {what}." for name, what in _NOTES.items() if evaluation.get(name)]
