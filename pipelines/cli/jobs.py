@@ -14,7 +14,14 @@ from pipelines.cli.options import (
     matching_from,
     photos_from,
 )
-from pipelines.cli.output import print_answer, print_evaluation, print_json, print_line, print_training
+from pipelines.cli.output import (
+    print_answer,
+    print_evaluation,
+    print_json,
+    print_line,
+    print_training,
+    print_truth,
+)
 from storage.text import plain
 
 __all__ = ["run_demo", "run_evaluate", "run_finetune", "run_index"]
@@ -32,6 +39,7 @@ def run_demo(args: argparse.Namespace) -> int:
     else:
         print("\nfirst query, as `placeray query` shows it:")
         print_answer(summary["first_query"])
+        print_truth(summary["first_query"]["truth"])
         print_evaluation(summary["evaluation"])
         print_line(f"report: {summary['report']}")
         print_line(

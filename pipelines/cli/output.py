@@ -15,6 +15,7 @@ __all__ = [
     "print_line",
     "print_pairs",
     "print_training",
+    "print_truth",
 ]
 
 _ITEMS, _MAX_OBJECT_LENGTH = 50, 100_000
@@ -64,6 +65,18 @@ def print_answer(answer: dict[str, Any]) -> None:
         print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
     print_line(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
+
+
+def print_truth(truth: Mapping[str, Any]) -> None:
+    """Print whether the first place of a query is right, where the truth is known."""
+    if truth["distance_m"] is None:
+        print("  right: unknown, since the first place has no position")
+        return
+    right, comparison = ("yes", "within") if truth["right"] else ("no", "beyond")
+    print(
+        f"  right: {right}, the first place is {truth['distance_m']:.1f} m from where the photo was taken "
+        f"({comparison} {truth['threshold_m']:g} m)"
+    )
 
 
 def print_evaluation(summary: Mapping[str, Any]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from models.images.photo_file import read_bytes
 from models.names import DEFAULT_MODEL
-from pipelines.defaults import DEMO_DATABASE, DEMO_QUERIES
+from pipelines.defaults import DEMO_DATABASE, DEMO_QUERIES, THRESHOLD_M
 from pipelines.demo.dataset import draw_city
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
+from pipelines.evaluation.result import QueryOutcome
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
 from serving.engine import QueryEngine
@@ -39,7 +40,8 @@ def run_demo(
         quiet: Show no progress.
 
     Returns:
-        Paths (`city`, `store`, `report`), `index` and `evaluation` summaries, and `first_query`.
+        Paths (`city`, `store`, `report`), `index` and `evaluation` summaries, and `first_query`: its answer,
+        and in `truth` whether the first place is right and how far from the photo's own place it is.
     """
     base = Path(out, f"seed{seed}-{database_images}x{query_images}")
     city, store_folder, page = base / "city", base / "store", base / "report.html"
@@ -51,12 +53,24 @@ def run_demo(
     with ProgressBar("evaluate", quiet=quiet) as bar:
         evaluation = measure_recall(city, engine, progress=lambda done, total: bar.update(done, 0, total))
     write_report(page, evaluation, engine)
-    first = evaluation.outcomes[0].uri
     return {
         "city": str(city),
         "store": str(store_folder),
         "report": str(page),
         "index": dataclasses.asdict(indexed),
         "evaluation": dict(evaluation),
-        "first_query": {"image": first, **engine.answer(read_bytes(first)).to_dict()},
+        "first_query": _first_query(engine, evaluation.outcomes[0], THRESHOLD_M),
     }
+
+
+def _first_query(engine: QueryEngine, outcome: QueryOutcome, threshold_m: float) -> dict[str, Any]:
+    """Answer a query as `placeray query` does, and say whether its first place is right."""
+    answer = engine.answer(read_bytes(outcome.uri))
+    best = answer.matches[0] if answer.matches else None
+    distance_m = None if best is None else outcome.position.distance_m(best.record.position)
+    truth = {
+        "right": distance_m is not None and distance_m <= threshold_m,
+        "distance_m": None if distance_m is None else round(distance_m, 2),
+        "threshold_m": threshold_m,
+    }
+    return {"image": outcome.uri, **answer.to_dict(), "truth": truth}

@@ -108,9 +108,14 @@ def test_evaluate_prints_json_writes_a_report_and_reuses_the_store(
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == result
     assert result["matched_per_query"] == 12
+    assert result["database_indexed"] == 12
+    store = Store.open(tmp_path / "s")
+    with store.lease():
+        store.delete(store.metadata()["image_id"].to_pylist()[:3])
     again = call(
         capsys, "evaluate", city, "--store", tmp_path / "s", "--stop-early", "--rerank-budget-ms", "0"
     )
+    assert "note: 3 database images were indexed for this evaluation" in again
     assert "after re-ranking" in again
     assert "100 candidates re-ranked; stopping early, 0 ms per query" in again
     assert "candidates matched per query: 10\n" in again
@@ -146,6 +151,16 @@ def test_embed_in_bfloat16_is_close_to_published_outputs(
     assert np.abs(made["descriptors"] - golden["global_"]).max() > 1e-4
     call(capsys, "embed", *images, "--model", weights, "--out", out, "--precision", "fp32")
     assert np.abs(np.load(out)["descriptors"] - golden["global_"]).max() < 1e-5
+
+
+def test_embed_uses_model_and_size_of_a_store(
+    store: str, city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((city / "database").iterdir())
+    call(capsys, "embed", image, "--store", store, "--out", tmp_path / "o.npz")
+    stored = load_extractor("efficientnet-lite0").extract([image])[0]
+    assert np.allclose(np.load(tmp_path / "o.npz")["descriptors"], stored, atol=1e-6)
+    call(capsys, "embed", image, "--out", tmp_path / "o.npz", code=2)
 
 
 def test_embed_skips_and_reports_unusable_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,13 +6,14 @@ import csv
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.cli import commands, main
-from pipelines.cli.output import print_answer, print_json, print_pairs
+from pipelines.cli.output import print_answer, print_json, print_pairs, print_truth
 from pipelines.indexing.tally import Tally
 from storage.store import Store
 from tests.support.store_samples import make_rows, make_store, with_value
@@ -35,6 +36,21 @@ def test_tables_show_escapes_instead_of_sending_them(text: str, capsys: pytest.C
     shown = capsys.readouterr().out
     assert text not in shown
     assert "id\\" in shown
+
+
+@pytest.mark.parametrize(
+    ("distance_m", "right", "words"),
+    [
+        (3.21, True, "yes, .* 3.2 m .*within 25 m"),
+        (80.0, False, "no, .* 80.0 m .*beyond 25 m"),
+        (None, False, "unknown"),
+    ],
+)
+def test_the_first_example_says_whether_it_is_right(
+    distance_m: float | None, right: bool, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_truth({"distance_m": distance_m, "right": right, "threshold_m": 25.0})
+    assert re.search(f"right: {words}", capsys.readouterr().out)
 
 
 def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:

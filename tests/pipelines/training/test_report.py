@@ -162,6 +162,44 @@ def test_p_value_equals_the_exact_binomial_test(gained: int, lost: int) -> None:
     assert p_value_of(gained, lost) == pytest.approx(uneven / 2**total)
 
 
+def test_conditions_of_both_evaluations_are_shown(
+    pair: tuple[Evaluation, Evaluation], tmp_path: Path
+) -> None:
+    conditions = [
+        {
+            "model": "tiny",
+            "weights_sha256": digit * 64,
+            "image_size": [56, 84],
+            "features": "int8",
+            "precision": "float32",
+            "device": "cpu",
+            "search": "exact",
+            "score": "count",
+            "min_similarity": 0.25,
+            "candidates": 8,
+            "matching": "every candidate",
+            "threshold_m": 25.0,
+            "distance": "geodesic",
+            "store_version": 3,
+            "store_format": 2,
+            "versions": {"torch": "2.9"},
+        }
+        for digit in "12"
+    ]
+    before, after = (replace(one, conditions=values) for one, values in zip(pair, conditions, strict=True))
+    report, page = written(tmp_path, before, after)
+    assert report["conditions"] == {"before": conditions[0], "after": conditions[1]}
+    for text in (
+        "111111111111",
+        "222222222222",
+        "56x84",
+        "8 candidates by count",
+        "from similarity 0.25",
+        "torch 2.9",
+    ):
+        assert text in page
+
+
 def test_evaluations_of_different_queries_are_refused(
     pair: tuple[Evaluation, Evaluation], tmp_path: Path
 ) -> None:
