@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from pipelines.cli import jobs, model, queries, store
 from pipelines.cli.options import UsageError
+from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
 from storage.durable import explain_write_errors
 from storage.errors import NotWritable, OutOfSpace, PlacerayError
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
+        require_outputs(args)
         return VERBS[args.verb](args)
     except PlacerayError as error:
         return _report(args.verb, error)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,34 +21,11 @@ from storage.features.shards import write_shard
 from storage.search import snapshot
 from storage.search.index_partition import IndexPartition
 from storage.store import Store
+from tests.support.mounts import fill_disk, mounted, read_only
 from tests.support.paths import ROOT
 from tests.support.store_samples import descriptor_of, encoded, features_of, make_card, make_rows, make_store
 
 IDS = [f"id{i:02d}" for i in range(30)]
-
-
-@contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[None]:
-    """Mount a file system of memory at `folder`; skip where that is not allowed."""
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", os.fspath(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", os.fspath(folder)], check=True)
-
-
-@contextmanager
-def read_only(store: Path, folder: Path) -> Iterator[Path]:
-    """Mount a copy of a store read-only."""
-    folder.mkdir()
-    with mounted(folder, "size=64m"):
-        shutil.copytree(store, folder / "store")
-        command = ["mount", "-o", "remount,ro", os.fspath(folder)]
-        if subprocess.run(command, capture_output=True).returncode != 0:
-            pytest.skip("mounting is not allowed here")
-        yield folder / "store"
 
 
 def delete(folder: Path) -> None:
@@ -139,14 +114,12 @@ def test_a_full_disk_ends_every_writer_and_loses_nothing(tmp_path: Path) -> None
     with mounted(tmp_path / "full", "size=2m"):
         folder = tmp_path / "full" / "store"
         shutil.copytree(tmp_path / "made", folder)
-        with contextlib.suppress(OSError), open(folder.parent / "filler", "wb", buffering=0) as file:
-            while file.write(b"\x00" * 4096):
-                pass
+        filler = fill_disk(folder.parent)
         for write in (delete, compact, index, shard):
             with pytest.raises(OutOfSpace, match="no space left"):
                 write(folder)
         assert Store.open(folder).count == len(IDS)
-        (folder.parent / "filler").unlink()
+        filler.unlink()
         delete(folder)
         assert verify_store(folder).ok
         assert Store.open(folder).count == len(IDS) - 2
