@@ -16,9 +16,9 @@ from storage.text import plain
 
 __all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "Preprocessing"]
 
-FORMAT_VERSION = 3  # the newest that can be read
+FORMAT_VERSION = 3  # of new stores, and the newest that can be read
 _PLAIN_VERSION = 1  # of models, and of stores that placeray 0.1 made with float16 features
-_ENCODED_VERSION, _LEARNED_VERSION = 2, 3  # the oldest for other encodings, and for learned artifacts
+_LEARNED_VERSION = 3  # the oldest that has learned artifacts
 
 FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
 FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
@@ -94,6 +94,11 @@ class Card:
     local_whitening_sha256: str | None = None
 
     @property
+    def artifacts(self) -> tuple[str, ...]:
+        """Digests of the artifacts that the card names."""
+        return tuple(digest for name in _LEARNED_FIELDS if (digest := getattr(self, name)) is not None)
+
+    @property
     def sha256(self) -> str:
         """The digest of `to_json()`, under which a store keeps the card."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -125,7 +130,7 @@ class Card:
             )
         return dataclasses.replace(
             self,
-            format_version=_version_of(encoding, aggregation_sha256, local_whitening_sha256),
+            format_version=FORMAT_VERSION,
             feature_encoding=encoding,
             projection_sha256=projection_sha256,
             aggregation_sha256=aggregation_sha256,
@@ -206,9 +211,10 @@ class Card:
         Raises:
             CardMismatch: the model differs, or how local features are kept; the message names each field.
         """
-        self.require_model(other)
-        fixed = ("min_similarity", *_ENCODING_FIELDS, "local_whitening_sha256")
-        self._require(other, fixed, whose="requested is")
+        names = [*_MODEL_FIELDS, "min_similarity", *_ENCODING_FIELDS, "local_whitening_sha256"]
+        if self.aggregation_sha256 is None and other.aggregation_sha256 is None:
+            names.append("descriptor_dim")
+        self._require(other, names, whose="other is")
 
     def _require(self, other: Card, compared: Iterable[str], *, whose: str) -> None:
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
@@ -241,13 +247,6 @@ _MODEL_FIELDS = (
     *("model", "weights_sha256", "preprocessing", "grid_height", "grid_width", "feature_dim"),
     *("feature_dtype", "metric"),
 )
-
-
-def _version_of(encoding: FeatureEncoding, *learned: str | None) -> int:
-    """Return the oldest format that has what a store's card says."""
-    if any(learned):
-        return _LEARNED_VERSION
-    return _PLAIN_VERSION if encoding == "float16" else _ENCODED_VERSION
 
 
 def _check_names(values: dict[str, Any], kind: type[Card | Preprocessing], prefix: str = "") -> None:

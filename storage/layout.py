@@ -115,17 +115,20 @@ def check_layout(folder: Path) -> None:
 
 
 def check_table_files(folder: Path) -> None:
-    """Check that there are only regular files and folders in the table, whose files LanceDB opens by itself.
+    """Check that there are only regular files and folders in the table, and among the cards and artifacts.
+
+    LanceDB opens the table's files by itself.
 
     Raises:
         CorruptStore: there is a link, a device, a pipe or a socket.
     """
     check_layout(folder)
-    for entry in _walk(folder / TABLE_FOLDER):
-        if entry.is_symlink():
-            raise _not_allowed(Path(entry.path), "is a link")
-        if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
-            raise _not_allowed(Path(entry.path), "is not a regular file")
+    for name in (TABLE_FOLDER, CARDS_FOLDER, ARTIFACTS_FOLDER):
+        for entry in _walk(folder / name):
+            if entry.is_symlink():
+                raise _not_allowed(Path(entry.path), "is a link")
+            if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+                raise _not_allowed(Path(entry.path), "is not a regular file")
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:

@@ -25,6 +25,9 @@ class ImageRecord:
         captured_at: When the photo was taken, or None.
         shard: Name of the feature shard, without its suffix.
         row: Row in that shard.
+        source: The folder, listing or URI that the photo was indexed from, or None in rows from before
+            format 3.
+        tags: A JSON array of strings, or None.
     """
 
     image_id: str
@@ -37,6 +40,8 @@ class ImageRecord:
     captured_at: datetime | None
     shard: str
     row: int
+    source: str | None = None
+    tags: str | None = None
 
     @property
     def lat(self) -> float | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,28 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.card import Card
-from storage.card_files import first_card
+from storage.artifacts import read_artifact, write_artifact
+from storage.card import FORMAT_VERSION, Card
 from storage.care.compaction import CompactReport, compact_store
 from storage.care.repair import RepairReport, repair_store
 from storage.care.verify import VerifyReport, verify_store
+from storage.commit.creation import create_store
+from storage.commit.current_card import current_card
 from storage.commit.lease import Lease
-from storage.commit.ledger import acknowledge, manifests, read_committed
+from storage.commit.ledger import read_committed
+from storage.commit.replacement import replace_descriptors, rows_to_describe
 from storage.commit.writer import Writer
-from storage.durable import explain_write_errors, replace_file
-from storage.errors import CorruptStore, InvalidBatch, StoreLocked, repair_command
+from storage.durable import explain_write_errors
+from storage.errors import StoreLocked
 from storage.features.encodings import FeatureCodec
-from storage.features.projection import write_projection
 from storage.features.reader import FeatureReader
-from storage.layout import CARD_FILE, FEATURES_FOLDER, check_layout
+from storage.layout import FEATURES_FOLDER, check_layout
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.checksums import intact_rows
-from storage.table.lance_table import LanceTable
 from storage.table.schema import to_records
+from storage.table.sources import rows_of_source, with_sources
 from storage.uri import local_folder
 
 __all__ = ["Store"]
@@ -41,7 +43,7 @@ _CREATE_TIMEOUT_S = 5.0
 _POSITION_COLUMNS = ("image_id", "lat", "lon", "utm_e", "utm_n", "utm_zone")
 _METADATA_COLUMNS = (
     *("image_id", "uri", "sha256", "width", "height", "lat", "lon", "utm_e", "utm_n", "utm_zone"),
-    *("heading_deg", "captured_at", "shard", "row", "indexed_at"),
+    *("heading_deg", "captured_at", "shard", "row", "indexed_at", "source", "tags"),
 )
 
 
@@ -52,32 +54,36 @@ class Store:
 
     Attributes:
         uri: The store's folder.
-        card: Which model made its vectors, and how its features are encoded.
     """
 
-    def __init__(self, folder: Path, card: Card) -> None:
+    def __init__(self, folder: Path, snapshot: Snapshot) -> None:
         """Use `create` or `open`."""
         self.uri = os.fspath(folder)
-        self.card = card
         self._folder = folder
-        self._features = FeatureReader(folder, card)
+        self._features = FeatureReader(folder, snapshot.card)
         self._writer: Writer | None = None
-        self._snapshot = newest_snapshot(self._folder, self.card)
+        self._snapshot = snapshot
 
     @classmethod
     def create(
-        cls, uri: str | os.PathLike[str], card: Card, *, projection: npt.NDArray[np.float32] | None = None
+        cls,
+        uri: str | os.PathLike[str],
+        card: Card,
+        *,
+        projection: npt.NDArray[np.float32] | None = None,
+        artifacts: Sequence[bytes] = (),
     ) -> Store:
-        """Create a store, or open the existing one.
+        """Create a store in the newest format, or open the existing one.
 
         Args:
             uri: A folder; created with its parents if missing.
             card: Which model makes its vectors, and how local features are encoded.
             projection: (C, C') float32 of `storage.features.projection`, if the card names one.
+            artifacts: The contents of the artifacts that the card names.
 
         Raises:
             CardMismatch: the existing store has another card.
-            InvalidBatch: the projection is not the one named on the card.
+            InvalidBatch: the projection or an artifact is not the one named on the card.
             CorruptStore: the existing store cannot be read.
             OutOfSpace: the disk is full.
             StoreLocked: another process has been creating it for 5 s.
@@ -90,7 +96,7 @@ class Store:
         if read_committed(folder) is None:
             with Lease(folder, timeout_s=_CREATE_TIMEOUT_S):
                 if read_committed(folder) is None:
-                    _initialise(folder, card, projection)
+                    create_store(folder, card.upgraded(), projection=projection, artifacts=artifacts)
         return cls.open(uri, card=card)
 
     @classmethod
@@ -107,10 +113,14 @@ class Store:
             CorruptStore: the files cannot be read or are inconsistent.
         """
         folder = local_folder(uri)
-        stored = first_card(folder)
         if card is not None:
-            stored.require_same(card)
-        return cls(folder, stored)
+            current_card(folder).require_same(card)
+        return cls(folder, newest_snapshot(folder))
+
+    @property
+    def card(self) -> Card:
+        """What made the vectors of the version that this store reads from, and how they are kept."""
+        return self._snapshot.card
 
     @property
     def codec(self) -> FeatureCodec:
@@ -141,9 +151,11 @@ class Store:
         """Move to the newest committed version; return whether there was a newer one.
 
         Raises:
-            CorruptStore: the store cannot be read; this object stays at its version.
+            CardMismatch: the folder now contains another store; this object stays at its version.
+            CorruptStore: the store cannot be read; likewise.
         """
-        newest = newest_snapshot(self._folder, self.card)
+        newest = newest_snapshot(self._folder)
+        self.card.require_same_features(newest.card)
         if newest.version == self._snapshot.version:
             return False
         self._snapshot = newest
@@ -161,7 +173,7 @@ class Store:
             CorruptStore: the head cannot be read.
         """
         with Lease(self._folder, timeout_s=timeout_s) as lease:
-            self._writer = Writer(self._folder, self.card, lease)
+            self._writer = Writer(self._folder, lease)
             try:
                 self._advance()
                 yield
@@ -172,7 +184,8 @@ class Store:
         """Upsert rows and return the new version; needs the lease.
 
         Args:
-            rows: The columns of `storage.table.schema.row_schema(card)`; their shards must exist already.
+            rows: The columns of `storage.table.schema.row_schema(card)`, and in a store of format 3 any of
+                `OPTIONAL_COLUMNS`; their shards must exist already.
 
         Raises:
             InvalidBatch: the rows are invalid; nothing is written.
@@ -186,7 +199,8 @@ class Store:
         """Replace metadata of stored rows and return the new version; needs the lease.
 
         Args:
-            rows: image_id and any of uri, lat, lon, utm_e, utm_n, utm_zone, heading_deg, captured_at.
+            rows: image_id and any of uri, lat, lon, utm_e, utm_n, utm_zone, heading_deg, captured_at, in a
+                store of format 3 also of source and tags.
 
         Raises:
             InvalidBatch: the rows are invalid, or not in the store; nothing is written.
@@ -206,9 +220,86 @@ class Store:
         return removed
 
     def metadata(self) -> pa.Table:
-        """Return all rows with every column but descriptor and crc32."""
-        batches = list(self._snapshot.table.scan(_METADATA_COLUMNS))
-        return pa.concat_tables(batches) if batches else self._snapshot.table.take([], _METADATA_COLUMNS)
+        """Return all rows with every column but descriptor, code and crc32.
+
+        `source` of a row from before format 3 is the folder that its uri lies in; its `tags` are missing.
+        """
+        table = self._snapshot.table
+        present = [name for name in _METADATA_COLUMNS if name in table.schema.names]
+        batches = list(table.scan(present))
+        return with_sources(pa.concat_tables(batches) if batches else table.take([], present))
+
+    def rows_of_source(self, source: str) -> list[str]:
+        """Return the keys of the rows that were indexed from a source, in the table's order.
+
+        Args:
+            source: A folder, listing or URI as in the column `source`. Rows from before format 3 do not have
+                it: they count to every folder that their uri lies in.
+        """
+        return rows_of_source(self._snapshot.table, source)
+
+    def artifact(self, sha256: str) -> bytes:
+        """Return the contents of an artifact that a card names.
+
+        Raises:
+            CorruptStore: it is missing or damaged.
+        """
+        return read_artifact(self._folder, sha256)
+
+    def rows_to_describe(self, card: Card) -> list[str]:
+        """Return the keys of the rows whose descriptors `replace_descriptors` still needs; needs the lease.
+
+        Args:
+            card: The card to be given to it. All rows, unless a replacement by this card was interrupted.
+        """
+        return rows_to_describe(self._leased(), card)
+
+    def replace_descriptors(
+        self,
+        card: Card,
+        batches: Iterable[tuple[Sequence[str], npt.NDArray[np.float32]]],
+        *,
+        artifacts: Sequence[bytes] = (),
+    ) -> int:
+        """Replace the descriptors of all rows as one new version, and return it; needs the lease.
+
+        Until then the former version answers. What an interrupted call was given is kept for the next one
+        with the same card, see `rows_to_describe`, unless rows are committed or amended in between.
+
+        Args:
+            card: What makes the new descriptors, by `Card.stored_as`; their width may differ. The model and
+                how local features are kept must be the store's.
+            batches: Keys and their (B, D) float32 descriptors of unit L2 norm; each row once, in any order.
+            artifacts: The contents of the artifacts that the card names and that the store does not have.
+
+        Raises:
+            CardMismatch: the card is of another model, or of other local features.
+            InvalidBatch: descriptors of another width, not finite or not of unit norm, of rows that are not
+                stored; or some rows got none.
+            StoreLocked: the lease is not held, or was lost.
+            CorruptStore: an artifact is missing, or stored rows are damaged.
+            OutOfSpace: the disk is full.
+        """
+        writer = self._leased()
+        for data in artifacts:
+            write_artifact(self._folder, data)
+        replace_descriptors(writer, card, batches)
+        return self._advance()
+
+    def upgrade(self) -> bool:
+        """Bring the store to the newest format; return whether it was older. Needs the lease.
+
+        Nothing of the rows changes; a crash is finished by the next writer. Older versions of placeray refuse
+        the store from then on.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+            OutOfSpace: the disk is full.
+        """
+        older = self._leased().card.format_version < FORMAT_VERSION
+        self._leased().upgrade()
+        self._advance()
+        return older
 
     def known(self) -> pa.Table:
         """Return `metadata()`: its name up to version 0.1, which scripts use."""
@@ -294,7 +385,7 @@ class Store:
             StoreLocked: another writer holds it.
         """
         with self.lease() if self._writer is None else nullcontext():
-            report = compact_store(self._folder, self._leased(), self.card, keep_versions_s=keep_versions_s)
+            report = compact_store(self._folder, self._leased(), keep_versions_s=keep_versions_s)
             self._advance()
         return report
 
@@ -304,28 +395,9 @@ class Store:
         return self._writer
 
     def _advance(self) -> int:
-        committed = self._leased().committed
+        writer = self._leased()
+        committed = writer.committed
         if committed.version != self._snapshot.version:
-            self._snapshot = Snapshot(self._folder, self.card, committed.version, committed.rows)
+            self.card.require_same_features(writer.card)
+            self._snapshot = Snapshot(self._folder, writer.card, committed.version, committed.rows)
         return committed.version
-
-
-def _initialise(folder: Path, card: Card, projection: npt.NDArray[np.float32] | None) -> None:
-    """Write the card and the empty table, or finish that after a crash."""
-    if FeatureCodec(card, projection=projection).projection_sha256 != card.projection_sha256:
-        raise InvalidBatch(
-            "the projection is not the one named on the card: fit it with storage.features.projection and "
-            "put its projection_sha256 on the card"
-        )
-    path = folder / CARD_FILE
-    if path.exists():
-        stored = first_card(folder)
-        # Without rows nothing depends on the projection yet, and fitting it again may change its last digits.
-        replace(stored, projection_sha256=card.projection_sha256).require_same(card)
-    if projection is not None:
-        write_projection(folder, projection)
-    replace_file(path, card.to_json().encode())
-    if len(manifests(folder)) > 1:
-        raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
-    table = LanceTable.create(folder, card)
-    acknowledge(folder, table.version, table.count(), known=set())

@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb("compact", "merge small files and remove files that are no longer used", store=True)
     delete = verb("delete", "delete images from a store", store=True)
     delete.add_argument("image_id", nargs="+", metavar="IMAGE_ID")
+    verb("upgrade", "bring a store of an older format to the newest, for columns it lacks", store=True)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The verbs that look after a store: info, verify, compact, delete."""
+"""The verbs that look after a store: info, verify, compact, delete, upgrade."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.cli.options import EXIT_OK
 from pipelines.cli.output import print_json, print_pairs
 from storage.errors import CorruptStore
 
-__all__ = ["run_compact", "run_delete", "run_info", "run_verify"]
+__all__ = ["run_compact", "run_delete", "run_info", "run_upgrade", "run_verify"]
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -56,6 +56,14 @@ def run_delete(args: argparse.Namespace) -> int:
         deleted = store.delete(args.image_id)
     result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
     _print_result(args, result)
+    return EXIT_OK
+
+
+def run_upgrade(args: argparse.Namespace) -> int:
+    """Bring a store to the newest format."""
+    from storage.care.upgrade import upgrade_store
+
+    _print_result(args, dataclasses.asdict(upgrade_store(args.store)))
     return EXIT_OK
 
 

@@ -92,7 +92,7 @@ def commit_all(store: Store, rows: Iterator[pa.Table], tally: Tally, plan: Plan)
     Raises:
         PlacerayError: a failure that a worker reported.
     """
-    schema = row_schema(store.card)
+    schema = row_schema(store.card, optional=("source", "tags"))
     pending: list[pa.Table] = []
 
     def commit() -> None:

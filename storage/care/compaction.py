@@ -1,4 +1,4 @@
-"""Compaction: merge small files, drop old versions, free the space of features that no row uses."""
+"""Compaction: merge small files, drop old versions, free the space of files that no version uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.card import Card
+from storage.care.named_files import unnamed_files
 from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
 from storage.durable import explain_write_errors
@@ -22,7 +22,7 @@ from storage.features.shards import shard_path, write_shard
 from storage.layout import FEATURES_FOLDER, is_shard_name, is_temporary_shard
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable
-from storage.table.schema import row_schema, to_records
+from storage.table.schema import FORMER, OPTIONAL_COLUMNS, row_schema, to_records
 
 __all__ = ["CompactReport", "compact_store", "rows_by_shard", "unreferenced_files"]
 
@@ -40,7 +40,7 @@ class CompactReport:
         version: The version after it.
         versions_removed: Number of old versions dropped.
         shards_rewritten: Number of shards of which less than half was in use.
-        files_removed: Names of the feature files removed.
+        files_removed: Names of the removed files: features, and cards and artifacts of dropped versions.
         bytes_freed: Their size.
     """
 
@@ -51,18 +51,17 @@ class CompactReport:
     bytes_freed: int
 
 
-def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: float) -> CompactReport:
+def compact_store(folder: Path, writer: Writer, *, keep_versions_s: float) -> CompactReport:
     """Compact the store in `folder`.
 
     Args:
         folder: The store's folder.
         writer: The store's writer, with the lease taken.
-        card: The store's card.
         keep_versions_s: Versions that were the newest within this time stay readable.
     """
-    rewritten = _rewrite_sparse_shards(folder, writer, card)
+    rewritten = _rewrite_sparse_shards(folder, writer)
     before = manifests(folder)
-    writer.change(lambda: writer.table.optimize(older_than_s=_NEVER_S))
+    writer.change(lambda: _merge(writer.table))
     # In a second pass, so that the time the merge takes does not shift the age of versions.
     older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
@@ -70,6 +69,11 @@ def compact_store(folder: Path, writer: Writer, card: Card, *, keep_versions_s: 
     dropped = len(set(before) - set(manifests(folder)))
     removed, freed = _remove_leftovers(folder, writer.table, min_age_s=keep_versions_s + _GRACE_S)
     return CompactReport(committed.version, dropped, rewritten, removed, freed)
+
+
+def _merge(table: LanceTable) -> None:
+    table.drop_leftovers(FORMER)
+    table.optimize(older_than_s=_NEVER_S)
 
 
 def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
@@ -109,9 +113,9 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
     return (now - oldest_needed).total_seconds() + min(keep_s, _MARGIN_S)
 
 
-def _rewrite_sparse_shards(folder: Path, writer: Writer, card: Card) -> int:
+def _rewrite_sparse_shards(folder: Path, writer: Writer) -> int:
     """Move rows out of shards of which less than half is in use; return the number of these shards."""
-    reader = FeatureReader(folder, card)
+    reader = FeatureReader(folder, writer.card)
     sparse = [
         shard
         for shard, rows in rows_by_shard(writer.table).items()
@@ -120,11 +124,11 @@ def _rewrite_sparse_shards(folder: Path, writer: Writer, card: Card) -> int:
     for start in range(0, len(sparse), 1000):
         stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]))
         for at in range(0, len(stored), _REWRITE_ROWS):
-            _move_rows(folder, writer, card, reader, stored.slice(at, _REWRITE_ROWS))
+            _move_rows(folder, writer, reader, stored.slice(at, _REWRITE_ROWS))
     return len(sparse)
 
 
-def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, stored: pa.Table) -> None:
+def _move_rows(folder: Path, writer: Writer, reader: FeatureReader, stored: pa.Table) -> None:
     # Copied as encoded: decoding and encoding again would lose precision each time.
     encoded = np.empty((len(stored), reader.codec.row_bytes), np.uint8)
     # An unreadable row stays where it is, for verify to report.
@@ -136,7 +140,8 @@ def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, 
     )
     if not readable.any():
         return
-    rows = stored.filter(pa.array(readable)).select(row_schema(card).names)
+    names = row_schema(writer.card, optional=OPTIONAL_COLUMNS).names
+    rows = stored.filter(pa.array(readable)).select(names)
     shard = write_shard(str(folder), rows["image_id"].to_pylist(), encoded[readable])
     numbers = pa.array(range(len(rows)), pa.int32())
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
@@ -144,7 +149,7 @@ def _move_rows(folder: Path, writer: Writer, card: Card, reader: FeatureReader, 
 
 
 def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
-    """Remove shards that no version uses, and temporary files, older than `min_age_s`."""
+    """Remove files that no version uses, and temporary ones, older than `min_age_s`."""
     shards, temporary = unreferenced_files(folder, set(rows_by_shard(table)))
     candidates = {shard: shard_path(folder, shard) for shard in shards}
     limit = time.time() - min_age_s
@@ -158,7 +163,7 @@ def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> t
             for shard in set(old.find("shard", batch, ["shard"])["shard"].to_pylist()):
                 candidates.pop(shard, None)
     paths = list(candidates.values())
-    files = [folder / FEATURES_FOLDER / name for name in temporary]
+    files = [*(folder / FEATURES_FOLDER / name for name in temporary), *unnamed_files(folder)]
     paths += [path for path in files if path.lstat().st_mtime < limit]
     freed = sum(path.lstat().st_size for path in paths)
     with explain_write_errors(folder / FEATURES_FOLDER, 0):

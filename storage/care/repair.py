@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from storage.card import Card
-from storage.card_files import first_card
+from storage.card_files import card_path, first_card, read_card, write_card
+from storage.care.named_files import damaged_files
 from storage.care.verify import VerifyReport, verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import (
@@ -30,7 +31,7 @@ from storage.layout import QUARANTINE_FOLDER, TABLE_FOLDER, check_table_files, t
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable, manifest_name
 from storage.table.salvage import readable_batches
-from storage.table.schema import check_schema, table_schema
+from storage.table.schema import check_schema, table_schema, with_optional_columns
 from storage.uri import local_folder
 
 __all__ = ["RepairReport", "repair_store"]
@@ -66,12 +67,14 @@ def repair_store(uri: str | Path) -> RepairReport:
         NotWritable: the store is on a read-only file system, or belongs to another user.
     """
     folder = local_folder(uri)
-    card = first_card(folder)
+    first_card(folder)
     check_table_files(folder)
     with Lease(folder):
         actions: list[str] = []
         quarantined: list[str] = []
         committed = _restore_head(folder, actions, quarantined)
+        card = _restore_card(folder, committed, actions)
+        _set_aside_damaged(folder, card, actions, quarantined)
         report = verify_store(folder)
         bad_rows = report.bad_rows
         if bad_rows or report.damaged_files or report.problems:
@@ -104,15 +107,43 @@ def _restore_head(folder: Path, actions: list[str], quarantined: list[str]) -> C
             reason = "was never acknowledged" if newer else "cannot be read"
             actions.append(f"version {version} {reason}: moved its manifest aside")
             continue
-        if committed is not None and version == committed.version:
-            return committed
-        actions.append(
-            f"went back to version {version}"
-            + (f" from {committed.version}: rows committed since are gone, index again" if committed else "")
-        )
         table = LanceTable.open(folder, version=version)
-        return acknowledge(folder, version, table.count(), known=set(sums))
+        if committed is not None and version == committed.version:
+            if table.card_sha256 == committed.card_sha256:
+                return committed
+            actions.append("COMMITTED named another card: took the one that the version names")
+        else:
+            lost = ": rows committed since are gone, index again"
+            actions.append(
+                f"went back to version {version}" + (f" from {committed.version}{lost}" if committed else "")
+            )
+        return acknowledge(folder, table, known=set(sums))
     raise CorruptStore(f"{folder}: no version can be read: restore a backup, or index into a new store")
+
+
+def _restore_card(folder: Path, committed: Committed, actions: list[str]) -> Card:
+    """Return the card of the acknowledged version; a damaged one is written anew if card.json is the same.
+
+    Raises:
+        CorruptStore: it cannot be read, and only a backup has it.
+    """
+    first = first_card(folder)
+    try:
+        return read_card(folder, committed.card_sha256)
+    except CorruptStore:
+        if first.sha256 != committed.card_sha256:
+            raise
+    write_card(folder, first)
+    actions.append(f"{card_path(folder, first.sha256).name} could not be read: wrote it anew from card.json")
+    return first
+
+
+def _set_aside_damaged(folder: Path, card: Card, actions: list[str], quarantined: list[str]) -> None:
+    """Quarantine damaged cards and artifacts that the acknowledged version does not need."""
+    for path in damaged_files(folder):
+        if path.stem not in (card.sha256, *card.artifacts):
+            _quarantine(folder, path, quarantined)
+            actions.append(f"{path.parent.name}/{path.name} is damaged: moved it aside")
 
 
 def _restore_sums(folder: Path, actions: list[str], quarantined: list[str]) -> dict[str, str]:
@@ -142,15 +173,17 @@ def _rewrite_table(
     bad_ids = {row.image_id for row in report.bad_rows}
     table = LanceTable.open(folder)
     check_schema(table.schema, card)
-    rows = _intact_rows(table, bad_ids)
+    rows = with_optional_columns(_intact_rows(table, bad_ids), card)
+    if card.format_version >= 3:
+        write_card(folder, card)
     schema = table_schema(card)
     with explain_write_errors(folder / TABLE_FOLDER, rows.nbytes):
-        table.replace_all(iter(rows.cast(schema).to_batches(8192)), schema)
+        table.replace_all(iter(rows.select(schema.names).cast(schema).to_batches(8192)), schema)
     for name in report.damaged_files:
         if "/_versions/" in name and (path := table_file(folder, name)).is_file():
             _quarantine(folder, path, quarantined)
     write_sums(folder)
-    committed = acknowledge(folder, table.version, table.count(), known=set(read_sums(folder)))
+    committed = acknowledge(folder, table, known=set(read_sums(folder)))
     actions.append(f"wrote version {committed.version} of the {committed.rows} sound rows")
     return committed
 

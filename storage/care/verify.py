@@ -13,6 +13,8 @@ import pyarrow as pa
 from storage.card import Card
 from storage.card_files import first_card
 from storage.care.compaction import unreferenced_files
+from storage.care.named_files import problems_of
+from storage.commit.current_card import card_of, check_table
 from storage.commit.ledger import (
     Committed,
     check_manifests,
@@ -28,7 +30,6 @@ from storage.layout import check_table_files, is_shard_name, table_file
 from storage.table.checksums import checksums_match
 from storage.table.lance_table import LanceTable
 from storage.table.salvage import readable_batches
-from storage.table.schema import check_schema
 from storage.uri import local_folder
 
 __all__ = ["BadRow", "VerifyReport", "verify_store"]
@@ -61,6 +62,7 @@ class VerifyReport:
         orphan_shards: Shards that no row of the version refers to: garbage or work in progress, not an error.
         temp_files: Temporary files; not an error either.
         damaged_files: Files of the table that differ from their recorded digest.
+        damaged_artifacts: Cards and artifacts that are damaged or missing, a sentence each.
     """
 
     version: int | None = None
@@ -72,13 +74,13 @@ class VerifyReport:
     orphan_shards: list[str] = field(default_factory=list)
     temp_files: list[str] = field(default_factory=list)
     damaged_files: list[str] = field(default_factory=list)
+    damaged_artifacts: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged or missing."""
-        return not (
-            self.problems or self.bad_rows or self.missing_shards or self.corrupt_shards or self.damaged_files
-        )
+        damaged_rows = self.bad_rows or self.missing_shards or self.corrupt_shards
+        return not (self.problems or damaged_rows or self.damaged_files or self.damaged_artifacts)
 
 
 def verify_store(uri: str | Path) -> VerifyReport:
@@ -91,7 +93,7 @@ def verify_store(uri: str | Path) -> VerifyReport:
         NotReadable: this user may not read the store.
     """
     folder = local_folder(uri)
-    card = first_card(folder)
+    first = first_card(folder)
     check_table_files(folder)
     try:
         committed = read_committed(folder)
@@ -101,11 +103,13 @@ def verify_store(uri: str | Path) -> VerifyReport:
         if LanceTable.open(folder).version < committed.version:
             return VerifyReport(problems=["the head is older than the acknowledged version"])
         table = LanceTable.open(folder, version=committed.version)
-        check_schema(table.schema, card)
+        card = card_of(folder, committed.card_sha256, first)
+        check_table(table, committed, card)
     except CorruptStore as error:
         return VerifyReport(problems=[str(error)])
     report = VerifyReport(version=committed.version, rows=committed.rows)
     report.damaged_files.extend(_damaged_files(folder))
+    report.damaged_artifacts.extend(problems_of(folder, card))
     foreign = foreign_sums(folder)
     if foreign:
         report.problems.append(

@@ -15,7 +15,7 @@ from storage.errors import CorruptStore, repair_command
 from storage.fault_points import fault_point
 from storage.json_values import parse_object, whole_number
 from storage.layout import TABLE_FOLDER, is_table_file_name, read_bounded
-from storage.table.lance_table import manifest_name
+from storage.table.lance_table import LanceTable, manifest_name
 
 __all__ = [
     "Committed",
@@ -52,11 +52,13 @@ class Committed:
         version: Its number.
         rows: How many rows it has.
         manifest_sha256: Digest of its manifest.
+        card_sha256: Digest of its card; None: the one in card.json.
     """
 
     version: int
     rows: int
     manifest_sha256: str
+    card_sha256: str | None = None
 
 
 def read_committed(folder: Path) -> Committed | None:
@@ -67,11 +69,13 @@ def read_committed(folder: Path) -> Committed | None:
     """
     try:
         values = parse_object(_read(folder, "COMMITTED", _COMMITTED_BYTES))
-        digest = values["manifest_sha256"]
-        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise ValueError("manifest_sha256 is not a SHA-256")
+        digest, card = values["manifest_sha256"], values.get("card_sha256")
+        for name, value in (("manifest_sha256", digest), ("card_sha256", card)):
+            absent = value is None and name not in values
+            if not absent and not (isinstance(value, str) and _DIGEST.fullmatch(value)):
+                raise ValueError(f"{name} is not a SHA-256")
         version = whole_number(values["version"], 1, _MAX_VERSION)
-        return Committed(version, whole_number(values["rows"], 0, _MAX_ROWS), digest)
+        return Committed(version, whole_number(values["rows"], 0, _MAX_ROWS), digest, card)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError) as error:
@@ -84,13 +88,12 @@ def _read(folder: Path, name: str, max_bytes: int) -> bytes:
     return read_bounded(folder / name, max_bytes, advice=repair_command(folder))
 
 
-def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Committed:
-    """Flush a version to disk and acknowledge it: its new files, their digests, then COMMITTED.
+def acknowledge(folder: Path, table: LanceTable, *, known: set[str]) -> Committed:
+    """Flush a version to disk and acknowledge it with its card: its new files, their digests, then COMMITTED.
 
     Args:
         folder: The store's folder.
-        version: A version that LanceDB has written.
-        rows: How many rows it has.
+        table: A version that LanceDB has written.
         known: Relative names of the table's files that are flushed already; the new ones are added.
 
     Raises:
@@ -107,8 +110,10 @@ def acknowledge(folder: Path, version: int, rows: int, *, known: set[str]) -> Co
     _append(folder / "SHA256SUMS", "".join(lines).encode())
     known.update(new)
     fault_point("after_sync")
-    committed = Committed(version, rows, file_sha256(folder / _VERSIONS / manifest_name(version)))
-    text = json.dumps(committed.__dict__, sort_keys=True) + "\n"
+    manifest = folder / _VERSIONS / manifest_name(table.version)
+    committed = Committed(table.version, table.count(), file_sha256(manifest), table.card_sha256)
+    values = {name: value for name, value in committed.__dict__.items() if value is not None}
+    text = json.dumps(values, sort_keys=True) + "\n"
     replace_file(folder / "COMMITTED", text.encode(), fault="before_committed")
     fault_point("after_committed")
     return committed

@@ -8,7 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.card import Card
+from storage.card import FORMAT_VERSION
+from storage.card_files import first_card, read_card, write_card, write_first_card
+from storage.commit.current_card import card_of, check_table
 from storage.commit.lease import Lease
 from storage.commit.ledger import (
     Committed,
@@ -27,7 +29,7 @@ from storage.layout import TABLE_FOLDER, check_table_files, is_shard_name
 from storage.table.checks import check_amendments, check_rows
 from storage.table.checksums import add_checksums, intact_rows
 from storage.table.lance_table import LanceTable
-from storage.table.schema import check_schema, row_schema
+from storage.table.schema import OPTIONAL_COLUMNS, check_schema, optional_schema, row_schema
 
 __all__ = ["Writer"]
 
@@ -39,31 +41,35 @@ class Writer:
     of a commit does not grow with the table: LanceDB's upsert reads the whole key column each time.
 
     Attributes:
+        folder: The store's folder.
         table: The table at its head.
+        card: The card of the acknowledged version.
         committed: The acknowledged version.
     """
 
-    def __init__(self, folder: Path, card: Card, lease: Lease) -> None:
+    def __init__(self, folder: Path, lease: Lease) -> None:
         """Open the head; acknowledge it first if a crash kept the previous writer from doing so.
+
+        An upgrade of the format that a crash interrupted is completed.
 
         Args:
             folder: The store's folder.
-            card: Its card.
             lease: The store's lease, taken.
 
         Raises:
             CorruptStore: the head is older than what is acknowledged, or is damaged, or has other columns; or
                 there are links in the store.
         """
-        self._folder = folder
-        self._card = card
+        self.folder = folder
         self._lease = lease
+        first = first_card(folder)
         check_table_files(folder)
         self._synced_files = set(table_files(folder))
         self._present: PresentIds | None = None
         committed = read_committed(folder)
         self.table = LanceTable.open(folder)
-        check_schema(self.table.schema, card)
+        self.card = card_of(folder, self.table.card_sha256, first)
+        check_schema(self.table.schema, self.card)
         if committed is not None:
             check_manifests(folder, committed)
             if self.table.version < committed.version:
@@ -74,7 +80,10 @@ class Writer:
         if committed is None or self.table.version > committed.version:
             self.committed = self._recover(committed)
         else:
+            check_table(self.table, committed, self.card)
             self.committed = committed
+        if self.card.format_version >= 3 and self.table.card_sha256 is None:
+            self._complete_format()
 
     def commit(self, rows: pa.Table) -> Committed:
         """Upsert rows: one version.
@@ -84,9 +93,9 @@ class Writer:
             StoreLocked: the lease is lost; nothing is written.
             OutOfSpace: the disk is full; everything acknowledged before is kept.
         """
-        rows = check_rows(rows, self._card)
+        rows = check_rows(rows, self.card)
         for shard in pc.unique(rows["shard"]).to_pylist():
-            if not is_shard_name(shard) or not shard_path(self._folder, shard).is_file():
+            if not is_shard_name(shard) or not shard_path(self.folder, shard).is_file():
                 raise InvalidBatch(f"shard {shard} does not exist: write it with write_shard before its rows")
         fault_point("before_commit")
         return self._write(rows)
@@ -98,7 +107,7 @@ class Writer:
             InvalidBatch: the rows may not enter, or a key is not stored; nothing is written.
             StoreLocked: the lease is lost; nothing is written.
         """
-        rows = check_amendments(rows, self._card)
+        rows = check_amendments(rows, self.card)
         stored = intact_rows(self.table.find("image_id", rows["image_id"].to_pylist()))
         missing = set(rows["image_id"].to_pylist()) - set(stored["image_id"].to_pylist())
         if missing:
@@ -107,12 +116,13 @@ class Writer:
             )
         order = pc.index_in(stored["image_id"], rows["image_id"].combine_chunks())
         rows = rows.take(order)
-        stored = stored.select(row_schema(self._card).names)
+        schema = row_schema(self.card, optional=OPTIONAL_COLUMNS)
+        stored = stored.select(schema.names)
         for name in rows.column_names:
             stored = stored.set_column(
                 stored.schema.get_field_index(name), stored.schema.field(name), rows[name]
             )
-        return self._write(stored.cast(row_schema(self._card)))
+        return self._write(stored.cast(schema))
 
     def delete(self, image_ids: Sequence[str]) -> int:
         """Remove rows by key and return how many there were.
@@ -125,6 +135,30 @@ class Writer:
             self.change(lambda: self.table.delete(stored))
         return len(stored)
 
+    def upgrade(self) -> Committed:
+        """Bring the store to the newest format, by columns without values; rows and vectors stay as they are.
+
+        Raises:
+            StoreLocked: the lease is lost; nothing is written.
+            OutOfSpace: the disk is full; running it again completes the upgrade.
+        """
+        if self.card.format_version < FORMAT_VERSION:
+            self._lease.check()
+            # First the card: from then on older versions of placeray leave the store alone.
+            write_first_card(self.folder, self.card.upgraded())
+            fault_point("after_card")
+            self.card = self.card.upgraded()
+            self._complete_format()
+        return self.committed
+
+    def check_lease(self) -> None:
+        """Check that the lease is still held.
+
+        Raises:
+            StoreLocked: another writer took it over; nothing may be written.
+        """
+        self._lease.check()
+
     def change(self, action: Callable[[], None], *, bytes_needed: int = 1 << 20) -> Committed:
         """Run one change of the table under the lease, then acknowledge what it made.
 
@@ -134,7 +168,7 @@ class Writer:
         """
         present, self._present = self._present, None  # if anything below fails, the keys must be read again
         self._lease.check()
-        with explain_write_errors(self._folder / TABLE_FOLDER, bytes_needed):
+        with explain_write_errors(self.folder / TABLE_FOLDER, bytes_needed):
             action()
             fault_point("after_lance")
             self.committed = self._acknowledge()
@@ -150,24 +184,45 @@ class Writer:
             self._present = PresentIds(batch["image_id"] for batch in self.table.scan(["image_id"]))
         # One version per batch: if any key may be present, the whole batch is upserted.
         write = self.table.upsert if self._present.may_contain(keys).any() else self.table.append
-        committed = self.change(lambda: write(stored), bytes_needed=stored.nbytes)
+
+        def action() -> None:
+            self.table.drop_leftovers()  # an unfinished replacement would not know these rows
+            write(stored)
+
+        committed = self.change(action, bytes_needed=stored.nbytes)
         self._present.add(keys)
         return committed
 
+    def _complete_format(self) -> None:
+        """Add the columns of the card's format, and let versions name their card from now on."""
+        digest = write_card(self.folder, self.card)
+
+        def action() -> None:
+            names = self.table.schema.names
+            new = [field for field in optional_schema(self.card) if field.name not in names]
+            if new:
+                self.table.add_columns(pa.schema(new))
+            fault_point("after_columns")
+            self.table.name_card(digest)
+
+        self.change(action)
+
     def _acknowledge(self) -> Committed:
-        return acknowledge(self._folder, self.table.version, self.table.count(), known=self._synced_files)
+        committed = acknowledge(self.folder, self.table, known=self._synced_files)
+        if committed.card_sha256 not in (None, self.card.sha256):
+            self.card = read_card(self.folder, committed.card_sha256)
+        return committed
 
     def _recover(self, committed: Committed | None) -> Committed:
         """Acknowledge a head whose writer died before it could, after checking what is new in it."""
-        before = LanceTable.open(self._folder, version=committed.version) if committed else None
+        before = LanceTable.open(self.folder, version=committed.version) if committed else None
         shards = _shards(self.table) - (_shards(before) if before else set())
-        shards_intact = all(shard_intact(self._folder, shard) for shard in shards)
+        shards_intact = all(shard_intact(self.folder, shard) for shard in shards)
         if not shards_intact or any(len(intact_rows(batch)) != len(batch) for batch in self.table.scan()):
             raise CorruptStore(
-                f"version {self.table.version}, never acknowledged, is damaged: "
-                f"{repair_command(self._folder)}"
+                f"version {self.table.version}, never acknowledged, is damaged: {repair_command(self.folder)}"
             )
-        self._synced_files = set(read_sums(self._folder))
+        self._synced_files = set(read_sums(self.folder))
         return self._acknowledge()
 
 

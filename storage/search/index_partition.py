@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 import numpy.typing as npt
 
+from storage.card import Card
 from storage.card_files import first_card
 from storage.commit.ledger import Committed, read_committed
 from storage.errors import CorruptStore, StoreError, StoreNotFound
@@ -46,8 +48,10 @@ class IndexPartition:
     A newer version is loaded completely before it takes over, and the previous one stays for a while, so that
     the partitions of one index can agree on a version. While both are loaded the memory use doubles.
 
+    A newer version may have another card, with descriptors of another aggregation, but never another model or
+    other local features.
+
     Attributes:
-        card: The store's card.
         method: How the nearest descriptors are found; `auto` compares with every row of the partition up to
             `EXACT_ROWS`, beyond that uses an approximate index in memory, and LanceDB's index on disk where
             neither fits into the memory budget.
@@ -83,13 +87,18 @@ class IndexPartition:
         self._keep_s = keep_s
         self._clock = clock
         self._refreshing = threading.Lock()
-        self.card = first_card(self._folder)
+        first_card(self._folder)  # of the reasons why a folder cannot be used, the plainest first
         self._loaded: tuple[_Loaded, ...] = (self._load(),)
 
     @property
     def snapshot(self) -> Snapshot:
         """The newest loaded version."""
         return self._loaded[-1].snapshot
+
+    @property
+    def card(self) -> Card:
+        """The card of the newest loaded version."""
+        return self.snapshot.card
 
     @property
     def loaded_versions(self) -> tuple[int, ...]:
@@ -104,12 +113,13 @@ class IndexPartition:
             StoreError: the store cannot be read; the loaded versions stay.
         """
         with self._refreshing:
-            first_card(self._folder).require_same(self.card)
+            self.card.require_same_features(first_card(self._folder))
             now = self._clock()
             if self._newest() == self._loaded[-1].committed:
                 self._loaded = tuple(loaded for loaded in self._loaded if not self._expired(loaded, now))
                 return False
             fresh = self._load()
+            self.card.require_same_features(fresh.snapshot.card)
             former = [
                 _Loaded(loaded.snapshot, loaded.committed, loaded.superseded_at or self._clock())
                 for loaded in self._loaded
@@ -121,7 +131,12 @@ class IndexPartition:
             return True
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, version: int | None = None
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        version: int | None = None,
+        aggregation_sha256: str | EllipsisType | None = ...,
     ) -> list[SearchHits]:
         """Search one version.
 
@@ -129,26 +144,33 @@ class IndexPartition:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query, from this partition.
             version: Which version; None means the newest loaded one.
+            aggregation_sha256: What made the descriptors, see `Card`; only versions of the same are searched.
+                By default it is not compared.
 
         Raises:
-            VersionNotLoaded: `version` is not loaded.
+            VersionNotLoaded: `version` is not loaded, or none of this aggregation is.
             InvalidBatch: descriptors of another width, not finite, or not of unit norm; k below 1.
             CorruptStore: the index on disk cannot be read.
         """
         loaded = [entry.snapshot for entry in self._loaded]
-        snapshot = next((each for each in reversed(loaded) if version in (None, each.version)), None)
         numbers = tuple(each.version for each in loaded)
+        fitting = [each for each in loaded if aggregation_sha256 in (..., each.card.aggregation_sha256)]
+        snapshot = next((each for each in reversed(fitting) if version in (None, each.version)), None)
         if snapshot is None:
-            raise VersionNotLoaded(f"version {version} is not loaded: request one of {numbers}")
-        results = snapshot.search(descriptors, k=k, method=self._method_for(snapshot.count))
+            made = (
+                "" if aggregation_sha256 is ... else f" with descriptors of aggregation {aggregation_sha256}"
+            )
+            wanted = "a version" if version is None else f"version {version}"
+            raise VersionNotLoaded(f"{wanted}{made} is not loaded: request one of {numbers}")
+        results = snapshot.search(descriptors, k=k, method=self._method_for(snapshot))
         return [
             SearchHits(snapshot.version, snapshot.count, snapshot.degraded, hits, numbers) for hits in results
         ]
 
     def _load(self) -> _Loaded:
         before = self._newest()
-        snapshot = newest_snapshot(self._folder, self.card, self._partition)
-        snapshot.load(self._method_for(snapshot.count))
+        snapshot = newest_snapshot(self._folder, self._partition)
+        snapshot.load(self._method_for(snapshot))
         # A commit may have come in between; the version says which of the two this snapshot is of.
         after = self._newest()
         return _Loaded(snapshot, after if after.version == snapshot.version else before)
@@ -162,15 +184,15 @@ class IndexPartition:
                 raise CorruptStore(f"{self._folder / name} is missing: restore the store from a backup")
         return committed
 
-    def _method_for(self, rows: int) -> SearchMethod:
+    def _method_for(self, snapshot: Snapshot) -> SearchMethod:
         if self.method != "auto":
             return self.method
         # Decided by the version alone, so that all partitions of an index decide alike.
-        rows = -(-rows // self._partition.total)
+        rows, card = -(-snapshot.count // self._partition.total), snapshot.card
         method: SearchMethod = "exact" if rows <= EXACT_ROWS else "ivf"
-        stored = 2 if self.card.descriptor_dtype == "float16" else 4
+        stored = 2 if card.descriptor_dtype == "float16" else 4
         # Besides the descriptors as they are stored, up to half a byte of codes per dimension.
-        bytes_each = self.card.descriptor_dim * (4 if method == "exact" else stored + 0.5)
+        bytes_each = card.descriptor_dim * (4 if method == "exact" else stored + 0.5)
         return method if rows * bytes_each <= self._memory_bytes else "lance"
 
     def _expired(self, loaded: _Loaded, now: float) -> bool:

@@ -42,7 +42,7 @@ class MemorySearcher:
         self.count = len(rows)
         stored = descriptor_matrix(rows)
         # One chunk: taking a hundred rows out of a hundred chunks took 5 ms instead of 1 ms.
-        self._rows = rows.drop_columns(["descriptor"]).combine_chunks()
+        self._rows = _compact(rows)
         self._index: FlatIndex | ApproximateIndex
         self._index = ApproximateIndex(stored) if approximate else FlatIndex(stored)
         self.recall = self._index.recall
@@ -63,3 +63,12 @@ class MemorySearcher:
 
     def _ranked(self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Candidate]:
         return rank_rows(self._rows.take(ids), self._index.reconstruct(ids), query, k)
+
+
+def _compact(rows: pa.Table) -> pa.Table:
+    """Return what records are made of, in one chunk; texts that many rows share take four bytes in each."""
+    rows = rows.drop_columns([name for name in ("descriptor", "code") if name in rows.column_names])
+    for name in ("source", "tags"):
+        if name in rows.column_names:
+            rows = rows.set_column(rows.schema.get_field_index(name), name, rows[name].dictionary_encode())
+    return rows.combine_chunks()

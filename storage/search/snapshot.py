@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.card import Card
+from storage.card_files import first_card
+from storage.commit.current_card import card_of, check_table
 from storage.commit.lease import Lease
 from storage.commit.ledger import check_manifests, manifests, read_committed
 from storage.commit.writer import Writer
@@ -30,7 +32,6 @@ from storage.search.partition import WHOLE_INDEX, Partition, read_partition
 from storage.search.searcher import Searcher
 from storage.table.checks import check_query
 from storage.table.lance_table import LanceTable
-from storage.table.schema import check_schema
 
 __all__ = ["Snapshot", "newest_snapshot"]
 
@@ -42,6 +43,7 @@ class Snapshot:
 
     Attributes:
         version: Its number.
+        card: Its card.
         count: How many rows it has, in all partitions.
         partition: Which of its rows are searched.
     """
@@ -54,7 +56,7 @@ class Snapshot:
         self.count = count
         self.partition = partition
         self._folder = folder
-        self._card = card
+        self.card = card
         self._table: LanceTable | None = None
         self._searchers: dict[SearchMethod, Searcher] = {}
         self._lock = threading.Lock()
@@ -77,7 +79,7 @@ class Snapshot:
         """Search this version; arguments, result and errors as in `Store.search`."""
         if k < 1:
             raise InvalidBatch(f"k is {k}: ask for one candidate or more")
-        return self._searcher(method).search(check_query(descriptors, self._card), k=k)
+        return self._searcher(method).search(check_query(descriptors, self.card), k=k)
 
     def load(self, method: SearchMethod) -> None:
         """Build the index of a search method, which the first search would otherwise wait for."""
@@ -105,7 +107,7 @@ class Snapshot:
             return self.table
         try:
             with Lease(self._folder) as lease:
-                writer = Writer(self._folder, self._card, lease)
+                writer = Writer(self._folder, lease)
                 if writer.committed.version != self.version:
                     return self.table
                 committed = writer.change(writer.table.build_index)
@@ -114,18 +116,19 @@ class Snapshot:
         return LanceTable.open(self._folder, version=committed.version)
 
 
-def newest_snapshot(folder: Path, card: Card, partition: Partition = WHOLE_INDEX) -> Snapshot:
-    """Return the newest committed version.
+def newest_snapshot(folder: Path, partition: Partition = WHOLE_INDEX) -> Snapshot:
+    """Return the newest committed version, with its card.
 
     Args:
         folder: The store's folder.
-        card: The store's card.
         partition: Which of its rows to search.
 
     Raises:
-        StoreNotFound: nothing was ever committed.
+        StoreNotFound: there is no store, or nothing was ever committed.
+        CardMismatch: the store has a newer format.
         CorruptStore: the store cannot be read; no older version is used instead.
     """
+    first = first_card(folder)
     committed = read_committed(folder)
     if committed is None:
         if len(manifests(folder)) > 1:
@@ -134,10 +137,12 @@ def newest_snapshot(folder: Path, card: Card, partition: Partition = WHOLE_INDEX
     check_table_files(folder)
     check_manifests(folder, committed)
     newest = LanceTable.open(folder)  # a torn head, committed or not, must not go unnoticed
-    check_schema(newest.schema, card)
     if newest.version < committed.version:
         raise CorruptStore(
             f"{folder}: the newest readable version is {newest.version}, but {committed.version} was "
             f"committed: {repair_command(folder)}"
         )
-    return Snapshot(folder, card, committed.version, committed.rows, partition)
+    card = card_of(folder, committed.card_sha256, first)
+    snapshot = Snapshot(folder, card, committed.version, committed.rows, partition)
+    check_table(snapshot.table, committed, card)
+    return snapshot

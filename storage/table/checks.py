@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,11 +12,28 @@ import pyarrow.compute as pc
 
 from storage.card import Card
 from storage.errors import InvalidBatch
-from storage.table.schema import descriptor_matrix, row_schema
+from storage.table.checksums import MAX_BYTES
+from storage.table.schema import (
+    OPTIONAL_COLUMNS,
+    descriptor_matrix,
+    row_schema,
+    with_optional_columns,
+)
 
-__all__ = ["AMENDABLE", "check_amendments", "check_query", "check_rows"]
+__all__ = ["AMENDABLE", "check_amendments", "check_descriptors", "check_query", "check_rows"]
 
-AMENDABLE = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
+AMENDABLE = (
+    "uri",
+    "lat",
+    "lon",
+    "utm_e",
+    "utm_n",
+    "utm_zone",
+    "heading_deg",
+    "captured_at",
+    "source",
+    "tags",
+)
 _REQUIRED = ("image_id", "uri", "sha256", "width", "height", "descriptor", "shard", "row")
 # Rounding each of D values to 11 significant bits moves the norm by at most 2**-11, relative.
 _NORM_TOLERANCE = {"float16": 2e-3, "float32": 1e-4}
@@ -21,18 +41,21 @@ _LIMITS = {"lat": 90.0, "lon": 180.0}
 
 
 def check_rows(rows: pa.Table, card: Card) -> pa.Table:
-    """Return `rows` with the columns and types of `row_schema(card)`.
+    """Return `rows` with the columns and types of `row_schema(card)` and all optional ones of the format.
 
     Raises:
         InvalidBatch: a column is missing, unknown or of another type, a required value is missing, a key is
-            duplicated, or a descriptor has another width, values that are not finite, or no unit norm.
+            duplicated, an optional value is too long, or a descriptor has another width, values that are not
+            finite, or no unit norm.
     """
-    rows = _as_schema(rows, row_schema(card))
+    given = [name for name in OPTIONAL_COLUMNS if name in rows.column_names]
+    rows = with_optional_columns(_as_schema(rows, row_schema(card, optional=given)), card)
     for name in _REQUIRED:
         if rows[name].null_count:
             raise InvalidBatch(f"column {name} has missing values: give every row one")
     _check_keys(rows)
     _check_coordinates(rows)
+    _check_optional(rows)
     if pc.any(pc.less(rows["row"], 0)).as_py() or pc.any(pc.equal(rows["shard"], "")).as_py():
         raise InvalidBatch(
             "shard is empty or row is negative: use the name from write_shard and the row's number in it"
@@ -54,16 +77,42 @@ def check_amendments(rows: pa.Table, card: Card) -> pa.Table:
     Raises:
         InvalidBatch: a column cannot be amended or has another type, or a key is missing or duplicated.
     """
-    schema = row_schema(card)
-    unknown = [name for name in rows.column_names if name not in ("image_id", *AMENDABLE)]
+    schema = row_schema(card, optional=OPTIONAL_COLUMNS)
+    amendable = [name for name in AMENDABLE if name in schema.names]
+    unknown = [name for name in rows.column_names if name not in ("image_id", *amendable)]
     if unknown or "image_id" not in rows.column_names:
-        raise InvalidBatch(f"columns {rows.column_names}: give image_id and any of {', '.join(AMENDABLE)}")
+        raise InvalidBatch(f"columns {rows.column_names}: give image_id and any of {', '.join(amendable)}")
     rows = _as_schema(rows, pa.schema([field for field in schema if field.name in rows.column_names]))
     if "uri" in rows.column_names and rows["uri"].null_count:
         raise InvalidBatch("column uri has missing values: give every row one")
     _check_keys(rows)
     _check_coordinates(rows)
+    _check_optional(rows)
     return rows
+
+
+def check_descriptors(
+    image_ids: Sequence[str], descriptors: npt.NDArray[np.floating], card: Card
+) -> pa.FixedSizeListArray:
+    """Return (N, D) descriptors of these images as the store keeps them.
+
+    Raises:
+        InvalidBatch: another shape, a key twice, or values that are not finite or not of unit norm.
+    """
+    array = np.asarray(descriptors)
+    if array.shape != (len(image_ids), card.descriptor_dim) or len(set(image_ids)) != len(image_ids):
+        raise InvalidBatch(
+            f"descriptors of shape {array.shape} for {len(set(image_ids))} images: give one of width "
+            f"{card.descriptor_dim} for each image"
+        )
+    stored = np.ascontiguousarray(array, dtype=card.descriptor_dtype)
+    invalid = np.flatnonzero(~_unit(stored.astype(np.float32), _NORM_TOLERANCE[card.descriptor_dtype]))
+    if len(invalid):
+        raise InvalidBatch(
+            f"{len(invalid)} descriptors are not finite or not of unit norm (first: "
+            f"{image_ids[int(invalid[0])]}): check what made them"
+        )
+    return pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), card.descriptor_dim)
 
 
 def check_query(descriptors: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
@@ -114,6 +163,20 @@ def _check_keys(rows: pa.Table) -> None:
     if pc.count_distinct(keys).as_py() != len(keys):
         duplicate = next(v["values"] for v in pc.value_counts(keys).to_pylist() if v["counts"] > 1)
         raise InvalidBatch(f"duplicate image_id {duplicate!r} in the batch: keep one of the rows")
+
+
+def _check_optional(rows: pa.Table) -> None:
+    for name, longest in MAX_BYTES.items():
+        lengths = pc.binary_length(rows[name]) if name in rows.column_names else None
+        if lengths is not None and (pc.max(lengths).as_py() or 0) > longest:
+            raise InvalidBatch(f"column {name} has a value of over {longest} bytes: shorten it")
+    for text in pc.unique(pc.drop_null(rows["tags"])).to_pylist() if "tags" in rows.column_names else ():
+        try:
+            tags = json.loads(text)
+        except (ValueError, RecursionError):
+            tags = None
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise InvalidBatch(f"tags {text[:60]!r} are not a JSON array of strings: give one, or none")
 
 
 def _check_coordinates(rows: pa.Table) -> None:

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.table.schema import NUMBER_COLUMNS, TEXT_COLUMNS, descriptor_matrix
+from storage.table.schema import NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS, descriptor_matrix
 
-__all__ = ["add_checksums", "checksums_match", "intact_rows", "row_crc32"]
+__all__ = ["MAX_BYTES", "add_checksums", "checksums_match", "intact_rows", "row_crc32"]
 
 _REQUIRED = ("image_id", "uri", "sha256", "width", "height", "descriptor", "shard", "row")
+MAX_BYTES = {"source": 1 << 13, "tags": 1 << 16}
 _FINITE = (-1e300, 1e300)
 _RANGES: dict[str, tuple[float, float]] = {
     "lat": (-90, 90),
@@ -30,7 +31,9 @@ def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
     """Return one CRC-32 per row over every stored column but `crc32` and `indexed_at`.
 
     The canonical encoding of a row, little-endian: a bit set for each missing value, the byte length of each
-    text, each number in eight bytes (zero when missing), the descriptor's bytes, then the texts.
+    text, each number in eight bytes (zero when missing), the descriptor's bytes, then the texts. An optional
+    column that has a value adds its number, the value's byte length, and the value; without one it adds
+    nothing, so a row of format 1 or 2 keeps its checksum in a table that gained columns.
 
     Returns:
         (N,) uint32.
@@ -50,9 +53,24 @@ def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
     vectors = np.ascontiguousarray(descriptor_matrix(rows)).view(np.uint8)
     packed = np.concatenate([head.view(np.uint8).reshape(len(rows), 8 * head.shape[1]), vectors], axis=1)
     width, data = packed.shape[1], packed.reshape(-1).data
-    joined = pc.binary_join_element_wise(*texts, b"").to_pylist()
+    joined = pc.binary_join_element_wise(*texts, *_optional_values(rows), b"").to_pylist()
     sums = [zlib.crc32(text, zlib.crc32(data[i * width : (i + 1) * width])) for i, text in enumerate(joined)]
     return np.array(sums, dtype=np.uint32)
+
+
+def _optional_values(rows: pa.Table) -> list[pa.ChunkedArray]:
+    """Return the optional columns as bytes that tell column and length; empty where a value is missing."""
+    columns = []
+    for number, name in enumerate(OPTIONAL_COLUMNS):
+        if name not in rows.column_names or rows[name].null_count == len(rows):
+            continue
+        values = rows[name].cast(pa.binary())
+        head = np.empty(len(rows), np.dtype([("number", "u1"), ("length", "<u8")]))
+        head["number"], head["length"] = number, pc.fill_null(pc.binary_length(values), 0).to_numpy()
+        heads = pa.Array.from_buffers(pa.binary(9), len(rows), [None, pa.py_buffer(head)]).cast(pa.binary())
+        joined = pc.binary_join_element_wise(heads, values, b"")  # missing where a value is
+        columns.append(pc.fill_null(joined, b""))
+    return columns
 
 
 def add_checksums(rows: pa.Table) -> pa.Table:
@@ -86,6 +104,9 @@ def _well_formed(rows: pa.Table) -> npt.NDArray[np.bool_]:
             column = column.cast(pa.int64())
         values = pc.fill_null(column, 0).to_numpy()
         ok &= (values >= lowest) & (values <= highest)  # False for NaN
+    for name, longest in MAX_BYTES.items():
+        if name in rows.column_names:
+            ok &= pc.fill_null(pc.binary_length(rows[name]), 0).to_numpy() <= longest
     return ok
 
 

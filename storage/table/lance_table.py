@@ -19,7 +19,7 @@ from lancedb.index import HnswSq, IvfRq
 from storage.card import Card
 from storage.errors import CorruptStore, NotReadable, StoreError, repair_command
 from storage.layout import TABLE_FOLDER
-from storage.table.schema import table_schema
+from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
 __all__ = ["LanceTable", "manifest_name"]
 
@@ -57,11 +57,9 @@ class LanceTable:
         Raises:
             CorruptStore: there is no such version, or a manifest cannot be read.
         """
-        try:
+        which = "the newest version" if version is None else f"version {version}"
+        with _read_errors_as_corruption(folder, f"{which} cannot be opened"):
             return cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
-        except (RuntimeError, ValueError, OSError) as error:
-            which = "the newest version" if version is None else f"version {version}"
-            raise _unreadable(folder, f"{which} cannot be opened", error) from error
 
     @property
     def version(self) -> int:
@@ -70,8 +68,13 @@ class LanceTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """The stored columns."""
+        """The stored columns, with those of an unfinished replacement of the descriptors."""
         return self._table.schema
+
+    @property
+    def card_sha256(self) -> str | None:
+        """Digest of the card that this version names; None: that of card.json."""
+        return card_digest(self.schema)
 
     @property
     def has_index(self) -> bool:
@@ -90,12 +93,13 @@ class LanceTable:
     def scan(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield all rows in batches, in the table's order.
 
+        Args:
+            columns: Their names; default: every column of a row.
+
         Raises:
             CorruptStore: a data file cannot be read.
         """
-        query = self._table.search()
-        if columns is not None:
-            query = query.select(list(columns))
+        query = self._table.search().select(self._columns(columns))
         with _read_errors_as_corruption(self.folder):
             for batch in query.to_batches(_SCAN_ROWS):
                 yield pa.Table.from_batches([batch])
@@ -106,9 +110,9 @@ class LanceTable:
         Raises:
             CorruptStore: a data file cannot be read.
         """
-        query = self._table.take_offsets(list(offsets))
+        query = self._table.take_offsets(list(offsets)).select(self._columns(columns))
         with _read_errors_as_corruption(self.folder):
-            return (query if columns is None else query.select(list(columns))).to_arrow()
+            return query.to_arrow()
 
     def find(self, column: str, values: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows whose text `column` is one of `values`, in the table's order.
@@ -120,8 +124,18 @@ class LanceTable:
         for start in range(0, max(1, len(values)), 1000):
             query = self._table.search().where(_in_clause(column, values[start : start + 1000]))
             with _read_errors_as_corruption(self.folder):
-                tables.append((query if columns is None else query.select(list(columns))).to_arrow())
+                tables.append(query.select(self._columns(columns)).to_arrow())
         return pa.concat_tables(tables)
+
+    def missing(self, column: str) -> list[str]:
+        """Return the keys of the rows that have no value in `column`, in the table's order.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        query = self._table.search().where(f"{column} IS NULL").select(["image_id"])
+        with _read_errors_as_corruption(self.folder):
+            return list(query.to_arrow()["image_id"].to_pylist())
 
     def append(self, rows: pa.Table) -> None:
         """Add rows whose keys are not in the table yet: one version."""
@@ -136,6 +150,36 @@ class LanceTable:
         """Remove rows by key: one version per thousand."""
         for start in range(0, len(image_ids), 1000):
             self._table.delete(_in_clause("image_id", image_ids[start : start + 1000]))
+
+    def update(self, rows: pa.Table) -> None:
+        """Replace the columns of `rows`, image_id among them, in rows of the same key: one version."""
+        self._table.merge_insert("image_id").when_matched_update_all().execute(rows)
+
+    def add_columns(self, fields: pa.Schema) -> None:
+        """Add columns without values: one version."""
+        self._table.add_columns(fields)
+
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Drop columns: one version."""
+        self._table.drop_columns(list(names))
+
+    def rename_columns(self, names: dict[str, str]) -> None:
+        """Rename columns, in this order: one version."""
+        self._table.alter_columns(*({"path": old, "rename": new} for old, new in names.items()))
+
+    def name_card(self, sha256: str) -> None:
+        """Let this and later versions name their card: one version."""
+        self._table.update_field_metadata({"path": "descriptor", "metadata": {CARD_KEY: sha256}})
+
+    def drop_leftovers(self, *ends: str) -> None:
+        """Drop the columns that a replacement of the descriptors left, if there are any: one version.
+
+        Args:
+            ends: Ends of their names; default: NEXT and FORMER.
+        """
+        leftovers = [name for name in self.schema.names if name.endswith(ends or (NEXT, FORMER))]
+        if leftovers:
+            self.drop_columns(leftovers)
 
     def replace_all(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
         """Write a version of exactly these rows; earlier versions stay."""
@@ -170,6 +214,10 @@ class LanceTable:
         """Merge small files, update the index, and drop versions older than `older_than_s`."""
         self._table.optimize(cleanup_older_than=timedelta(seconds=older_than_s))
 
+    def _columns(self, requested: Sequence[str] | None) -> list[str]:
+        present = self.schema.names
+        return list(requested) if requested is not None else [n for n in present if n in STORED_COLUMNS]
+
 
 def _in_clause(column: str, values: Sequence[str]) -> str:
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
@@ -177,16 +225,16 @@ def _in_clause(column: str, values: Sequence[str]) -> str:
 
 
 @contextmanager
-def _read_errors_as_corruption(folder: Path) -> Iterator[None]:
+def _read_errors_as_corruption(folder: Path, what: str = "cannot be read") -> Iterator[None]:
     """Raise CorruptStore where LanceDB fails to read."""
     try:
         yield
     except BaseException as error:
         # On some damage LanceDB's native code panics, and PanicException is a BaseException.
         damage = isinstance(error, RuntimeError | ValueError | OSError | pa.ArrowException)
-        if not damage and type(error).__name__ != "PanicException":
+        if not damage and type(error).__name__ not in ("PanicException", "RustPanic"):
             raise
-        raise _unreadable(folder, "cannot be read", error) from error
+        raise _unreadable(folder, what, error) from error
 
 
 def _unreadable(folder: Path, what: str, error: BaseException) -> StoreError:

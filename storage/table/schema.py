@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -11,25 +13,43 @@ from storage.position import POSITION_COLUMNS, Position
 from storage.records import ImageRecord
 
 __all__ = [
+    "CARD_KEY",
+    "FORMER",
+    "NEXT",
     "NUMBER_COLUMNS",
+    "OPTIONAL_COLUMNS",
+    "STORED_COLUMNS",
     "TEXT_COLUMNS",
+    "card_digest",
     "check_schema",
+    "descriptor_field",
     "descriptor_matrix",
+    "optional_schema",
     "row_schema",
     "table_schema",
     "to_records",
+    "with_optional_columns",
 ]
 
 # LanceDB reports concurrent upserts of one key as a conflict only if the table declares its key.
+# The descriptors' column names the card of what made them, so that a version and its card are one manifest.
+CARD_KEY = "placeray:card"
 _KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 TEXT_COLUMNS = ("image_id", "uri", "sha256", "utm_zone", "shard")
 NUMBER_COLUMNS = ("width", "height", "lat", "lon", "utm_e", "utm_n", "heading_deg", "captured_at", "row")
+OPTIONAL_COLUMNS = ("source", "tags", "code")  # of format 3; a value may be missing
+NEXT, FORMER = "_next", "_former"  # ends of the names of columns that are replaced, see commit.replacement
+STORED_COLUMNS = (*TEXT_COLUMNS, *NUMBER_COLUMNS, "descriptor", *OPTIONAL_COLUMNS, "crc32", "indexed_at")
 
 
-def row_schema(card: Card) -> pa.Schema:
-    """Return the columns and types of a batch to commit."""
-    element = {"float16": pa.float16(), "float32": pa.float32()}[card.descriptor_dtype]
-    return pa.schema(
+def row_schema(card: Card, *, optional: Sequence[str] = ()) -> pa.Schema:
+    """Return the columns and types of a batch to commit.
+
+    Args:
+        card: The store's card.
+        optional: Which of `OPTIONAL_COLUMNS` the batch has; those that the store's format lacks are left out.
+    """
+    rows = pa.schema(
         [
             pa.field("image_id", pa.string(), nullable=False, metadata=_KEY),
             pa.field("uri", pa.string()),
@@ -43,27 +63,78 @@ def row_schema(card: Card) -> pa.Schema:
             pa.field("utm_zone", pa.string()),
             pa.field("heading_deg", pa.float64()),
             pa.field("captured_at", pa.timestamp("us", tz="UTC")),
-            pa.field("descriptor", pa.list_(element, card.descriptor_dim)),
+            descriptor_field(card),
             pa.field("shard", pa.string()),
             pa.field("row", pa.int32()),
+        ]
+    )
+    return pa.schema([*rows, *(field for field in optional_schema(card) if field.name in optional)])
+
+
+def optional_schema(card: Card) -> pa.Schema:
+    """Return the columns of format 3 that a batch may leave out; formats 1 and 2 have none."""
+    if card.format_version < 3:
+        return pa.schema([])
+    return pa.schema(
+        [
+            pa.field("source", pa.string()),
+            pa.field("tags", pa.string()),
+            pa.field("code", pa.binary(-(-card.descriptor_dim // 8))),
         ]
     )
 
 
 def table_schema(card: Card) -> pa.Schema:
     """Return every stored column: those of a batch, the row's checksum, and when it was stored."""
-    schema = row_schema(card).append(pa.field("crc32", pa.uint32()))
-    return schema.append(pa.field("indexed_at", pa.timestamp("us", tz="UTC")))
+    named = card.sha256 if card.format_version >= 3 else None
+    rows = [
+        descriptor_field(card, named) if field.name == "descriptor" else field for field in row_schema(card)
+    ]
+    stored = [pa.field("crc32", pa.uint32()), pa.field("indexed_at", pa.timestamp("us", tz="UTC"))]
+    return pa.schema([*rows, *stored, *optional_schema(card)])
+
+
+def descriptor_field(card: Card, named: str | None = None, *, name: str = "descriptor") -> pa.Field:
+    """Return the column of the descriptors.
+
+    Args:
+        card: What makes them.
+        named: The card's digest, for a column of the table.
+        name: The column's name.
+    """
+    element = {"float16": pa.float16(), "float32": pa.float32()}[card.descriptor_dtype]
+    metadata = None if named is None else {CARD_KEY: named}
+    return pa.field(name, pa.list_(element, card.descriptor_dim), metadata=metadata)
+
+
+def card_digest(schema: pa.Schema, column: str = "descriptor") -> str | None:
+    """Return the digest of the card that a table's column of descriptors names; None: it names none."""
+    at = schema.get_field_index(column)
+    metadata = (schema.field(at).metadata if at >= 0 else None) or {}
+    value = metadata.get(CARD_KEY.encode())
+    return None if value is None else value.decode(errors="replace")
+
+
+def with_optional_columns(rows: pa.Table, card: Card) -> pa.Table:
+    """Return `rows` with the optional columns of the card's format, missing where they had none."""
+    for field in optional_schema(card):
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows
 
 
 def check_schema(schema: pa.Schema, card: Card) -> None:
     """Check that a stored table has the columns of the card, with their types; it may have more.
+
+    Versions from before an upgrade to format 3 have no optional columns.
 
     Raises:
         CorruptStore: it has not.
     """
     for field in table_schema(card):
         at = schema.get_field_index(field.name)
+        if at < 0 and field.name in OPTIONAL_COLUMNS:
+            continue
         if at < 0 or schema.field(at).type != field.type:
             stored = "no" if at < 0 else f"another type of ({schema.field(at).type})"
             raise CorruptStore(
@@ -88,7 +159,9 @@ def descriptor_matrix(rows: pa.Table) -> np.ndarray:
 
 def to_records(rows: pa.Table) -> list[ImageRecord]:
     """Return stored rows as records; other columns are ignored."""
+    names = [*TEXT_COLUMNS, *NUMBER_COLUMNS]
+    names += [name for name in ("source", "tags") if name in rows.column_names]
     return [
         ImageRecord(position=Position(**{name: values.pop(name) for name in POSITION_COLUMNS}), **values)
-        for values in rows.select([*TEXT_COLUMNS, *NUMBER_COLUMNS]).to_pylist()
+        for values in rows.select(names).to_pylist()
     ]

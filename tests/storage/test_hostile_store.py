@@ -87,7 +87,7 @@ def write_foreign_rows(folder: Path, rows: pa.Table) -> None:
     """Commit rows as somebody would who has read the format, with checksums, past every check."""
     table = LanceTable.open(folder)
     table.append(add_checksums(rows))
-    acknowledge(folder, table.version, table.count(), known=set(read_sums(folder)))
+    acknowledge(folder, table, known=set(read_sums(folder)))
 
 
 FOREIGN_SHARDS = {
@@ -263,7 +263,13 @@ LINKS = (
     *("features", "records.lance", "quarantine", "card.json", "COMMITTED", "SHA256SUMS", "LEASE"),
     *("records.lance/_versions", "records.lance/data", "records.lance/_transactions"),
     *("records.lance/_indices", "records.lance/_deletions"),
-    *("records.lance/_versions/*.manifest", "records.lance/data/*.lance"),
+    *(
+        "records.lance/_versions/*.manifest",
+        "records.lance/data/*.lance",
+        "cards",
+        "artifacts",
+        "cards/*.json",
+    ),
 )
 
 
@@ -342,7 +348,7 @@ def test_files_of_another_kind_are_refused_without_waiting(
             run(folder)
 
 
-@pytest.mark.parametrize("name", ["features", "quarantine", "records.lance"])
+@pytest.mark.parametrize("name", ["features", "quarantine", "records.lance", "cards", "artifacts"])
 def test_files_in_place_of_folders_are_refused(folder: Path, name: str) -> None:
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).write_text("a file")
@@ -417,7 +423,12 @@ HOSTILE_VALUES = {
 CARD_FIELDS = (
     *("format_version", "model", "weights_sha256", "descriptor_dim", "descriptor_dtype", "grid_height"),
     *("grid_width", "feature_dim", "feature_dtype", "metric"),
-    *("preprocessing", "preprocessing.height", "preprocessing.resize", "preprocessing.mean"),
+    *(
+        "preprocessing",
+        "preprocessing.height",
+        "preprocessing.resize",
+        "preprocessing.mean",
+    ),
 )
 
 
@@ -454,7 +465,7 @@ def test_card_values_of_any_type_are_refused_in_a_short_message(folder: Path, fi
     assert Store.open(folder).count == len(IDS)
 
 
-@pytest.mark.parametrize("field", ["version", "rows", "manifest_sha256"])
+@pytest.mark.parametrize("field", ["version", "rows", "manifest_sha256", "card_sha256"])
 def test_committed_values_of_any_type_are_refused_in_a_short_message(folder: Path, field: str) -> None:
     sound = (folder / "COMMITTED").read_text()
     for name, value in HOSTILE_VALUES.items():
@@ -482,6 +493,10 @@ def test_committed_values_of_any_type_are_refused_in_a_short_message(folder: Pat
         ("model", "m" * 10_000),
         ("projection_sha256", "../../victim/secret"),
         ("projection_sha256", "/" + "0" * 63),
+        ("aggregation_sha256", "../../victim/secret"),
+        ("aggregation_sha256", "A" * 64),
+        ("local_whitening_sha256", "/" + "0" * 63),
+        ("local_whitening_sha256", "0" * 65),
         ("feature_encoding", "../../victim"),
         ("min_similarity", 1e308),
     ],
@@ -492,6 +507,100 @@ def test_card_values_out_of_range_are_refused(folder: Path, field: str, value: o
     with pytest.raises(CorruptStore) as caught:
         Store.open(folder)
     assert len(str(caught.value)) < 600
+
+
+def name_card(folder: Path, text: bytes | None, digest: str | None = None) -> str:
+    """Let the newest version name a card of any text or digest, past every check; return the digest."""
+    digest = digest or hashlib.sha256(text or b"").hexdigest()
+    if text is not None:
+        (folder / "cards" / f"{digest}.json").write_bytes(text)
+    table = LanceTable.open(folder)
+    table.name_card(digest)
+    acknowledge(folder, table, known=set(read_sums(folder)))
+    return digest
+
+
+@pytest.mark.parametrize("data", HOSTILE_JSON.values(), ids=HOSTILE_JSON.keys())
+def test_cards_of_versions_of_any_contents_are_refused_in_a_short_message(folder: Path, data: bytes) -> None:
+    name_card(folder, data)
+    for run in VERBS.values():
+        if run is verify_store:
+            assert not verify_store(folder).ok
+            continue
+        with pytest.raises(CorruptStore) as caught:
+            run(folder)
+        assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "digest", [f"../../{VICTIM}", "", ".", "card", "\x1b[2J", "0" * 63, "A" * 64, "0" * 64, "0" * 10_000]
+)
+def test_cards_of_any_name_lead_nowhere(folder: Path, monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
+    name_card(folder, None, digest or " ")
+    with never_opened(folder, monkeypatch):
+        for run in VERBS.values():
+            if run is verify_store:
+                assert not verify_store(folder).ok
+                continue
+            with pytest.raises(CorruptStore) as caught:
+                run(folder)
+            assert len(str(caught.value)) < 600
+
+
+def test_a_card_of_another_model_than_card_json_is_refused(folder: Path) -> None:
+    name_card(folder, make_card(model="other").upgraded().to_json().encode())
+    for run in (Store.open, delete_one, VERBS["serve"]):
+        with pytest.raises(CorruptStore, match="not of one store"):
+            run(folder)
+
+
+def test_a_card_of_a_newer_placeray_is_not_corrupt(folder: Path) -> None:
+    values = json.loads((folder / "card.json").read_text()) | {"a_new_field": 1}
+    name_card(folder, json.dumps(values).encode())
+    for run in (Store.open, delete_one, verify_store, VERBS["serve"], repair_store):
+        with pytest.raises(CardMismatch, match="newer placeray"):
+            run(folder)
+
+
+def test_cards_and_artifacts_of_a_gigabyte_are_not_read(folder: Path) -> None:
+    card = make_card().stored_as("float16", aggregation_sha256="0" * 64)
+    digest = name_card(folder, card.to_json().encode())
+    (folder / "artifacts").mkdir()
+    (folder / "artifacts" / ("0" * 64)).touch()
+    os.truncate(folder / "artifacts" / ("0" * 64), 1 << 30)
+    with pytest.raises(CorruptStore, match="larger than"):
+        Store.open(folder).artifact("0" * 64)
+    assert "larger than" in " ".join(verify_store(folder).damaged_artifacts)
+    os.truncate(folder / "cards" / f"{digest}.json", 1 << 30)
+    with pytest.raises(CorruptStore, match="larger than"):
+        Store.open(folder)
+
+
+def test_artifacts_that_are_links_are_not_read(folder: Path) -> None:
+    victim = (folder.parent / VICTIM).read_bytes()
+    digest = hashlib.sha256(victim).hexdigest()
+    store = Store.open(folder)
+    (folder / "artifacts").mkdir()
+    (folder / "artifacts" / digest).symlink_to(folder.parent / VICTIM)
+    with pytest.raises(CorruptStore, match="is a link"):
+        store.artifact(digest)
+    for run in VERBS.values():
+        with pytest.raises(CorruptStore, match="is a link"):
+            run(folder)
+    for name in (f"../../{VICTIM}", str(folder.parent / VICTIM)):
+        with pytest.raises(CorruptStore, match="not a SHA-256"):
+            store.artifact(name)
+
+
+@pytest.mark.parametrize(("column", "size"), [("source", 1 << 20), ("tags", 1 << 24)])
+def test_rows_of_overlong_texts_are_damaged_whatever_their_checksum(
+    folder: Path, column: str, size: int
+) -> None:
+    rows = make_rows(Store.open(folder), ["evil"])
+    write_foreign_rows(folder, rows.append_column(column, pa.array(["x" * size], pa.string())))
+    assert Store.open(folder).get(["evil"]) == []
+    assert repair_store(folder).removed == ["evil"]
+    assert verify_store(folder).ok
 
 
 @pytest.mark.parametrize("name", ["card.json", "COMMITTED", "SHA256SUMS"])
@@ -550,7 +659,7 @@ def test_a_lease_file_of_any_contents_is_taken(folder: Path) -> None:
 def test_a_table_of_other_columns_is_refused(folder: Path, schema: pa.Schema) -> None:
     database = lancedb.connect(os.fspath(folder))
     table = database.create_table("records", schema=schema, mode="overwrite")
-    acknowledge(folder, table.version, 0, known=set(read_sums(folder)))
+    acknowledge(folder, LanceTable(folder, table), known=set(read_sums(folder)))
     for run in (Store.open, delete_one, compact, repair_store):
         with pytest.raises(CorruptStore, match="column"):
             run(folder)

@@ -27,7 +27,7 @@ IDS = [f"id{i:02d}" for i in range(30)]
 def test_create_makes_an_empty_store_that_opens(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "a/b", make_card())
     opened = Store.open(str(tmp_path / "a/b"), card=make_card())
-    assert (opened.count, opened.version, opened.card) == (0, store.version, make_card())
+    assert (opened.count, opened.version, opened.card) == (0, store.version, make_card().upgraded())
     assert opened.uri == os.fspath(tmp_path / "a/b")
     assert opened.metadata().num_rows == 0
     assert opened.verify().ok
@@ -90,7 +90,7 @@ def test_commit_is_seen_by_readers_only_after_refresh(tmp_path: Path) -> None:
 def test_metadata_has_every_column_but_descriptor_and_checksum(tmp_path: Path) -> None:
     store = make_store(tmp_path, IDS)
     stored = LanceTable.open(tmp_path).take([]).schema.names
-    assert set(store.metadata().column_names) == set(stored) - {"descriptor", "crc32"}
+    assert set(store.metadata().column_names) == set(stored) - {"descriptor", "code", "crc32"}
 
 
 def test_get_keeps_the_requested_order(tmp_path: Path) -> None:

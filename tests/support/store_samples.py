@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from storage.card import Card, Preprocessing
-from storage.commit.ledger import manifests
+from storage.commit.ledger import acknowledge, manifests
 from storage.features.shards import write_shard
 from storage.store import Store
-from storage.table.lance_table import manifest_name
+from storage.table.lance_table import LanceTable, manifest_name
 from storage.table.schema import row_schema
 
 DIM, GRID, CHANNELS = 16, 2, 4
@@ -108,6 +108,18 @@ def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, 
         with store.lease():
             for start in range(0, len(image_ids), batch):
                 store.commit(make_rows(store, image_ids[start : start + batch]))
+    return store
+
+
+def make_old_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10) -> Store:
+    """Make a store of format 1, as placeray 0.1 does."""
+    (folder / "features").mkdir(parents=True)
+    (folder / "card.json").write_text(make_card().to_json())
+    acknowledge(folder, LanceTable.create(folder, make_card()), known=set())
+    store = Store.open(folder)
+    with store.lease():
+        for start in range(0, len(image_ids), batch):
+            store.commit(make_rows(store, image_ids[start : start + batch]))
     return store
 
 

@@ -222,5 +222,5 @@ def test_exit_codes_of_errors(
 
 
 def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> None:
-    assert Store.open(store).card == load_extractor("efficientnet-lite0").card
+    assert Store.open(store).card == load_extractor("efficientnet-lite0").card.upgraded()
     assert main(["index", str(city), "--store", store, "--quiet", "--json"]) == 0

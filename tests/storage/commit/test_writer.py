@@ -221,4 +221,4 @@ def test_writer_class_refuses_a_head_older_than_acknowledged(tmp_path: Path) -> 
     make_store(tmp_path, IDS)
     head_manifest(tmp_path).unlink()
     with Lease(tmp_path) as lease, pytest.raises(CorruptStore):
-        Writer(tmp_path, make_card(), lease)
+        Writer(tmp_path, lease)

@@ -29,7 +29,7 @@ from storage.records import ImageRecord
 from storage.store import Store
 from tests.support.encoded_features import ENCODED_IDS, make_encoded_store
 from tests.support.paths import GOLDEN
-from tests.support.store_samples import contents, features_of, make_card, make_rows
+from tests.support.store_samples import contents, features_of, make_card, make_old_store, make_rows
 
 
 @pytest.mark.parametrize("encoding", FEATURE_ENCODINGS)
@@ -112,7 +112,7 @@ def test_store_of_another_encoding_is_refused_and_named(tmp_path: Path) -> None:
 
 def test_card_without_an_encoding_is_float16_and_stays_unchanged(tmp_path: Path) -> None:
     """A store as it was written before there were encodings: neither field in card.json, version 1."""
-    store = make_encoded_store(tmp_path / "s", "float16", ENCODED_IDS)
+    store = make_old_store(tmp_path / "s", ENCODED_IDS)
     values: dict[str, Any] = json.loads((tmp_path / "s" / "card.json").read_text())
     assert values["format_version"] == 1
     assert not {"feature_encoding", "projection_sha256"} & set(values)

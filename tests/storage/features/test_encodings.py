@@ -161,7 +161,7 @@ def test_fit_projection_of_too_little_raises() -> None:
 def test_card_of_an_encoding_asks_older_programs_to_upgrade() -> None:
     for encoding in FEATURE_ENCODINGS:
         values = json.loads(make_card().stored_as(encoding).to_json())
-        assert values["format_version"] == (1 if encoding == "float16" else 2)
+        assert values["format_version"] == 3
         assert Card.from_json(json.dumps(values)).feature_encoding == encoding
 
 

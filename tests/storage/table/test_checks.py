@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from storage.errors import InvalidBatch
-from storage.table.checks import check_query, check_rows
+from storage.table.checks import check_amendments, check_query, check_rows
 from storage.table.schema import descriptor_matrix, row_schema
 from tests.support.store_samples import descriptor_of, make_card, rows_of, with_value
 
@@ -53,6 +55,39 @@ def test_check_rows_takes_any_column_order_and_refuses_other_columns() -> None:
         check_rows(rows.append_column("extra", pa.array([1, 2, 3])), card)
     with pytest.raises(InvalidBatch, match="type"):
         check_rows(rows_of(make_card(dim=8), IDS[:3]), card)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("tags", tags) for tags in ("", "{", "{}", '"a"', "[1]", '["a", null]', "[" * 100_000)],
+        ("tags", '["' + "a" * 70_000 + '"]'),
+        ("source", "/" + "a" * 9_000),
+        ("code", b"\0"),
+    ],
+)
+def test_optional_values_of_another_form_are_refused(name: str, value: Any) -> None:
+    card = make_card().upgraded()
+    rows = rows_of(card, IDS[:3])
+    kind = pa.binary() if name == "code" else pa.string()
+    rows = rows.append_column(name, pa.array([None, value, None], kind))
+    with pytest.raises(InvalidBatch, match="type" if name == "code" else name) as caught:
+        check_rows(rows, card)
+    assert len(str(caught.value)) < 300
+    if name != "code":
+        with pytest.raises(InvalidBatch, match=name):
+            check_amendments(rows.select(["image_id", name]), card)
+
+
+def test_optional_values_may_be_missing_and_older_formats_have_none() -> None:
+    card = make_card().upgraded()
+    rows = rows_of(card, IDS[:3])
+    given = rows.append_column("tags", pa.array(['["a", "\u00e4"]', "[]", None], pa.string()))
+    assert check_rows(rows, card).column_names == [*row_schema(card).names, "source", "tags", "code"]
+    assert check_rows(given, card)["tags"].to_pylist() == given["tags"].to_pylist()
+    assert row_schema(make_card(), optional=("source", "tags")) == row_schema(make_card())
+    with pytest.raises(InvalidBatch, match=r"unknown columns.*tags"):
+        check_rows(given, make_card())
 
 
 def test_check_query_rejects_invalid_descriptors() -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from storage.table.checksums import add_checksums, row_crc32
-from storage.table.schema import descriptor_matrix
+from storage.table.schema import descriptor_matrix, optional_schema
 from tests.support.store_samples import make_card, rows_of, with_value
 
 IDS = [f"id{i}" for i in range(40)]
@@ -88,6 +88,51 @@ def test_row_crc32_of_a_fixed_row_never_changes() -> None:
         rows = with_value(rows, name, 0, value)
     rows = with_value(rows, "heading_deg", 0, None)
     assert row_crc32(rows)[0] == 2603866295
+
+
+OPTIONAL: dict[str, Any] = {"source": "/photos", "tags": '["a"]', "code": b"\x01\x02"}
+
+
+def with_optional(rows: pa.Table, **values: Any) -> pa.Table:
+    for field in optional_schema(make_card().upgraded()):
+        column = pa.array([values.get(field.name)] * len(rows), field.type)
+        rows = rows.append_column(field, column)
+    return rows
+
+
+def test_row_crc32_of_a_row_without_optional_values_is_that_of_the_older_formats() -> None:
+    rows = rows_of(make_card(), IDS)
+    assert row_crc32(with_optional(rows)).tolist() == row_crc32(rows).tolist()
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
+def test_row_crc32_covers_each_optional_value(name: str) -> None:
+    rows = with_optional(rows_of(make_card(), IDS[:3]), **OPTIONAL)
+    before = row_crc32(rows)
+    empty = b"\0\0" if name == "code" else ""
+    for value in (None, empty):
+        after = row_crc32(with_value(rows, name, 1, value))
+        assert (after != before).tolist() == [False, True, False]
+    assert row_crc32(with_value(rows, name, 1, None))[1] != row_crc32(with_value(rows, name, 1, empty))[1]
+
+
+def test_row_crc32_tells_source_from_tags() -> None:
+    rows = rows_of(make_card(), IDS[:1])
+    assert row_crc32(with_optional(rows, source="x")) != row_crc32(with_optional(rows, tags="x"))
+    assert row_crc32(with_optional(rows, source="xy")) != row_crc32(with_optional(rows, source="x", tags="y"))
+
+
+def test_row_crc32_of_a_fixed_row_of_format_3_never_changes() -> None:
+    """Stored checksums must hold in every later release."""
+    rows = with_optional(rows_of(make_card(), ["id0"]), **OPTIONAL)
+    vector = np.zeros((1, 16), np.float16)
+    vector[0, 3] = 1
+    at = rows.schema.get_field_index("descriptor")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vector.reshape(-1)), 16)
+    rows = rows.set_column(at, rows.schema.field(at), column)
+    for name, value in CHANGED.items():
+        rows = with_value(rows, name, 0, value)
+    assert row_crc32(rows)[0] == 2116023556
 
 
 def test_add_checksums_notes_the_time() -> None:

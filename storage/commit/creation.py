@@ -1,0 +1,67 @@
+"""Creation of a store: artifacts, card, empty table, the first acknowledged version."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.artifacts import write_artifact
+from storage.card import Card
+from storage.card_files import first_card, write_first_card
+from storage.commit.ledger import acknowledge, manifests
+from storage.errors import CorruptStore, InvalidBatch, repair_command
+from storage.features.encodings import FeatureCodec
+from storage.features.projection import write_projection
+from storage.layout import CARD_FILE, TABLE_FOLDER
+from storage.table.lance_table import LanceTable
+
+__all__ = ["create_store"]
+
+
+def create_store(
+    folder: Path, card: Card, *, projection: npt.NDArray[np.float32] | None, artifacts: Sequence[bytes]
+) -> None:
+    """Write the artifacts, the card and the empty table, or finish that after a crash; the lease is held.
+
+    Args:
+        folder: The store's folder.
+        card: Its card.
+        projection: (C, C') float32, if the card names one.
+        artifacts: The contents of the artifacts that the card names.
+
+    Raises:
+        CardMismatch: an unfinished store of another model is in the folder.
+        InvalidBatch: the projection or an artifact is not the one named on the card.
+        CorruptStore: there are committed versions that no longer say so.
+    """
+    if FeatureCodec(card, projection=projection).projection_sha256 != card.projection_sha256:
+        raise InvalidBatch(
+            "the projection is not the one named on the card: fit it with storage.features.projection and "
+            "put its projection_sha256 on the card"
+        )
+    if (folder / CARD_FILE).exists():
+        # Without rows nothing depends on what was learned, and learning it again may change its last digits.
+        learned = ("projection_sha256", "aggregation_sha256", "local_whitening_sha256")
+        again = {name: getattr(card, name) for name in learned}
+        dataclasses.replace(first_card(folder), **again).require_same(card)
+    if len(manifests(folder)) > 1:
+        raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
+    if projection is not None:
+        write_projection(folder, projection)
+    missing = set(card.artifacts) - {write_artifact(folder, data) for data in artifacts}
+    if missing:
+        raise InvalidBatch(
+            f"the card names the artifact {min(missing)}, which was not given: give the contents of all that "
+            "the card names"
+        )
+    write_first_card(folder, card)
+    table = LanceTable.create(folder, card)
+    if table.card_sha256 != card.sha256:  # made for the card of an interrupted attempt, and empty
+        shutil.rmtree(folder / TABLE_FOLDER)
+        table = LanceTable.create(folder, card)
+    acknowledge(folder, table, known=set())
