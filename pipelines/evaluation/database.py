@@ -75,11 +75,11 @@ def complete_store(
     if known is not None:
         reason = _lacking(rows, Stored(known), database, store_uri)
     if reason is not None:
-        say(f"{reason}: indexing; an interrupted run goes on with the same command")
+        say(f"indexing {reason}")
         try:
             index(database, store_uri, root=root, follow_links=follow_links, **options)
         except NotWritable as error:
-            raise NotWritable(f"{reason}, and they cannot be indexed: {error}") from error
+            raise NotWritable(f"{reason} cannot be indexed: {error}") from error
         known = Store.open(store_uri).metadata()
     assert known is not None
     stored = Stored(known)
@@ -136,12 +136,12 @@ def _lacking(rows: list[dict[str, Any]], stored: Stored, database: Path, store_u
     lacking = []
     # Those that cannot be decoded would be missing for ever.
     if any(_can_be_decoded(row["uri"]) for row in missing):
-        lacking.append(f"{len(missing)} of {len(rows)} database images are not in the store {store_uri}")
+        lacking.append(f"{len(missing)} of {len(rows)} database images that are not in the store {store_uri}")
     if moved := sum(_placed_otherwise(row, stored.by_id.get(row["image_id"])) for row in rows):
-        lacking.append(f"{moved} of {len(rows)} database images have another position in {store_uri}")
+        lacking.append(f"{moved} of {len(rows)} database images that have another position in {store_uri}")
     if _changed(rows, stored):
-        lacking.append(f"database images have another content than those of the same id in {store_uri}")
-    return " and ".join(lacking) or None
+        lacking.append(f"database images that have another content than those of the same id in {store_uri}")
+    return ", and ".join(lacking) or None
 
 
 def _placed_otherwise(listed: dict[str, Any], stored: dict[str, Any] | None) -> bool:

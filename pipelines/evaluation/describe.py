@@ -48,7 +48,6 @@ def describe_conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("computed in", f"{conditions['precision']} on {conditions['device']}"),
         ("search", conditions["search"]),
         ("re-ranking", reranking),
-        ("right", f"within {conditions['threshold_m']:g} m, inclusive; {conditions['distance']}"),
         ("store", f"version {conditions['store_version']}, format {conditions['store_format']}"),
         ("versions", packages),
     ]

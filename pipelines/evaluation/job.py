@@ -20,7 +20,7 @@ from pipelines.evaluation.queries import read_queries
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import Evaluation
-from pipelines.sources import open_dataset
+from pipelines.sources import SourceError, open_dataset
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
@@ -116,6 +116,8 @@ def evaluate(
             given = {"image_size": image_size, "features": features, "model": model}
             require_fit(uri, Store.open(uri).card, given)
         layout = open_dataset(dataset, split=split, database=database, queries=queries)
+        if root is not None and layout.database.is_dir() and layout.queries.is_dir():
+            raise SourceError("--root is for listings: leave it out where both sides are folders")
         photos = read_queries(
             layout.queries,
             root=_root_of(layout.queries, root),
@@ -129,10 +131,11 @@ def evaluate(
         ):
             if count:
                 say(f"{count} of {photos.listed} queries {what}")
+        again = "; an interrupted run goes on with the same command" if store_uri else ""
         done = complete_store(
             layout.database,
             uri,
-            say=say,
+            say=lambda sentence: say(sentence + again),
             root=_root_of(layout.database, root),
             follow_links=follow_links,
             model=model,

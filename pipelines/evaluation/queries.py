@@ -30,11 +30,13 @@ class Queries:
     Attributes:
         rows: Those whose position is known, sorted by path: `uri`, `rejected` and `message` (None for usable
             photos), and `POSITION_COLUMNS`.
-        listed: How many there are, with and without position.
+        listed: How many were read, with and without position.
+        total: How many the source has.
     """
 
     rows: tuple[dict[str, Any], ...]
     listed: int
+    total: int
 
     @property
     def without_position(self) -> int:
@@ -72,6 +74,7 @@ def read_queries(
         SourceError: there are no queries, none has a position, or none of those with a position can be used.
     """
     listing = list_source(source, root=root, follow_links=follow_links).sort_by("uri")
+    total = listing.num_rows
     if only is not None:
         listing = listing.filter(pa.compute.is_in(listing["uri"], pa.array(sorted(only), pa.string())))
     rows: list[dict[str, Any]] = []
@@ -81,7 +84,7 @@ def read_queries(
             rows.append(row)
             rejected += row["rejected"] is not None
             progress(len(rows), rejected, listing.num_rows)
-    queries = Queries(tuple(row for row in rows if Position.of(row).known), len(rows))
+    queries = Queries(tuple(row for row in rows if Position.of(row).known), len(rows), total)
     if not queries.rows:
         raise SourceError(
             f"none of {len(rows)} queries in {source} has a position, so none can be scored: give a listing "

@@ -89,7 +89,7 @@ def measure_recall(
     recall = {"global": _recall([outcome.first_hit_global for outcome in outcomes])}
     if candidates:
         recall["reranked"] = _recall([outcome.first_hit_reranked for outcome in outcomes])
-    selected = "all queries" if only is None else f"{len(rows)} selected queries"
+    selected = "all queries" if only is None else f"{len(rows)} of {queries.total} queries"
     conditions = conditions_of(
         engine, candidates=candidates, threshold_m=threshold_m, score=_score_kind(results, candidates)
     )

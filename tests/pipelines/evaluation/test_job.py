@@ -83,7 +83,7 @@ def test_what_the_store_lacks_is_indexed_and_said(city: Path, indexing: Indexing
     result = evaluate(city, store_uri=uri, say=said.append)
     assert (result.database, result.database_indexed, result.database_rejected) == (6, 2, 0)
     assert result.recall["reranked"]["1"] == 100.0
-    assert "2 of 6 database images are not in the store" in said[-1]
+    assert "indexing 2 of 6 database images that are not in the store" in said[-1]
     before = files_of(tmp_path / "store")
     again = evaluate(city, store_uri=uri, say=said.append)
     assert (again.database_indexed, len(indexing.calls), len(said)) == (0, 2, 2)
@@ -172,6 +172,11 @@ def test_positions_come_from_exif_listings_and_names_with_a_prefix(
     assert len(indexing.calls) == 1
 
 
+def test_a_root_without_a_listing_is_refused(city: Path, indexing: Indexing, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="--root is for listings"):
+        evaluate(city, store_uri=str(tmp_path / "store"), root=tmp_path)
+
+
 def test_a_store_of_other_images_is_neither_scored_nor_mixed(
     city: Path, indexing: Indexing, tmp_path: Path, extractor: Extractor
 ) -> None:
@@ -216,7 +221,7 @@ def test_a_corrected_position_is_taken_over(indexing: Indexing, tmp_path: Path, 
         options = {"database": listing, "root": city / "database", "say": said.append}
         result = evaluate(city, store_uri=uri, **options)
         assert result.recall["global"]["1"] == (0.0 if shift else 100.0)
-    assert "6 of 6 database images have another position" in said[1]
+    assert "6 of 6 database images that have another position" in said[1]
 
 
 def test_other_photos_under_the_same_ids_are_never_scored(
