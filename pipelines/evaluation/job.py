@@ -16,7 +16,7 @@ from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.database import complete_store
 from pipelines.evaluation.predictions import write_predictions
-from pipelines.evaluation.queries import read_queries
+from pipelines.evaluation.queries import Queries, read_queries
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import Evaluation
@@ -125,29 +125,21 @@ def evaluate(
             max_pixels=pixels_of(max_megapixels),
             progress=progress,
         )
-        for count, what in (
-            (photos.rejected, "cannot be used"),
-            (photos.without_position, "have no position"),
-        ):
-            if count:
-                say(f"{count} of {photos.listed} queries {what}")
+        _say_what_is_left_out(photos, say)
         again = "; an interrupted run goes on with the same command" if store_uri else ""
+        how: dict[str, Any] = {"model": model, "execution": execution, "max_megapixels": max_megapixels}
         done = complete_store(
             layout.database,
             uri,
             say=lambda sentence: say(sentence + again),
             root=_root_of(layout.database, root),
             follow_links=follow_links,
-            model=model,
             image_size=image_size,
             features=features,
-            execution=execution,
-            max_megapixels=max_megapixels,
             progress=progress,
+            **how,
         )
-        engine = QueryEngine.open(
-            uri, model=model, matching=matching, execution=execution, max_megapixels=max_megapixels
-        )
+        engine = QueryEngine.open(uri, matching=matching, **how)
         evaluation = measure_recall(
             layout,
             engine,
@@ -157,17 +149,19 @@ def evaluate(
             threshold_m=threshold_m,
             progress=lambda answered, total: progress(answered, photos.rejected, total),
         )
-        result = DatasetEvaluation(
-            **vars(evaluation),
-            database_indexed=done.indexed,
-            database_rejected=done.rejected,
-            database_elsewhere=done.elsewhere,
-        )
+        changes = {f"database_{name}": count for name, count in vars(done).items()}
+        result = DatasetEvaluation(**vars(evaluation), **changes)
         if predictions is not None:
             write_predictions(Path(predictions), result)
         if report is not None:
             _write_report(Path(report), result, engine)
     return result
+
+
+def _say_what_is_left_out(photos: Queries, say: Callable[[str], None]) -> None:
+    for count, what in ((photos.rejected, "cannot be used"), (photos.without_position, "have no position")):
+        if count:
+            say(f"{count} of {photos.listed} queries {what}")
 
 
 def _root_of(source: Path, root: str | Path | None) -> str | Path | None:

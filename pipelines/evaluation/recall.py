@@ -74,22 +74,15 @@ def measure_recall(
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
     candidates = candidates if rerank else 0
-    rows = queries.rows
-    located = pa.Table.from_pylist([Position.of(row).to_dict() for row in rows], schema=_POSITIONS)
-    truth = GroundTruth(located, known, threshold_m)
-    outcomes, results = [], []
+    located = [Position.of(row).to_dict() for row in queries.rows]
+    truth = GroundTruth(pa.Table.from_pylist(located, schema=_POSITIONS), known, threshold_m)
     started = time.perf_counter()
-    with contextlib.closing(_answer(engine, rows, candidates)) as answers:
-        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            outcomes.append(_score(row["uri"], truth.positions[i], truth.positives(i), answer))
-            if not isinstance(answer, ImageRejected):
-                results.append(answer)
-            progress(i + 1, len(rows))
+    outcomes, results = _answer_and_score(engine, queries.rows, truth, candidates, progress)
     wall_s = time.perf_counter() - started
     recall = {"global": _recall([outcome.first_hit_global for outcome in outcomes])}
     if candidates:
         recall["reranked"] = _recall([outcome.first_hit_reranked for outcome in outcomes])
-    selected = "all queries" if only is None else f"{len(rows)} of {queries.total} queries"
+    selected = "all queries" if only is None else f"{len(outcomes)} of {queries.total} queries"
     conditions = conditions_of(
         engine, candidates=candidates, threshold_m=threshold_m, score=_score_kind(results, candidates)
     )
@@ -125,6 +118,24 @@ def _score_kind(results: Sequence[QueryResult], candidates: int) -> str | None:
     """Return what the answers were ranked by; None without re-ranking, or without answers."""
     kinds = {getattr(result, "score_kind", "count") for result in results}
     return ", ".join(sorted(kinds)) if kinds and candidates else None
+
+
+def _answer_and_score(
+    engine: QueryEngine,
+    rows: Sequence[Mapping[str, Any]],
+    truth: GroundTruth,
+    candidates: int,
+    progress: Callable[[int, int], None],
+) -> tuple[list[QueryOutcome], list[QueryResult]]:
+    """Return the outcome of every query, and the answers to those whose photo can be used."""
+    outcomes, results = [], []
+    with contextlib.closing(_answer(engine, rows, candidates)) as answers:
+        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            outcomes.append(_score(row["uri"], truth.positions[i], truth.positives(i), answer))
+            if not isinstance(answer, ImageRejected):
+                results.append(answer)
+            progress(i + 1, len(rows))
+    return outcomes, results
 
 
 def _answer(

@@ -265,7 +265,9 @@ def test_the_conditions_stand_beside_every_figure(
     assert conditions["min_similarity"] == card.min_similarity
     assert conditions["versions"].keys() >= {"placeray", "torch", "timm"}
     assert conditions["versions"]["placeray"] == __version__
-    assert (conditions["store_version"], conditions["store_format"]) == (2, card.format_version)
+    stored = Store.open(tmp_path / "store")
+    assert conditions["store_version"] == stored.version
+    assert conditions["store_format"] == stored.card.format_version
     written = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert written["conditions"] == conditions
     print_evaluation(result)
