@@ -42,6 +42,7 @@ FLAGS = {
     "info": "store",
     "verify": "store repair",
     "compact": "store",
+    "upgrade": "store",
     "delete": "store",
 }
 

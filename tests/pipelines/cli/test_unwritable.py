@@ -47,6 +47,7 @@ WRITES = {
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
     "verify": "verify --repair --store {s}",
+    "upgrade": "upgrade --store {d}/old",
     "embed": "embed {c}/photo.jpg --model efficientnet-lite0 --out {d}/out.npz",
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "finetune": "finetune {c} --out {d}/out.safetensors --quiet",
@@ -58,6 +59,7 @@ WRITES = {
 FULL = {
     "delete": "delete @500000.00@4000000.00@33@T@@@photo00000@@@@@@@@.jpg --store {d}/store",
     "compact": "compact --store {d}/store",
+    "upgrade": "upgrade --store {d}/old",
     "evaluate, its page": "evaluate {c} --store {s} --report {d}/report --quiet",
     "evaluate, its predictions": "evaluate {c} --store {s} --predictions {d}/predictions --quiet",
     "evaluate, a new store": "evaluate {c} --store {d}/new --quiet",
@@ -75,15 +77,16 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 
 
 def make_inputs(folder: Path) -> None:
-    """Write a data set, one with more photos, and the store of the first."""
+    """Write a data set, one with more photos, the store of the first, and a store of an older format."""
     for name, count in (("small", 3), ("more", 5)):
         write_photos(folder / name / "database", count)
         write_photos(folder / name / "queries", 2)
     shutil.copy(next((folder / "small/queries").iterdir()), folder / "small/photo.jpg")
     extractor = load_extractor("efficientnet-lite0")
-    store = Store.create(folder / "store", extractor.card)
+    store = Store.create(folder / "stores/store", extractor.card)
     with store.lease():
         commit_photos(store, extractor, list_source(folder / "small"))
+    shutil.copytree(GOLDEN / "store_v1_float16", folder / "stores/old")
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +98,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def locked(inputs: Path) -> Iterator[Path]:
-    """Return a folder on a read-only file system with a copy of the store."""
-    with read_only(inputs / "store", inputs / "mounted") as store:
-        yield store.parent
+    """Return a folder on a read-only file system with copies of the stores."""
+    with read_only(inputs / "stores", inputs / "mounted") as stores:
+        yield stores
 
 
 def command(text: str, inputs: Path, folder: Path) -> list[str]:
-    store = folder / "store" if (folder / "store").exists() else inputs / "store"
+    store = folder / "store" if (folder / "store").exists() else inputs / "stores/store"
     words = {"s": store, "c": inputs / "small", "m": inputs / "more", "d": folder, "g": GOLDEN}
     return [word.format(**words) for word in text.split()]
 
@@ -134,6 +137,7 @@ def test_verbs_that_write_say_in_one_line_that_they_cannot(
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert str(locked) in shown.err
+    assert "read-only file system" in shown.err.lower()
     assert not (inputs / "small/new").exists()
 
 
@@ -143,13 +147,34 @@ def test_a_full_disk_ends_a_verb_with_exit_7(
 ) -> None:
     (tmp_path / "full").mkdir()
     with mounted(tmp_path / "full", "size=2m"):
-        if "{d}/store" in FULL[case]:
-            shutil.copytree(inputs / "store", tmp_path / "full/store")
+        if "{d}/store" in FULL[case] or "{d}/old" in FULL[case]:
+            shutil.copytree(inputs / "stores", tmp_path / "full", dirs_exist_ok=True)
         fill_disk(tmp_path / "full")
         code = main(command(FULL[case], inputs, tmp_path / "full"))
     shown = capsys.readouterr()
     assert code == 7, shown.err
     assert shown.err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("verb", ["index", "evaluate"])
+def test_a_full_disk_ends_an_index_run_with_exit_7_and_loses_nothing(
+    verb: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    arguments = [verb, str(inputs / "more"), "--store", str(tmp_path / "full/store"), "--quiet"]
+    with mounted(tmp_path / "full", "size=4m"):
+        shutil.copytree(inputs / "stores/store", tmp_path / "full/store")
+        filler = fill_disk(tmp_path / "full")
+        assert main(arguments) == 7
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1
+        assert "free some space" in shown
+        assert Store.open(tmp_path / "full/store").count == 3
+        filler.unlink()
+        assert main(arguments) == 0
+        assert Store.open(tmp_path / "full/store").count == 5
 
 
 @pytest.mark.parametrize(
@@ -196,7 +221,7 @@ def test_a_folder_of_another_user_is_read_by_every_verb_and_written_by_none() ->
     with tempfile.TemporaryDirectory() as parent:  # not below pytest's own folder, which is root's alone
         inputs, folder, own = (Path(parent, name) for name in ("inputs", "folder", "own"))
         make_inputs(inputs)
-        shutil.copytree(inputs / "store", folder / "store")
+        shutil.copytree(inputs / "stores", folder)
         own.mkdir()
         for path in (Path(parent), *Path(parent).rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
