@@ -16,7 +16,7 @@ from models.images.photo_file import read_bytes
 from pipelines.indexing.job import index
 from pipelines.sources import SourceError, list_source
 from storage.errors import NotWritable, StoreNotFound
-from storage.position import POSITION_COLUMNS
+from storage.position import POSITION_COLUMNS, Position
 from storage.store import Store
 
 __all__ = ["Completed", "complete_store"]
@@ -75,6 +75,7 @@ def complete_store(
     if known is not None:
         reason = _lacking(rows, Stored(known), database, store_uri)
     if reason is not None:
+        _require_positions(rows, database)
         say(f"indexing {reason}")
         try:
             index(database, store_uri, root=root, follow_links=follow_links, **options)
@@ -142,6 +143,27 @@ def _lacking(rows: list[dict[str, Any]], stored: Stored, database: Path, store_u
     if _changed(rows, stored):
         lacking.append(f"database images that have another content than those of the same id in {store_uri}")
     return ", and ".join(lacking) or None
+
+
+def _require_positions(rows: list[dict[str, Any]], database: Path) -> None:
+    """Check that a photo of the database has a position, before hours of indexing.
+
+    Raises:
+        SourceError: none has, so nothing could ever be right.
+    """
+    if any(Position.of(row).known for row in rows) or any(map(_has_position, (row["uri"] for row in rows))):
+        return
+    raise SourceError(
+        f"none of {len(rows)} database images in {database} has a position, so no answer could be right: "
+        "give a listing with coordinates, photos with GPS in their EXIF, or name files @easting@northing@..."
+    )
+
+
+def _has_position(uri: str) -> bool:
+    try:
+        return decode_image(read_bytes(uri), min_side_px=1).lat is not None
+    except ImageRejected:
+        return False
 
 
 def _placed_otherwise(listed: dict[str, Any], stored: dict[str, Any] | None) -> bool:

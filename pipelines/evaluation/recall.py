@@ -76,6 +76,11 @@ def measure_recall(
     candidates = candidates if rerank else 0
     located = [Position.of(row).to_dict() for row in queries.rows]
     truth = GroundTruth(pa.Table.from_pylist(located, schema=_POSITIONS), known, threshold_m)
+    if truth.database_without_coordinates == known.num_rows:
+        raise SourceError(
+            f"none of {known.num_rows} images in the store {engine.store.uri} has a position, so no answer "
+            f"could be right: index {layout.database} with coordinates, from a listing, file names or EXIF"
+        )
     started = time.perf_counter()
     outcomes, results = _answer_and_score(engine, queries.rows, truth, candidates, progress)
     wall_s = time.perf_counter() - started

@@ -137,6 +137,23 @@ def test_queries_are_checked_before_anything_is_indexed(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_database_without_positions_is_refused_before_it_is_indexed(
+    city: Path, indexing: Indexing, tmp_path: Path, extractor: Extractor
+) -> None:
+    for number, path in enumerate((city / "database").iterdir()):
+        path.rename(path.with_name(f"street{number}.jpg"))
+    with pytest.raises(SourceError, match="none of 6 database images"):
+        evaluate(city, store_uri=str(tmp_path / "store"))
+    assert indexing.calls == []
+    indexing(city / "database", str(tmp_path / "store"), root=None)
+    with pytest.raises(SourceError, match="none of 6 images in the store"):
+        evaluate(city, store_uri=str(tmp_path / "store"))
+    with_gps(city / "database/mapped.jpg", 0, 36.14, 15.0)
+    with pytest.raises(SourceError, match="in the store"):  # the stand-in indexes without EXIF
+        evaluate(city, store_uri=str(tmp_path / "new"))
+    assert Store.open(tmp_path / "new").count == 7
+
+
 def with_gps(path: Path, seed: int, lat: float, lon: float) -> None:
     exif = Image.Exif()
     gps = exif.get_ifd(IFD.GPSInfo)
