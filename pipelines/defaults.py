@@ -10,6 +10,7 @@ __all__ = [
     "MAX_FAILURES",
     "MAX_REJECTED",
     "PORT",
+    "PRUNE_SHARE",
     "SPLIT",
     "THRESHOLD_M",
     "TRAINING_SPLIT",
@@ -18,6 +19,7 @@ __all__ = [
 
 BATCH_SIZE = 32  # images per forward pass while indexing
 COMMIT_EVERY = 1024  # images between two commits of an index run
+PRUNE_SHARE = 0.2  # share of a source's images that may vanish at once
 MAX_REJECTED = 0.1  # share of rejected images above which a job fails
 THRESHOLD_M = 25.0  # distance up to which a result is correct, as in the published protocols
 SPLIT, TRAINING_SPLIT, VALIDATION_SPLIT = "test", "train", "val"  # of a data set in the standard layout

@@ -68,6 +68,9 @@ def run_index(args: argparse.Namespace) -> int:
         trace=args.trace,
         scaled_decode=args.scaled_decode,
         follow_links=args.follow_links,
+        moved_from=args.moved_from,
+        prune=args.prune,
+        prune_share=args.prune_share,
         **photos_from(args),
         execution=execution_from(args),
         quiet=args.quiet,
@@ -87,6 +90,12 @@ def run_index(args: argparse.Namespace) -> int:
         if report.without_position:
             photos = "photo has" if report.without_position == 1 else "photos have"
             print_line(f"  {report.without_position} {photos} no position")
+        if report.upgraded:
+            print_line("  the store was upgraded to the newest format: older versions no longer open it")
+        if report.missing_from_source:
+            images = "image is" if report.missing_from_source == 1 else "images are"
+            end = f", {report.pruned} removed" if report.pruned else ": remove their rows with --prune"
+            print_line(f"  {report.missing_from_source} stored {images} no longer in the source{end}")
         if report.links_skipped:
             links = "link was" if report.links_skipped == 1 else "links were"
             beyond = "link_outside" in report.rejected_by_reason | report.notes_by_reason

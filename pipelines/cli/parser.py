@@ -89,6 +89,15 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     flag("scaled_decode", bool, "decode large JPEGs at a reduced size: faster, nearly the same results")
     _add_photos(parser)
     _add_follow_links(parser)
+    flag(
+        "moved_from",
+        str,
+        "what SOURCE was before it moved; the rows of that become rows of SOURCE",
+        metavar="OLD",
+    )
+    flag("prune", bool, "remove the rows of photos that SOURCE no longer has")
+    share = "with --prune: change nothing if more than this share of the source's images vanished"
+    flag("prune_share", float, share, default=defaults.PRUNE_SHARE, ge=0, le=1)
     flag("trace", str, "append the timings of each stage and batch to this file", metavar="FILE")
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from pipelines.sources import LISTING_SCHEMA
+from storage.card import Card
+from storage.table.schema import row_schema
 
-__all__ = ["DECODED_SCHEMA", "METADATA"]
+__all__ = ["DECODED_SCHEMA", "METADATA", "amended_columns"]
 
 METADATA = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "captured_at")
 DECODED_SCHEMA = pa.schema(
@@ -22,3 +24,11 @@ DECODED_SCHEMA = pa.schema(
         ("failure", pa.string()),
     ]
 )
+
+
+def amended_columns(card: Card) -> list[str]:
+    """Return the columns that are written anew where only they changed, in a store with this card."""
+    optional = [
+        name for name in ("source", "tags") if name in row_schema(card, optional=("source", "tags")).names
+    ]
+    return ["image_id", *METADATA, *optional]

@@ -13,6 +13,7 @@ from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from pipelines.indexing.columns import DECODED_SCHEMA
+from pipelines.indexing.known import THIS, UNSEEN
 from pipelines.indexing.trace import span
 from storage.card import Card
 from storage.position import Position
@@ -87,9 +88,15 @@ def _decode_row(row: dict[str, Any], card: Card, options: dict[str, Any]) -> dic
 
 
 def _refuse_used_id(row: dict[str, Any]) -> None:
-    """Refuse a second photo under an id in use: otherwise two sources would replace each other's photos."""
-    stored_uri = row["stored_uri"]
-    if stored_uri not in (None, row["uri"]) and os.path.exists(stored_uri):
+    """Refuse a second photo under an id in use: otherwise two sources would replace each other's photos.
+
+    A photo of the same source replaces the former one, and so does one of a source that the store knows where
+    the other photo is gone.
+    """
+    stored_uri, owner = row["stored_uri"], row.get("owner")
+    if stored_uri in (None, row["uri"]) or owner == THIS:
+        return
+    if owner == UNSEEN or os.path.exists(stored_uri):
         raise ImageRejected(
             "id_taken", f"image_id belongs to {stored_uri}: index this source with --id-prefix to keep both"
         )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.indexing.actor import StageActor
-from pipelines.indexing.columns import METADATA
+from pipelines.indexing.columns import amended_columns
 from pipelines.indexing.decode import decode
 from pipelines.indexing.extract import Extract
 from pipelines.indexing.failures import raise_failure
@@ -108,7 +108,7 @@ def commit_all(store: Store, rows: Iterator[pa.Table], tally: Tally, plan: Plan)
         tally.add(batch)
         amended = batch.filter(pc.and_(batch["unchanged"], batch["amend"]))
         if amended.num_rows:
-            store.amend(amended.select(["image_id", *METADATA]))
+            store.amend(amended.select(amended_columns(store.card)))
         pending.append(batch.filter(pc.is_valid(batch["shard"])).select(schema.names))
         if sum(table.num_rows for table in pending) >= plan.commit_every:
             commit()

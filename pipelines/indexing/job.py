@@ -20,11 +20,12 @@ from models.names import DEFAULT_MODEL
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_card, require_fit
-from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY
+from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, PRUNE_SHARE
 from pipelines.indexing.flow import commit_all, written_rows
-from pipelines.indexing.known import mark_known
 from pipelines.indexing.plan import make_plan
+from pipelines.indexing.reconcile import Change, reconcile
 from pipelines.indexing.tally import OnProgress, Tally
+from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source, listing_notes, skipped_paths
@@ -56,6 +57,9 @@ class IndexReport:
         rejected_file: CSV file that lists the rejected images, or None without any.
         without_position: Number of accepted images whose position is unknown.
         links_skipped: Number of symbolic links that were not followed: rejected images, and folders.
+        missing_from_source: Number of images stored from this source that it no longer has.
+        pruned: Number of those whose rows were removed.
+        upgraded: Whether the store was brought to the newest format, since the run needed it.
         notes_by_reason: Number of values of accepted images that were dropped, for each reason.
         notes_file: CSV file that lists them, or None without any.
     """
@@ -71,6 +75,9 @@ class IndexReport:
     rejected_file: str | None = None
     without_position: int = 0
     links_skipped: int = 0
+    missing_from_source: int = 0
+    pruned: int = 0
+    upgraded: bool = False
     notes_by_reason: dict[str, int] = field(default_factory=dict)
     notes_file: str | None = None
 
@@ -93,6 +100,9 @@ def index(
     scaled_decode: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
     follow_links: bool = False,
+    moved_from: str | Path | None = None,
+    prune: bool = False,
+    prune_share: float = PRUNE_SHARE,
     execution: Execution = AS_USUAL,
     progress: OnProgress | None = None,
     quiet: bool = False,
@@ -120,12 +130,18 @@ def index(
         max_megapixels: Largest image in megapixels; a decode worker takes about 7 bytes per pixel. Of a JPEG
             that is decoded at a reduced size, what is decoded of it counts.
         follow_links: Whether symbolic links may lead out of the source.
+        moved_from: What this source was before it moved; its rows become rows of this one.
+        prune: Whether rows of this source are removed whose photos it no longer has.
+        prune_share: Largest share of the source's rows that may be removed; nothing is done beyond it.
         execution: How the extractors run the network; by default exactly on a CPU.
         progress: Called with (done, rejected, total) after each written batch; default: a progress bar.
         quiet: Show no progress bar.
 
     Raises:
         SourceError: the source cannot be used.
+        IdsTaken: a source that the store has not seen has other photos under stored ids; nothing was done.
+        UnknownSource: the store has no photos of `moved_from`.
+        PruneRefused: too many photos vanished, or a part of the source cannot be listed; nothing was done.
         CardMismatch: the store was made by another model or keeps features in another encoding; nothing was
             read or written.
         InvalidBatch: the encoding is unknown, or there are too few images to learn its projection from.
@@ -163,7 +179,8 @@ def index(
 
         stack.enter_context(store.lease())
         ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
-        work = mark_known(listing, store.metadata())
+        change = Change(id_prefix, moved_from, prune, prune_share)
+        work, vanished, upgraded = reconcile(store, listing, change)
         plan = make_plan(
             ray,
             images=work.num_rows,
@@ -181,10 +198,18 @@ def index(
         stages_started = time.perf_counter()
         commit_all(store, rows, tally, plan)
         stages_s = time.perf_counter() - stages_started
+        pruned = remove_rows(store, vanished) if prune else 0
+        tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
     report = _report(tally, store, rejections, time.perf_counter() - started, stages_s)
-    return dataclasses.replace(report, notes_file=str(notes_file) if tally.notes else None)
+    return dataclasses.replace(
+        report,
+        missing_from_source=len(vanished.photos),
+        pruned=pruned,
+        upgraded=upgraded,
+        notes_file=str(notes_file) if tally.notes else None,
+    )
 
 
 def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages_s: float) -> IndexReport:

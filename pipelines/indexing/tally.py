@@ -83,6 +83,11 @@ class Tally:
             self.folder_links_skipped += reason in SKIPPED_LINKS
             self.add_notes([Note(reason, message)], uri=path)
 
+    def add_vanished(self, photos: Iterable[tuple[str, str]], note: Note) -> None:
+        """Keep a note on each stored photo, by id and uri, that the source no longer has."""
+        for image_id, uri in photos:
+            self.add_notes([note], uri=uri, image_id=image_id)
+
     @property
     def notes_by_reason(self) -> dict[str, int]:
         """Number of dropped values for each reason."""

@@ -24,7 +24,8 @@ ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries quiet",
     "index": "store model features root id-prefix batch-size extractors gpus-per-extractor commit-every "
-    f"rejected scaled-decode max-megapixels follow-links trace {EXECUTION} image-size max-rejected quiet",
+    f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
+    f"trace {EXECUTION} image-size max-rejected quiet",
     "query": f"store url model top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} max-rejected",
     "serve": f"store host port model topology shards method {EXECUTION} {MATCHING} memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
