@@ -14,6 +14,7 @@ import pytest
 from models.checkpoints.importing import import_checkpoint
 from models.weights import load_extractor
 from pipelines.indexing.decode import decode
+from pipelines.indexing.errors import IdsTaken
 from pipelines.indexing.job import IndexReport, index
 from serving.engine import QueryEngine
 from storage.errors import CardMismatch, InvalidBatch, OutOfSpace, StoreLocked
@@ -114,10 +115,21 @@ def test_index_same_name_from_another_source_does_not_replace(tmp_path: Path) ->
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "img.jpg").write_bytes(photo(seed))
     index(tmp_path / "a", uri)
-    report = index(tmp_path / "b", uri)
-    assert report.rejected_by_reason == {"id_taken": 1}
+    with pytest.raises(IdsTaken, match="--id-prefix"):
+        index(tmp_path / "b", uri)
     index(tmp_path / "b", uri, id_prefix="b/")
     assert {row["uri"] for row in stored(uri).values()} == {str(tmp_path / x / "img.jpg") for x in "ab"}
+    assert {row["source"] for row in stored(uri).values()} == {str(tmp_path / x) for x in "ab"}
+
+    (tmp_path / "a/img.jpg").rename(tmp_path / "a/renamed.jpg")
+    report = index(tmp_path / "a", uri)
+    assert (report.missing_from_source, report.pruned, len(stored(uri))) == (1, 0, 3)
+    assert report.notes_file is not None
+    with open(report.notes_file, newline="", encoding="utf-8") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == ["missing_from_source"]
+    report = index(tmp_path / "a", uri, prune=True, prune_share=0.5)
+    assert (report.missing_from_source, report.pruned) == (1, 1)
+    assert set(stored(uri)) == {"renamed.jpg", "b/img.jpg"}
 
 
 def test_index_other_model_is_refused_before_any_work(tmp_path: Path) -> None:
