@@ -35,6 +35,8 @@ def usage(parser: argparse.ArgumentParser) -> str:
         flag = action.option_strings[-1:]
         if flag and action.required:
             words += [flag[0], str(action.metavar or action.dest.upper())]
+        elif not flag and action.nargs == "?":
+            words.append(f"[{action.metavar or action.dest}]")
         elif not flag:
             words.append(f"{action.metavar or action.dest}{' ...' if action.nargs == '+' else ''}")
     return " ".join([*words, "[options]"])
