@@ -19,6 +19,7 @@ from storage.table.lance_table import LanceTable, manifest_name
 from storage.table.schema import row_schema
 
 DIM, GRID, CHANNELS = 16, 2, 4
+RELEARNED_DIM, RELEARNED = 24, 100  # width and generation of descriptors that were made again
 
 
 def make_card(
@@ -120,6 +121,44 @@ def make_old_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 
     with store.lease():
         for start in range(0, len(image_ids), batch):
             store.commit(make_rows(store, image_ids[start : start + batch]))
+    return store
+
+
+def make_relearned_store(folder: Path, image_ids: Sequence[str]) -> Store:
+    """Make a store of format 3 with everything that a format 3 store may have.
+
+    A whitening of local features, descriptors that two aggregations made one after the other, sources and
+    tags of all rows but the last one's. After the second aggregation the first image was indexed again.
+    """
+    whitening, words = b"a map of local features", [b"words, first lesson", b"words, second lesson"]
+    cards = [
+        make_card().stored_as(
+            "float16",
+            aggregation_sha256=hashlib.sha256(each).hexdigest(),
+            local_whitening_sha256=hashlib.sha256(whitening).hexdigest(),
+            descriptor_dim=RELEARNED_DIM,
+        )
+        for each in words
+    ]
+    store = Store.create(folder, cards[0], artifacts=[whitening, words[0]])
+
+    def rows_with_sources(ids: Sequence[str]) -> pa.Table:
+        rows = make_rows(store, ids)
+        last = [key == image_ids[-1] for key in ids]
+        sources = [None if missing else "/photos/north" for missing in last]
+        tags = [
+            None if missing else f'["{key}", "d\u00e4mmerung"]'
+            for key, missing in zip(ids, last, strict=True)
+        ]
+        rows = rows.append_column("source", pa.array(sources, pa.string()))
+        return rows.append_column("tags", pa.array(tags, pa.string()))
+
+    with store.lease():
+        for start in range(0, len(image_ids), 4):
+            store.commit(rows_with_sources(image_ids[start : start + 4]))
+        vectors = np.stack([descriptor_of(key, RELEARNED, dim=RELEARNED_DIM) for key in image_ids])
+        store.replace_descriptors(cards[1], [(image_ids, vectors)], artifacts=[words[1]])
+        store.commit(rows_with_sources(image_ids[:1]))
     return store
 
 
