@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +17,7 @@ from models.images.photo_file import read_bytes
 from pipelines.indexing.job import index
 from pipelines.sources import SourceError, list_source
 from storage.errors import NotWritable, StoreNotFound
-from storage.position import POSITION_COLUMNS, Position
+from storage.position import POSITION_COLUMNS
 from storage.store import Store
 
 __all__ = ["Completed", "complete_store"]
@@ -70,12 +71,12 @@ def complete_store(
         known: pa.Table | None = Store.open(store_uri).metadata()
     except StoreNotFound:
         known = None
-    rows, before = _usable(listing), 0 if known is None else known.num_rows
+    good, before = listing.filter(pc.is_null(listing["rejected"])), 0 if known is None else known.num_rows
     reason: str | None = f"{listing.num_rows} database images"
     if known is not None:
-        reason = _lacking(rows, Stored(known), database, store_uri)
+        reason = _lacking(good, known, database, store_uri)
     if reason is not None:
-        _require_positions(rows, database)
+        _require_positions(good, database)
         say(f"indexing {reason}")
         try:
             index(database, store_uri, root=root, follow_links=follow_links, **options)
@@ -83,78 +84,63 @@ def complete_store(
             raise NotWritable(f"{reason} cannot be indexed: {error}") from error
         known = Store.open(store_uri).metadata()
     assert known is not None
-    stored = Stored(known)
-    if reason is not None and _changed(rows, stored):
+    if reason is not None and _changed(good, known):
         raise SourceError(
             f"the store {store_uri} has other images under the ids of {database}: give another --store"
         )
-    here = sum(stored.has(row) for row in rows)
+    here = pc.sum(_stored(good, known)).as_py() or 0
     return Completed(max(0, known.num_rows - before), listing.num_rows - here, max(0, known.num_rows - here))
 
 
-class Stored:
-    """The images of a store, by id and by path.
-
-    Attributes:
-        by_id: Row by image id.
-        uris: Paths.
-    """
-
-    def __init__(self, known: pa.Table) -> None:
-        rows = known.select(["image_id", "uri", "sha256", *POSITION_COLUMNS]).to_pylist()
-        self.by_id: dict[str, dict[str, Any]] = {row["image_id"]: row for row in rows}
-        self.uris = {row["uri"] for row in rows}
-
-    def has(self, row: dict[str, Any]) -> bool:
-        """Return whether a listed image is stored, under its id or another one."""
-        return row["image_id"] in self.by_id or row["uri"] in self.uris
+def _stored(listed: pa.Table, known: pa.Table) -> pa.ChunkedArray:
+    """Return which listed images are stored, under their id or another one."""
+    by_id = pc.is_in(listed["image_id"], value_set=known["image_id"])
+    return pc.or_(by_id, pc.is_in(listed["uri"], value_set=known["uri"]))
 
 
-def _usable(listing: pa.Table) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = listing.filter(pc.is_null(listing["rejected"])).to_pylist()
-    return rows
-
-
-def _lacking(rows: list[dict[str, Any]], stored: Stored, database: Path, store_uri: str) -> str | None:
-    """Return in words what the store lacks of the database; None if nothing.
+def _lacking(good: pa.Table, known: pa.Table, database: Path, store_uri: str) -> str | None:
+    """Return in words what the store lacks of the usable rows of a listing; None if nothing.
 
     Raises:
         SourceError: the store is one of other images, or has them under other ids.
     """
-    missing = [row for row in rows if not stored.has(row)]
-    if stored.by_id and len(missing) == len(rows):
+    stored = _stored(good, known)
+    missing = good.filter(pc.invert(stored))
+    if known.num_rows and missing.num_rows == good.num_rows:
         raise SourceError(
-            f"none of the {len(rows)} images of {database} is among the {len(stored.by_id)} of the store "
+            f"none of the {good.num_rows} images of {database} is among the {known.num_rows} of the store "
             f"{store_uri}: give another --store, or index them into this one first, with placeray index "
             f"{database} --store {store_uri}"
         )
-    renamed = sum(row["image_id"] not in stored.by_id for row in rows) - len(missing)
-    if missing and renamed:
+    at = pc.index_in(good["image_id"], value_set=known["image_id"])
+    renamed = good.num_rows - missing.num_rows - (len(at) - at.null_count)
+    if missing.num_rows and renamed:
         raise SourceError(
             f"the store {store_uri} has {renamed} images of {database} under other ids and lacks "
-            f"{len(missing)}: index the rest in the same way as those, then evaluate again"
+            f"{missing.num_rows}: index the rest in the same way as those, then evaluate again"
         )
-    lacking = []
+    lacking, total = [], good.num_rows
     # Those that cannot be decoded would be missing for ever.
-    if any(_can_be_decoded(row["uri"]) for row in missing):
-        lacking.append(f"{len(missing)} of {len(rows)} database images that are not in the store {store_uri}")
-    if moved := sum(_placed_otherwise(row, stored.by_id.get(row["image_id"])) for row in rows):
-        lacking.append(f"{moved} of {len(rows)} database images that have another position in {store_uri}")
-    if _changed(rows, stored):
+    if any(_can_be_decoded(uri) for uri in missing["uri"].to_pylist()):
+        lacking.append(f"{missing.num_rows} of {total} database images that are not in the store {store_uri}")
+    if moved := _count_placed_otherwise(good, known, at):
+        lacking.append(f"{moved} of {total} database images that have another position in {store_uri}")
+    if _changed(good, known):
         lacking.append(f"database images that have another content than those of the same id in {store_uri}")
     return ", and ".join(lacking) or None
 
 
-def _require_positions(rows: list[dict[str, Any]], database: Path) -> None:
+def _require_positions(good: pa.Table, database: Path) -> None:
     """Check that a photo of the database has a position, before hours of indexing.
 
     Raises:
         SourceError: none has, so nothing could ever be right.
     """
-    if any(Position.of(row).known for row in rows) or any(map(_has_position, (row["uri"] for row in rows))):
+    listed = pc.or_(pc.is_valid(good["lat"]), pc.is_valid(good["utm_e"]))
+    if pc.any(listed).as_py() or any(map(_has_position, good["uri"].to_pylist())):
         return
     raise SourceError(
-        f"none of {len(rows)} database images in {database} has a position, so no answer could be right: "
+        f"none of {good.num_rows} database images in {database} has a position, so no answer could be right: "
         "give a listing with coordinates, photos with GPS in their EXIF, or name files @easting@northing@..."
     )
 
@@ -166,21 +152,32 @@ def _has_position(uri: str) -> bool:
         return False
 
 
-def _placed_otherwise(listed: dict[str, Any], stored: dict[str, Any] | None) -> bool:
-    """Return whether the listing names another position than the store, which may have one from EXIF."""
-    names = (name for name in POSITION_COLUMNS if listed[name] is not None)
-    return stored is not None and any(listed[name] != stored[name] for name in names)
+def _count_placed_otherwise(good: pa.Table, known: pa.Table, at: pa.ChunkedArray) -> int:
+    """Count the images for which the listing names another position than the store, which may be from EXIF.
+
+    Args:
+        good: Usable rows of the listing.
+        known: Rows of the store.
+        at: Row of `known` for each of `good`; null where the store has no image of that id.
+    """
+    stored = known.select(POSITION_COLUMNS).take(at)
+    differs = pa.array(np.zeros(good.num_rows, bool))
+    for name in POSITION_COLUMNS:
+        other = pc.fill_null(pc.not_equal(good[name], stored[name]), True)
+        differs = pc.or_(differs, pc.and_(pc.is_valid(good[name]), other))
+    return pc.sum(pc.and_(differs, pc.is_valid(at))).as_py() or 0
 
 
-def _changed(rows: list[dict[str, Any]], stored: Stored) -> bool:
+def _changed(good: pa.Table, known: pa.Table) -> bool:
     """Return whether photos differ from those that the store has under their ids, by a sample of them."""
-    for row in rows[:: max(1, len(rows) // _COMPARED_FILES)]:
-        known = stored.by_id.get(row["image_id"])
-        if known is None or not _can_be_decoded(row["uri"]):
-            continue
-        if hashlib.sha256(read_bytes(row["uri"])).hexdigest() != known["sha256"]:
-            return True
-    return False
+    sample = good.take(np.arange(0, good.num_rows, max(1, good.num_rows // _COMPARED_FILES)))
+    at = pc.index_in(sample["image_id"], value_set=known["image_id"])
+    stored = known["sha256"].take(at).to_pylist()
+    return any(
+        hashlib.sha256(read_bytes(uri)).hexdigest() != sha256
+        for uri, sha256 in zip(sample["uri"].to_pylist(), stored, strict=True)
+        if sha256 is not None and _can_be_decoded(uri)
+    )
 
 
 def _can_be_decoded(uri: str) -> bool:
