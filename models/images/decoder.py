@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from models.images.av1 import avif_pictures
 from models.images.exif import PhotoFacts, read_facts, read_orientation
 from models.images.heic import open_heic
 from models.images.limits import (
@@ -109,6 +110,9 @@ def _decode(data: bytes, kind: str, max_pixels: int, min_side_px: int | None) ->
         if canvas is None:
             raise ValueError("no readable WebP header")
         check_size(*canvas, max_pixels)
+    if kind == "AVIF":
+        for coded in avif_pictures(data):
+            check_pixels(*coded, max_pixels)
     stream = read_jpeg(data) if kind == "JPEG" else None
     if stream is not None and stream.trailer is not None:
         data = data[: stream.trailer] + _JPEG_END
