@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs test lint test-quick test-fault test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs test lint test-quick test-fault test-cluster test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,17 +25,20 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # Without Ray, a browser or anything else that takes many seconds: under two minutes, in two processes.
-QUICK := -n 2 --dist loadfile -m "not slow and not fault and not ray and not browser and not integration"
+QUICK := -n 2 --dist loadfile -m "not slow and not fault and not cluster and not ray and not browser and not integration"
 
 test: lint
 	$(BIN)/python -m pytest $(QUICK)
-	$(BIN)/python -m pytest -m "(ray or browser or integration) and not slow and not fault"
+	$(BIN)/python -m pytest -m "(ray or browser or integration) and not slow and not fault and not cluster"
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest $(QUICK)
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault
+
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest -m cluster
 
 # PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
 test-slow: $(STAMP)

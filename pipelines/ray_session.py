@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 __all__ = ["quiet_stderr", "ray_session"]
+
+# Jobs report lost nodes themselves, in one line each.
+_LOSS = re.compile(
+    r"Raylet is terminated|The node with node id: |Task \S+ failed\. There are (infinite|\d+) retries"
+)
 
 
 @contextlib.contextmanager
@@ -36,20 +42,50 @@ def ray_session(
     quiet: dict[str, Any] = {"log_to_driver": show_logs, "logging_level": "ERROR"}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+        _quieten_backend()
+        with quiet_stderr():
+            ray.init(**quiet)
     else:
         cores = num_cpus or os.cpu_count()
         _start_embedded(ray, quiet | {"num_cpus": cores, "object_store_memory": object_store_bytes})
     try:
-        yield ray
+        with _plain_messages():
+            yield ray
     finally:
         with quiet_stderr():
             ray.shutdown()
 
 
+def _quieten_backend() -> None:
+    """Keep the log lines of Ray's native code off stderr, where it announces each restart."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+
+@contextlib.contextmanager
+def _plain_messages() -> Iterator[None]:
+    """Show what the cluster reports on stderr, without what it repeats for each lost node and actor.
+
+    Ray prints it on stdout, where results go, with the last lines of the log of a raylet that died.
+    """
+    from ray._private import worker
+
+    show: Callable[..., None] = worker.print_to_stdstream
+
+    def show_rest(data: dict[str, Any], *args: Any, **options: Any) -> None:
+        lines = [line for line in data["lines"] if not _LOSS.match(line)]
+        if lines:
+            show({**data, "lines": lines, "is_err": True}, *args, **options)
+
+    worker.print_to_stdstream = show_rest
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = show
+
+
 def _start_embedded(ray: Any, options: dict[str, Any]) -> None:
     """Start a local Ray, without its log lines between those of the progress bar."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray announces it on stderr
+    _quieten_backend()
     with quiet_stderr(), warnings.catch_warnings():
         # LanceDB warns of a fork without exec; Ray calls exec right after it forks.
         warnings.filterwarnings("ignore", message="lancedb fork support")
