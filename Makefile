@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs test lint test-quick test-cluster test-fault test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs test lint test-quick test-fault test-cluster test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,24 +24,21 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Whole files in two processes; what starts Ray, which takes all cores by itself, afterwards in one.
-PARALLEL := -n 2 --dist loadfile
-DEFAULT := not slow and not fault and not cluster
+# Without Ray, a browser or anything else that takes many seconds: under two minutes, in two processes.
+QUICK := -n 2 --dist loadfile -m "not slow and not fault and not cluster and not ray and not browser and not integration"
 
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
-	$(BIN)/python -m pytest -m "$(DEFAULT) and ray"
+	$(BIN)/python -m pytest $(QUICK)
+	$(BIN)/python -m pytest -m "(ray or browser or integration) and not slow and not fault and not cluster"
 
-# Without Ray, a browser or anything else that takes many seconds: under two minutes.
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray and not browser and not integration"
-
-# What needs a Ray cluster of its own: beside another Ray, submitted jobs, several nodes.
-test-cluster: $(STAMP)
-	$(BIN)/python -m pytest -m "cluster and not slow and not fault"
+	$(BIN)/python -m pytest $(QUICK)
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault
+
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest -m cluster
 
 # PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
 test-slow: $(STAMP)

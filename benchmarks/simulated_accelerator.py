@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -14,10 +14,15 @@ import pyarrow as pa
 from benchmarks.drawn_photos import DRAWN
 from benchmarks.learned_codec import learn_codec
 from benchmarks.timeline import busy_seconds
+from pipelines.defaults import COMMIT_EVERY, COMMIT_SECONDS
+from pipelines.indexing.cluster import Cluster
+from pipelines.indexing.commits import commit_all
 from pipelines.indexing.extract import Extract
-from pipelines.indexing.flow import commit_all, written_rows
-from pipelines.indexing.plan import make_plan
+from pipelines.indexing.plan import Request
+from pipelines.indexing.rounds import Rounds
+from pipelines.indexing.run_metrics import NoMetrics
 from pipelines.indexing.tally import Tally
+from pipelines.indexing.watch import Watch
 from pipelines.ray_session import ray_session
 from pipelines.sources import list_source
 from storage.card import Card, Preprocessing
@@ -100,17 +105,26 @@ def simulate(photos: str, folder: str, shape: str, features: str, rate: str) -> 
 
     began = time.perf_counter()
     with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES[shape]) as ray:
-        plan = make_plan(
-            ray,
-            images=len(work),
+        request = Request(
             row_bytes=store.codec.row_bytes,
             extractors=1,
+            extractor_cpus=0.0,  # an accelerator takes no core
             batch_size=BATCH,
-            trace=trace,
+            trace=str(trace),
         )
-        plan = dataclasses.replace(plan, extractor_cpus=0.0)  # an accelerator takes no core
-        rows = written_rows(ray, work, store, rate, plan, extract=SleepingExtract)
-        commit_all(store, rows, tally, plan)
+        watch = Watch(Cluster(ray), say=print, metrics=NoMetrics(), total=len(work))
+        rounds = Rounds(
+            ray, store, rate, request, watch, max_age_s=COMMIT_SECONDS / 2, extract=SleepingExtract
+        )
+        with contextlib.closing(rounds.rows(work)) as rows:
+            commit_all(
+                store,
+                rows,
+                tally,
+                commit_every=COMMIT_EVERY,
+                commit_seconds=COMMIT_SECONDS,
+                trace=str(trace),
+            )
     if tally.extracted != len(work):
         raise SystemExit(f"{tally.extracted} of {len(work)} photos were extracted")
     spans = [json.loads(line) for line in trace.read_text().splitlines()]

@@ -3,10 +3,12 @@
 __all__ = [
     "BATCH_SIZE",
     "COMMIT_EVERY",
+    "COMMIT_SECONDS",
     "DEMO_DATABASE",
     "DEMO_OUT",
     "DEMO_QUERIES",
     "HOST",
+    "LEFTOVER_AGE_S",
     "MAX_FAILURES",
     "MAX_REJECTED",
     "PORT",
@@ -20,6 +22,8 @@ __all__ = [
 BATCH_SIZE = 32  # images per forward pass while indexing
 COMMIT_EVERY = 1024  # images between two commits of an index run
 PRUNE_SHARE = 0.2  # share of a source's images that may vanish at once
+LEFTOVER_AGE_S = 600.0  # of feature files that no row uses, before compact removes them
+COMMIT_SECONDS = 30.0  # and at most this time, if any image was finished
 MAX_REJECTED = 0.1  # share of rejected images above which a job fails
 THRESHOLD_M = 25.0  # distance up to which a result is correct, as in the published protocols
 SPLIT, TRAINING_SPLIT, VALIDATION_SPLIT = "test", "train", "val"  # of a data set in the standard layout

@@ -9,11 +9,19 @@ import warnings
 from types import TracebackType
 from typing import Any, TextIO
 
-__all__ = ["ProgressBar"]
+from storage.text import plain
 
+__all__ = ["ProgressBar", "counted"]
+
+_MAX_LINE_LENGTH = 500
 _BAR_FORMAT = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 )
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun, such as `1 node` or `2 nodes`."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 class ProgressBar:
@@ -25,6 +33,9 @@ class ProgressBar:
         quiet: Show nothing.
         stream: Where to write; default: stderr.
         log_every_s: Seconds between two lines where `stream` is neither a terminal nor a notebook.
+
+    Attributes:
+        status: Text at the end of every line, until it is changed.
     """
 
     def __init__(
@@ -45,6 +56,7 @@ class ProgressBar:
         self._started = self._logged_at = time.monotonic()
         self._initial = self._done = 0
         self._line = self._logged = ""
+        self.status = ""
 
     def restart(self, total: int, *, initial: int = 0) -> None:
         """Begin another stage of the job.
@@ -72,7 +84,7 @@ class ProgressBar:
         if done < self._done:
             self.restart(total)
         notes = [f"{rejected} rejected"] if rejected is not None else []
-        notes += [note] if note else []
+        notes += [text for text in (self.status, note) if text]
         if self._bar is not None:
             self._bar.total = total
             self._bar.set_postfix_str(", ".join(notes), refresh=False)
@@ -80,6 +92,16 @@ class ProgressBar:
         else:
             self._log(done, total, notes)
         self._done = done
+
+    def say(self, text: str) -> None:
+        """Show one line beside the progress, after the name of the job."""
+        if self._quiet:
+            return
+        line = plain(f"{self._name}: {text}", _MAX_LINE_LENGTH)
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
 
     def _log(self, done: int, total: int, notes: list[str]) -> None:
         from tqdm import tqdm

@@ -149,8 +149,19 @@ def _deployment(kind: type, name: str, scale: Scale, *, slots: int, gpu: bool = 
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.5,
+        max_surge_percent=_surge_percent(options),
         **replicas,
     )
+
+
+def _surge_percent(options: dict[str, Any]) -> int:
+    """Return how many replicas more than usual a change may start before it stops the old ones.
+
+    New ones are warm before old ones go, where there is room for them; Serve would wait for room for ever.
+    """
+    free: dict[str, float] = ray.available_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]
+    names = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
+    return 100 if all(free.get(name, 0.0) >= amount for name, amount in names.items()) else 0
 
 
 def _gpus(scale: Scale) -> float:

@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from storage.artifacts import read_artifact, write_artifact
 from storage.card import FORMAT_VERSION, Card
-from storage.care.compaction import CompactReport, compact_store
+from storage.care.compaction import CompactPreview, CompactReport, compact_store, preview_compaction
+from storage.care.leftovers import LEFTOVER_AGE_S, find_leftovers, remove_leftovers, used_shards
 from storage.care.repair import RepairReport, repair_store
 from storage.care.verify import VerifyReport, verify_store
 from storage.commit.creation import create_store
 from storage.commit.current_card import current_card
 from storage.commit.lease import Lease
-from storage.commit.ledger import read_committed
+from storage.commit.ledger import manifests, read_committed
 from storage.commit.replacement import replace_descriptors, rows_to_describe
 from storage.commit.writer import Writer
 from storage.durable import explain_write_errors
@@ -351,6 +352,7 @@ class Store:
         """Return what the store holds, ready for JSON."""
         sizes = {path: path.lstat().st_size for path in self._folder.rglob("*") if not path.is_dir()}
         shards = [path for path in sizes if path.parent == self._folder / FEATURES_FOLDER]
+        left = find_leftovers(self._folder, used_shards(self._snapshot.table))
         return {
             "uri": self.uri,
             "model": self.card.model,
@@ -358,6 +360,11 @@ class Store:
             "version": self.version,
             "shards": sum(path.suffix == ".parquet" for path in shards),
             "bytes": sum(sizes.values()),
+            "versions": len(manifests(self._folder)),
+            "leftover_files": left.files,
+            "leftover_bytes": left.bytes,
+            "leftover_removable_in_s": left.removable_in_s,
+            "leftovers": str(left),
             "card": asdict(self.card),
         }
 
@@ -375,19 +382,40 @@ class Store:
         self.refresh()
         return report
 
-    def compact(self, *, keep_versions_s: float = 3600.0) -> CompactReport:
+    def compact(self, *, keep_versions_s: float = 3600.0, min_age_s: float = LEFTOVER_AGE_S) -> CompactReport:
         """Merge small files, drop old versions and unused features; takes the lease unless it is held.
 
         Args:
             keep_versions_s: Versions that were the newest within this time stay readable.
+            min_age_s: Age above which feature files that no version uses are removed.
 
         Raises:
             StoreLocked: another writer holds it.
         """
         with self.lease() if self._writer is None else nullcontext():
-            report = compact_store(self._folder, self._leased(), keep_versions_s=keep_versions_s)
+            report = compact_store(
+                self._folder,
+                self._leased(),
+                keep_versions_s=keep_versions_s,
+                min_age_s=min_age_s,
+            )
             self._advance()
         return report
+
+    def preview_compaction(self, *, min_age_s: float = LEFTOVER_AGE_S) -> CompactPreview:
+        """Return what `compact` would do with feature files; changes nothing and needs no lease."""
+        return preview_compaction(self._folder, self._snapshot.table, self.card, min_age_s=min_age_s)
+
+    def remove_leftovers(self, *, min_age_s: float = LEFTOVER_AGE_S) -> int:
+        """Remove feature files of stopped runs that no version uses; return their bytes; needs the lease.
+
+        Args:
+            min_age_s: Age above which they are removed.
+
+        Raises:
+            StoreLocked: the lease is not held.
+        """
+        return remove_leftovers(self._folder, self._leased().table, min_age_s=min_age_s)[1]
 
     def _leased(self) -> Writer:
         if self._writer is None:

@@ -15,7 +15,7 @@ PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")  # each may
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 ONLY_IN = {
     "ray": (
-        *("pipelines/ray_session/session.py", "pipelines/indexing/job.py", "pipelines/serve.py"),
+        *("pipelines/ray_session.py", "pipelines/indexing/", "pipelines/serve.py"),
         *("pipelines/training/job.py", "pipelines/training/launcher.py", "pipelines/training/worker.py"),
         "pipelines/training/checkpoints.py",
         *("serving/app.py", "serving/replicas.py", "serving/stages/remote.py"),
@@ -153,6 +153,18 @@ def test_help_loads_nothing_heavy() -> None:
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
+
+
+def test_a_reranker_loads_no_network() -> None:
+    """Networks and their libraries cost memory that counting does not need."""
+    names = ("models.networks", "models.weights", "timm", "torchvision")
+    code = (
+        "import sys, serving.stages.rerank\n"
+        f"loaded = [name for name in sys.modules if name.startswith({names})]\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("module", ["pipelines.indexing.decode", "serving.replicas"])

@@ -2,7 +2,7 @@
 
 Results go to stdout (a table, or one JSON object with --json), progress and notes to stderr. Exit codes:
 0 success, 1 bug, 2 wrong usage or nothing can be written, 3 more images rejected than --max-rejected allows,
-4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full.
+4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full, 8 no progress.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ def run_demo(args: argparse.Namespace) -> int:
 def run_index(args: argparse.Namespace) -> int:
     """Index images into a store."""
     from pipelines.indexing.job import index
+    from pipelines.placement import Placement
+    from pipelines.progress import counted
 
     report = index(
         args.source,
@@ -63,7 +65,12 @@ def run_index(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         extractors=args.extractors,
         gpus_per_extractor=args.gpus_per_extractor,
+        cpus=args.cpus,
+        extractor_placement=Placement(args.extractor_resources, args.extractor_labels),
+        decoder_placement=Placement(args.decoder_resources, args.decoder_labels),
         commit_every=args.commit_every,
+        commit_seconds=args.commit_seconds,
+        stall_timeout_s=args.stall_timeout,
         rejected_file=args.rejected,
         trace=args.trace,
         scaled_decode=args.scaled_decode,
@@ -87,6 +94,10 @@ def run_index(args: argparse.Namespace) -> int:
             print_line(f"  rejected {count}: {reason}")
         if report.rejected_file:
             print_line(f"  listed in {report.rejected_file}")
+        if report.nodes_lost:
+            print_line(f"  {counted(report.nodes_lost, 'node')} lost; the work of lost nodes was done again")
+        if report.waited_s >= 1:
+            print_line(f"  waited {report.waited_s:.0f} s for room on the cluster")
         if report.without_position:
             photos = "photo has" if report.without_position == 1 else "photos have"
             print_line(f"  {report.without_position} {photos} no position")

@@ -12,7 +12,7 @@ from models.runtime.execution import Execution
 from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
-from pipelines.ray_session import RULE
+from pipelines.placement import parse_labels, parse_resources
 from pipelines.training.settings import TrainingSettings
 from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import OPTIONS as MATCHING_OPTIONS
@@ -35,21 +35,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"placeray {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, help: str, *, store: bool = False, ray: bool = False) -> argparse.ArgumentParser:
-        description = help[0].upper() + help[1:] + "."
-        sub = verbs.add_parser(name, help=help, description=description, epilog=RULE if ray else None)
+    def verb(name: str, help: str, *, store: bool = False) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         sub.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
         if store:
             sub.add_argument("--store", required=True, metavar="URI", help="folder of the store")
         return sub
 
-    _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page", ray=True))
-    _add_index(verb("index", "index the images of a folder, listing or data set", store=True, ray=True))
+    _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page"))
+    _add_index(verb("index", "index the images of a folder, listing or data set", store=True))
     _add_query(verb("query", "rank the places where photos may have been taken"))
-    _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True, ray=True))
-    evaluate = "measure Recall@K on a data set, indexing what the store lacks of its database"
-    _add_evaluate(verb("evaluate", evaluate, ray=True))
-    _add_finetune(verb("finetune", "train the adapters of a model on your own city", ray=True))
+    _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True))
+    _add_evaluate(
+        verb("evaluate", "measure Recall@K on a data set, indexing what the store lacks of its database")
+    )
+    _add_finetune(verb("finetune", "train the adapters of a model on your own city"))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
     weights = verb("import-weights", "convert a published SelaVPR checkpoint to safetensors")
     weights.add_argument("checkpoint", metavar="CHECKPOINT.pth")
@@ -58,7 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     verb("info", "describe a store", store=True)
     verify = verb("verify", "check every row, descriptor and feature of a store", store=True)
     add_flag(verify, "repair", bool, "remove damaged rows and list them")
-    verb("compact", "merge small files and remove files that are no longer used", store=True)
+    compact = verb("compact", "merge small files and remove files that are no longer used", store=True)
+    help = "remove unused feature files older than this; younger ones may belong to a script that is running"
+    add_flag(compact, "min_age", float, help, default=defaults.LEFTOVER_AGE_S, metavar="S", ge=0)
+    add_flag(compact, "dry_run", bool, "only show what would be removed")
     delete = verb("delete", "delete images from a store", store=True)
     delete.add_argument("image_id", nargs="+", metavar="IMAGE_ID")
     verb("upgrade", "bring a store of an older format to the newest, for columns it lacks", store=True)
@@ -85,7 +88,13 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     flag("batch_size", int, "images per forward pass", default=defaults.BATCH_SIZE, ge=1)
     flag("extractors", int, "actors that run the model; default: one per GPU, or up to one per core", ge=1)
     flag("gpus_per_extractor", float, "share of a GPU per actor; default: 1 if there are any", ge=0, le=64)
-    flag("commit_every", int, "images per commit", default=defaults.COMMIT_EVERY, ge=1)
+    flag("cpus", float, "CPU cores that the job takes at most; default: all that are free", gt=0)
+    _add_placement(parser, "extractor")
+    _add_placement(parser, "decoder")
+    flag("commit_every", int, "images per commit at most", default=defaults.COMMIT_EVERY, ge=1)
+    flag("commit_seconds", float, "seconds between commits", default=defaults.COMMIT_SECONDS, gt=0)
+    help = "end with exit code 8 after this time without progress; default: wait"
+    flag("stall_timeout", float, help, metavar="S", gt=0)
     flag("rejected", str, "list of rejected images; default: <store>/rejected.csv", metavar="FILE")
     flag("scaled_decode", bool, "decode large JPEGs at a reduced size: faster, nearly the same results")
     _add_photos(parser)
@@ -262,6 +271,23 @@ def _add_max_rejected(parser: argparse.ArgumentParser) -> None:
 
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "quiet", bool, "show no progress on stderr")
+
+
+def _add_placement(parser: argparse.ArgumentParser, role: str) -> None:
+    parser.add_argument(
+        f"--{role}-resources",
+        type=parse_resources,
+        default={},
+        metavar="NAME=N,...",
+        help=f"custom resources of Ray that each {role} takes",
+    )
+    parser.add_argument(
+        f"--{role}-labels",
+        type=parse_labels,
+        default={},
+        metavar="KEY=VALUE,...",
+        help=f"labels of the nodes that the {role}s run on",
+    )
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -41,8 +41,11 @@ def run_compact(args: argparse.Namespace) -> int:
     from storage.store import Store
 
     store = Store.open(args.store)
+    if args.dry_run:
+        _print_result(args, dataclasses.asdict(store.preview_compaction(min_age_s=args.min_age)))
+        return EXIT_OK
     with store.lease():
-        report = dataclasses.asdict(store.compact())
+        report = dataclasses.asdict(store.compact(min_age_s=args.min_age))
     _print_result(args, report)
     return EXIT_OK
 

@@ -14,6 +14,7 @@ METADATA = ("uri", "lat", "lon", "utm_e", "utm_n", "utm_zone", "heading_deg", "c
 DECODED_SCHEMA = pa.schema(
     [
         *LISTING_SCHEMA,
+        ("number", pa.int64()),
         ("amend", pa.bool_()),
         ("unchanged", pa.bool_()),
         ("stored_position", pa.bool_()),

@@ -1,64 +1,179 @@
-"""The data flow of an index run: three stages on Ray Data, and commits from the driver."""
+"""One flow of an index run: decoders and extractors on Ray Data, which hand over blocks by reference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.indexing.actor import StageActor
-from pipelines.indexing.columns import amended_columns
 from pipelines.indexing.decode import decode
 from pipelines.indexing.extract import Extract
-from pipelines.indexing.failures import raise_failure
-from pipelines.indexing.plan import DECODE_CPUS, WRITE_CPUS, Plan
-from pipelines.indexing.tally import Tally
-from pipelines.indexing.trace import span
-from pipelines.indexing.write import write
+from pipelines.indexing.plan import DECODE_CPUS, Plan
+from pipelines.placement import Placement
 from storage.store import Store
-from storage.table.schema import row_schema
 
-__all__ = ["commit_all", "written_rows"]
+__all__ = ["Block", "Flow", "FlowEnded", "Stage"]
+
+_QUEUE_BLOCKS = 4
+_JOIN_S = 10.0
 
 
-def written_rows(
-    ray: Any, work: pa.Table, store: Store, model: str, plan: Plan, *, extract: type[Extract] = Extract
-) -> Iterator[pa.Table]:
-    """Decode, extract and write on the cluster, and yield the finished rows without pixels and features.
+class FlowEnded(Exception):
+    """The flow has handed over its last block."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Extracted rows in the object store.
+
+    Attributes:
+        ref: Reference to a table.
+        rows: Its number of rows.
+    """
+
+    ref: Any
+    rows: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """State of a stage, as Ray Data's scheduler sees it.
+
+    Attributes:
+        name: `decoder` or `extractor`.
+        batches: Number of batches under way.
+        actors: Number of actors that work; 0 where tasks do.
+        starting: Number of actors that load the model, or wait for a node with room.
+        restarting: Number of actors that were lost with batches, and are starting again.
+    """
+
+    name: str
+    batches: int
+    actors: int
+    starting: int
+    restarting: int
+
+    @property
+    def blocked(self) -> bool:
+        """Whether batches wait for actors that do not work yet."""
+        return self.restarting > 0 or (self.starting > 0 and not self.actors)
+
+
+class Flow:
+    """Runs the stages in a thread, so that the job can watch the cluster while it waits for rows.
+
+    A flow never grows or shrinks; a job that loses nodes closes it and makes another one that fits.
 
     Args:
         ray: The connected `ray` module, with `ray.data` imported.
-        work: Listed rows with stored_sha256, stored_uri and amend.
+        work: Listed rows with stored_sha256, stored_uri, amend and number.
         store: The store; the caller holds its lease.
         model: Name or weights file, passed to the actors.
         plan: The result of `make_plan`.
         extract: Class of the extractor actors.
     """
+
+    def __init__(
+        self,
+        ray: Any,
+        work: pa.Table,
+        store: Store,
+        model: str,
+        plan: Plan,
+        *,
+        extract: type[Extract] = Extract,
+    ) -> None:
+        dataset = _dataset(ray, work, store, model, plan, extract)
+        # Ray Data's public iterators block until the first row, and cannot be ended from outside.
+        self._executor = dataset._create_executor()
+        self._blocks: queue.Queue[Block | BaseException] = queue.Queue(_QUEUE_BLOCKS)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(dataset,), name="flow", daemon=True)
+        self._thread.start()
+
+    def next(self, timeout_s: float) -> Block | None:
+        """Return the next block; None if there is none within `timeout_s`.
+
+        Raises:
+            FlowEnded: there are no more.
+            Exception: what ended the flow.
+        """
+        try:
+            block = self._blocks.get(timeout=timeout_s) if timeout_s else self._blocks.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(block, BaseException):
+            raise block
+        return block
+
+    def stages(self) -> list[Stage]:
+        """Return the state of the stages, in their order; empty before the first one starts."""
+        operators = [
+            operator
+            for operator in list(getattr(self._executor, "_topology", None) or ())
+            if operator.name.startswith("MapBatches")
+        ]
+        stages = []
+        for name, operator in zip(("decoder", "extractor"), operators, strict=False):
+            info = operator.get_actor_info()
+            alive = info.running - info.restarting  # Ray Data counts these among those running
+            stages.append(Stage(name, operator.num_active_tasks(), alive, info.pending, info.restarting))
+        return stages
+
+    def close(self) -> None:
+        """End the flow and its actors; rows that were not handed over are lost."""
+        self._closed.set()
+        self._executor.shutdown(force=True)
+        self._thread.join(_JOIN_S)
+
+    def __enter__(self) -> Flow:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, dataset: Any) -> None:
+        try:
+            for bundle in dataset._build_bundle_iterator(self._executor):
+                for entry in bundle.blocks:
+                    self._put(Block(entry.ref, entry.metadata.num_rows))
+            self._put(FlowEnded())
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Block | BaseException) -> None:
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Full):
+                self._blocks.put(item, timeout=0.5)
+                return
+
+
+def _dataset(ray: Any, work: pa.Table, store: Store, model: str, plan: Plan, extract: type[Extract]) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    size = plan.batch_size
+    request = plan.request
+    size = request.batch_size
     blocks = [work.slice(start, size) for start in range(0, work.num_rows, size)]
-    options = {"card": store.card.to_json(), "trace": plan.trace}
-
-    def workers(stage: Callable[..., pa.Table], **more: Any) -> dict[str, Any]:
-        if not plan.actors_per_stage:
-            return {"fn": stage, "fn_kwargs": more | options}
-        # Ray stops and starts actors with the load; a minimum of two is small enough to keep running.
-        pool = ray.data.ActorPoolStrategy(
-            min_size=min(2, plan.actors_per_stage), max_size=plan.actors_per_stage
-        )
-        return {"fn": StageActor, "fn_constructor_kwargs": {"stage": stage} | more | options, "compute": pool}
-
-    rows = (
+    options = {"card": store.card.to_json(), "trace": request.trace}
+    decoding = {"scaled": request.scaled_decode, "max_megapixels": request.max_megapixels, **options}
+    return (
         ray.data.from_arrow(blocks)
         .map_batches(
-            **workers(decode, scaled=plan.scaled_decode, max_megapixels=plan.max_megapixels),
+            **_decoders(ray, decode, plan.decoders, decoding),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=DECODE_CPUS,
+            **_placed(request.decoder_placement),
         )
         .map_batches(
             extract,
@@ -67,50 +182,31 @@ def written_rows(
             compute=ray.data.ActorPoolStrategy(size=plan.extractors),
             num_cpus=plan.extractor_cpus,
             num_gpus=plan.extractor_gpus,
+            **_placed(request.extractor_placement),
             fn_constructor_kwargs={
                 "model": model,
                 "store_uri": store.uri,
                 "threads": plan.threads,
-                "execution": plan.execution,
+                "execution": request.execution,
                 "batch_size": size,
                 **options,
             },
         )
-        .map_batches(
-            **workers(write, store_uri=store.uri),
-            batch_format="pyarrow",
-            batch_size=plan.shard_rows,
-            num_cpus=WRITE_CPUS,
-        )
     )
-    yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def commit_all(store: Store, rows: Iterator[pa.Table], tally: Tally, plan: Plan) -> None:
-    """Commit rows as they arrive, `plan.commit_every` at a time.
+def _decoders(
+    ray: Any, stage: Callable[..., pa.Table], actors: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    if not actors:
+        return {"fn": stage, "fn_kwargs": options}
+    # Ray stops and starts actors with the load; a minimum of two is small enough to keep running.
+    pool = ray.data.ActorPoolStrategy(min_size=min(2, actors), max_size=actors)
+    return {"fn": StageActor, "fn_constructor_kwargs": {"stage": stage} | options, "compute": pool}
 
-    Raises:
-        PlacerayError: a failure that a worker reported.
-    """
-    schema = row_schema(store.card, optional=("source", "tags"))
-    pending: list[pa.Table] = []
 
-    def commit() -> None:
-        batch = pa.concat_tables(pending).cast(schema)
-        pending.clear()
-        if batch.num_rows:
-            with span(plan.trace, "commit", batch.num_rows) as line:
-                line["bytes"] = batch.nbytes
-                store.commit(batch)
-
-    for batch in rows:
-        raise_failure(batch)
-        tally.add(batch)
-        amended = batch.filter(pc.and_(batch["unchanged"], batch["amend"]))
-        if amended.num_rows:
-            store.amend(amended.select(amended_columns(store.card)))
-        pending.append(batch.filter(pc.is_valid(batch["shard"])).select(schema.names))
-        if sum(table.num_rows for table in pending) >= plan.commit_every:
-            commit()
-    if pending:
-        commit()
+def _placed(placement: Placement) -> dict[str, Any]:
+    return {
+        **({"resources": dict(placement.resources)} if placement.resources else {}),
+        **({"label_selector": dict(placement.labels)} if placement.labels else {}),
+    }

@@ -2,8 +2,8 @@
 
 The stages are separate operators and overlap. Full-size photos are never transferred: a decoder sends the
 network's input (0.15 MB for the default model), an extractor sends encoded local features to a writer, and
-only descriptors and metadata reach the driver, which commits every `commit_every` images. The store is the
-only record of progress: running the same command again processes what is missing.
+only descriptors and metadata reach the driver, which commits by number and by time. The store is the only
+record of progress: running the same command again processes what is missing.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from models.names import DEFAULT_MODEL
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_card, require_fit
-from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, PRUNE_SHARE
-from pipelines.indexing.flow import commit_all, written_rows
-from pipelines.indexing.plan import make_plan
+from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
+from pipelines.indexing.cluster import Cluster
+from pipelines.indexing.commits import commit_all
+from pipelines.indexing.plan import Request
 from pipelines.indexing.reconcile import Change, reconcile
+from pipelines.indexing.rounds import Rounds
+from pipelines.indexing.run_metrics import RayMetrics
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
+from pipelines.indexing.watch import Watch
+from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
-from pipelines.ray_session import check_ray, ray_session
+from pipelines.ray_session import ray_session
 from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
@@ -62,6 +67,11 @@ class IndexReport:
         upgraded: Whether the store was brought to the newest format, since the run needed it.
         notes_by_reason: Number of values of accepted images that were dropped, for each reason.
         notes_file: CSV file that lists them, or None without any.
+        nodes_lost: Number of nodes that the cluster lost during the run.
+        waited_s: Seconds in which nothing could run, since the cluster had no room.
+        flows: Number of times that the work was spread over the cluster: once, and again after each loss that
+            Ray could not mend.
+        leftover_bytes_removed: Size of the feature files that stopped runs had left, and that were removed.
     """
 
     input: int
@@ -80,6 +90,10 @@ class IndexReport:
     upgraded: bool = False
     notes_by_reason: dict[str, int] = field(default_factory=dict)
     notes_file: str | None = None
+    nodes_lost: int = 0
+    waited_s: float = 0.0
+    flows: int = 0
+    leftover_bytes_removed: int = 0
 
 
 def index(
@@ -94,7 +108,12 @@ def index(
     batch_size: int = BATCH_SIZE,
     extractors: int | None = None,
     gpus_per_extractor: float | None = None,
+    cpus: float | None = None,
+    extractor_placement: Placement = ANYWHERE,
+    decoder_placement: Placement = ANYWHERE,
     commit_every: int = COMMIT_EVERY,
+    commit_seconds: float = COMMIT_SECONDS,
+    stall_timeout_s: float | None = None,
     rejected_file: str | Path | None = None,
     trace: str | Path | None = None,
     scaled_decode: bool = False,
@@ -119,10 +138,16 @@ def index(
         root: Folder that the paths of a listing are relative to and must stay inside.
         id_prefix: Prefix of every image id.
         batch_size: Images per forward pass.
-        extractors: Number of actors that run the model; default: one per GPU. Without GPUs, one per core up
-            to 8, or a single one for few images.
+        extractors: Maximum number of actors that run the model; default: one per GPU. Without GPUs, one per
+            core up to 8 on each node, or a single one for few images. There are fewer where fewer find room.
         gpus_per_extractor: Share of a GPU for each; default: 1 where the cluster has GPUs, else 0.
-        commit_every: Images between two commits, that is, how much a crash can lose.
+        cpus: Maximum number of CPU cores; default: all that are free when the run starts.
+        extractor_placement: Custom resources and node labels of the extractors.
+        decoder_placement: The same of the decoders.
+        commit_every: Images between two commits at most.
+        commit_seconds: Seconds between two commits at most, unless nothing is finished. What is younger than
+            the last commit is what a crash can lose.
+        stall_timeout_s: Time without a finished image after which the run ends; None: it waits.
         rejected_file: CSV file for the rejected images; default: `<store>/rejected.csv`.
         trace: File that gets one JSON line with timings for each batch of each stage.
         scaled_decode: Decode JPEGs much larger than the network's input at a half, a quarter or an eighth of
@@ -150,16 +175,16 @@ def index(
         WeightsUnavailable, WeightsRejected, UnknownModel: the model cannot be loaded, here or on a worker.
         BadImageSize: the model does not support this input size.
         CannotCompile: compiling was requested and is not possible on a worker.
-        InvalidRayAddress, CannotJoinRay, RayWithoutAuthentication, NoRayFolder: see `ray_session`.
+        Stalled: nothing was finished within `stall_timeout_s`.
     """
+    if min(commit_seconds, cpus or 1.0) <= 0:
+        raise ValueError("commit_seconds and cpus must be above 0")
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
-    check_ray()
     started = time.perf_counter()
     store_uri = str(store_uri)
     with contextlib.ExitStack() as stack:
-        if progress is None:
-            progress = stack.enter_context(ProgressBar("index", quiet=quiet)).update
+        bar = stack.enter_context(ProgressBar("index", quiet=quiet or progress is not None))
         card = _card_of(model, image_size, store_uri, features)
         model = model or card.model
         listing = list_source(source, root=root, id_prefix=id_prefix, follow_links=follow_links)
@@ -174,7 +199,7 @@ def index(
         )
         rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
         notes_file = Path(store.uri, "notes.csv")
-        tally = Tally(total=listing.num_rows, progress=progress)
+        tally = Tally(total=listing.num_rows, progress=progress or bar.update)
         tally.add_notes(listing_notes(listing), uri=str(source))
         tally.add_skipped(skipped_paths(listing))
         import ray.data  # before the session, which then quietens its log
@@ -183,25 +208,49 @@ def index(
         ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
         change = Change(id_prefix, moved_from, prune, prune_share)
         work, vanished, upgraded = reconcile(store, listing, change)
-        plan = make_plan(
-            ray,
-            images=work.num_rows,
+        request = Request(
             row_bytes=store.codec.row_bytes,
             extractors=extractors,
             gpus_per_extractor=gpus_per_extractor,
+            cpus=cpus,
             batch_size=batch_size,
             commit_every=commit_every,
-            trace=trace,
+            trace=str(Path(trace).resolve()) if trace else None,
             scaled_decode=scaled_decode,
             max_megapixels=max_megapixels,
             execution=execution,
+            extractor_placement=extractor_placement,
+            decoder_placement=decoder_placement,
         )
-        rows = written_rows(ray, work, store, model, plan)
+        watch = Watch(
+            Cluster(ray),
+            say=bar.say,
+            metrics=RayMetrics(store.uri),
+            total=work.num_rows,
+            stall_timeout_s=stall_timeout_s,
+        )
+        rounds = Rounds(ray, store, model, request, watch, max_age_s=commit_seconds / 2)
+
+        def committed(count: int) -> None:
+            watch.committed(count)
+            bar.status = f"{watch.rows_committed} committed"
+
+        removed_bytes = store.remove_leftovers()
         stages_started = time.perf_counter()
-        commit_all(store, rows, tally, plan)
+        with contextlib.closing(rounds.rows(work)) as rows:  # ends the actors, also after an error
+            commit_all(
+                store,
+                rows,
+                tally,
+                commit_every=commit_every,
+                commit_seconds=commit_seconds,
+                trace=request.trace,
+                on_commit=committed,
+            )
         stages_s = time.perf_counter() - stages_started
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
+        removed_bytes += store.remove_leftovers()
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
     report = _report(tally, store, rejections, time.perf_counter() - started, stages_s)
@@ -211,6 +260,10 @@ def index(
         pruned=pruned,
         upgraded=upgraded,
         notes_file=str(notes_file) if tally.notes else None,
+        nodes_lost=watch.nodes_lost,
+        waited_s=round(watch.waited_s, 1),
+        flows=rounds.started,
+        leftover_bytes_removed=removed_bytes,
     )
 
 

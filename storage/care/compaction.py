@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,20 +12,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from storage.card import Card
+from storage.care.leftovers import (
+    LEFTOVER_AGE_S,
+    find_leftovers,
+    removable_files,
+    remove_leftovers,
+    used_shards,
+)
 from storage.care.named_files import unnamed_files
 from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
 from storage.durable import explain_write_errors
 from storage.features.reader import FeatureReader
 from storage.features.shards import shard_path, write_shard
-from storage.layout import FEATURES_FOLDER, is_shard_name, is_temporary_shard
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable
 from storage.table.schema import FORMER, OPTIONAL_COLUMNS, row_schema, to_records
 
-__all__ = ["CompactReport", "compact_store", "rows_by_shard", "unreferenced_files"]
+__all__ = ["CompactPreview", "CompactReport", "compact_store", "preview_compaction", "rows_by_shard"]
 
-_GRACE_S = 3600.0  # a newer file may belong to a batch that is not committed yet
+_GRACE_S = 3600.0  # a newer card or artifact may belong to a replacement that is not committed yet
 _REWRITE_ROWS = 64
 _NEVER_S = 1e9
 _MARGIN_S = 60.0
@@ -42,6 +48,10 @@ class CompactReport:
         shards_rewritten: Number of shards of which less than half was in use.
         files_removed: Names of the removed files: features, and cards and artifacts of dropped versions.
         bytes_freed: Their size.
+        versions_kept: Number of versions that exist now: the newest, and those that readers may still use.
+        leftover_files: Number of feature files that stay although the newest version does not use them.
+        leftover_bytes: Their size.
+        leftovers: What is left over and when it can go, in words.
     """
 
     version: int
@@ -49,15 +59,67 @@ class CompactReport:
     shards_rewritten: int
     files_removed: tuple[str, ...]
     bytes_freed: int
+    versions_kept: int = 1
+    leftover_files: int = 0
+    leftover_bytes: int = 0
+    leftovers: str = "none"
 
 
-def compact_store(folder: Path, writer: Writer, *, keep_versions_s: float) -> CompactReport:
+@dataclass(frozen=True)
+class CompactPreview:
+    """What a compaction would do.
+
+    Attributes:
+        version: The version now.
+        versions: Number of versions that exist.
+        shards_to_rewrite: Number of shards of which less than half is in use.
+        files_to_remove: Names of the feature files that would be removed.
+        bytes_to_free: Their size.
+        leftover_files: Number of feature files that the newest version does not use.
+        leftover_bytes: Their size.
+        leftovers: What is left over and when it can go, in words.
+    """
+
+    version: int
+    versions: int
+    shards_to_rewrite: int
+    files_to_remove: tuple[str, ...]
+    bytes_to_free: int
+    leftover_files: int
+    leftover_bytes: int
+    leftovers: str
+
+
+def preview_compaction(folder: Path, table: LanceTable, card: Card, *, min_age_s: float) -> CompactPreview:
+    """Return what `compact_store` would do with feature files; changes nothing and needs no lease."""
+    paths = removable_files(folder, table, min_age_s=min_age_s)
+    left = find_leftovers(folder, used_shards(table), min_age_s=min_age_s)
+    return CompactPreview(
+        version=table.version,
+        versions=len(manifests(folder)),
+        shards_to_rewrite=len(_sparse_shards(folder, table, FeatureReader(folder, card))),
+        files_to_remove=tuple(path.name for path in paths),
+        bytes_to_free=sum(path.lstat().st_size for path in paths),
+        leftover_files=left.files,
+        leftover_bytes=left.bytes,
+        leftovers=str(left),
+    )
+
+
+def compact_store(
+    folder: Path,
+    writer: Writer,
+    *,
+    keep_versions_s: float,
+    min_age_s: float = LEFTOVER_AGE_S,
+) -> CompactReport:
     """Compact the store in `folder`.
 
     Args:
         folder: The store's folder.
         writer: The store's writer, with the lease taken.
         keep_versions_s: Versions that were the newest within this time stay readable.
+        min_age_s: Age above which feature files that no version uses are removed.
     """
     rewritten = _rewrite_sparse_shards(folder, writer)
     before = manifests(folder)
@@ -67,8 +129,31 @@ def compact_store(folder: Path, writer: Writer, *, keep_versions_s: float) -> Co
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
     write_sums(folder, table_files(folder))
     dropped = len(set(before) - set(manifests(folder)))
-    removed, freed = _remove_leftovers(folder, writer.table, min_age_s=keep_versions_s + _GRACE_S)
-    return CompactReport(committed.version, dropped, rewritten, removed, freed)
+    removed, freed = remove_leftovers(folder, writer.table, min_age_s=min_age_s)
+    others, others_freed = _remove_unnamed(folder, min_age_s=keep_versions_s + _GRACE_S)
+    left = find_leftovers(folder, used_shards(writer.table), min_age_s=min_age_s)
+    return CompactReport(
+        version=committed.version,
+        versions_removed=dropped,
+        shards_rewritten=rewritten,
+        files_removed=removed + others,
+        bytes_freed=freed + others_freed,
+        versions_kept=len(manifests(folder)),
+        leftover_files=left.files,
+        leftover_bytes=left.bytes,
+        leftovers=str(left),
+    )
+
+
+def _remove_unnamed(folder: Path, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
+    """Remove cards and artifacts of dropped versions; return their names and their size."""
+    limit = time.time() - min_age_s
+    paths = [path for path in unnamed_files(folder) if path.lstat().st_mtime < limit]
+    freed = sum(path.lstat().st_size for path in paths)
+    with explain_write_errors(folder, 0):
+        for path in paths:
+            path.unlink()
+    return tuple(path.name for path in paths), freed
 
 
 def _merge(table: LanceTable) -> None:
@@ -85,18 +170,6 @@ def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
         ):
             shards[shard][row] = image_id
     return dict(shards)
-
-
-def unreferenced_files(folder: Path, used: set[str]) -> tuple[list[str], list[str]]:
-    """Return the shards that are not in `used`, and the temporary files, by name in the features folder.
-
-    Only files with names that `write_shard` gives: any other file is not placeray's to remove.
-    """
-    with os.scandir(folder / FEATURES_FOLDER) as entries:
-        files = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-    shards = [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
-    temporary = [name for name in files if is_temporary_shard(name)]
-    return [shard for shard in shards if is_shard_name(shard) and shard not in used], temporary
 
 
 def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
@@ -116,16 +189,21 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
 def _rewrite_sparse_shards(folder: Path, writer: Writer) -> int:
     """Move rows out of shards of which less than half is in use; return the number of these shards."""
     reader = FeatureReader(folder, writer.card)
-    sparse = [
-        shard
-        for shard, rows in rows_by_shard(writer.table).items()
-        if shard_path(folder, shard).is_file() and 2 * len(rows) < reader.rows(shard)
-    ]
+    sparse = _sparse_shards(folder, writer.table, reader)
     for start in range(0, len(sparse), 1000):
         stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]))
         for at in range(0, len(stored), _REWRITE_ROWS):
             _move_rows(folder, writer, reader, stored.slice(at, _REWRITE_ROWS))
     return len(sparse)
+
+
+def _sparse_shards(folder: Path, table: LanceTable, reader: FeatureReader) -> list[str]:
+    """Return the shards of which less than half is in use."""
+    return [
+        shard
+        for shard, rows in rows_by_shard(table).items()
+        if shard_path(folder, shard).is_file() and 2 * len(rows) < reader.rows(shard)
+    ]
 
 
 def _move_rows(folder: Path, writer: Writer, reader: FeatureReader, stored: pa.Table) -> None:
@@ -146,27 +224,3 @@ def _move_rows(folder: Path, writer: Writer, reader: FeatureReader, stored: pa.T
     numbers = pa.array(range(len(rows)), pa.int32())
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
     writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))
-
-
-def _remove_leftovers(folder: Path, table: LanceTable, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
-    """Remove files that no version uses, and temporary ones, older than `min_age_s`."""
-    shards, temporary = unreferenced_files(folder, set(rows_by_shard(table)))
-    candidates = {shard: shard_path(folder, shard) for shard in shards}
-    limit = time.time() - min_age_s
-    candidates = {shard: path for shard, path in candidates.items() if path.lstat().st_mtime < limit}
-    for version in reversed(manifests(folder)):
-        if not candidates:
-            break
-        old = LanceTable.open(folder, version=version)
-        for start in range(0, len(candidates), 1000):
-            batch = sorted(candidates)[start : start + 1000]
-            for shard in set(old.find("shard", batch, ["shard"])["shard"].to_pylist()):
-                candidates.pop(shard, None)
-    paths = list(candidates.values())
-    files = [*(folder / FEATURES_FOLDER / name for name in temporary), *unnamed_files(folder)]
-    paths += [path for path in files if path.lstat().st_mtime < limit]
-    freed = sum(path.lstat().st_size for path in paths)
-    with explain_write_errors(folder / FEATURES_FOLDER, 0):
-        for path in paths:
-            path.unlink()
-    return tuple(path.name for path in paths), freed

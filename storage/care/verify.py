@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from storage.card import Card
 from storage.card_files import first_card
-from storage.care.compaction import unreferenced_files
+from storage.care.leftovers import measure_files, unreferenced_files
 from storage.care.named_files import problems_of
 from storage.commit.current_card import card_of, check_table
 from storage.commit.ledger import (
@@ -63,6 +63,8 @@ class VerifyReport:
         temp_files: Temporary files; not an error either.
         damaged_files: Files of the table that differ from their recorded digest.
         damaged_artifacts: Cards and artifacts that are damaged or missing, a sentence each.
+        leftover_bytes: Size of the orphaned shards and temporary files.
+        leftovers: How much that is and when `compact` removes it, in words.
     """
 
     version: int | None = None
@@ -75,6 +77,8 @@ class VerifyReport:
     temp_files: list[str] = field(default_factory=list)
     damaged_files: list[str] = field(default_factory=list)
     damaged_artifacts: list[str] = field(default_factory=list)
+    leftover_bytes: int = 0
+    leftovers: str = "none"
 
     @property
     def ok(self) -> bool:
@@ -116,7 +120,8 @@ def verify_store(uri: str | Path) -> VerifyReport:
             f"SHA256SUMS names {len(foreign)} files that are not the table's (first: {min(foreign)[:80]!r})"
         )
     _check_table(folder, card, table, committed, report)
-    return report
+    left = measure_files(folder, report.orphan_shards, report.temp_files)
+    return replace(report, leftover_bytes=left.bytes, leftovers=str(left))
 
 
 def _damaged_files(folder: Path) -> Iterator[str]:

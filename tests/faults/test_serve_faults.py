@@ -21,6 +21,7 @@ import requests
 from storage.store import Store
 from tests.support.city_store import CityStore
 from tests.support.paths import ROOT
+from tests.support.query_load import Load
 from tests.support.serve_client import deployed, query, serve_started, wait_for
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
@@ -41,45 +42,6 @@ def replicas(name: str) -> list[int]:
             if title.startswith("ray::ServeReplica:") and f":{name}" in title:
                 pids.append(process.pid)
     return pids
-
-
-class Load:
-    """Clients that send queries until the block ends, and the answers they received."""
-
-    def __init__(self, url: str, photos: list[bytes], clients: int) -> None:
-        self._url = url
-        self._photos = photos
-        self._stop = threading.Event()
-        self.answers: list[tuple[int, float, str]] = []
-        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        while not self._stop.is_set():
-            started = time.perf_counter()
-            try:
-                reply = query(self._url, self._photos[number % len(self._photos)])
-                outcome = (reply.status_code, time.perf_counter() - started, reply.text[:200])
-            except requests.ConnectionError as error:
-                outcome = (0, time.perf_counter() - started, repr(error))
-            self.answers.append(outcome)
-            number += 1
-
-    def wait_for_more(self, count: int) -> None:
-        goal = len(self.answers) + count
-        wait_for(lambda: len(self.answers) >= goal, patience_s=120)
-
-    def statuses(self) -> Counter[int]:
-        return Counter(status for status, _, _ in self.answers)
 
 
 def photos_of(city_store: CityStore) -> list[bytes]:

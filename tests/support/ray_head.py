@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from pathlib import Path
 import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
-CLIENT = "ADDRESS_FOR_RAY_CLIENT"  # of the head, in the environment that `running_head` yields
 
 
 def free_port() -> int:
@@ -30,15 +28,13 @@ def free_port() -> int:
 
 @contextmanager
 def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Start a head node; yields the environment of a client that submits jobs to it."""
-    dashboard, client, folder = free_port(), free_port(), short_folder()
+    """Start a head node; yields the environment that a client needs."""
+    dashboard = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
         "HOME": str(tmp_path / "home"),  # holds the token
-        CLIENT: f"ray://127.0.0.1:{client}",
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        "RAY_TMPDIR": folder,  # there `auto` finds the head
         # The job's `python` is the one that the head finds.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -51,9 +47,9 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         "--object-store-memory=200000000",
     ]
     # The agent's default port may belong to another Ray here; without its agent a head takes no jobs.
-    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={client}"]
+    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     start += ["--disable-usage-stats"]
-    start += [f"--temp-dir={folder}/ray"]
+    start += [f"--temp-dir={short_folder()}"]
     without_address = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     with open(tmp_path / "head.log", "w") as log:
         node = subprocess.Popen(start, env=without_address, stdout=log, stderr=log)
@@ -67,12 +63,6 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         node.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def address_of(environment: dict[str, str]) -> str:
-    """Return the HOST:PORT of a head that `running_head` started."""
-    return Path(environment["RAY_TMPDIR"], "ray", "ray_current_cluster").read_text().strip()
 
 
 def short_folder() -> str:

@@ -130,7 +130,7 @@ def test_index_plans_with_the_execution(tmp_path: Path, monkeypatch: pytest.Monk
     def planned(*_: object, execution: Execution, **__: object) -> NoReturn:
         raise Seen(execution)
 
-    monkeypatch.setattr("pipelines.indexing.job.make_plan", planned)
+    monkeypatch.setattr("pipelines.indexing.job.Request", planned)
     write_photos(tmp_path / "photos", 1)
     with pytest.raises(Seen) as passed_on:
         index(tmp_path / "photos", str(tmp_path / "store"), execution=ASKED)

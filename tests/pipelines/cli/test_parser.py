@@ -23,7 +23,9 @@ MATCHING = "matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries quiet",
-    "index": "store model features root id-prefix batch-size extractors gpus-per-extractor commit-every "
+    "index": "store model features root id-prefix batch-size extractors gpus-per-extractor cpus "
+    "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
+    "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
     "query": f"store url model top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} max-rejected",
@@ -42,7 +44,7 @@ FLAGS = {
     "import-weights": "out heads",
     "info": "store",
     "verify": "store repair",
-    "compact": "store",
+    "compact": "store min-age dry-run",
     "upgrade": "store",
     "delete": "store",
 }

@@ -140,7 +140,7 @@ def test_index_other_model_is_refused_before_any_work(tmp_path: Path) -> None:
     card = load_extractor("efficientnet-lite0").card
     Store.create(uri, dataclasses.replace(card, weights_sha256="0" * 64))
     files = sorted(path for path in Path(uri).rglob("*"))
-    with pytest.raises(CardMismatch, match="weights_sha256"):
+    with pytest.raises(CardMismatch, match="give the weights file that made the store"):
         index(photos, uri)
     assert sorted(path for path in Path(uri).rglob("*")) == files
 
@@ -164,15 +164,13 @@ def test_index_stages_are_separate_and_overlap(
     """
     monkeypatch.setattr("pipelines.indexing.plan.MANY_IMAGES", 40 if run == "long" else 41)
 
-    def decode_last_after_first_extraction(
-        batch: pa.Table, *, card: str, trace: str, scaled: bool
-    ) -> pa.Table:
+    def decode_last_after_first_extraction(batch: pa.Table, *, trace: str, **options: Any) -> pa.Table:
         if "0039" in batch["image_id"][-1].as_py():
             deadline = time.monotonic() + 90
             while '"extract"' not in Path(trace).read_text():
                 assert time.monotonic() < deadline, "nothing is extracted while a photo is still undecoded"
                 time.sleep(0.05)
-        return decode(batch, card=card, trace=trace)
+        return decode(batch, trace=trace, **options)
 
     monkeypatch.setattr("pipelines.indexing.flow.decode", decode_last_after_first_extraction)
     photos, trace = tmp_path / "photos", tmp_path / "trace.jsonl"
@@ -208,7 +206,7 @@ def test_index_full_disk_in_a_worker_is_reported(tmp_path: Path, monkeypatch: py
         finally:
             stage.write_shard = real
 
-    monkeypatch.setattr("pipelines.indexing.flow.write", on_full_disk)
+    monkeypatch.setattr("pipelines.indexing.shards.write", on_full_disk)
     write_photos(tmp_path / "photos", 2)
     with pytest.raises(OutOfSpace, match="44000"):
         index(tmp_path / "photos", str(tmp_path / "store"))

@@ -49,7 +49,7 @@ def test_index_into_an_encoded_store_answers_and_refuses_another_encoding(
     write_photos(photos, 2, first=6)
     assert index(photos, uri).unchanged == 6  # the store's own encoding is the default
     assert Store.open(uri).count == 8
-    with pytest.raises(CardMismatch, match="feature_encoding"):
+    with pytest.raises(CardMismatch, match="does not fit the store"):
         index(photos, uri, features="int8")
     engine = QueryEngine.open(uri)
     data = paths[4].read_bytes()

@@ -6,6 +6,9 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
+from storage.errors import StoreLocked
 from storage.features.shards import shard_path
 from storage.layout import FEATURES_FOLDER
 from storage.store import Store
@@ -62,3 +65,37 @@ def test_compact_rewrites_shards_more_than_half_dead(tmp_path: Path) -> None:
     assert store.get(IDS[6:7])[0].row == 0
     assert store.verify().ok
     assert store.compact().shards_rewritten == 0
+
+
+def test_leftovers_are_named_with_their_size_and_their_time(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS)
+    assert (store.info()["leftover_bytes"], store.info()["leftovers"]) == (0, "none")
+    orphan = shard_path(tmp_path, make_rows(store, ["stopped"])["shard"][0].as_py())
+    size = orphan.stat().st_size
+    info, verified = store.info(), store.verify()
+    assert (info["leftover_files"], info["leftover_bytes"], verified.leftover_bytes) == (1, size, size)
+    assert 590 < info["leftover_removable_in_s"] <= 600
+    assert info["leftovers"] == "0.0 MB in 1 file that no row uses; removable in 10 min"
+    report = store.compact()
+    assert (report.files_removed, report.leftover_bytes, orphan.exists()) == ((), size, True)
+    preview = store.preview_compaction(min_age_s=0.0)
+    assert (preview.files_to_remove, preview.bytes_to_free) == ((orphan.name,), size)
+    assert orphan.exists()
+    report = store.compact(min_age_s=0.0)
+    assert (report.files_removed, report.bytes_freed, report.leftovers) == ((orphan.name,), size, "none")
+
+
+def test_leftovers_of_a_stopped_run_are_removed_by_the_next_writer(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS)
+    young, old = (shard_path(tmp_path, make_rows(store, [one])["shard"][0].as_py()) for one in ("a", "b"))
+    size = old.stat().st_size
+    used = shard_path(tmp_path, store.get(IDS[:1])[0].shard)
+    long_ago = time.time() - 3600
+    for path in (old, used):
+        os.utime(path, (long_ago, long_ago))
+    with pytest.raises(StoreLocked):
+        store.remove_leftovers()
+    with store.lease():
+        assert store.remove_leftovers() == size
+    assert (young.exists(), old.exists(), used.exists()) == (True, False, True)
+    assert store.verify().ok
