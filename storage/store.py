@@ -318,7 +318,7 @@ class Store:
 
     def get(self, image_ids: Sequence[str]) -> list[ImageRecord]:
         """Return the records of these keys, in this order, without absent or damaged ones."""
-        rows = intact_rows(self._snapshot.table.find("image_id", list(image_ids)))
+        rows = intact_rows(self._snapshot.table.find("image_id", list(image_ids)), self.card)
         records = {record.image_id: record for record in to_records(rows)}
         return [records[image_id] for image_id in image_ids if image_id in records]
 

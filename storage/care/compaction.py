@@ -191,7 +191,7 @@ def _rewrite_sparse_shards(folder: Path, writer: Writer) -> int:
     reader = FeatureReader(folder, writer.card)
     sparse = _sparse_shards(folder, writer.table, reader)
     for start in range(0, len(sparse), 1000):
-        stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]))
+        stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]), writer.card)
         for at in range(0, len(stored), _REWRITE_ROWS):
             _move_rows(folder, writer, reader, stored.slice(at, _REWRITE_ROWS))
     return len(sparse)

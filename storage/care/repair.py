@@ -173,7 +173,7 @@ def _rewrite_table(
     bad_ids = {row.image_id for row in report.bad_rows}
     table = LanceTable.open(folder)
     check_schema(table.schema, card)
-    rows = with_optional_columns(_intact_rows(table, bad_ids), card)
+    rows = with_optional_columns(_intact_rows(table, card, bad_ids), card)
     if card.format_version >= 3:
         write_card(folder, card)
     schema = table_schema(card)
@@ -188,11 +188,11 @@ def _rewrite_table(
     return committed
 
 
-def _intact_rows(table: LanceTable, bad_ids: set[str | None]) -> pa.Table:
+def _intact_rows(table: LanceTable, card: Card, bad_ids: set[str | None]) -> pa.Table:
     """Return the intact rows whose key is not in `bad_ids`; of equal keys the latest."""
     batches = []
     for batch, _ in readable_batches(table):
-        batch = intact_rows(batch)
+        batch = intact_rows(batch, card)
         keys = batch["image_id"].to_pylist()
         batches.append(batch.filter(pa.array([key not in bad_ids for key in keys], pa.bool_())))
     rows = pa.concat_tables(batches)

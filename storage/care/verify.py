@@ -141,7 +141,7 @@ def _check_table(
     for batch, unreadable in readable_batches(table):
         total += unreadable + len(batch)
         report.bad_rows.extend([BadRow(None, "the row cannot be read")] * unreadable)
-        is_intact = _check_rows(batch, report)
+        is_intact = _check_rows(batch, card, report)
         intact = batch.filter(pa.array(is_intact)).select(["image_id", "shard", "row"]).to_pydict()
         keys = intact["image_id"]
         key_counts.update(keys)
@@ -155,9 +155,9 @@ def _check_table(
     _check_shards(folder, card, shards, report)
 
 
-def _check_rows(batch: pa.Table, report: VerifyReport) -> np.ndarray:
+def _check_rows(batch: pa.Table, card: Card, report: VerifyReport) -> np.ndarray:
     """Report rows that fail their checksum; return (N,) bool, True for the others."""
-    is_intact = checksums_match(batch)
+    is_intact = checksums_match(batch, card)
     for i in np.flatnonzero(~is_intact):
         key = batch["image_id"].cast(pa.binary())[int(i)].as_py()
         text = None if key is None else key.decode(errors="replace")

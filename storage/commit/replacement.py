@@ -69,7 +69,11 @@ def replace_descriptors(
         [batch["image_id"].combine_chunks() for batch in before.scan(["image_id"])], pa.string()
     )
     for image_ids, descriptors in _bounded(batches):
-        rows = _described(before, keys, image_ids, check_descriptors(image_ids, descriptors, card), card)
+        rows = before.take(_offsets(image_ids, keys))
+        rows = rows.take(pc.index_in(pa.array(image_ids, pa.string()), value_set=rows["image_id"]))
+        if not checksums_match(rows, writer.card).all():  # a new checksum would hide that
+            raise CorruptStore(f"{writer.folder} has damaged rows: {repair_command(writer.folder)}")
+        rows = _described(rows, check_descriptors(image_ids, descriptors, card), card, before.schema)
         writer.check_lease()
         with explain_write_errors(writer.folder, rows.nbytes):
             writer.table.update(rows)
@@ -112,27 +116,19 @@ def _bounded(
             yield image_ids[at : at + _BATCH_ROWS], descriptors[at : at + _BATCH_ROWS]
 
 
-def _described(
-    before: LanceTable, keys: pa.ChunkedArray, image_ids: Sequence[str], descriptors: pa.Array, card: Card
-) -> pa.Table:
-    """Return the new descriptors of some rows with the checksums that the rows then have.
-
-    Raises:
-        InvalidBatch: a key is not stored.
-        CorruptStore: a stored row fails its checksum: a new one would hide that.
-    """
+def _offsets(image_ids: Sequence[str], keys: pa.ChunkedArray) -> list[int]:
     offsets = pc.index_in(pa.array(image_ids, pa.string()), value_set=keys)
     if offsets.null_count:
         unknown = image_ids[offsets.is_null().to_pylist().index(True)]
         raise InvalidBatch(f"{unknown} is not in the store: give descriptors of its rows only")
-    rows = before.take(offsets.to_pylist())
-    rows = rows.take(pc.index_in(pa.array(image_ids, pa.string()), value_set=rows["image_id"]))
-    if not checksums_match(rows).all():
-        raise CorruptStore(f"{before.folder} has damaged rows: {repair_command(before.folder)}")
+    return list(offsets.to_pylist())
+
+
+def _described(rows: pa.Table, descriptors: pa.Array, card: Card, schema: pa.Schema) -> pa.Table:
+    """Return the new descriptors of some rows with the checksums that the rows then have."""
     rows = rows.set_column(rows.schema.get_field_index("descriptor"), descriptor_field(card), descriptors)
-    rows = with_optional_columns(rows.drop_columns("code"), card)  # of the former descriptors
-    columns = [rows["image_id"], descriptors, pa.array(row_crc32(rows))]
-    schema = before.schema
+    rows = with_optional_columns(rows.drop_columns("code"), card)  # the codes of the former descriptors
+    columns = [rows["image_id"], descriptors, pa.array(row_crc32(rows, card.aggregation_sha256))]
     fields = [schema.field(name) for name in ("image_id", f"descriptor{NEXT}", f"crc32{NEXT}")]
     return pa.table(columns, schema=pa.schema(fields))
 

@@ -27,7 +27,7 @@ from storage.fault_points import fault_point
 from storage.features.shards import shard_intact, shard_path
 from storage.layout import TABLE_FOLDER, check_table_files, is_shard_name
 from storage.table.checks import check_amendments, check_rows
-from storage.table.checksums import add_checksums, intact_rows
+from storage.table.checksums import add_checksums, checksums_match, intact_rows
 from storage.table.lance_table import LanceTable
 from storage.table.schema import OPTIONAL_COLUMNS, check_schema, optional_schema, row_schema
 
@@ -108,7 +108,7 @@ class Writer:
             StoreLocked: the lease is lost; nothing is written.
         """
         rows = check_amendments(rows, self.card)
-        stored = intact_rows(self.table.find("image_id", rows["image_id"].to_pylist()))
+        stored = intact_rows(self.table.find("image_id", rows["image_id"].to_pylist()), self.card)
         missing = set(rows["image_id"].to_pylist()) - set(stored["image_id"].to_pylist())
         if missing:
             raise InvalidBatch(
@@ -171,6 +171,7 @@ class Writer:
         with explain_write_errors(self.folder / TABLE_FOLDER, bytes_needed):
             action()
             fault_point("after_lance")
+            self._lease.check()  # it may have been lost meanwhile: then the version stays unacknowledged
             self.committed = self._acknowledge()
         self._present = present
         return self.committed
@@ -178,7 +179,7 @@ class Writer:
     def _write(self, rows: pa.Table) -> Committed:
         if not len(rows):
             return self.committed
-        stored = add_checksums(rows)
+        stored = add_checksums(rows, self.card)
         keys = rows["image_id"].to_pylist()
         if self._present is None:
             self._present = PresentIds(batch["image_id"] for batch in self.table.scan(["image_id"]))
@@ -218,7 +219,8 @@ class Writer:
         before = LanceTable.open(self.folder, version=committed.version) if committed else None
         shards = _shards(self.table) - (_shards(before) if before else set())
         shards_intact = all(shard_intact(self.folder, shard) for shard in shards)
-        if not shards_intact or any(len(intact_rows(batch)) != len(batch) for batch in self.table.scan()):
+        rows_intact = all(checksums_match(batch, self.card).all() for batch in self.table.scan())
+        if not shards_intact or not rows_intact:
             raise CorruptStore(
                 f"version {self.table.version}, never acknowledged, is damaged: {repair_command(self.folder)}"
             )

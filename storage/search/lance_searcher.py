@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from storage.card import Card
 from storage.records import Candidate
 from storage.search.ranking import rank_rows
 from storage.table.checksums import intact_rows
@@ -22,11 +23,12 @@ class LanceSearcher:
         count: How many rows it searches.
     """
 
-    def __init__(self, table: LanceTable) -> None:
-        """Search this version."""
+    def __init__(self, table: LanceTable, card: Card) -> None:
+        """Search this version, whose card is `card`."""
         self.degraded = False
         self.count = table.count()
         self._table = table
+        self._card = card
 
     def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
@@ -41,7 +43,7 @@ class LanceSearcher:
         results = []
         for query in descriptors:
             nearest = self._table.nearest(query, min(k + 8, max(1, self.count)), rows=self.count)
-            intact = intact_rows(nearest.drop_columns(["_distance"]))
+            intact = intact_rows(nearest.drop_columns(["_distance"]), self._card)
             self.degraded |= len(intact) < len(nearest)
             vectors = descriptor_matrix(intact).astype(np.float32)
             results.append(rank_rows(intact, vectors, query, k))

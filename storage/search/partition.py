@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from storage.card import Card
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable
 from storage.table.salvage import readable_batches
@@ -24,11 +25,12 @@ class Partition(NamedTuple):
 WHOLE_INDEX = Partition(0, 1)
 
 
-def read_partition(table: LanceTable, partition: Partition = WHOLE_INDEX) -> tuple[pa.Table, int]:
+def read_partition(table: LanceTable, card: Card, partition: Partition = WHOLE_INDEX) -> tuple[pa.Table, int]:
     """Read the rows of a partition, without those that are damaged or cannot be read.
 
     Args:
         table: The version to read.
+        card: Its card.
         partition: Which rows to return.
 
     Returns:
@@ -36,7 +38,7 @@ def read_partition(table: LanceTable, partition: Partition = WHOLE_INDEX) -> tup
     """
     batches, damaged = [], 0
     for batch, unreadable in readable_batches(table):
-        intact = intact_rows(batch)
+        intact = intact_rows(batch, card)
         damaged += unreadable + len(batch) - len(intact)
         batches.append(_rows_in(partition, intact))
     return pa.concat_tables(batches), damaged

@@ -96,8 +96,8 @@ class Snapshot:
             # One index covers the whole table: the first partition searches it all, the others nothing.
             if self.partition.number > 0:
                 return MemorySearcher(self.table.schema.empty_table())
-            return LanceSearcher(self._indexed_table())
-        rows, damaged = read_partition(self.table, self.partition)
+            return LanceSearcher(self._indexed_table(), self.card)
+        rows, damaged = read_partition(self.table, self.card, self.partition)
         return MemorySearcher(rows, approximate=method == "ivf", degraded=damaged > 0)
 
     def _indexed_table(self) -> LanceTable:

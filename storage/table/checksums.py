@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.card import Card
 from storage.table.schema import NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS, descriptor_matrix
 
 __all__ = ["MAX_BYTES", "add_checksums", "checksums_match", "intact_rows", "row_crc32"]
@@ -27,13 +28,18 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
+def row_crc32(rows: pa.Table, aggregation_sha256: str | None = None) -> npt.NDArray[np.uint32]:
     """Return one CRC-32 per row over every stored column but `crc32` and `indexed_at`.
 
     The canonical encoding of a row, little-endian: a bit set for each missing value, the byte length of each
     text, each number in eight bytes (zero when missing), the descriptor's bytes, then the texts. An optional
     column that has a value adds its number, the value's byte length, and the value; without one it adds
     nothing, so a row of format 1 or 2 keeps its checksum in a table that gained columns.
+
+    Args:
+        rows: Stored rows, or rows to store.
+        aggregation_sha256: What made the descriptors, see `Card`: the checksum begins with it, so that rows
+            of another aggregation than the version's count as damaged.
 
     Returns:
         (N,) uint32.
@@ -54,7 +60,11 @@ def row_crc32(rows: pa.Table) -> npt.NDArray[np.uint32]:
     packed = np.concatenate([head.view(np.uint8).reshape(len(rows), 8 * head.shape[1]), vectors], axis=1)
     width, data = packed.shape[1], packed.reshape(-1).data
     joined = pc.binary_join_element_wise(*texts, *_optional_values(rows), b"").to_pylist()
-    sums = [zlib.crc32(text, zlib.crc32(data[i * width : (i + 1) * width])) for i, text in enumerate(joined)]
+    start = zlib.crc32((aggregation_sha256 or "").encode())
+    sums = [
+        zlib.crc32(text, zlib.crc32(data[i * width : (i + 1) * width], start))
+        for i, text in enumerate(joined)
+    ]
     return np.array(sums, dtype=np.uint32)
 
 
@@ -73,18 +83,21 @@ def _optional_values(rows: pa.Table) -> list[pa.ChunkedArray]:
     return columns
 
 
-def add_checksums(rows: pa.Table) -> pa.Table:
+def add_checksums(rows: pa.Table, card: Card) -> pa.Table:
     """Return `rows` with the columns `crc32` and `indexed_at` (now)."""
     now = pa.array([datetime.now(UTC)] * len(rows), pa.timestamp("us", tz="UTC"))
-    rows = rows.append_column(pa.field("crc32", pa.uint32()), pa.array(row_crc32(rows)))
+    rows = rows.append_column(
+        pa.field("crc32", pa.uint32()), pa.array(row_crc32(rows, card.aggregation_sha256))
+    )
     return rows.append_column(pa.field("indexed_at", pa.timestamp("us", tz="UTC")), now)
 
 
-def checksums_match(rows: pa.Table) -> npt.NDArray[np.bool_]:
+def checksums_match(rows: pa.Table, card: Card) -> npt.NDArray[np.bool_]:
     """Return (N,) bool: whether each stored row matches its checksum and has what every row must have."""
     recorded = rows["crc32"]
     matches = np.asarray(
-        (row_crc32(rows) == recorded.fill_null(0).to_numpy()) & recorded.is_valid().to_numpy()
+        (row_crc32(rows, card.aggregation_sha256) == recorded.fill_null(0).to_numpy())
+        & recorded.is_valid().to_numpy()
     )
     return matches & _well_formed(rows)
 
@@ -110,7 +123,7 @@ def _well_formed(rows: pa.Table) -> npt.NDArray[np.bool_]:
     return ok
 
 
-def intact_rows(rows: pa.Table) -> pa.Table:
+def intact_rows(rows: pa.Table, card: Card) -> pa.Table:
     """Return the stored rows that match their checksum."""
-    matches = checksums_match(rows)
+    matches = checksums_match(rows, card)
     return rows if matches.all() else rows.filter(pa.array(matches))

@@ -22,6 +22,7 @@ from tests.support.store_samples import (
     contents,
     descriptor_of,
     head_manifest,
+    make_card,
     make_rows,
     make_store,
 )
@@ -186,4 +187,4 @@ def test_verify_reports_duplicate_keys_and_repair_keeps_the_latest(tmp_path: Pat
 def _stored(rows: pa.Table) -> pa.Table:
     from storage.table.checksums import add_checksums
 
-    return add_checksums(rows)
+    return add_checksums(rows, make_card())

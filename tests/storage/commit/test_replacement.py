@@ -23,6 +23,7 @@ from storage.commit.ledger import manifests, read_committed
 from storage.errors import CardMismatch, CorruptStore, InvalidBatch, StoreLocked
 from storage.search.index_partition import IndexPartition, VersionNotLoaded
 from storage.store import Store
+from storage.table.checksums import add_checksums
 from storage.table.lance_table import LanceTable
 from tests.support.store_samples import (
     contents,
@@ -222,6 +223,29 @@ def test_a_damaged_row_is_not_given_a_sound_checksum(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     relearn(store)
     assert store.count == len(IDS) - 1
+
+
+@pytest.mark.parametrize("write", ["append", "upsert"])
+def test_rows_of_a_writer_from_before_never_mix_with_the_new_descriptors(tmp_path: Path, write: str) -> None:
+    """A writer that was suspended when it lost its lease writes descriptors of the former card."""
+    store = make_store(tmp_path, IDS)
+    stale = LanceTable.open(tmp_path)
+    ids = ["late"] if write == "append" else ["late", IDS[3]]
+    rows = add_checksums(make_rows(store, ids), store.card)
+    card = make_card().stored_as("float16", aggregation_sha256=CARDS[0].artifacts[0], descriptor_dim=16)
+    vectors = np.stack([descriptor_of(key, 7) for key in IDS])
+    with store.lease():
+        store.replace_descriptors(card, [(IDS, vectors)], artifacts=[WORDS[0]])
+    getattr(stale, write)(rows)
+    assert stale.version > store.version
+    with pytest.raises(CorruptStore, match="never acknowledged"), Store.open(tmp_path).lease():
+        pass
+    repair_store(tmp_path)
+    store = Store.open(tmp_path)
+    assert (store.card, store.count) == (card, len(IDS))
+    hits = store.search(vectors, k=1)
+    assert [row[0].record.image_id for row in hits] == IDS
+    assert verify_store(tmp_path).ok
 
 
 def test_a_running_service_follows_and_never_compares_across_aggregations(tmp_path: Path) -> None:

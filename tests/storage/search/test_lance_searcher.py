@@ -17,15 +17,15 @@ IDS = [f"id{i:05d}" for i in range(50)]
 
 def test_search_leaves_damaged_rows_out_and_reports_degraded(tmp_path: Path) -> None:
     card = make_card()
-    stored = add_checksums(rows_of(card, IDS[:50]))
+    stored = add_checksums(rows_of(card, IDS[:50]), card)
     at = stored.schema.get_field_index("width")
     widths = stored["width"].to_pylist()
     widths[7] += 1
     table = LanceTable.create(tmp_path, card)
     table.append(stored.set_column(at, stored.schema.field(at), pa.array(widths, pa.int32())))
-    rows, damaged = read_partition(table)
+    rows, damaged = read_partition(table, card)
     assert (len(rows), damaged) == (49, 1)
-    searcher = LanceSearcher(table)
+    searcher = LanceSearcher(table, card)
     hits = searcher.search(descriptor_of(IDS[7])[None], k=50)[0]
     assert searcher.degraded
     assert sorted(c.record.image_id for c in hits) == IDS[:7] + IDS[8:50]

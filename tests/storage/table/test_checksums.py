@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,7 +138,32 @@ def test_row_crc32_of_a_fixed_row_of_format_3_never_changes() -> None:
     assert row_crc32(rows)[0] == 2116023556
 
 
+def test_row_crc32_tells_what_made_the_descriptors() -> None:
+    rows = rows_of(make_card(), IDS)
+    sums = [row_crc32(rows, made_by) for made_by in (None, "a" * 64, "b" * 64)]
+    assert not any((one == other).any() for one, other in itertools.combinations(sums, 2))
+    assert row_crc32(rows[:1], "a" * 64)[0] == zlib.crc32(contents_of(rows[:1]), zlib.crc32(b"a" * 64))
+
+
+def contents_of(rows: pa.Table) -> bytes:
+    """Return the bytes of a row that its checksum covers, put together one by one."""
+    [row] = rows.to_pylist()
+    texts = ["image_id", "uri", "sha256", "utm_zone", "shard"]
+    numbers = ["width", "height", "lat", "lon", "utm_e", "utm_n", "heading_deg", "captured_at", "row"]
+    names = [*texts, *numbers, "descriptor"]
+    missing = sum(1 << bit for bit, name in enumerate(names) if row[name] is None)
+    head = struct.pack("<q", missing)
+    head += b"".join(struct.pack("<q", len(row[name] or "")) for name in texts)
+    for name in numbers:
+        value = row[name]
+        if name == "captured_at" and value is not None:
+            value = int(value.timestamp() * 1e6)
+        head += struct.pack("<d" if isinstance(value, float) else "<q", value or 0)
+    vector = np.array(row["descriptor"], np.float16).tobytes()
+    return head + vector + b"".join((row[name] or "").encode() for name in texts)
+
+
 def test_add_checksums_notes_the_time() -> None:
-    stored = add_checksums(rows_of(make_card(), IDS))
+    stored = add_checksums(rows_of(make_card(), IDS), make_card())
     ages = [datetime.now(UTC) - moment for moment in stored["indexed_at"].to_pylist()]
     assert timedelta(0) <= min(ages) <= max(ages) < timedelta(minutes=5)

@@ -25,7 +25,7 @@ def test_table_stores_what_was_committed_bit_for_bit(
 ) -> None:
     card = make_card(dtype=dtype)
     table = LanceTable.create(tmp_path, card)
-    stored = add_checksums(rows_of(card, IDS))
+    stored = add_checksums(rows_of(card, IDS), card)
     table.append(stored.slice(0, 25))
     table.upsert(stored.slice(20))
     scanned = pa.concat_tables(table.scan()).sort_by("image_id")
@@ -33,7 +33,7 @@ def test_table_stores_what_was_committed_bit_for_bit(
     assert scanned.drop_columns(["indexed_at"]).equals(
         stored.sort_by("image_id").drop_columns(["indexed_at"])
     )
-    assert len(intact_rows(scanned)) == len(IDS)
+    assert len(intact_rows(scanned, card)) == len(IDS)
 
 
 def test_table_key_column_declares_itself_after_reopening(tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_table_key_column_declares_itself_after_reopening(tmp_path: Path) -> Non
 def test_table_pinned_version_does_not_move(tmp_path: Path) -> None:
     card = make_card()
     table = LanceTable.create(tmp_path, card)
-    table.append(add_checksums(rows_of(card, IDS[:5])))
+    table.append(add_checksums(rows_of(card, IDS[:5]), card))
     pinned = LanceTable.open(tmp_path, version=table.version)
-    table.append(add_checksums(rows_of(card, IDS[5:])))
+    table.append(add_checksums(rows_of(card, IDS[5:]), card))
     assert (pinned.count(), table.count()) == (5, len(IDS))
     assert [version for version, _ in table.versions()] == [1, 2, 3]
     with pytest.raises(CorruptStore, match="version 9"):
@@ -59,7 +59,7 @@ def test_table_find_and_delete_take_any_text(tmp_path: Path) -> None:
     card = make_card()
     keys = ["plain", "it's", 'a"b', "ünï/çödé", "x); DROP", "%", "a\\b", "line\nbreak"]
     table = LanceTable.create(tmp_path, card)
-    table.append(add_checksums(rows_of(card, keys)))
+    table.append(add_checksums(rows_of(card, keys), card))
     for key in keys:
         assert table.find("image_id", [key], ["image_id"])["image_id"].to_pylist() == [key]
     assert len(table.find("image_id", [])) == 0
@@ -70,8 +70,8 @@ def test_table_find_and_delete_take_any_text(tmp_path: Path) -> None:
 def test_table_replace_all_keeps_earlier_versions_and_the_key(tmp_path: Path) -> None:
     card = make_card()
     table = LanceTable.create(tmp_path, card)
-    table.append(add_checksums(rows_of(card, IDS)))
-    remaining = add_checksums(rows_of(card, IDS[:3]))
+    table.append(add_checksums(rows_of(card, IDS), card))
+    remaining = add_checksums(rows_of(card, IDS[:3]), card)
     table.replace_all(iter(remaining.to_batches()), remaining.schema)
     assert (table.version, table.count()) == (3, 3)
     assert LanceTable.open(tmp_path, version=2).count() == len(IDS)
@@ -92,7 +92,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for start in range(0, 40, 10):
     ids = [f"race{i}" for i in range(start, start + 10)]
-    table.upsert(add_checksums(rows_of(make_card(), ids, int(sys.argv[2]))))
+    table.upsert(add_checksums(rows_of(make_card(), ids, int(sys.argv[2])), make_card()))
 """
 
 
