@@ -121,7 +121,8 @@ def _protocol(engine: QueryEngine, selected: str, candidates: int, threshold_m: 
 
 def _score_kind(results: Sequence[QueryResult], candidates: int) -> str | None:
     """Return what the answers were ranked by; None without re-ranking, or without answers."""
-    kinds = {getattr(result, "score_kind", "count") for result in results}
+    matched = (match for result in results for match in result.matches if match.mutual_matches is not None)
+    kinds = {str(getattr(match, "score_kind", "count")) for match in matched}
     return ", ".join(sorted(kinds)) if kinds and candidates else None
 
 
