@@ -144,6 +144,9 @@ class Flow:
     def _run(self, dataset: Any) -> None:
         try:
             for bundle in dataset._build_bundle_iterator(self._executor):
+                if self._closed.is_set():  # before the execution had begun
+                    self._executor.shutdown(force=True)
+                    return
                 for entry in bundle.blocks:
                     self._put(Block(entry.ref, entry.metadata.num_rows))
             self._put(FlowEnded())

@@ -137,8 +137,10 @@ class Rounds:
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + CHECK_S
                 if self._cannot_go_on(flow, writers, lost=lost):
+                    self._watch.say(f"{self._waiting(flow, writers)[1]}: starting again with what is free")
                     return
             if growth.possible(self._request, written):
+                self._watch.say("there is much more room: spreading the rest anew")
                 return
             yield None
 
