@@ -39,7 +39,7 @@ class Autoscaling:
     def environment(self) -> dict[str, str]:
         """What a job needs to find the cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return {**kept, "RAY_ADDRESS": self.address}
+        return {**kept, "RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
 
     def workers(self) -> int:
         """Return the number of workers that are alive."""
@@ -94,10 +94,11 @@ def autoscaling_head(tmp_path: Path, *, worker: dict[str, float], most: int) -> 
     file = tmp_path / "autoscaling.json"
     file.write_text(json.dumps(config))
     command = [RAY, "start", "--head", "--block", "--num-cpus=0", f"--port={port}", "--disable-usage-stats"]
-    command += [f"--autoscaling-config={file}", f"--temp-dir={short_folder()}", "--include-dashboard=false"]
+    command += [f"--autoscaling-config={file}", "--include-dashboard=false"]
     command += ["--object-store-memory=200000000", f"--ray-client-server-port={free_port()}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": short_folder()}
     with open(tmp_path / "head.log", "w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:

@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
+
 from tests.support.paths import ROOT
+from tests.support.ray_head import short_folder
 
 __all__ = ["IndexJob", "Nodes", "hold_cpus", "running_nodes"]
 
@@ -46,7 +49,7 @@ class Nodes:
     def environment(self) -> dict[str, str]:
         """What a job needs to find the cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return {**kept, "RAY_ADDRESS": self.cluster.address, "PYTHONPATH": str(ROOT)}
+        return {**kept, "RAY_ADDRESS": self.cluster.address, "RAY_AUTH_MODE": "disabled"}
 
     def add(self, **options: Any) -> Any:
         """Add a worker."""
@@ -65,7 +68,9 @@ def running_nodes(*workers: dict[str, Any]) -> Iterator[Nodes]:
 
     head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     with contextlib.ExitStack() as stack:
-        stack.callback(os.environ.__setitem__, "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", ""))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("RAY_TMPDIR", short_folder())  # else other programs here would connect to this cluster
+        patch.setenv("RAY_AUTH_MODE", "disabled")
         nodes = Nodes(Cluster(initialize_head=True, head_node_args=head))
         stack.callback(nodes.cluster.shutdown)
         for options in workers:
