@@ -43,6 +43,8 @@ FREE = {
         "log_file",
         "repair",
     ),
+    *("commit_seconds", "stall_timeout", "cpus", "decoder_labels", "decoder_resources"),
+    *("extractor_labels", "extractor_resources"),
     *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
 }
 OTHER = {"image_size": "224x448", "features": "int8", "model": "tiny-vit.safetensors"}
