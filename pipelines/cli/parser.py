@@ -88,7 +88,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     flag("batch_size", int, "images per forward pass", default=defaults.BATCH_SIZE, ge=1)
     flag("extractors", int, "actors that run the model; default: one per GPU, or up to one per core", ge=1)
     flag("gpus_per_extractor", float, "share of a GPU per actor; default: 1 if there are any", ge=0, le=64)
-    flag("cpus", float, "CPU cores that the job takes at most; default: all that are free", gt=0)
+    flag("cpus", float, "CPU cores that the job takes at most; default: all that are free", ge=1)
     _add_placement(parser, "extractor")
     _add_placement(parser, "decoder")
     flag("commit_every", int, "images per commit at most", default=defaults.COMMIT_EVERY, ge=1)

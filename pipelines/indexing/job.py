@@ -177,8 +177,8 @@ def index(
         CannotCompile: compiling was requested and is not possible on a worker.
         Stalled: nothing was finished within `stall_timeout_s`.
     """
-    if min(commit_seconds, cpus or 1.0) <= 0:
-        raise ValueError("commit_seconds and cpus must be above 0")
+    if commit_seconds <= 0 or (cpus is not None and cpus < 1):
+        raise ValueError("commit_seconds must be above 0 and cpus at least 1")
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
     started = time.perf_counter()
