@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from models.images.iso_boxes import boxes, find
+
 __all__ = ["avif_pictures"]
 
-Box = tuple[bytes, bytes]  # type, content
-MAX_BOXES, MAX_ITEMS, MAX_OBUS, MAX_HEADER_BYTES = 1_000, 1_000, 10_000, 1_024
+MAX_ITEMS, MAX_OBUS, MAX_HEADER_BYTES = 1_000, 10_000, 1_024
 _SEQUENCE_HEADER, _HAS_SIZE, _HAS_EXTENSION = 1, 0x02, 0x04
 
 
@@ -33,34 +34,16 @@ def avif_pictures(data: bytes) -> list[tuple[int, int]]:
     return sizes
 
 
-def _boxes(data: bytes, at: int = 0) -> Iterator[Box]:
-    for _ in range(MAX_BOXES):
-        if at + 8 > len(data):
-            return
-        size, head = int.from_bytes(data[at : at + 4], "big"), 8
-        if size == 1:
-            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        end = len(data) if size == 0 else at + size
-        if size != 0 and size < head:
-            raise ValueError("a box without a size")
-        yield data[at + 4 : at + 8], data[at + head : end]
-        at = end
-
-
-def _find(data: bytes, kind: bytes, at: int = 0) -> bytes | None:
-    return next((content for name, content in _boxes(data, at) if name == kind), None)
-
-
 def _items(data: bytes) -> Iterator[bytes]:
     """Yield the data of each coded item."""
-    meta = _find(data, b"meta")
+    meta = find(data, b"meta")
     if meta is None:
         return
-    infos, locations = _find(meta, b"iinf", 4), _find(meta, b"iloc", 4)
+    infos, locations = find(meta, b"iinf", 4), find(meta, b"iloc", 4)
     if infos is None or locations is None:
         return
     coded = set(_coded_items(infos))
-    sources = {0: data, 1: _find(meta, b"idat", 4) or b""}
+    sources = {0: data, 1: find(meta, b"idat", 4) or b""}
     for item, method, extents in _locations(locations):
         if item in coded:
             source = sources.get(method, b"")
@@ -69,7 +52,7 @@ def _items(data: bytes) -> Iterator[bytes]:
 
 def _coded_items(infos: bytes) -> Iterator[int]:
     """Yield the numbers of the items of type av01 of an `iinf` box."""
-    for name, info in _boxes(infos, 4 + (2 if infos[0] == 0 else 4)):
+    for name, info in boxes(infos, 4 + (2 if infos[0] == 0 else 4)):
         if name == b"infe" and info[0] in (2, 3):
             width = 2 if info[0] == 2 else 4
             if info[6 + width : 10 + width] == b"av01":
@@ -108,15 +91,15 @@ def _locations(box: bytes) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
 
 def _first_samples(data: bytes) -> Iterator[bytes]:
     """Yield the first sample of each track."""
-    for name, table in _boxes(_find(data, b"moov") or b""):
+    for name, table in boxes(find(data, b"moov") or b""):
         if name != b"trak":
             continue
         for inner in (b"mdia", b"minf", b"stbl"):
-            table = _find(table, inner) or b""
-        sizes = _find(table, b"stsz") or bytes(16)
+            table = find(table, inner) or b""
+        sizes = find(table, b"stsz") or bytes(16)
         size = int.from_bytes(sizes[4:8], "big") or int.from_bytes(sizes[12:16], "big")
         for kind, width in ((b"stco", 4), (b"co64", 8)):
-            chunks = _find(table, kind) or b""
+            chunks = find(table, kind) or b""
             if size and len(chunks) >= 8 + width:
                 start = int.from_bytes(chunks[8 : 8 + width], "big")
                 yield data[start : start + size]

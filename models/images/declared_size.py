@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from models.images.av1 import avif_pictures
+from models.images.iso_boxes import stated_sizes
 from models.images.signatures import recognise, webp_size
 
 __all__ = ["declared_pixels"]
@@ -27,7 +29,17 @@ def declared_pixels(data: bytes, *, unknown: int) -> int:
         size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     elif kind == "JPEG":
         size = _jpeg_size(data)
+    elif kind in ("HEIC", "AVIF"):
+        size = _heif_size(data, kind)
     return unknown if size is None else size[0] * size[1]
+
+
+def _heif_size(data: bytes, kind: str) -> tuple[int, int] | None:
+    try:
+        sizes = avif_pictures(data) if kind == "AVIF" else stated_sizes(data)
+    except ValueError:
+        return None
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

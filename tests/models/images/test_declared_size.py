@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from models.images.declared_size import declared_pixels
+from tests.support.encoded_images import encoded_heic, needs_heic
 
 
 def encoded(kind: str, width: int = 123, height: int = 45, **options: Any) -> bytes:
@@ -28,13 +29,24 @@ def encoded(kind: str, width: int = 123, height: int = 45, **options: Any) -> by
         encoded("WEBP"),
         encoded("WEBP", lossless=True),
         encoded("WEBP", exif=b"Exif\0\0MM"),
+        encoded("AVIF", speed=10),
     ],
-    ids=["jpeg", "progressive", "jpeg with long segments", "png", "webp", "lossless webp", "extended webp"],
+    ids=[
+        *("jpeg", "progressive", "jpeg with long segments", "png", "webp", "lossless webp", "extended webp"),
+        "avif",
+    ],
 )
 def test_declared_pixels_are_those_of_the_photo(data: bytes) -> None:
     assert declared_pixels(data, unknown=-1) == 123 * 45
     cut = declared_pixels(data[:100], unknown=-1)
     assert cut in (-1, 123 * 45)
+
+
+@needs_heic
+def test_declared_pixels_of_a_heic_are_those_of_its_largest_picture() -> None:
+    data = encoded_heic(Image.effect_noise((192, 128), 50).convert("RGB"))
+    assert declared_pixels(data, unknown=-1) == 192 * 128
+    assert declared_pixels(data[:100], unknown=-1) == -1
 
 
 def test_a_webp_of_few_bytes_declares_what_decoding_would_take() -> None:
