@@ -34,7 +34,7 @@ def find(data: bytes, kind: bytes, at: int = 0) -> bytes | None:
 
 
 def stated_sizes(data: bytes) -> list[tuple[int, int]]:
-    """Return width and height of the pictures and tiles that the header of a HEIC or AVIF file states (`ispe`).
+    """Return width and height of the pictures and tiles that a HEIC or AVIF file states in its header.
 
     Raises:
         ValueError: a box states a size smaller than its own head.
