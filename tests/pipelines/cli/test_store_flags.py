@@ -44,7 +44,7 @@ FREE = {
         "repair",
     ),
     *("commit_seconds", "stall_timeout", "cpus", "decoder_labels", "decoder_resources"),
-    *("extractor_labels", "extractor_resources"),
+    *("extractor_labels", "extractor_resources", "min_age", "dry_run"),
     *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
 }
 OTHER = {"image_size": "224x448", "features": "int8", "model": "tiny-vit.safetensors"}
