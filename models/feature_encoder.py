@@ -31,6 +31,7 @@ class FeatureEncoder:
         self._row_bytes = codec.row_bytes
         self._shape = (*codec.grid, codec.feature_dim)
         self._projection = None if codec.projection is None else torch.tensor(codec.projection, device=device)
+        self._whitening = None if codec.whitening is None else torch.tensor(codec.whitening, device=device)
 
     @torch.inference_mode()
     def __call__(self, features: Tensor) -> Tensor:
@@ -42,6 +43,8 @@ class FeatureEncoder:
         Returns:
             (B, row_bytes) uint8 on the same device.
         """
+        if self._whitening is not None:
+            features = torch.nn.functional.normalize(features @ self._whitening, dim=-1)
         if self._projection is not None:
             features = features @ self._projection
         if self._kind == "binary":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from storage.commit.ledger import acknowledge, manifests
 from storage.errors import CorruptStore, InvalidBatch, repair_command
 from storage.features.encodings import FeatureCodec
 from storage.features.projection import write_projection
+from storage.features.whitening import parse_whitening
 from storage.layout import CARD_FILE, TABLE_FOLDER
 from storage.table.lance_table import LanceTable
 
@@ -36,10 +38,21 @@ def create_store(
 
     Raises:
         CardMismatch: an unfinished store of another model is in the folder.
-        InvalidBatch: the projection or an artifact is not the one named on the card.
+        InvalidBatch: the projection or an artifact is not the one named on the card, or is malformed.
         CorruptStore: there are committed versions that no longer say so.
     """
-    if FeatureCodec(card, projection=projection).projection_sha256 != card.projection_sha256:
+    contents = {hashlib.sha256(data).hexdigest(): data for data in artifacts}
+    missing = set(card.artifacts) - set(contents)
+    if missing:
+        raise InvalidBatch(
+            f"the card names the artifact {min(missing)}, which was not given: give the contents of all that "
+            "the card names"
+        )
+    whitening = None
+    if card.local_whitening_sha256 is not None:
+        whitening = parse_whitening(contents[card.local_whitening_sha256], card.feature_dim)
+    codec = FeatureCodec(card, projection=projection, whitening=whitening)
+    if codec.projection_sha256 != card.projection_sha256:
         raise InvalidBatch(
             "the projection is not the one named on the card: fit it with storage.features.projection and "
             "put its projection_sha256 on the card"
@@ -53,12 +66,8 @@ def create_store(
         raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
     if projection is not None:
         write_projection(folder, projection)
-    missing = set(card.artifacts) - {write_artifact(folder, data) for data in artifacts}
-    if missing:
-        raise InvalidBatch(
-            f"the card names the artifact {min(missing)}, which was not given: give the contents of all that "
-            "the card names"
-        )
+    for data in artifacts:
+        write_artifact(folder, data)
     write_first_card(folder, card)
     table = LanceTable.create(folder, card)
     if table.card_sha256 != card.sha256:  # made for the card of an interrupted attempt, and empty

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from storage.card import Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.features.projection import projection_sha256, read_projection
+from storage.features.whitening import read_whitening, whiten
 
 __all__ = ["FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
 
@@ -57,18 +58,22 @@ def projected_channels(encoding: str, feature_dim: int) -> int | None:
 
 
 def open_codec(folder: Path, card: Card) -> FeatureCodec:
-    """Return the codec of the store in `folder`, with its learned projection.
+    """Return the codec of the store in `folder`, with its learned projection and whitening.
 
     Raises:
-        CorruptStore: the projection that the card names is missing or damaged.
+        CorruptStore: the projection or whitening that the card names is missing or damaged.
     """
+    whitening = None
+    if card.local_whitening_sha256 is not None:
+        whitening = read_whitening(folder, card.local_whitening_sha256, card.feature_dim)
     channels = projected_channels(card.feature_encoding, card.feature_dim)
     if channels is None:
-        return FeatureCodec(card)
+        return FeatureCodec(card, whitening=whitening)
     if card.projection_sha256 is None:
         raise CorruptStore("the card does not name its projection: restore card.json from a backup")
     shape = (card.feature_dim, channels)
-    return FeatureCodec(card, projection=read_projection(folder, card.projection_sha256, shape=shape))
+    projection = read_projection(folder, card.projection_sha256, shape=shape)
+    return FeatureCodec(card, projection=projection, whitening=whitening)
 
 
 class FeatureCodec:
@@ -82,18 +87,32 @@ class FeatureCodec:
         channels: C' of decoded features, or the number of bits per cell.
         binary: Whether `decode` and `query` return packed bits.
         projection: (C, C') float32 for encodings that project, else None.
+        whitening: (C, C) float32 that features are multiplied with first, see `storage.features.whitening`;
+            None without one.
     """
 
-    def __init__(self, card: Card, *, projection: NDArray[np.float32] | None = None) -> None:
+    def __init__(
+        self,
+        card: Card,
+        *,
+        projection: NDArray[np.float32] | None = None,
+        whitening: NDArray[np.float32] | None = None,
+    ) -> None:
         """Create the codec for a card.
 
         Args:
             card: The store's card.
             projection: (C, C') float32, for encodings that project.
+            whitening: (C, C) float32, for cards that name one.
 
         Raises:
-            InvalidBatch: the projection is missing, has another shape, or is not needed.
+            InvalidBatch: the projection or whitening is missing, has another shape, or is not needed.
         """
+        square = None if card.local_whitening_sha256 is None else (card.feature_dim, card.feature_dim)
+        if (None if whitening is None else whitening.shape) != square:
+            raise InvalidBatch(
+                f"local features of this card need a whitening of shape {square}: give the one that it names"
+            )
         channels = projected_channels(card.feature_encoding, card.feature_dim)
         shape = None if channels is None else (card.feature_dim, channels)
         if (None if projection is None else projection.shape) != shape:
@@ -108,6 +127,7 @@ class FeatureCodec:
         self._kind = self.encoding.partition("-")[0]
         self.feature_dim = card.feature_dim
         self.projection = projection
+        self.whitening = whitening
         self._values = card.grid_height * card.grid_width * self.channels
         self.row_bytes = {
             "float16": 2 * self._values,
@@ -155,6 +175,8 @@ class FeatureCodec:
         Returns:
             (..., C') float32, or (..., ceil(C / 8)) uint8 of packed bits.
         """
+        if self.whitening is not None:
+            features = whiten(features, self.whitening)
         if self.binary:
             return np.packbits(features > 0, axis=-1)
         return features if self.projection is None else features @ self.projection

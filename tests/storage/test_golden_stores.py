@@ -14,11 +14,12 @@ from storage.card import Card, FeatureEncoding
 from storage.card_files import read_card
 from storage.commit.current_card import current_card
 from storage.commit.ledger import manifests
+from storage.features.whitening import whitening_bytes
 from storage.search.snapshot import Snapshot
 from storage.store import Store
 from storage.table.lance_table import LanceTable
 from tests.support.paths import GOLDEN
-from tests.support.store_samples import RELEARNED, RELEARNED_DIM, descriptor_of, make_rows
+from tests.support.store_samples import RELEARNED, RELEARNED_DIM, descriptor_of, make_rows, sample_whitening
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,8 @@ def test_golden_store_of_format_3_is_read_as_it_was_written(tmp_path: Path) -> N
     assert (store.card.format_version, store.card.descriptor_dim) == (3, RELEARNED_DIM)
     assert (store.version, store.count) == (int(expected["version"]), 6)
     words, whitening = (store.artifact(digest) for digest in store.card.artifacts)
-    assert (words, whitening) == (b"words, second lesson", b"a map of local features")
+    assert (words, whitening) == (b"words, second lesson", whitening_bytes(sample_whitening()))
+    np.testing.assert_array_equal(store.codec.whitening, sample_whitening())
 
     generations = [0, *[RELEARNED] * 5]
     queries = [descriptor_of(k, g, dim=RELEARNED_DIM) for k, g in zip(image_ids, generations, strict=True)]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from storage.card import Card, Preprocessing
 from storage.commit.ledger import acknowledge, manifests
 from storage.features.shards import write_shard
+from storage.features.whitening import whitening_bytes
 from storage.store import Store
 from storage.table.lance_table import LanceTable, manifest_name
 from storage.table.schema import row_schema
@@ -56,7 +57,7 @@ def features_of(image_id: str, generation: int = 0) -> np.ndarray:
 
 def encoded(store: Store, features: np.ndarray) -> np.ndarray:
     """Encode (B, H, W, C) float16; without torch where no encoding is needed, for short child processes."""
-    if store.card.feature_encoding == "float16":
+    if store.card.feature_encoding == "float16" and store.codec.whitening is None:
         return features.reshape(len(features), -1).view(np.uint8)
     from models.feature_encoder import FeatureEncoder
 
@@ -124,13 +125,18 @@ def make_old_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 
     return store
 
 
+def sample_whitening() -> np.ndarray:
+    return np.asarray(np.random.default_rng(1).standard_normal((CHANNELS, CHANNELS)), np.float32)
+
+
 def make_relearned_store(folder: Path, image_ids: Sequence[str]) -> Store:
     """Make a store of format 3 with everything that a format 3 store may have.
 
     A whitening of local features, descriptors that two aggregations made one after the other, sources and
     tags of all rows but the last one's. After the second aggregation the first image was indexed again.
     """
-    whitening, words = b"a map of local features", [b"words, first lesson", b"words, second lesson"]
+    whitening = whitening_bytes(sample_whitening())
+    words = [b"words, first lesson", b"words, second lesson"]
     cards = [
         make_card().stored_as(
             "float16",
