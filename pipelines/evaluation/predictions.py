@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from storage.durable import explain_write_errors, replace_file
-from storage.position import Position, within
+from storage.position import Position, Positions, within
 from storage.text import spreadsheet_safe
 
 __all__ = ["write_predictions"]
@@ -55,31 +56,39 @@ def write_predictions(folder: Path, evaluation: Evaluation) -> None:
     table = io.StringIO(newline="")
     rows = csv.writer(table)
     rows.writerow(_COLUMNS)
-    for outcome in evaluation.outcomes:
-        rows.writerows([spreadsheet_safe(cell) for cell in row] for row in _rows(outcome, threshold_m))
+    distances = [_distances_m(outcome) for outcome in evaluation.outcomes]
+    for outcome, distances_m in zip(evaluation.outcomes, distances, strict=True):
+        cells = _rows(outcome, distances_m, within(distances_m, threshold_m))
+        rows.writerows([spreadsheet_safe(cell) for cell in row] for row in cells)
     arrays = io.BytesIO()
-    np.savez_compressed(arrays, **_arrays(evaluation, threshold_m))
+    np.savez_compressed(arrays, **_arrays(evaluation, distances, threshold_m))
     with explain_write_errors(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "predictions.csv", table.getvalue().encode("utf-8", "replace"))
     replace_file(folder / "predictions.npz", arrays.getvalue())
 
 
-def _rows(outcome: QueryOutcome, threshold_m: float) -> Iterator[tuple[Any, ...]]:
+def _distances_m(outcome: QueryOutcome) -> NDArray[np.float64]:
+    """Return the distance of each answer in metres; NaN unknown."""
+    return Positions.of([match.record.position for match in outcome.matches]).distances_m(outcome.position)
+
+
+def _rows(
+    outcome: QueryOutcome, distances_m: NDArray[np.float64], correct: NDArray[np.bool_]
+) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a query; one without answers where its photo cannot be used."""
     if not outcome.matches:
         yield (outcome.uri, *[None] * (len(_COLUMNS) - 2), outcome.rejected or "no answer")
     ranks_global = {index: rank for rank, index in enumerate(_by_similarity(outcome), start=1)}
     for index, match in enumerate(outcome.matches):
-        distance_m = outcome.position.distance_m(match.record.position)
         yield (
             outcome.uri,
             match.rank,
             ranks_global[index],
             match.record.image_id,
             match.record.uri,
-            None if distance_m is None else round(distance_m, 3),
-            int(distance_m is not None and bool(within(np.array([distance_m]), threshold_m)[0])),
+            None if np.isnan(distances_m[index]) else round(float(distances_m[index]), 3),
+            int(correct[index]),
             round(match.similarity, 6),
             match.mutual_matches,
             getattr(match, "score", match.mutual_matches),
@@ -93,22 +102,23 @@ def _by_similarity(outcome: QueryOutcome) -> list[int]:
     return sorted(range(len(matches)), key=lambda i: (-matches[i].similarity, matches[i].record.image_id))
 
 
-def _arrays(evaluation: Evaluation, threshold_m: float) -> dict[str, Any]:
+def _arrays(
+    evaluation: Evaluation, distances: list[NDArray[np.float64]], threshold_m: float
+) -> dict[str, Any]:
     outcomes = evaluation.outcomes
     shape = (len(outcomes), max((len(outcome.matches) for outcome in outcomes), default=0))
     ids = sorted({match.record.image_id for outcome in outcomes for match in outcome.matches})
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     indices, indices_global = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     similarity, mutual = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
-    scores, distances = np.full(shape, np.nan, np.float32), np.full(shape, np.nan)
+    scores, distances_m = np.full(shape, np.nan, np.float32), np.full(shape, np.nan)
     for query, outcome in enumerate(outcomes):
         rows = [row_of[match.record.image_id] for match in outcome.matches]
         indices[query, : len(rows)] = rows
         indices_global[query, : len(rows)] = [rows[i] for i in _by_similarity(outcome)]
+        distances_m[query, : len(rows)] = distances[query]
         for place, match in enumerate(outcome.matches):
             similarity[query, place] = match.similarity
-            distance_m = outcome.position.distance_m(match.record.position)
-            distances[query, place] = np.nan if distance_m is None else distance_m
             if match.mutual_matches is not None:
                 mutual[query, place] = match.mutual_matches
                 scores[query, place] = getattr(match, "score", match.mutual_matches)
@@ -125,8 +135,8 @@ def _arrays(evaluation: Evaluation, threshold_m: float) -> dict[str, Any]:
         "similarity": similarity,
         "mutual_matches": mutual,
         "score": scores,
-        "distance_m": distances,
-        "correct": within(distances, threshold_m),
+        "distance_m": distances_m,
+        "correct": within(distances_m, threshold_m),
         "positives": np.array([outcome.positives for outcome in outcomes], np.int64),
         "first_hit_global": np.array(first_global, np.int64),
         "first_hit_reranked": np.array(first_reranked, np.int64),
