@@ -33,7 +33,8 @@ def generate_store(city: str, folder: Path, rows: int) -> str:
     records = source.get(source.metadata()["image_id"].to_pylist())
     pool, ok = source.fetch(records)
     assert ok.all()
-    store = Store.create(folder, source.card)
+    learned = [source.artifact(digest) for digest in source.card.artifacts]
+    store = Store.create(folder, source.card, artifacts=learned)
     encoder = FeatureEncoder(store.codec)
     schema = row_schema(store.card)
     dim = store.card.descriptor_dim
