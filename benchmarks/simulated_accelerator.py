@@ -16,7 +16,7 @@ from benchmarks.learned_codec import learn_codec
 from benchmarks.timeline import busy_seconds
 from pipelines.defaults import COMMIT_EVERY, COMMIT_SECONDS
 from pipelines.indexing.cluster import Cluster
-from pipelines.indexing.commits import commit_all
+from pipelines.indexing.commits import Committer
 from pipelines.indexing.extract import Extract
 from pipelines.indexing.plan import Request
 from pipelines.indexing.rounds import Rounds
@@ -106,6 +106,7 @@ def simulate(photos: str, folder: str, shape: str, features: str, rate: str) -> 
     began = time.perf_counter()
     with store.lease(), ray_session(object_store_bytes=OBJECT_STORE_BYTES[shape]) as ray:
         request = Request(
+            model=rate,
             row_bytes=store.codec.row_bytes,
             extractors=1,
             extractor_cpus=0.0,  # an accelerator takes no core
@@ -113,18 +114,11 @@ def simulate(photos: str, folder: str, shape: str, features: str, rate: str) -> 
             trace=str(trace),
         )
         watch = Watch(Cluster(ray), say=print, metrics=NoMetrics(), total=len(work))
-        rounds = Rounds(
-            ray, store, rate, request, watch, max_age_s=COMMIT_SECONDS / 2, extract=SleepingExtract
-        )
+        rounds = Rounds(ray, store, request, watch, max_age_s=COMMIT_SECONDS / 2, extract=SleepingExtract)
         with contextlib.closing(rounds.rows(work)) as rows:
-            commit_all(
-                store,
-                rows,
-                tally,
-                commit_every=COMMIT_EVERY,
-                commit_seconds=COMMIT_SECONDS,
-                trace=str(trace),
-            )
+            Committer(
+                store, tally, commit_every=COMMIT_EVERY, commit_seconds=COMMIT_SECONDS, trace=str(trace)
+            ).commit_all(rows)
     if tally.extracted != len(work):
         raise SystemExit(f"{tally.extracted} of {len(work)} photos were extracted")
     spans = [json.loads(line) for line in trace.read_text().splitlines()]

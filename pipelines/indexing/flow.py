@@ -75,7 +75,6 @@ class Flow:
         ray: The connected `ray` module, with `ray.data` imported.
         work: Listed rows with stored_sha256, stored_uri, amend and number.
         store: The store; the caller holds its lease.
-        model: Name or weights file, passed to the actors.
         plan: The result of `make_plan`.
         extract: Class of the extractor actors.
     """
@@ -85,12 +84,11 @@ class Flow:
         ray: Any,
         work: pa.Table,
         store: Store,
-        model: str,
         plan: Plan,
         *,
         extract: type[Extract] = Extract,
     ) -> None:
-        dataset = _dataset(ray, work, store, model, plan, extract)
+        dataset = _dataset(ray, work, store, plan, extract)
         # Ray Data's public iterators block until the first row, and cannot be ended from outside.
         self._executor = dataset._create_executor()
         self._blocks: queue.Queue[Block | BaseException] = queue.Queue(_QUEUE_BLOCKS)
@@ -160,7 +158,7 @@ class Flow:
                 return
 
 
-def _dataset(ray: Any, work: pa.Table, store: Store, model: str, plan: Plan, extract: type[Extract]) -> Any:
+def _dataset(ray: Any, work: pa.Table, store: Store, plan: Plan, extract: type[Extract]) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -187,7 +185,7 @@ def _dataset(ray: Any, work: pa.Table, store: Store, model: str, plan: Plan, ext
             num_gpus=plan.extractor_gpus,
             **_placed(request.extractor_placement),
             fn_constructor_kwargs={
-                "model": model,
+                "model": request.model,
                 "store_uri": store.uri,
                 "threads": plan.threads,
                 "execution": request.execution,

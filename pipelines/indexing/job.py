@@ -21,15 +21,11 @@ from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_card, require_fit
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
-from pipelines.indexing.cluster import Cluster
-from pipelines.indexing.commits import commit_all
 from pipelines.indexing.plan import Request
 from pipelines.indexing.reconcile import Change, reconcile
-from pipelines.indexing.rounds import Rounds
-from pipelines.indexing.run_metrics import RayMetrics
+from pipelines.indexing.run import Outcome, run_flows
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
-from pipelines.indexing.watch import Watch
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import ray_session
@@ -209,6 +205,7 @@ def index(
         change = Change(id_prefix, moved_from, prune, prune_share)
         work, vanished, upgraded = reconcile(store, listing, change)
         request = Request(
+            model=model,
             row_bytes=store.codec.row_bytes,
             extractors=extractors,
             gpus_per_extractor=gpus_per_extractor,
@@ -222,65 +219,48 @@ def index(
             extractor_placement=extractor_placement,
             decoder_placement=decoder_placement,
         )
-        watch = Watch(
-            Cluster(ray),
-            say=bar.say,
-            metrics=RayMetrics(store.uri),
-            total=work.num_rows,
+        outcome = run_flows(
+            ray,
+            store,
+            work,
+            request,
+            tally,
+            bar,
+            commit_seconds=commit_seconds,
             stall_timeout_s=stall_timeout_s,
         )
-        rounds = Rounds(ray, store, model, request, watch, max_age_s=commit_seconds / 2)
-
-        def committed(count: int) -> None:
-            watch.committed(count)
-            bar.status = f"{watch.rows_committed} committed"
-
-        removed_bytes = store.remove_leftovers()
-        stages_started = time.perf_counter()
-        with contextlib.closing(rounds.rows(work)) as rows:  # ends the actors, also after an error
-            commit_all(
-                store,
-                rows,
-                tally,
-                commit_every=commit_every,
-                commit_seconds=commit_seconds,
-                trace=request.trace,
-                on_commit=committed,
-            )
-        stages_s = time.perf_counter() - stages_started
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
-        removed_bytes += store.remove_leftovers()
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
-    report = _report(tally, store, rejections, time.perf_counter() - started, stages_s)
+    report = _report(tally, store, rejections, time.perf_counter() - started, outcome)
     return dataclasses.replace(
         report,
         missing_from_source=len(vanished.photos),
         pruned=pruned,
         upgraded=upgraded,
         notes_file=str(notes_file) if tally.notes else None,
-        nodes_lost=watch.nodes_lost,
-        waited_s=round(watch.waited_s, 1),
-        flows=rounds.started,
-        leftover_bytes_removed=removed_bytes,
     )
 
 
-def _report(tally: Tally, store: Store, rejections: Path, seconds: float, stages_s: float) -> IndexReport:
+def _report(tally: Tally, store: Store, rejections: Path, seconds: float, outcome: Outcome) -> IndexReport:
     return IndexReport(
         input=tally.total,
         accepted=tally.total - tally.rejected,
         rejected=tally.rejected,
         unchanged=tally.unchanged,
         seconds=round(seconds, 3),
-        images_per_s=round(tally.extracted / stages_s, 2),
+        images_per_s=round(tally.extracted / outcome.seconds, 2),
         store_version=store.version,
         rejected_by_reason=dict(tally.reasons),
         rejected_file=str(rejections) if tally.rejected else None,
         without_position=tally.without_position,
         links_skipped=tally.links_skipped,
         notes_by_reason=tally.notes_by_reason,
+        nodes_lost=outcome.nodes_lost,
+        waited_s=outcome.waited_s,
+        flows=outcome.flows,
+        leftover_bytes_removed=outcome.leftover_bytes_removed,
     )
 
 

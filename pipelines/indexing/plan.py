@@ -29,6 +29,7 @@ _ROUNDING = 1e-6  # Ray counts in ten thousandths
 class Request:
     """What the user of an index run requested; see `pipelines.indexing.job.index`."""
 
+    model: str
     row_bytes: int
     extractors: int | None = None
     extractor_cpus: float | None = None

@@ -44,7 +44,6 @@ class Rounds:
     Args:
         ray: The connected `ray` module, with `ray.data` imported.
         store: The store; the caller holds its lease.
-        model: Name or weights file, passed to the actors.
         request: What the user requested.
         watch: Looks at the cluster and tells the user.
         max_age_s: How long extracted rows may wait for the rest of their shard.
@@ -58,14 +57,13 @@ class Rounds:
         self,
         ray: Any,
         store: Store,
-        model: str,
         request: Request,
         watch: Watch,
         *,
         max_age_s: float,
         extract: type[Extract] = Extract,
     ) -> None:
-        self._ray, self._store, self._model = ray, store, model
+        self._ray, self._store = ray, store
         self._request, self._watch, self._extract = request, watch, extract
         self._max_age_s = max_age_s
         self._patience_s = PATIENCE_S
@@ -90,7 +88,7 @@ class Rounds:
             growth = Growth(self._watch.cluster, plan, left.num_rows)
             self._announce(plan, left.num_rows)
             with (
-                Flow(self._ray, left, self._store, self._model, plan, extract=self._extract) as flow,
+                Flow(self._ray, left, self._store, plan, extract=self._extract) as flow,
                 ShardWriters(self._ray, self._store, plan, max_age_s=self._max_age_s) as writers,
             ):
                 for rows in self._run(flow, writers, growth):

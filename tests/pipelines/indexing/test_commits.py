@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.indexing.columns import DECODED_SCHEMA
-from pipelines.indexing.commits import commit_all
+from pipelines.indexing.commits import Committer
 from pipelines.indexing.tally import Tally
 from storage.store import Store
 from tests.support.store_samples import make_card, make_rows
@@ -43,15 +43,14 @@ def test_commits_by_number_and_by_time(store: Store) -> None:
             yield finished(store, int(at) * 10, count) if count else None
 
     with store.lease():
-        commit_all(
+        Committer(
             store,
-            rows(),
             tally(),
             commit_every=8,
             commit_seconds=30.0,
             on_commit=lambda count: commits.append((now[0], count)),
             clock=lambda: now[0],
-        )
+        ).commit_all(rows())
     assert commits == [(2.0, 8), (33.0, 1), (35.0, 2)]
     assert store.count == 11
 
@@ -63,5 +62,5 @@ def test_a_stopped_run_keeps_what_has_arrived(store: Store, kind: type[BaseExcep
         raise kind
 
     with store.lease(), pytest.raises(kind):
-        commit_all(store, rows(), tally(), commit_every=100, commit_seconds=30.0)
+        Committer(store, tally(), commit_every=100, commit_seconds=30.0).commit_all(rows())
     assert Store.open(store.uri).count == 5

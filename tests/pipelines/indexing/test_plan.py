@@ -8,7 +8,7 @@ from pipelines.indexing.cluster import Node
 from pipelines.indexing.plan import Plan, Request, make_plan
 from pipelines.placement import Placement, parse_labels, parse_resources
 
-REQUEST = Request(row_bytes=44_000)
+REQUEST = Request("model", row_bytes=44_000)
 
 
 def node(
@@ -52,8 +52,8 @@ def test_the_limits_of_the_user_hold() -> None:
     many = [node(16)] * 2
     assert planned(*many).extractors == 16
     assert planned(*many, images=100).extractors == 1
-    assert planned(*many, request=Request(row_bytes=44_000, extractors=3)).extractors == 3
-    few = planned(*many, request=Request(row_bytes=44_000, cpus=2.0))
+    assert planned(*many, request=Request("model", row_bytes=44_000, extractors=3)).extractors == 3
+    few = planned(*many, request=Request("model", row_bytes=44_000, cpus=2.0))
     assert sum(worker.resources["CPU"] for worker in few.workers()) <= 2.0
 
 
@@ -62,7 +62,7 @@ def test_extractors_go_to_gpus_and_decoders_to_cores() -> None:
     plan = planned(*mixed)
     assert (plan.extractors, plan.extractor_gpus, plan.threads) == (2, 1.0, 0)
     assert plan.decoders > 4  # more than the nodes with GPUs have cores for
-    assert planned(*mixed, request=Request(row_bytes=44_000, gpus_per_extractor=0.5)).extractors == 4
+    assert planned(*mixed, request=Request("model", row_bytes=44_000, gpus_per_extractor=0.5)).extractors == 4
     assert make_plan([node(8, GPU=0.0), node(0, free=0.0, GPU=1.0)][:1], REQUEST, images=1000) is not None
 
 
@@ -73,12 +73,12 @@ def test_gpus_that_others_hold_are_waited_for() -> None:
 
 def test_labels_and_custom_resources_choose_nodes() -> None:
     nodes = [node(8, labels={"kind": "spot"}), node(2, labels={"kind": "fast"}, camera=1.0)]
-    fast = Request(row_bytes=44_000, extractor_placement=Placement(labels={"kind": "fast"}))
+    fast = Request("model", row_bytes=44_000, extractor_placement=Placement(labels={"kind": "fast"}))
     assert planned(*nodes, request=fast).extractors == 2
     assert make_plan(nodes[:1], fast, images=1000) is None
-    special = Request(row_bytes=44_000, extractor_placement=Placement(resources={"camera": 1.0}))
+    special = Request("model", row_bytes=44_000, extractor_placement=Placement(resources={"camera": 1.0}))
     assert planned(*nodes, request=special).extractors == 1
-    elsewhere = Request(row_bytes=44_000, decoder_placement=Placement(labels={"kind": "none"}))
+    elsewhere = Request("model", row_bytes=44_000, decoder_placement=Placement(labels={"kind": "none"}))
     assert make_plan(nodes, elsewhere, images=1000) is None
 
 

@@ -147,7 +147,7 @@ class Run:
             stall_timeout_s=300.0,
             clock=self.clock.monotonic,
         )
-        self.rounds = Rounds(None, None, "model", Request(row_bytes=100), self.watch, max_age_s=1.0)  # type: ignore[arg-type]
+        self.rounds = Rounds(None, None, Request("model", row_bytes=100), self.watch, max_age_s=1.0)  # type: ignore[arg-type]
         self.work = pa.table({"image_id": [str(i) for i in range(rows)]})
 
     def written(self) -> Counter[str]:

@@ -56,7 +56,7 @@ class FakeRay:
 class Run:
     def __init__(self, folder: Path, *, shard_rows: int = 8, writers: int = 1) -> None:
         self.now, self.ray = 0.0, FakeRay()
-        plan = Plan(Request(row_bytes=100), 1, 0.5, 0.0, 0, writers, 1, shard_rows)
+        plan = Plan(Request("model", row_bytes=100), 1, 0.5, 0.0, 0, writers, 1, shard_rows)
         store = Store.create(folder / "store", make_card())
         self.writers = ShardWriters(self.ray, store, plan, max_age_s=15.0, clock=lambda: self.now)
 
