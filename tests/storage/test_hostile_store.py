@@ -666,6 +666,29 @@ def test_a_table_of_other_columns_is_refused(folder: Path, schema: pa.Schema) ->
     assert not verify_store(folder).ok
 
 
+@pytest.mark.parametrize(
+    ("column", "kind"), [("source", pa.int64()), ("tags", pa.list_(pa.string())), ("code", pa.binary(3))]
+)
+def test_optional_columns_of_other_types_are_refused(folder: Path, column: str, kind: pa.DataType) -> None:
+    table = LanceTable.open(folder)
+    table.drop_columns([column])
+    table.add_columns(pa.schema([pa.field(column, kind)]))
+    acknowledge(folder, table, known=set(read_sums(folder)))
+    for run in (Store.open, delete_one, compact, repair_store, VERBS["serve"]):
+        with pytest.raises(CorruptStore, match=f"column {column}"):
+            run(folder)
+    assert not verify_store(folder).ok
+
+
+def test_columns_of_other_names_are_left_alone(folder: Path) -> None:
+    table = LanceTable.open(folder)
+    table.add_columns(pa.schema([pa.field("theirs", pa.string())]))
+    acknowledge(folder, table, known=set(read_sums(folder)))
+    take_lease_and_commit(folder)
+    assert "theirs" in LanceTable.open(folder).schema.names
+    assert verify_store(folder).ok
+
+
 @pytest.mark.integration
 def test_a_footer_that_claims_gigabytes_is_not_read(folder: Path) -> None:
     [record] = Store.open(folder).get([IDS[0]])
