@@ -18,7 +18,7 @@ from serving.http.headers import BYTES_PER_HEADER, MAX_HEADER_BYTES, MAX_HEADERS
 
 __all__ = ["BoundedProtocol", "use_bounded_protocol"]
 
-HEAD_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S, READ_FIRST_S = 10.0, 0.1
 # After an error this much is still read and discarded, so that closing does not reset the connection before
 # the client has read the response.
 LINGER_BYTES = 1 << 20
@@ -112,6 +112,10 @@ class BoundedProtocol(HttpToolsProtocol):
         return refusal
 
     def _head_timed_out(self) -> None:
+        # A loop that was held up runs timers before it reads what has arrived meanwhile: that comes first.
+        self._start_timer(READ_FIRST_S, self._end_head)
+
+    def _end_head(self) -> None:
         self._timer = None
         if self._received_bytes:
             self._refuse(Refusal(408, "receive_timeout", "The headers took too long; send them at once."))

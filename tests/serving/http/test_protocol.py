@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -105,6 +106,22 @@ def test_slow_headers_get_408_and_an_idle_connection_is_closed(monkeypatch: pyte
             client.sendall(b"b")
             assert read_to_the_end(client)[0] == 200
     assert len(app.scopes) == 2
+
+
+def test_a_server_that_was_held_up_reads_before_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+
+    class Slow(BoundedProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            time.sleep(0.6)
+
+    with (
+        served(Guard(EchoApp()), Slow) as port,
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S) as client,
+    ):
+        client.sendall(head("GET /v1/info", "Connection: close"))
+        assert read_to_the_end(client)[0] == 200
 
 
 @pytest.mark.parametrize("field", [f"Authorization: Bearer {TOKEN}", "X-Any: 1"])
