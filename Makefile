@@ -24,21 +24,24 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Without Ray, a browser or anything else that takes many seconds: under two minutes, in two processes.
-QUICK := -n 2 --dist loadfile -m "not slow and not fault and not cluster and not ray and not browser and not integration"
+# Whole files in two processes; what starts Ray, which takes all cores by itself, afterwards in one.
+PARALLEL := -n 2 --dist loadfile
+DEFAULT := not slow and not fault and not cluster
 
 test: lint
-	$(BIN)/python -m pytest $(QUICK)
-	$(BIN)/python -m pytest -m "(ray or browser or integration) and not slow and not fault and not cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
+	$(BIN)/python -m pytest -m "$(DEFAULT) and ray"
 
+# Without Ray, a browser or anything else that takes many seconds: under two minutes.
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest $(QUICK)
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray and not browser and not integration"
+
+# What needs a Ray cluster of its own: beside another Ray, submitted jobs, several nodes.
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest -m "cluster and not slow and not fault"
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault
-
-test-cluster: $(STAMP)
-	$(BIN)/python -m pytest -m cluster
 
 # PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
 test-slow: $(STAMP)

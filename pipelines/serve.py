@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipelines.defaults import HOST, PORT
-from pipelines.ray_session import quiet_stderr, ray_session
+from pipelines.ray_session import check_ray, quiet_stderr, ray_session, starts_own_ray
 from serving.http.tokens import require_token_beyond_loopback, tokens_from_environment
 from serving.settings import ServeSettings, read_settings
 from storage.errors import PlacerayError
@@ -70,13 +70,15 @@ def serve_store(
     Raises:
         InsecureBinding, InvalidTokens: see `serving.http.tokens`.
         NoPort: the address is in use, or is not one of this machine.
+        InvalidRayAddress, CannotJoinRay, RayWithoutAuthentication, NoRayFolder: see `ray_session`.
         StoreError: the store cannot be opened, or was made by another model.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
         CannotCompile: compilation was requested and is not possible in a replica.
     """
     tokens = tokens_from_environment(os.environ)
     require_token_beyond_loopback(host, tokens)
-    own = "RAY_ADDRESS" not in os.environ
+    check_ray()
+    own = starts_own_ray()
     port = _free_port(host, port) if own else port
     # Ray Serve reads settings from the environment when it is first imported.
     from ray import serve

@@ -6,11 +6,14 @@ replica imports only what it runs: a Searcher does without torch, which takes se
 
 from __future__ import annotations
 
+import importlib
+import ipaddress
 import logging
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -146,7 +149,20 @@ def _start_replica(settings: ServeSettings) -> str:
     name = f"{context.deployment}#{context.replica_id.unique_id}"
     log_json(replica=name, file=settings.log_file)
     logging.captureWarnings(True)
+    _listen_on_loopback()
     return name
+
+
+def _listen_on_loopback() -> None:
+    """Let Serve open this replica's own port on loopback where Ray itself listens on loopback alone.
+
+    Serve opens it on all interfaces, whatever the node's address; other replicas use the node's.
+    """
+    module: Any = importlib.import_module("ray.serve._private.replica")
+    open_port = getattr(module, "add_port_to_grpc_server", None)
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    if open_port is not None and ipaddress.ip_address(address).is_loopback:
+        module.add_port_to_grpc_server = lambda server, _: open_port(server, f"{address}:0")
 
 
 async def _refused(result: Awaitable[Result]) -> Result | Refusal:

@@ -15,7 +15,7 @@ PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")  # each may
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 ONLY_IN = {
     "ray": (
-        *("pipelines/ray_session.py", "pipelines/indexing/", "pipelines/serve.py"),
+        *("pipelines/ray_session/", "pipelines/indexing/", "pipelines/serve.py"),
         *("pipelines/training/job.py", "pipelines/training/launcher.py", "pipelines/training/worker.py"),
         "pipelines/training/checkpoints.py",
         *("serving/app.py", "serving/replicas.py", "serving/stages/remote.py"),

@@ -65,6 +65,8 @@ def page(parser: argparse.ArgumentParser) -> str:
         text += f"## {name}\n\n{verb.description}\n\n```\n{usage(verb)}\n```\n\n"
         text += "| argument | meaning |\n|---|---|\n"
         text += "\n".join(row(action) for action in verb._actions if action.dest != "help") + "\n\n"
+        if verb.epilog:
+            text += f"{verb.epilog}\n\n"
     return text
 
 

@@ -13,6 +13,7 @@ from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
 from pipelines.placement import parse_labels, parse_resources
+from pipelines.ray_session import RULE
 from pipelines.training.settings import TrainingSettings
 from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import OPTIONS as MATCHING_OPTIONS
@@ -35,21 +36,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"placeray {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, help: str, *, store: bool = False) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    def verb(name: str, help: str, *, store: bool = False, ray: bool = False) -> argparse.ArgumentParser:
+        description = help[0].upper() + help[1:] + "."
+        sub = verbs.add_parser(name, help=help, description=description, epilog=RULE if ray else None)
         sub.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
         if store:
             sub.add_argument("--store", required=True, metavar="URI", help="folder of the store")
         return sub
 
-    _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page"))
-    _add_index(verb("index", "index the images of a folder, listing or data set", store=True))
+    _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page", ray=True))
+    _add_index(verb("index", "index the images of a folder, listing or data set", store=True, ray=True))
     _add_query(verb("query", "rank the places where photos may have been taken"))
-    _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True))
-    _add_evaluate(
-        verb("evaluate", "measure Recall@K on a data set, indexing what the store lacks of its database")
-    )
-    _add_finetune(verb("finetune", "train the adapters of a model on your own city"))
+    _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True, ray=True))
+    evaluate = "measure Recall@K on a data set, indexing what the store lacks of its database"
+    _add_evaluate(verb("evaluate", evaluate, ray=True))
+    _add_finetune(verb("finetune", "train the adapters of a model on your own city", ray=True))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
     weights = verb("import-weights", "convert a published SelaVPR checkpoint to safetensors")
     weights.add_argument("checkpoint", metavar="CHECKPOINT.pth")

@@ -15,6 +15,7 @@ from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import QueryOutcome
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
+from pipelines.ray_session import check_ray
 from serving.engine import QueryEngine
 
 __all__ = ["run_demo"]
@@ -43,6 +44,7 @@ def run_demo(
         Paths (`city`, `store`, `report`), `index` and `evaluation` summaries, and `first_query`: its answer,
         and in `truth` whether the first place is right and how far from the photo's own place it is.
     """
+    check_ray()
     base = Path(out, f"seed{seed}-{database_images}x{query_images}")
     city, store_folder, page = base / "city", base / "store", base / "report.html"
     with ProgressBar("draw", quiet=quiet):

@@ -28,7 +28,7 @@ from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
-from pipelines.ray_session import ray_session
+from pipelines.ray_session import check_ray, ray_session
 from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
@@ -172,11 +172,13 @@ def index(
         BadImageSize: the model does not support this input size.
         CannotCompile: compiling was requested and is not possible on a worker.
         Stalled: nothing was finished within `stall_timeout_s`.
+        InvalidRayAddress, CannotJoinRay, RayWithoutAuthentication, NoRayFolder: see `ray_session`.
     """
     if commit_seconds <= 0 or (cpus is not None and cpus < 1):
         raise ValueError("commit_seconds must be above 0 and cpus at least 1")
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
+    check_ray()
     started = time.perf_counter()
     store_uri = str(store_uri)
     with contextlib.ExitStack() as stack:

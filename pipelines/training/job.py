@@ -20,7 +20,7 @@ from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.result import Evaluation
 from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
-from pipelines.ray_session import ray_session
+from pipelines.ray_session import check_ray, ray_session
 from pipelines.sources import open_dataset
 from pipelines.training.checkpoints import STATE, disk_full
 from pipelines.training.data import DataFolders, TrainingSet
@@ -87,9 +87,11 @@ def finetune(
     Raises:
         BadSettings, SourceError, MiningRejected, DataRejected, WeightsRejected, WeightsUnavailable,
         UnknownModel, BadImageSize: before any work, on invalid input.
+        InvalidRayAddress, CannotJoinRay, RayWithoutAuthentication, NoRayFolder: see `ray_session`.
         StoreLocked: another process trains in the same run folder.
         TrainingDiverged, OutOfSpace, TrainingFailed: while training; checkpoints and log stay.
     """
+    check_ray()
     settings = _with_absolute_path(settings or TrainingSettings())
     out = _new_file(out)
     _require_workers(workers, settings)

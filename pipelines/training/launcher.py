@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.progress import ProgressBar
+from pipelines.ray_session import cluster_address
 from pipelines.training.board import Board
 from pipelines.training.errors import BadSettings, TrainingFailed
 from pipelines.training.log import TrainingLog
@@ -40,7 +40,7 @@ def scale_for(ray: Any, workers: tuple[int, int], gpus_per_worker: float | None)
         ("cores", min_workers * cpus, cluster.get("CPU", 0.0)),
         ("GPUs", min_workers * gpus, cluster.get("GPU", 0.0)),
     ):
-        if needed > available and "RAY_ADDRESS" not in os.environ:
+        if needed > available and cluster_address() is None:
             raise BadSettings(
                 f"{min_workers} workers need {needed:g} {what} and there are {available:g}: give fewer "
                 "--workers or a smaller --gpus-per-worker, or train on a cluster (RAY_ADDRESS)"

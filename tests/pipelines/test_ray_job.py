@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 from tests.support.pictures import write_photos
 from tests.support.ray_head import RAY, running_head
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]
 
 
 @pytest.fixture

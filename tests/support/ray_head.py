@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
+CLIENT = "ADDRESS_FOR_RAY_CLIENT"  # of the head, in the environment that `running_head` yields
 
 
 def free_port() -> int:
@@ -28,13 +30,15 @@ def free_port() -> int:
 
 @contextmanager
 def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Start a head node; yields the environment that a client needs."""
-    dashboard = free_port()
+    """Start a head node; yields the environment of a client that submits jobs to it."""
+    dashboard, client, folder = free_port(), free_port(), short_folder()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
         "HOME": str(tmp_path / "home"),  # holds the token
+        CLIENT: f"ray://127.0.0.1:{client}",
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "RAY_TMPDIR": folder,  # there `auto` finds the head
         # The job's `python` is the one that the head finds.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -47,14 +51,16 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         "--object-store-memory=200000000",
     ]
     # The agent's default port may belong to another Ray here; without its agent a head takes no jobs.
-    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
+    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={client}"]
     start += ["--disable-usage-stats"]
-    start += [f"--temp-dir={short_folder()}"]
+    start += [f"--temp-dir={folder}/ray"]
     without_address = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     with open(tmp_path / "head.log", "w") as log:
         node = subprocess.Popen(start, env=without_address, stdout=log, stderr=log)
     try:
-        wait_until_up(environment["RAY_ADDRESS"], node, tmp_path / "head.log")
+        wait_until_up(
+            environment["RAY_ADDRESS"], node, tmp_path / "head.log", Path(folder, "ray/ray_current_cluster")
+        )
         yield environment
     finally:
         # SIGTERM would drain for half a minute. Only processes of this test are killed, by id.
@@ -63,6 +69,12 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         node.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def address_of(environment: dict[str, str]) -> str:
+    """Return the HOST:PORT of a head that `running_head` started."""
+    return Path(environment["RAY_TMPDIR"], "ray", "ray_current_cluster").read_text().strip()
 
 
 def short_folder() -> str:
@@ -70,7 +82,7 @@ def short_folder() -> str:
     return tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 
 
-def wait_until_up(address: str, node: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_up(address: str, node: subprocess.Popen[bytes], log: Path, noted: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         assert node.poll() is None, log.read_text()
@@ -78,9 +90,11 @@ def wait_until_up(address: str, node: subprocess.Popen[bytes], log: Path) -> Non
             urllib.request.urlopen(f"{address}/api/version", timeout=2).close()
             raise AssertionError("the head answers without a token")
         except urllib.error.HTTPError as error:
-            if error.code in {401, 403}:
+            if error.code not in {401, 403}:
+                raise
+            if noted.exists():  # what `auto` follows
                 return
-            raise
+            time.sleep(0.5)
         except OSError:
             time.sleep(0.5)
     raise AssertionError(log.read_text())
