@@ -200,12 +200,12 @@ def index(
         tally = Tally(total=listing.num_rows, progress=progress or bar.update)
         tally.add_notes(listing_notes(listing), uri=str(source))
         tally.add_skipped(skipped_paths(listing))
-        import ray.data  # before the session, which then quietens its log
-
         stack.enter_context(store.lease())
-        ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
         change = Change(id_prefix, moved_from, prune, prune_share)
         work, vanished, upgraded = reconcile(store, listing, change)
+        import ray.data  # before the session, which then quietens its log
+
+        ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
         request = Request(
             model=model,
             row_bytes=store.codec.row_bytes,

@@ -19,7 +19,7 @@ class Stop(Exception):
     """Ends the job as soon as the tested value is known."""
 
 
-def stop(model: str, *_: object) -> NoReturn:
+def stop(model: str, **_: object) -> NoReturn:
     raise Stop(model)
 
 
@@ -30,7 +30,7 @@ def test_the_default_model_is_that_of_the_store(
     uri = str(tmp_path / "store")
     if stored:
         Store.create(uri, make_card(model=stored))
-    monkeypatch.setattr("pipelines.indexing.job._card_of", stop)
+    monkeypatch.setattr("models.weights.load_card", stop)
     for model, expected in ((None, stored or DEFAULT_MODEL), ("other", "other")):
         with pytest.raises(Stop) as caught:
             index(tmp_path, uri, model=model)
@@ -46,7 +46,7 @@ def test_progress_is_shown_unless_quiet_or_with_a_callback(
         progress(3, 1, total)
         raise Stop
 
-    monkeypatch.setattr("pipelines.indexing.job._card_of", lambda *_: None)
+    monkeypatch.setattr("pipelines.indexing.job._card_of", lambda *_: SimpleNamespace(model="any"))
     monkeypatch.setattr(
         "pipelines.indexing.job.list_source", lambda *_, **__: pa.table({"image_id": ["a", "b", "c", "d"]})
     )
