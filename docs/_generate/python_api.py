@@ -26,6 +26,7 @@ SECTIONS = {
     "Models and images": ("load_extractor", "Extractor", "decode_image", "mutual_nn_count"),
     "Errors": ("PlacerayError",),
 }
+WITH_BASES = ("Store",)  # whose methods are in part those of a base class of placeray's
 
 
 def definitions() -> dict[str, list[str]]:
@@ -74,7 +75,8 @@ def page() -> str:
         for name in names:
             if len(where[name]) != 1:
                 raise SystemExit(f"reference/python.md names {name}, defined in {where[name] or 'no module'}")
-            text += f"::: {where[name][0]}.{name}\n    options:\n      heading_level: 3\n\n"
+            text += f"::: {where[name][0]}.{name}\n    options:\n      heading_level: 3\n"
+            text += "      inherited_members: true\n\n" if name in WITH_BASES else "\n"
             if name == TrainingSettings.__name__:
                 text += settings_table()
             if name not in public:
