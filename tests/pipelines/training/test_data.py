@@ -58,6 +58,10 @@ def test_photos_outside_the_data_set_are_unusable(city: Path, tmp_path: Path) ->
     listed = open_training_set(city, split="train")
     assert len(listed.queries) == 5
     assert [reason for _, reason, _ in listed.unusable] == ["link_outside"]
+    followed = open_training_set(city, split="train", follow_links=True)
+    assert len(followed.queries) == 6
+    assert str(stranger) in followed.queries.uris
+    assert followed.unusable == ()
 
 
 def test_a_missing_split_is_reported(city: Path) -> None:
