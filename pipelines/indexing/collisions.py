@@ -16,7 +16,7 @@ from pipelines.indexing.known import UNSEEN
 __all__ = ["require_same_photos"]
 
 # Photos that are read beforehand, evenly over all that share an id; decoding compares the others.
-SAMPLE = 1_000
+SAMPLE = 500
 
 
 def require_same_photos(work: pa.Table) -> None:
