@@ -44,6 +44,15 @@ def _size(size: tuple[int, int]) -> str:
     return "x".join(map(str, size))
 
 
+def _aggregation_of(card: Card) -> str:
+    return "gem" if card.aggregation_sha256 is None else "learned"
+
+
+def _aggregation_text(chosen: str) -> str:
+    """Return a choice as it is; a file's digest is compared where the file is read."""
+    return chosen if chosen in ("gem", "learned") else "learned"
+
+
 # Name of the flag, the setting and the argument -> property of the card. A flag that names something the card
 # fixes belongs here; tests/pipelines/cli/test_store_flags.py refuses one that nobody has thought about.
 FITS: Mapping[str, Fit] = {
@@ -51,6 +60,7 @@ FITS: Mapping[str, Fit] = {
         "input size", lambda card: _size((card.preprocessing.height, card.preprocessing.width)), _size
     ),
     "features": Fit("encoding of local features", lambda card: card.feature_encoding),
+    "aggregation": Fit("aggregation", _aggregation_of, _aggregation_text),
     "model": Fit(
         "model", lambda card: f"{card.model} (weights {card.weights_sha256[:_SHOWN_DIGITS]})", of_value=None
     ),
@@ -76,8 +86,22 @@ def require_fit(store_uri: str | os.PathLike[str], card: Card, given: Mapping[st
             continue
         if (text := fit.of_value(value)) != fit.of_card(card):
             raise _mismatch(store_uri, card, name, text)
+    if given.get("aggregation") not in (None, "gem", "learned"):
+        _require_file(store_uri, card, given["aggregation"])
     if given.get("model") is not None:
         fitting_card(store_uri, card, given["model"])
+
+
+def _require_file(store_uri: str | os.PathLike[str], card: Card, path: str) -> None:
+    from models.aggregation.choice import read_aggregation
+
+    digest = read_aggregation(path).sha256
+    if digest != card.aggregation_sha256:
+        raise CardMismatch(
+            f"--aggregation {path} ({digest[:_SHOWN_DIGITS]}) is not the aggregation of the store "
+            f"{os.fspath(store_uri)} ({str(card.aggregation_sha256)[:_SHOWN_DIGITS]}): leave --aggregation "
+            "out to use the store's own, or run placeray relearn --use FILE"
+        )
 
 
 def fitting_card(store_uri: str | os.PathLike[str], card: Card, model: str | None) -> Card:

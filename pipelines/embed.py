@@ -9,12 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.aggregation import Aggregation, AggregationRejected
+from models.aggregation.choice import GEM, LEARNED, chosen_aggregation, with_aggregation
+from models.aggregation.describer import Describer
 from models.images import ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_extractor, require_fit
 from models.weights import load_extractor
+from storage.card import Card
+from storage.features.encodings import FeatureCodec
 from storage.store import Store
 
 __all__ = ["embed"]
@@ -27,6 +32,7 @@ def embed(
     model: str | None = None,
     store_uri: str | None = None,
     image_size: tuple[int, int] | None = None,
+    aggregation: str | None = None,
     execution: Execution = AS_USUAL,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> tuple[int, list[dict[str, str]]]:
@@ -39,6 +45,8 @@ def embed(
         model: Name or weights file; default: that of the store.
         store_uri: Store whose model and input size are used.
         image_size: Height and width of the network's input; default: the store's, or the model's.
+        aggregation: `gem` or the file of an aggregation, without a store; default: `gem`, the model's own.
+            With a store descriptors are the store's.
         execution: How the network is run.
         max_megapixels: Largest image.
 
@@ -54,11 +62,17 @@ def embed(
         CannotCompile: compiling was requested and is not possible here.
     """
     if store_uri is not None:
-        card = Store.open(store_uri).card
-        require_fit(store_uri, card, {"image_size": image_size})
+        store = Store.open(store_uri)
+        card = store.card
+        require_fit(store_uri, card, {"image_size": image_size, "aggregation": aggregation})
         extractor = fitting_extractor(store_uri, card, model, execution)
+        describer = Describer(store.artifact, store.codec)
     elif model is not None:
         extractor = load_extractor(model, image_size=image_size, execution=execution)
+        chosen = _without_store(aggregation, extractor.card)
+        card = with_aggregation(extractor.card, chosen)
+        codec = FeatureCodec(extractor.card)
+        describer = Describer(lambda digest: chosen.to_bytes() if chosen else b"", codec)
     else:
         raise ValueError("embed needs a model, or a store whose model it uses")
     names, descriptors, features, rejected = [], [], [], []
@@ -71,7 +85,7 @@ def embed(
             rejected.append({"image": path, "reason": error.reason, "message": str(error)})
             continue
         names.append(path)
-        descriptors.append(descriptor[0])
+        descriptors.append(describer.describe(card, descriptor, feature)[0])
         features.append(feature[0])
     if names:
         with open(out, "wb") as file:
@@ -79,3 +93,17 @@ def embed(
                 file, names=np.array(names), descriptors=np.stack(descriptors), features=np.stack(features)
             )
     return len(names), rejected
+
+
+def _without_store(chosen: str | None, card: Card) -> Aggregation | None:
+    """Return the aggregation of a file, or None for the model's own descriptors.
+
+    Raises:
+        AggregationRejected: `learned`, which takes a store, or a file that does not fit.
+    """
+    if chosen == LEARNED:
+        raise AggregationRejected(
+            "no_store",
+            "--aggregation learned takes the photos of a store: give --store, or the file of an aggregation",
+        )
+    return chosen_aggregation(chosen or GEM, card, FeatureCodec(card))

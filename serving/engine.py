@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.aggregation.describer import Describer
 from models.extractor import Extractor
 from models.images import ImageRejected
 from models.images.photo import Photo, load_pixels
@@ -57,6 +58,7 @@ class QueryEngine:
         store.card.require_model(extractor.card)
         self.store = store
         self.extractor = extractor
+        self._describer = Describer(store.artifact, store.codec)
         self.method: SearchMethod = method
         self.matching = matching
         self.max_pixels = pixels_of(max_megapixels)
@@ -127,7 +129,10 @@ class QueryEngine:
             pixels = load_pixels(photo, max_pixels=self.max_pixels)
         with query.timed("extract"):
             descriptors, features = self.extractor.extract([pixels])
-        snapshot = self.store.snapshot  # one version for the whole answer, whatever is committed meanwhile
+            snapshot = (
+                self.store.snapshot
+            )  # one version for the whole answer, whatever is committed meanwhile
+            descriptors = self._describer.describe(snapshot.card, descriptors, features)
         with query.timed("search"):
             hits = snapshot.search(descriptors, k=query.k, method=self.method)[0]
         self._match(
@@ -197,8 +202,9 @@ class QueryEngine:
             return
         started = time.perf_counter()
         descriptors, features = self.extractor.extract(usable)
-        extracted = time.perf_counter()
         snapshot = self.store.snapshot
+        descriptors = self._describer.describe(snapshot.card, descriptors, features)
+        extracted = time.perf_counter()
         hits = snapshot.search(descriptors, k=self._query(options).k, method=self.method)
         searched = time.perf_counter()
         shares_ms = {

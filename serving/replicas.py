@@ -28,7 +28,7 @@ from serving.metrics import Metrics
 from serving.service import Service
 from serving.settings import ServeSettings
 from serving.stages.local import LocalStages
-from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
+from serving.stages.messages import Counted, Descriptor, Extracted, IndexStatus, Searched
 from serving.stages.protocol import Stages
 from serving.stages.remote import RemoteStages
 from serving.stages.search import open_search_worker
@@ -68,7 +68,7 @@ class SearcherReplica:
         self._worker = open_search_worker(settings, Partition(number, settings.shards))
 
     async def search(
-        self, descriptor: NDArray[np.float32], k: int, version: int | None, timeout_s: float
+        self, descriptor: Descriptor, k: int, version: int | None, timeout_s: float
     ) -> Searched | Refusal:
         """See `SearchWorker.search`."""
         return await _refused(self._worker.search(descriptor, k=k, version=version, timeout_s=timeout_s))

@@ -187,6 +187,15 @@ class StoreReader:
         """
         return self._features.fetch(records)
 
+    def fetch_encoded(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Read the local features of these records as they are stored.
+
+        Returns:
+            rows: (K, row_bytes) uint8 for `codec`; zeros where they could not be read.
+            ok: (K,) bool; False where the row is missing or damaged.
+        """
+        return self._features.fetch_encoded(records)
+
     def info(self) -> dict[str, Any]:
         """Return what the store holds, ready for JSON."""
         sizes = {path: path.lstat().st_size for path in self._folder.rglob("*") if not path.is_dir()}

@@ -43,6 +43,8 @@ class Aggregation:
         softness: Of the assignment to words.
         photos: Number of photos it was learned from.
         left_out: Share of the variance of these photos that the projection leaves out.
+        city_photos: Number of photos in the store when it was learned from a sample of them.
+        automatic: Whether a growing store may learn again by itself; False for one that was given as a file.
     """
 
     words: NDArray[np.float32]
@@ -51,6 +53,8 @@ class Aggregation:
     softness: float
     photos: int
     left_out: float
+    city_photos: int = 0
+    automatic: bool = True
 
     def __post_init__(self) -> None:
         # One layout in memory: the rounding of a product depends on it.
@@ -97,7 +101,7 @@ class Aggregation:
             [aggregate_residuals(multi_scale_cells(block), learned, SOFTNESS) for block in blocks]
         )
         mean, projection, left_out = fit_whitening(vectors, components, power)
-        return cls(learned, mean, rounded(projection), SOFTNESS, photos, left_out)
+        return cls(learned, mean, rounded(projection), SOFTNESS, photos, left_out, city_photos=photos)
 
     def describe(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Aggregate the local features of photos.
@@ -134,6 +138,17 @@ class Aggregation:
         descriptors[lost, 0] = 1
         return unit_norm(descriptors)
 
+    def left_out_of(self, features: NDArray[np.floating]) -> float:
+        """Return the share of the variance of photos about the mean that the projection leaves out.
+
+        Args:
+            features: (B, H, W, C) float, as for `describe`.
+        """
+        axes = self.projection / np.maximum(np.linalg.norm(self.projection, axis=0), np.float32(1e-12))
+        vectors = aggregate_residuals(multi_scale_cells(features), self.words, self.softness) - self.mean
+        total = float(np.square(vectors).sum())
+        return max(0.0, 1 - float(np.square(vectors @ axes).sum()) / total) if total else 0.0
+
     @cached_property
     def sha256(self) -> str:
         """The digest of `to_bytes()`, by which a card names it."""
@@ -143,7 +158,13 @@ class Aggregation:
         """Return a safetensors file, the same bytes for the same values."""
         return write_values(
             {"words": self.words, "mean": self.mean, "projection": self.projection.astype(np.float16)},
-            {"softness": self.softness, "photos": self.photos, "left_out": self.left_out},
+            {
+                "softness": self.softness,
+                "photos": self.photos,
+                "left_out": self.left_out,
+                "city_photos": self.city_photos,
+                "automatic": self.automatic,
+            },
         )
 
     @classmethod
@@ -161,6 +182,8 @@ class Aggregation:
             softness=values["softness"],
             photos=int(values["photos"]),
             left_out=values["left_out"],
+            city_photos=int(values["city_photos"]),
+            automatic=bool(values["automatic"]),
         )
 
 

@@ -49,7 +49,9 @@ def read_values(data: bytes) -> tuple[dict[str, NDArray[np.floating]], dict[str,
         numbers = {
             "softness": finite_number(values["softness"], 0.0, 1e6),
             "photos": whole_number(values["photos"], 0, 10**12),
+            "city_photos": whole_number(values["city_photos"], 0, 10**12),
             "left_out": finite_number(values["left_out"], 0.0, 1.0),
+            "automatic": {True: 1, False: 0}[values["automatic"]],
         }
         whole_number(values["version"], 1, 1)
     except (

@@ -11,8 +11,8 @@ class AggregationRejected(RejectedError):
     """An aggregation cannot be learned, its file is damaged, or it does not fit the features.
 
     Attributes:
-        reason: Machine-readable: too_few_photos, not_finite, wrong_width, unreadable, wrong_shapes or
-            too_large.
+        reason: Machine-readable: too_few_photos, not_finite, wrong_width, unreadable, wrong_shapes,
+            too_large or no_store.
     """
 
     reason = "aggregation_rejected"

@@ -18,7 +18,6 @@ SHIPPED_FILE = Path(__file__).with_name("shipped.safetensors")
 _SHIPPED_CHANNELS = 112
 
 
-
 @cache
 def starting_aggregation(channels: int) -> Aggregation:
     """Return an aggregation that was not learned from the photos of a store; its `photos` are 0.

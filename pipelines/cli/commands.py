@@ -40,6 +40,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verify": store.run_verify,
     "compact": store.run_compact,
     "delete": store.run_delete,
+    "relearn": store.run_relearn,
     "upgrade": store.run_upgrade,
 }
 

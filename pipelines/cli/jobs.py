@@ -60,6 +60,7 @@ def run_index(args: argparse.Namespace) -> int:
         model=args.model,
         image_size=args.image_size,
         features=args.features,
+        aggregation=args.aggregation,
         root=args.root,
         id_prefix=args.id_prefix,
         batch_size=args.batch_size,
@@ -115,6 +116,10 @@ def run_index(args: argparse.Namespace) -> int:
             print_line(f"  noted {count}: {reason}")
         if report.notes_file:
             print_line(f"  listed in {report.notes_file}")
+        if report.relearned_from:
+            print_line(f"  descriptors learned again from {report.relearned_from} photos")
+        if report.relearning_advice:
+            print_line(f"  {report.relearning_advice}: run placeray relearn --store {args.store}")
     return exit_code_for(report.rejected, report.input, args.max_rejected)
 
 
@@ -141,6 +146,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
             model=args.model,
             image_size=args.image_size,
             features=args.features,
+            aggregation=args.aggregation,
             split=args.split,
             candidates=args.candidates,
             rerank=not args.no_rerank,

@@ -23,6 +23,7 @@ def run_embed(args: argparse.Namespace) -> int:
         model=args.model,
         store_uri=args.store,
         image_size=args.image_size,
+        aggregation=args.aggregation,
         execution=execution_from(args),
         **photos_from(args),
     )

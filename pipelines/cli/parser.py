@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_flag(compact, "dry_run", bool, "only show what would be removed")
     delete = verb("delete", "delete images from a store", store=True)
     delete.add_argument("image_id", nargs="+", metavar="IMAGE_ID")
+    _add_relearn(
+        verb("relearn", "learn a store's descriptors again from its stored local features", store=True)
+    )
     verb("upgrade", "bring a store of an older format to the newest, for columns it lacks", store=True)
     return parser
 
@@ -84,6 +87,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     flag = partial(add_flag, parser)
     flag("model", str, f"name or weights file; default: the store's, or {DEFAULT_MODEL} for a new one")
     _add_features(parser)
+    _add_aggregation(parser)
     flag("root", str, "folder that the paths of a listing are relative to; default: its own", metavar="DIR")
     flag("id_prefix", str, "prefix of every image id", default="", metavar="TEXT")
     flag("batch_size", int, "images per forward pass", default=defaults.BATCH_SIZE, ge=1)
@@ -124,6 +128,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--url", metavar="URL", help="running service; its token is read from PLACERAY_TOKEN")
     flag = partial(add_flag, parser)
     flag("model", str, "name or weights file; default: the store's")
+    _add_aggregation(parser)
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
     flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
@@ -139,6 +144,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "port", int, "port; 0: any free one", default=defaults.PORT)
     setting = partial(add_settings, parser, ServeSettings)
     setting("model", "topology")
+    _add_aggregation(parser)
     setting("shards", "method", ge=1)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
@@ -191,6 +197,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     flag("report", str, "write index.html and evaluation.json to this folder", metavar="DIR")
     flag("predictions", str, "write predictions.csv and predictions.npz to this folder", metavar="DIR")
     _add_features(parser)
+    _add_aggregation(parser)
     _add_image_size(parser)
     _add_quiet(parser)
 
@@ -233,10 +240,36 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "model", str, "name or weights file; default: the store's")
     add_flag(parser, "store", str, "store whose model and input size are used", metavar="URI")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
+    _add_aggregation(parser)
     _add_photos(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
     _add_max_rejected(parser)
+
+
+def _add_relearn(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.cli.store.run_relearn`."""
+    flag = partial(add_flag, parser)
+    flag("use", str, "aggregation of this file instead of a learned one", metavar="FILE")
+    flag("dataset", str, "data set of the store, to measure recall before and after", metavar="DATASET")
+    parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
+    flag("model", str, "name or weights file, for --dataset; default: the store's")
+    flag(
+        "threshold_m",
+        float,
+        "distance in metres up to which a result is correct",
+        default=defaults.THRESHOLD_M,
+        ge=0,
+    )
+    _add_quiet(parser)
+
+
+def _add_aggregation(parser: argparse.ArgumentParser) -> None:
+    help = (
+        "descriptors of a new store: learned (from its photos), gem (the model's own), or the FILE of an "
+        "aggregation; must match an existing store; default: learned, or gem for models with a trained head"
+    )
+    add_flag(parser, "aggregation", str, help, metavar="learned|gem|FILE")
 
 
 def _add_image_size(parser: argparse.ArgumentParser) -> None:

@@ -29,9 +29,12 @@ def run_query(args: argparse.Namespace) -> int:
     if matching and not rerank:
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     if args.url is None:
+        _require_aggregation(args)
         ask = ask_store(
             args.store, model=args.model, execution=execution_from(args), **photos_from(args), **matching
         )
+    elif args.aggregation is not None:
+        raise UsageError("--aggregation goes with --store: a service has that of its store")
     elif args.model is not None or {"precision", "compile"} & vars(args).keys():
         raise UsageError("--model, --precision and --compile go with --store: a service has its own settings")
     elif matching or args.max_megapixels is not None:
@@ -56,6 +59,7 @@ def run_serve(args: argparse.Namespace) -> int:
     from pipelines.serve import serve_store, settings_of
     from storage.store import Store
 
+    _require_aggregation(args)
     flags = vars(args)
     log_file = flags.get("log_file") or _new_log_file()
     flags["log_file"] = "" if log_file == "-" else os.path.abspath(log_file)
@@ -72,6 +76,14 @@ def run_serve(args: argparse.Namespace) -> int:
 
     serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
     return EXIT_OK
+
+
+def _require_aggregation(args: argparse.Namespace) -> None:
+    if args.aggregation is not None:
+        from models.store_fit import require_fit
+        from storage.store import Store
+
+        require_fit(args.store, Store.open(args.store).card, {"aggregation": args.aggregation})
 
 
 def _new_log_file() -> str:

@@ -1,4 +1,4 @@
-"""The verbs that look after a store: info, verify, compact, delete, upgrade."""
+"""The verbs that look after a store: info, verify, compact, delete, relearn, upgrade."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pipelines.cli.options import EXIT_OK
 from pipelines.cli.output import print_json, print_pairs
 from storage.errors import CorruptStore
 
-__all__ = ["run_compact", "run_delete", "run_info", "run_upgrade", "run_verify"]
+__all__ = ["run_compact", "run_delete", "run_info", "run_relearn", "run_upgrade", "run_verify"]
 
 
 def run_info(args: argparse.Namespace) -> int:
     """Describe a store."""
+    from pipelines.relearning import aggregation_info
     from storage.store import Store
 
-    info = Store.open(args.store).info()
+    store = Store.open(args.store)
+    info = store.info() | aggregation_info(store)
     _print_result(args, info)
     return EXIT_OK
 
@@ -58,6 +60,22 @@ def run_delete(args: argparse.Namespace) -> int:
     with store.lease():
         deleted = store.delete(args.image_id)
     result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
+    _print_result(args, result)
+    return EXIT_OK
+
+
+def run_relearn(args: argparse.Namespace) -> int:
+    """Learn a store's descriptors again."""
+    from pipelines.relearn import relearn
+
+    result = relearn(
+        args.store,
+        use=args.use,
+        dataset=args.dataset,
+        split=args.split,
+        model=args.model,
+        threshold_m=args.threshold_m,
+    )
     _print_result(args, result)
     return EXIT_OK
 

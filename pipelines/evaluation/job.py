@@ -57,6 +57,7 @@ def evaluate(
     model: str | None = None,
     image_size: tuple[int, int] | None = None,
     features: FeatureEncoding | None = None,
+    aggregation: str | None = None,
     split: str = SPLIT,
     candidates: int = CANDIDATES,
     rerank: bool = True,
@@ -87,6 +88,7 @@ def evaluate(
         image_size: Height and width of the network's input; default: the store's, or the model's own.
         features: Encoding of local features, see `storage.features.encodings`; default: the store's, or that
             of `default_encoding`.
+        aggregation: See `pipelines.indexing.job.index`; queries are never learned from.
         split: One of train, val and test.
         candidates: How many hits are re-ranked; 0: none.
         rerank: False ranks by global descriptor only.
@@ -113,7 +115,12 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         uri = store_uri or stack.enter_context(tempfile.TemporaryDirectory(prefix="placeray-"))
         with contextlib.suppress(StoreNotFound):
-            given = {"image_size": image_size, "features": features, "model": model}
+            given = {
+                "image_size": image_size,
+                "features": features,
+                "aggregation": aggregation,
+                "model": model,
+            }
             require_fit(uri, Store.open(uri).card, given)
         layout = open_dataset(dataset, split=split, database=database, queries=queries)
         if root is not None and layout.database.is_dir() and layout.queries.is_dir():
@@ -136,6 +143,7 @@ def evaluate(
             follow_links=follow_links,
             image_size=image_size,
             features=features,
+            aggregation=aggregation,
             progress=progress,
             **how,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.indexing.failures import reject_rows, with_failure
 from pipelines.indexing.trace import span
+from storage.artifacts import read_artifact
 from storage.card import Card
 from storage.errors import PlacerayError
 from storage.features.encodings import open_codec
@@ -50,6 +52,7 @@ class Extract:
     ) -> None:
         import torch
 
+        from models.aggregation.describer import Describer
         from models.feature_encoder import FeatureEncoder
         from models.weights import load_extractor
 
@@ -62,8 +65,11 @@ class Extract:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
             self.extractor = load_extractor(model, image_size=size, execution=execution)
             self.card.require_model(self.extractor.card)
-            codec = open_codec(local_folder(store_uri), self.card)
+            folder = local_folder(store_uri)
+            codec = open_codec(folder, self.card)
             self.encoder = FeatureEncoder(codec, device=self.extractor.device)
+            self.describer = Describer(partial(read_artifact, folder), codec)
+            self.describer.aggregation(self.card)
             self.extractor.warm_up(batch_size)
         except PlacerayError as error:
             self.failure = error
@@ -106,6 +112,7 @@ class Extract:
                 return [(None, None, str(error))]
             # A single image can spoil a batch: run them one by one to find it.
             return [row for image in pixels for row in self._extract(image[None])]
+        descriptors = self.describer.describe_rows(self.card, descriptors, rows)
         stored = descriptors.astype(self.card.descriptor_dtype)
         return [(descriptor, row.tobytes(), None) for descriptor, row in zip(stored, rows, strict=True)]
 

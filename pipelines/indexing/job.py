@@ -14,8 +14,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from models.aggregation.choice import aggregation_kind, chosen_aggregation, with_aggregation
 from models.names import DEFAULT_MODEL
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
@@ -29,10 +32,11 @@ from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, ray_session
+from pipelines.relearning import relearn_if_due, relearning_advice
 from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
-from storage.features.encodings import default_encoding, projected_channels
+from storage.features.encodings import FeatureCodec, default_encoding, projected_channels
 from storage.features.projection import projection_sha256
 from storage.store import Store
 
@@ -68,6 +72,9 @@ class IndexReport:
         flows: Number of times that the work was spread over the cluster: once, and again after each loss that
             Ray could not mend.
         leftover_bytes_removed: Size of the feature files that stopped runs had left, and that were removed.
+        aggregation: `learned` or `gem`.
+        relearned_from: Number of photos that this run learned the aggregation from at its end, or None.
+        relearning_advice: Why `placeray relearn` is advisable, or None.
     """
 
     input: int
@@ -90,6 +97,9 @@ class IndexReport:
     waited_s: float = 0.0
     flows: int = 0
     leftover_bytes_removed: int = 0
+    aggregation: str = "gem"
+    relearned_from: int | None = None
+    relearning_advice: str | None = None
 
 
 def index(
@@ -99,6 +109,7 @@ def index(
     model: str | None = None,
     image_size: tuple[int, int] | None = None,
     features: FeatureEncoding | None = None,
+    aggregation: str | None = None,
     root: str | Path | None = None,
     id_prefix: str = "",
     batch_size: int = BATCH_SIZE,
@@ -131,6 +142,9 @@ def index(
         image_size: Height and width of the network's input; default: the store's, or the model's own.
         features: Encoding of local features in a new store, see `storage.features.encodings`; default: that
             of `default_encoding`. It must match that of an existing store.
+        aggregation: Descriptors of a new store: `learned` from its photos, `gem`, the model's own, or the
+            file of an aggregation; default: `learned` for models without a trained global head, see
+            `models.aggregation.choice`. It must match an existing store.
         root: Folder that the paths of a listing are relative to and must stay inside.
         id_prefix: Prefix of every image id.
         batch_size: Images per forward pass.
@@ -183,7 +197,7 @@ def index(
     store_uri = str(store_uri)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar("index", quiet=quiet or progress is not None))
-        card = _card_of(model, image_size, store_uri, features)
+        card, fresh = _card_of(model, image_size, store_uri, features, aggregation)
         model = model or card.model
         listing = list_source(source, root=root, id_prefix=id_prefix, follow_links=follow_links)
         store = _open_or_create(
@@ -193,6 +207,8 @@ def index(
             listing,
             execution,
             requested=features is not None,
+            aggregation=aggregation if fresh else None,
+            fresh=fresh,
             max_pixels=pixels_of(max_megapixels),
         )
         rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
@@ -233,6 +249,8 @@ def index(
         )
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
+        relearned = relearn_if_due(store) if tally.extracted else None
+        advice = relearning_advice(store) if tally.extracted else None
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
     report = _report(tally, store, rejections, time.perf_counter() - started, outcome)
@@ -242,6 +260,9 @@ def index(
         pruned=pruned,
         upgraded=upgraded,
         notes_file=str(notes_file) if tally.notes else None,
+        aggregation=aggregation_kind(store.card),
+        relearned_from=relearned.photos if relearned else None,
+        relearning_advice=advice,
     )
 
 
@@ -267,12 +288,16 @@ def _report(tally: Tally, store: Store, rejections: Path, seconds: float, outcom
 
 
 def _card_of(
-    model: str | None, image_size: tuple[int, int] | None, store_uri: str, features: FeatureEncoding | None
-) -> Card:
-    """Return the card of the store after comparing it with the model, or the card of a new store.
+    model: str | None,
+    image_size: tuple[int, int] | None,
+    store_uri: str,
+    features: FeatureEncoding | None,
+    aggregation: str | None,
+) -> tuple[Card, bool]:
+    """Return the card of the store after comparing it with the model, or that of a new store and True.
 
     The input size is that of the store unless another one is requested. The card of a new store does not name
-    its projection yet.
+    its projection and its aggregation yet.
 
     Raises:
         CardMismatch: a flag does not fit the store, see `models.store_fit`.
@@ -283,10 +308,11 @@ def _card_of(
         from models.weights import load_card
 
         card = load_card(model or DEFAULT_MODEL, image_size=image_size)
-        return card.stored_as(features or default_encoding(card))
-    require_fit(store_uri, stored, {"image_size": image_size, "features": features})
+        return card.stored_as(features or default_encoding(card)), True
+    given = {"image_size": image_size, "features": features, "aggregation": aggregation}
+    require_fit(store_uri, stored, given)
     fitting_card(store_uri, stored, model)
-    return stored
+    return stored, False
 
 
 def _open_or_create(
@@ -297,15 +323,19 @@ def _open_or_create(
     execution: Execution,
     *,
     requested: bool,
+    aggregation: str | None,
+    fresh: bool,
     max_pixels: int,
 ) -> Store:
     """Open the store, or create it, with a projection learned from the listed images if the encoding has one.
 
     If too few images can be used to learn it, that is an error only where the encoding was requested.
     """
-    channels = projected_channels(card.feature_encoding, card.feature_dim)
-    if channels is None or card.projection_sha256 is not None:
+    if not fresh:
         return Store.create(store_uri, card)
+    channels = projected_channels(card.feature_encoding, card.feature_dim)
+    if channels is None:
+        return _create(store_uri, card, aggregation)
     from models.weights import load_extractor
     from pipelines.indexing.projection import learn_projection
 
@@ -317,8 +347,15 @@ def _open_or_create(
     except InvalidBatch:
         if requested:
             raise
-        return Store.create(
-            store_uri, card.stored_as("int4")
-        )  # the same number of bits, without a projection
+        # The same number of bits, without a projection.
+        return _create(store_uri, card.stored_as("int4"), aggregation)
     named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
-    return Store.create(store_uri, named, projection=projection)
+    return _create(store_uri, named, aggregation, projection)
+
+
+def _create(
+    store_uri: str, card: Card, aggregation: str | None, projection: NDArray[np.float32] | None = None
+) -> Store:
+    chosen = chosen_aggregation(aggregation, card, FeatureCodec(card, projection=projection))
+    artifacts = [chosen.to_bytes()] if chosen is not None else []
+    return Store.create(store_uri, with_aggregation(card, chosen), projection=projection, artifacts=artifacts)

@@ -23,7 +23,8 @@ from models.store_fit import fitting_extractor
 from serving.errors import QueueFull
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
-from serving.stages.messages import Extracted
+from serving.stages.descriptors import DescriptorMaker
+from serving.stages.messages import Descriptor, Extracted
 from storage.store import Store
 
 __all__ = ["ExtractWorker", "open_extract_worker"]
@@ -43,6 +44,7 @@ class ExtractWorker:
         max_queue: Maximum number of queued photos, decoded or not.
         decode_threads: Number of photos decoded concurrently.
         max_pixels: Largest photo.
+        maker: Makes the store's descriptors; None: they are the model's own.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class ExtractWorker:
         max_queue: int = 64,
         decode_threads: int = 2,
         max_pixels: int = MAX_PIXELS,
+        maker: DescriptorMaker | None = None,
     ) -> None:
         self.card = extractor.card
         self._extractor = extractor
+        self._maker = maker
         self._max_queue = max_queue
         self._max_pixels = max_pixels
         self._decoding = 0
@@ -129,14 +133,23 @@ class ExtractWorker:
         except ModelFault as fault:
             # One photo must not fail the others.
             return [fault] if len(batch) == 1 else [self._work([image])[0] for image in batch]
+        usable = len(descriptors) == len(features) == len(batch)
+        comparable = [usable and self._comparable(descriptors[i], features[i]) for i in range(len(batch))]
+        made: Iterator[Descriptor] = iter(
+            self._made(descriptors[comparable], features[comparable]) if usable else ()
+        )
         extract_ms = (time.perf_counter() - started) * 1e3
         return [
-            (descriptors[i], features[i], extract_ms, len(batch))
-            if len(descriptors) == len(features) == len(batch)
-            and self._comparable(descriptors[i], features[i])
+            (next(made), features[i], extract_ms, len(batch))
+            if comparable[i]
             else ModelFault("the model's output does not fit its card or is not finite: load other weights")
             for i in range(len(batch))
         ]
+
+    def _made(self, descriptors: NDArray[np.float32], features: NDArray[np.float32]) -> list[Descriptor]:
+        if self._maker is None:
+            return [Descriptor({None: descriptor}) for descriptor in descriptors]
+        return self._maker.make(descriptors, features)
 
     def _comparable(self, descriptor: NDArray[np.float32], features: NDArray[np.float32]) -> bool:
         """Return whether a photo's output fits the card, as stored features are checked when written."""
@@ -149,7 +162,7 @@ class ExtractWorker:
         )
 
 
-_Item = tuple[NDArray[np.float32], NDArray[np.float32], float, int] | ModelFault
+_Item = tuple[Descriptor, NDArray[np.float32], float, int] | ModelFault
 
 
 def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
@@ -165,7 +178,11 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
     extractor.warm_up(settings.max_batch)  # after setting the threads
     return ExtractWorker(
-        extractor, max_batch=settings.max_batch, max_queue=settings.max_queue, max_pixels=settings.max_pixels
+        extractor,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        max_pixels=settings.max_pixels,
+        maker=DescriptorMaker(settings.store),
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from serving.stages.messages import IndexStatus, Searched
+from serving.stages.messages import Descriptor, IndexStatus, Searched
+from serving.stages.protocol import VERSION_ATTEMPTS, VERSION_PAUSE_S, moving
 from serving.stages.search import SearchWorker
 
 if TYPE_CHECKING:  # both load torch
@@ -33,9 +32,18 @@ class LocalStages:
         self._search = search
         self._workers = (extract, search, rerank)
 
-    async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
-        """Search the whole index, which is one partition here."""
-        return await self._search.search(descriptor, k=k, timeout_s=timeout_s)
+    async def search(self, descriptor: Descriptor, *, k: int, timeout_s: float) -> Searched:
+        """Search the whole index, which is one partition here.
+
+        Raises:
+            Refusal: no version with descriptors of the same aggregation was loaded in time.
+        """
+        for _ in range(VERSION_ATTEMPTS):
+            searched = await self._search.search(descriptor, k=k, timeout_s=timeout_s)
+            if searched.result is not None:
+                return searched
+            await asyncio.sleep(VERSION_PAUSE_S)
+        raise moving()
 
     async def status(self) -> IndexStatus:
         """Return the state of the index."""

@@ -9,7 +9,22 @@ from numpy.typing import NDArray
 
 from storage.search.hits import SearchHits
 
-__all__ = ["Counted", "Extracted", "IndexStatus", "Searched"]
+__all__ = ["Counted", "Descriptor", "Extracted", "IndexStatus", "Searched"]
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptor:
+    """The descriptor of one photo, for each aggregation that the index may be searched with.
+
+    While a service moves to a version of another aggregation, its partitions hold one or the other; each
+    compares the descriptor that was made as its own were.
+
+    Attributes:
+        by_aggregation: (D,) float32, unit L2 norm, by the digest of the aggregation that made it; None stands
+            for the model itself.
+    """
+
+    by_aggregation: dict[str | None, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +32,7 @@ class Extracted:
     """Descriptor and features of one photo.
 
     Attributes:
-        descriptor: (D,) float32, unit L2 norm.
+        descriptor: For the newest version of the store, and for the one before.
         features: (H, W, C) float32, unit L2 norm per cell.
         decode_ms: Time of decoding and resizing, without queueing.
         extract_ms: Time of the model for the whole batch.
@@ -25,7 +40,7 @@ class Extracted:
         queued: Photos queued when the batch was done.
     """
 
-    descriptor: NDArray[np.float32]
+    descriptor: Descriptor
     features: NDArray[np.float32]
     decode_ms: float
     extract_ms: float
@@ -53,7 +68,7 @@ class Searched:
     """Search result of one partition.
 
     Attributes:
-        result: The hits; None where the requested version is not loaded.
+        result: The hits; None where the requested version is not loaded, or none that the descriptor fits.
         loaded_versions: Versions that can be searched.
         search_ms: Time of the whole batch.
         batch: Queries in the batch.

@@ -8,10 +8,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
+from serving.errors import Refusal
+from serving.stages.messages import Counted, Descriptor, Extracted, IndexStatus, Searched
 from storage.records import ImageRecord
 
-__all__ = ["Stages"]
+__all__ = ["VERSION_ATTEMPTS", "VERSION_PAUSE_S", "Stages", "moving"]
+
+# Partitions of the index load a new version at nearly the same time, within the interval of their checks.
+VERSION_ATTEMPTS = 20
+VERSION_PAUSE_S = 0.2
+
+
+def moving() -> Refusal:
+    """Return the refusal of a query that met no version that all partitions had loaded."""
+    return Refusal(503, "not_ready", "The index is moving to a new version; try again after Retry-After.", 1)
 
 
 class Stages(Protocol):
@@ -20,7 +30,7 @@ class Stages(Protocol):
     async def extract(self, image: bytes, *, timeout_s: float) -> Extracted:
         """Decode a photo and run the model."""
 
-    async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
+    async def search(self, descriptor: Descriptor, *, k: int, timeout_s: float) -> Searched:
         """Search all partitions of the index in one version; `result` is not None."""
 
     async def count(

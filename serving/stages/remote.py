@@ -16,7 +16,8 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.errors import Refusal, Unreachable
 from serving.metrics import Metrics
-from serving.stages.messages import Counted, Extracted, IndexStatus, Searched
+from serving.stages.messages import Counted, Descriptor, Extracted, IndexStatus, Searched
+from serving.stages.protocol import VERSION_ATTEMPTS, VERSION_PAUSE_S, moving
 from storage.records import ImageRecord
 from storage.search.hits import merge_hits
 
@@ -29,8 +30,6 @@ Reply = TypeVar("Reply")
 # new one. The third attempt covers a second replica that dies in between.
 ATTEMPTS = 3
 PAUSE_S = 0.05
-# Partitions of the index load a new version at nearly the same time.
-VERSION_ATTEMPTS = 20
 
 
 class RemoteStages:
@@ -62,7 +61,7 @@ class RemoteStages:
         )
         return reply
 
-    async def search(self, descriptor: NDArray[np.float32], *, k: int, timeout_s: float) -> Searched:
+    async def search(self, descriptor: Descriptor, *, k: int, timeout_s: float) -> Searched:
         """Search all partitions, in the newest version that all of them have loaded."""
         replies = await self._search_parts(range(len(self._searchers)), descriptor, k, None, timeout_s)
         for _ in range(VERSION_ATTEMPTS):
@@ -71,8 +70,8 @@ class RemoteStages:
                 break
             common = set.intersection(*(set(reply.loaded_versions) for reply in replies))
             version = max(common) if common else None
-            if version is None:
-                await asyncio.sleep(PAUSE_S)
+            if version is None or any(reply.result is None for reply in replies):
+                await asyncio.sleep(VERSION_PAUSE_S)
             late = [
                 i
                 for i, reply in enumerate(replies)
@@ -82,8 +81,7 @@ class RemoteStages:
             for i, reply in zip(late, again, strict=True):
                 replies[i] = reply
         else:
-            message = "The index is moving to a new version; try again after Retry-After."
-            raise Refusal(503, "not_ready", message, 1)
+            raise moving()
         merged = merge_hits([reply.result for reply in replies if reply.result is not None], k=k)
         slowest = max(replies, key=lambda reply: reply.search_ms)
         return Searched(merged, merged.loaded_versions, slowest.search_ms, slowest.batch, slowest.queued)
@@ -123,7 +121,7 @@ class RemoteStages:
     async def _search_parts(
         self,
         parts: Sequence[int],
-        descriptor: NDArray[np.float32],
+        descriptor: Descriptor,
         k: int,
         version: int | None,
         timeout_s: float,

@@ -9,12 +9,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.errors import StoreUnavailable
 from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
-from serving.stages.messages import IndexStatus, Searched
+from serving.stages.messages import Descriptor, IndexStatus, Searched
 from storage.errors import CardMismatch, StoreError
 from storage.search.hits import SearchHits
 from storage.search.index_partition import IndexPartition, VersionNotLoaded
@@ -28,7 +27,7 @@ _SECOND_CHECK_S = 0.2
 
 @dataclass(frozen=True, eq=False)
 class _Query:
-    descriptor: NDArray[np.float32]
+    descriptor: Descriptor
     k: int
     version: int | None
 
@@ -65,7 +64,7 @@ class SearchWorker:
 
     async def search(
         self,
-        descriptor: NDArray[np.float32],
+        descriptor: Descriptor,
         *,
         k: int,
         version: int | None = None,
@@ -74,9 +73,9 @@ class SearchWorker:
         """Search for one photo.
 
         Args:
-            descriptor: (D,) float32, unit L2 norm.
+            descriptor: Of the photo; it is compared with stored ones of the same aggregation alone.
             k: Number of candidates from this partition.
-            version: Store version to search; None: the newest loaded.
+            version: Store version to search; None: the newest loaded that the descriptor fits.
             timeout_s: Time limit for the result.
 
         Raises:
@@ -103,11 +102,11 @@ class SearchWorker:
 
     def _work(self, queries: list[_Query]) -> list[_Outcome]:
         started = time.perf_counter()
-        groups: dict[int | None, list[int]] = {}
+        groups: dict[tuple[int | None, frozenset[str | None]], list[int]] = {}
         for i, query in enumerate(queries):
-            groups.setdefault(query.version, []).append(i)
+            groups.setdefault((query.version, frozenset(query.descriptor.by_aggregation)), []).append(i)
         outcomes: list[SearchHits | StoreError | None] = [None] * len(queries)
-        for version, members in groups.items():
+        for (version, _), members in groups.items():
             for i, outcome in zip(members, self._search([queries[i] for i in members], version), strict=True):
                 outcomes[i] = outcome
         search_ms = (time.perf_counter() - started) * 1e3
@@ -116,8 +115,7 @@ class SearchWorker:
     def _search(self, queries: list[_Query], version: int | None) -> list[SearchHits | StoreError]:
         k = max(query.k for query in queries)
         try:
-            descriptors = np.stack([query.descriptor for query in queries])
-            results = self.part.search(descriptors, k=k, version=version)
+            results = self._search_fitting([query.descriptor for query in queries], k, version)
         except (StoreError, ValueError) as error:
             if len(queries) == 1:
                 return [error if isinstance(error, StoreError) else StoreError(str(error))]
@@ -127,6 +125,23 @@ class SearchWorker:
             dataclasses.replace(result, hits=result.hits[: query.k])
             for result, query in zip(results, queries, strict=True)
         ]
+
+    def _search_fitting(self, descriptors: list[Descriptor], k: int, version: int | None) -> list[SearchHits]:
+        """Search the newest version that descriptors of the same aggregations fit.
+
+        Raises:
+            VersionNotLoaded: none is loaded, or not the requested one.
+        """
+        newest = self.part.card.aggregation_sha256
+        digests = sorted(descriptors[0].by_aggregation, key=lambda digest: digest != newest)
+        for last, digest in enumerate(digests, start=1 - len(digests)):
+            values = np.stack([descriptor.by_aggregation[digest] for descriptor in descriptors])
+            try:
+                return self.part.search(values, k=k, version=version, aggregation_sha256=digest)
+            except VersionNotLoaded:
+                if last == 0:
+                    raise
+        raise AssertionError("a descriptor is of at least one aggregation")
 
     def _follow(self) -> None:
         while not self._stop.wait(self._refresh_s - time.time() % self._refresh_s):

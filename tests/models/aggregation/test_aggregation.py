@@ -148,7 +148,8 @@ def altered(learned: Aggregation, **arrays: Any) -> bytes:
         "projection": learned.projection.astype(np.float16),
     }
     return write_values(
-        values | arrays, {"softness": 50.0, "photos": 60, "left_out": arrays.pop("left_out", 0.0)}
+        values | arrays,
+        {"softness": 50.0, "photos": 60, "left_out": 0.0, "city_photos": 60, "automatic": True},
     )
 
 

@@ -23,28 +23,32 @@ MATCHING = "matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries quiet",
-    "index": "store model features root id-prefix batch-size extractors gpus-per-extractor cpus "
+    "index": "store model features aggregation root id-prefix batch-size extractors gpus-per-extractor "
+    "cpus "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
-    "query": f"store url model top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} max-rejected",
-    "serve": f"store host port model topology shards method {EXECUTION} {MATCHING} memory-gib refresh-s "
+    "query": f"store url model aggregation top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} "
+    "max-rejected",
+    "serve": f"store host port model aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
+    "refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
     "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"database queries root model store split candidates no-rerank threshold-m {EXECUTION} "
-    f"{MATCHING} report predictions features image-size max-megapixels follow-links quiet",
+    f"{MATCHING} report predictions features aggregation image-size max-megapixels follow-links quiet",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "
     "precision recompute seed val-queries val-candidates threshold-m threads jitter perspective crop "
     "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
-    "embed": f"model store out {EXECUTION} image-size max-megapixels max-rejected",
+    "embed": f"model store out aggregation {EXECUTION} image-size max-megapixels max-rejected",
     "import-weights": "out heads",
     "info": "store",
     "verify": "store repair",
     "compact": "store min-age dry-run",
+    "relearn": "store use dataset split model threshold-m quiet",
     "upgrade": "store",
     "delete": "store",
 }

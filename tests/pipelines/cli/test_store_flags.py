@@ -27,7 +27,7 @@ from tests.support.training_city import write_tiny_vit
 FREE = {
     *("help", "json", "store", "url", "quiet", "max_rejected"),
     *("source", "image", "dataset", "image_id", "root", "id_prefix", "rejected", "trace", "report", "out"),
-    *("split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
+    *("use", "split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
     *("commit_every", "scaled_decode", "max_megapixels", "follow_links"),
     *("moved_from", "prune", "prune_share"),
     *("precision", "compile", "top_k", "candidates", "no_rerank", "matching", "stop_early"),
@@ -47,7 +47,12 @@ FREE = {
     *("extractor_labels", "extractor_resources", "min_age", "dry_run"),
     *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
 }
-OTHER = {"image_size": "224x448", "features": "int8", "model": "tiny-vit.safetensors"}
+OTHER = {
+    "image_size": "224x448",
+    "features": "int8",
+    "aggregation": "learned",
+    "model": "tiny-vit.safetensors",
+}
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:

@@ -13,13 +13,13 @@ from ray.serve.exceptions import BackPressureError
 
 from serving.errors import Refusal, Unreachable
 from serving.metrics import Metrics
-from serving.stages.messages import Searched
+from serving.stages.messages import Descriptor, Searched
 from serving.stages.remote import RemoteStages, ask
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
 from storage.search.hits import SearchHits
 
-QUERY = np.ones(4, np.float32)
+QUERY = Descriptor({None: np.ones(4, np.float32)})
 
 
 def died() -> ActorDiedError:
