@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from models.aggregation.choice import read_aggregation
+from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.relearning import relearn_store
 from storage.store import Store
@@ -43,12 +44,14 @@ def relearn(
         descriptors alone.
 
     Raises:
+        CardMismatch: the model is not the store's.
         AggregationRejected: the file is not an aggregation of such features.
         CorruptStore: local features cannot be read; nothing is replaced.
         StoreLocked: another process writes to the store.
     """
     aggregation = None if use is None else read_aggregation(use)
     store = Store.open(store_uri)
+    require_fit(store_uri, store.card, {"model": model})
     before = _recall(store_uri, dataset, split, model, threshold_m)
     with store.lease():
         report = dataclasses.asdict(relearn_store(store, aggregation))

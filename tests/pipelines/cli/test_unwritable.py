@@ -47,6 +47,7 @@ WRITES = {
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
     "verify": "verify --repair --store {s}",
+    "relearn": "relearn --store {s}",
     "upgrade": "upgrade --store {d}/old",
     "embed": "embed {c}/photo.jpg --model efficientnet-lite0 --out {d}/out.npz",
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
@@ -67,7 +68,7 @@ FULL = {
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "demo": "demo --out {d}/demo --quiet",
 }
-NOT_PATHS_TO_WRITE = {"root", "checkpoint"}
+NOT_PATHS_TO_WRITE = {"root", "checkpoint", "use"}
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
