@@ -65,7 +65,7 @@ class Describer:
         Returns:
             (B, row_bytes) uint8.
         """
-        if self._codec.encoding == "float16":
+        if self._codec.encoding == "float16" and self._codec.whitening is None:
             halves = np.ascontiguousarray(features, np.float16)
             return halves.reshape(len(halves), -1).view(np.uint8)
         if self._encoder is None:
