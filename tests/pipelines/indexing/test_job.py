@@ -187,7 +187,7 @@ def test_index_stages_are_separate_and_overlap(
     assert run == "short" or not pids["write"] & pids["decode"]
     # Transferred are the network's input, then descriptor and local features in half precision, then the
     # record alone: each with less than 1 KB of metadata per image.
-    min_bytes = {"decode": 224 * 224 * 3, "extract": 2 * (1280 + 14 * 14 * 112), "write": 2 * 1280}
+    min_bytes = {"decode": 224 * 224 * 3, "extract": 2 * (512 + 14 * 14 * 112), "write": 2 * 512}
     for stage, lower in min_bytes.items():
         sent = sum(s["bytes"] for s in by_stage[stage]) / 40
         assert lower <= sent < lower + 1000, f"{stage}: {sent} bytes per image"
