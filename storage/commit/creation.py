@@ -62,15 +62,23 @@ def create_store(
         learned = ("projection_sha256", "aggregation_sha256", "local_whitening_sha256")
         again = {name: getattr(card, name) for name in learned}
         dataclasses.replace(first_card(folder), **again).require_same(card)
-    if len(manifests(folder)) > 1:
-        raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
+    _discard_unfinished(folder, card)
     if projection is not None:
         write_projection(folder, projection)
     for data in artifacts:
         write_artifact(folder, data)
     write_first_card(folder, card)
-    table = LanceTable.create(folder, card)
-    if table.card_sha256 != card.sha256:  # made for the card of an interrupted attempt, and empty
+    acknowledge(folder, LanceTable.create(folder, card), known=set())
+
+
+def _discard_unfinished(folder: Path, card: Card) -> None:
+    """Remove the empty table that an interrupted attempt made for another card.
+
+    Raises:
+        CorruptStore: the table has rows, or a history, that were acknowledged once.
+    """
+    versions = manifests(folder)
+    if len(versions) > 1 or (versions and LanceTable.open(folder).count()):
+        raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")
+    if versions and LanceTable.open(folder).card_sha256 != card.sha256:
         shutil.rmtree(folder / TABLE_FOLDER)
-        table = LanceTable.create(folder, card)
-    acknowledge(folder, table, known=set())
