@@ -7,7 +7,8 @@
 | tower | every fifth frame of videos against the others and other floors | two to five frames away |
 | tower-floor | the same against other videos | the same floor |
 | city-N | a drawn city of seed N: night, snow, clouds | within 25 m |
-| fixed-N | the same, but from the exact poses of the database, as from fixed cameras | the same pose |
+| hard-N | a drawn city in hard mode: blocks repeat, rain, glare, works, other views | within 25 m |
+| fixed-N | as city-N, but from the exact poses of the database, as from fixed cameras | the same pose |
 
 `-small` scales all photos to a width of 99 pixels first. `-warped` changes perspective, zoom, light and
 colour of the queries too.
@@ -116,6 +117,8 @@ def photo_sets(photos: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], 
         yield f"city-{seed}", lambda seed=seed: _city(scratch, seed)
     yield "city-0-small", lambda: _city(scratch, 0).small()
     yield "city-1-small-warped", lambda: _city(scratch, 1).small(warped=True)
+    for seed in CITY_SEEDS:
+        yield f"hard-{seed}", lambda seed=seed: _city(scratch, seed, hard=True)
     for seed in CITY_SEEDS[:2]:
         yield f"fixed-{seed}-small", lambda seed=seed: _fixed_cameras(scratch, seed).small()
 
@@ -177,10 +180,10 @@ def _tower_floors(root: Path) -> PhotoSet:
     return PhotoSet("tower-floor", frames.database, frames.queries, right, frames.same_video)
 
 
-def _city(scratch: Path, seed: int) -> PhotoSet:
-    root = scratch / f"city-{seed}"
-    draw_city(root, seed=seed, database_images=CITY_SIZE[0], query_images=CITY_SIZE[1])
-    return _dataset(root, f"city-{seed}")
+def _city(scratch: Path, seed: int, *, hard: bool = False) -> PhotoSet:
+    name = f"{'hard' if hard else 'city'}-{seed}"
+    draw_city(scratch / name, seed=seed, database_images=CITY_SIZE[0], query_images=CITY_SIZE[1], hard=hard)
+    return _dataset(scratch / name, name)
 
 
 def _fixed_cameras(scratch: Path, seed: int) -> PhotoSet:

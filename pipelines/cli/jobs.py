@@ -32,7 +32,12 @@ def run_demo(args: argparse.Namespace) -> int:
     from pipelines.demo import job
 
     summary = job.run_demo(
-        args.out, seed=args.seed, database_images=args.database, query_images=args.queries, quiet=args.quiet
+        args.out,
+        seed=args.seed,
+        database_images=args.database,
+        query_images=args.queries,
+        hard=args.hard,
+        quiet=args.quiet,
     )
     if args.json:
         print_json(summary)

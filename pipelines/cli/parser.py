@@ -78,6 +78,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     flag("seed", int, "seed of the generated city", default=0)
     flag("database", int, "number of database images", default=defaults.DEMO_DATABASE, ge=1)
     flag("queries", int, "number of query photos", default=defaults.DEMO_QUERIES, ge=1)
+    flag("hard", bool, "repeating facades, rain, glare, scaffolding, views turned by up to 60 degrees")
     _add_quiet(parser)
 
 

@@ -24,6 +24,7 @@ class Pose:
         heading_deg: Compass direction of view.
         pitch_deg: Upwards from the horizon.
         height_m: Above the ground.
+        field_of_view_deg: Of the lens, from the left to the right edge of the image.
     """
 
     x_m: float
@@ -31,6 +32,7 @@ class Pose:
     heading_deg: float
     pitch_deg: float = 8.0
     height_m: float = 2.3
+    field_of_view_deg: float = FIELD_OF_VIEW_DEG
 
 
 class Camera:
@@ -45,7 +47,7 @@ class Camera:
         right = (north, -east, 0.0)
         down = (east * rise, north * rise, -level)
         forward = (east * level, north * level, rise)
-        focal_px = 0.5 * self.width / math.tan(math.radians(FIELD_OF_VIEW_DEG) / 2)
+        focal_px = 0.5 * self.width / math.tan(math.radians(pose.field_of_view_deg) / 2)
         self.intrinsics = np.array(
             [[focal_px, 0, self.width / 2], [0, focal_px, self.height / 2], [0, 0, 1]], np.float64
         )

@@ -69,6 +69,7 @@ def draw_city(
     size: tuple[int, int] = (320, 240),
     workers: int | None = None,
     split: str = "test",
+    hard: bool = False,
 ) -> CitySummary:
     """Draw a city into `out`/images/`split`/{database,queries}.
 
@@ -86,14 +87,21 @@ def draw_city(
         size: Width and height of the pictures in pixels.
         workers: Processes that draw; None takes as many as there are processors.
         split: `train`, `val` or `test`.
+        hard: Blocks and facades repeat, scaffolding and vans hide some; queries are taken in rain and glare
+            too, turned by up to 60 degrees, from other heights and through wide and narrow lenses.
 
     Raises:
         CityError: a number out of range, or a folder that holds something else.
     """
     folder = Path(out)
     _check(seed, database_images, query_images, size, workers, split)
-    _claim(folder, split, seed=seed, database_images=database_images, query_images=query_images, size=size)
-    city, shots = plan_shots(seed=seed, database_images=database_images, query_images=query_images)
+    counts = {"seed": seed, "database_images": database_images, "query_images": query_images}
+    _claim(
+        folder,
+        split,
+        {"version": CITY_VERSION, **counts, "size": list(size)} | ({"hard": True} if hard else {}),
+    )
+    city, shots = plan_shots(**counts, hard=hard)
     pictures = folder / "images" / split
     missing = [shot for shot in shots if not _path(pictures, shot).exists()]
     tasks = [missing[i : i + SHOTS_PER_TASK] for i in range(0, len(missing), SHOTS_PER_TASK)]
@@ -102,9 +110,9 @@ def draw_city(
         _take(pictures, city, missing, size)
     else:
         _take_in_processes(pictures, city, tasks, size, processes)
-    counts = Counter(shot.condition for shot in shots if shot.folder == "queries")
+    conditions = Counter(shot.condition for shot in shots if shot.folder == "queries")
     return CitySummary(
-        folder, database_images, query_images, 5.0 * database_images, dict(counts), len(missing)
+        folder, database_images, query_images, 5.0 * database_images, dict(conditions), len(missing)
     )
 
 
@@ -125,17 +133,8 @@ def _check(
         raise CityError(f"split {split!r}: give one of {', '.join(SPLITS)}")
 
 
-def _claim(
-    folder: Path, split: str, *, seed: int, database_images: int, query_images: int, size: tuple[int, int]
-) -> None:
+def _claim(folder: Path, split: str, claim: dict[str, object]) -> None:
     """Make the folders, and make sure that they hold this city or nothing."""
-    claim = {
-        "version": CITY_VERSION,
-        "seed": seed,
-        "database_images": database_images,
-        "query_images": query_images,
-        "size": list(size),
-    }
     text = json.dumps(claim, indent=2) + "\n"
     path = folder / ("city.json" if split == "test" else f"city-{split}.json")
     if folder.exists() and not folder.is_dir():

@@ -12,10 +12,10 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipelines.demo.buildings import STYLES, Building
 from pipelines.demo.front import GLOWING, Front
 from pipelines.demo.ground_floor import draw_ground_floor, draw_word
 from pipelines.demo.materials import PX_PER_M, colour_of, scaled, wall_pixels
-from pipelines.demo.plan import STYLES, Building
 from pipelines.demo.window import Window
 
 __all__ = ["draw_facade"]

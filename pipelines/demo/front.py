@@ -7,8 +7,8 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
+from pipelines.demo.buildings import Style
 from pipelines.demo.materials import Colour
-from pipelines.demo.plan import Style
 
 __all__ = ["GLOWING", "Front"]
 

@@ -27,6 +27,7 @@ def run_demo(
     seed: int = 0,
     database_images: int = DEMO_DATABASE,
     query_images: int = DEMO_QUERIES,
+    hard: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Draw a city, index its database, locate its queries, write the report page.
@@ -38,6 +39,7 @@ def run_demo(
         seed: Of the city.
         database_images: Pictures to index.
         query_images: Pictures to locate.
+        hard: As of `draw_city`.
         quiet: Show no progress.
 
     Returns:
@@ -45,10 +47,10 @@ def run_demo(
         and in `truth` whether the first place is right and how far from the photo's own place it is.
     """
     check_ray()
-    base = Path(out, f"seed{seed}-{database_images}x{query_images}")
+    base = Path(out, f"seed{seed}-{database_images}x{query_images}{'-hard' if hard else ''}")
     city, store_folder, page = base / "city", base / "store", base / "report.html"
     with ProgressBar("draw", quiet=quiet):
-        draw_city(city, seed=seed, database_images=database_images, query_images=query_images)
+        draw_city(city, seed=seed, database_images=database_images, query_images=query_images, hard=hard)
     with ProgressBar("index", quiet=quiet) as bar:
         indexed = index(city, str(store_folder), model=DEFAULT_MODEL, progress=bar.update)
     engine = QueryEngine.open(str(store_folder))

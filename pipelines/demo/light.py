@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from pipelines.demo.front import GLOWING
 from pipelines.demo.materials import noise_tile
 from pipelines.demo.surfaces import Surfaces
+from pipelines.demo.weather import blind, wet
 
 __all__ = ["CONDITIONS", "Condition", "light_surfaces"]
 
@@ -32,6 +33,8 @@ class Condition:
         haze_m: Distance at which surfaces have faded to 1/e into the horizon's colour.
         noise: Standard deviation of the sensor noise, 0..255.
         blur_px: Largest radius of the blur, for images 320 pixels wide.
+        rain: Share of the light that streaks and drops take, 0..1.
+        glare: Strength of a low sun in the lens, 0..1.
     """
 
     texture: str
@@ -44,6 +47,8 @@ class Condition:
     haze_m: float
     noise: float
     blur_px: float
+    rain: float = 0.0
+    glare: float = 0.0
 
 
 CONDITIONS = {
@@ -95,6 +100,32 @@ CONDITIONS = {
         noise=2.5,
         blur_px=0.3,
     ),
+    "rain": Condition(
+        texture="day",
+        ambient=(0.50, 0.54, 0.60),
+        sun=(0.0, 0.0, 0.0),
+        lamp=0.0,
+        sky=((0.44, 0.47, 0.50), (0.58, 0.60, 0.62)),
+        clouds=0.2,
+        colourfulness=0.55,
+        haze_m=90.0,
+        noise=3.0,
+        blur_px=0.6,
+        rain=0.5,
+    ),
+    "glare": Condition(
+        texture="day",
+        ambient=(0.46, 0.44, 0.46),
+        sun=(0.62, 0.48, 0.28),
+        lamp=0.0,
+        sky=((0.66, 0.62, 0.60), (1.0, 0.92, 0.76)),
+        clouds=0.2,
+        colourfulness=0.9,
+        haze_m=220.0,
+        noise=2.0,
+        blur_px=0.3,
+        glare=0.8,
+    ),
 }
 # Towards the sun: south-west, 40 degrees up.
 SUN = np.array([-0.5, -0.58, 0.64])
@@ -141,6 +172,10 @@ def light_surfaces(
     lit[~solid] = _sky(rays[~solid], look, rng)
     if look.texture == "snow":
         lit = _falling_snow(lit, rng)
+    if look.rain:
+        lit = wet(lit, surfaces.is_road, look.rain, rng)
+    if look.glare:
+        lit = blind(lit, look.glare, rng)
     return _expose(lit, look, rng, is_plain=condition == "day")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.demo.plan import STYLES, Building
+from pipelines.demo.buildings import STYLES, Building
 
 __all__ = ["PX_PER_M", "Colour", "colour_of", "draw_roof", "draw_wall", "noise_tile", "scaled", "wall_pixels"]
 

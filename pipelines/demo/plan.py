@@ -11,78 +11,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-__all__ = ["STYLES", "Building", "City", "Item", "Place", "Row", "Style", "plan_city", "plan_row"]
+from pipelines.demo.buildings import STYLES, Building, plan_building, plan_repeating
+
+__all__ = ["City", "Item", "Place", "Row", "plan_city", "plan_row"]
 
 PLACE_STEP_M = 10.0
 KERB_M = 3.2
 # Streets beyond the driven ones, so that no view ends in an empty plain.
 MARGIN_LINES = 2
-
-
-@dataclass(frozen=True)
-class Style:
-    """Properties shared by the buildings of a street.
-
-    Attributes:
-        hue: Mean hue of the walls, 0..1.
-        saturation: Mean saturation of the walls, 0..1.
-        value: Mean brightness of the walls, 0..1.
-        materials: Wall materials to choose from.
-        floors: Lowest and highest number of floors.
-        floor_m: Height of a floor.
-        window_m: Mean width and height of a window.
-        shutters: Share of buildings with shutters.
-        balconies: Share of buildings with balconies.
-        shops: Share of buildings with a shop front.
-        pitched: Share of buildings with a pitched roof.
-    """
-
-    hue: float
-    saturation: float
-    value: float
-    materials: tuple[str, ...]
-    floors: tuple[int, int]
-    floor_m: float
-    window_m: tuple[float, float]
-    shutters: float
-    balconies: float
-    shops: float
-    pitched: float
-
-
-STYLES = (
-    Style(0.03, 0.50, 0.58, ("brick", "brick", "plaster"), (2, 4), 3.0, (1.2, 1.7), 0.3, 0.3, 0.5, 0.6),
-    Style(0.11, 0.30, 0.82, ("plaster", "plaster", "stone"), (3, 5), 3.2, (1.1, 1.9), 0.6, 0.5, 0.5, 0.6),
-    Style(0.09, 0.12, 0.68, ("stone", "plaster", "stone"), (3, 5), 3.5, (1.3, 2.1), 0.2, 0.4, 0.6, 0.4),
-    Style(0.58, 0.10, 0.72, ("panel", "plaster", "brick"), (3, 6), 2.9, (1.7, 1.4), 0.1, 0.6, 0.4, 0.1),
-    Style(0.08, 0.55, 0.80, ("plaster", "plaster", "brick"), (2, 4), 3.1, (1.0, 1.5), 0.7, 0.4, 0.4, 0.7),
-    Style(0.40, 0.14, 0.76, ("plaster", "panel", "stone"), (2, 5), 3.3, (1.5, 1.8), 0.3, 0.5, 0.6, 0.3),
-)
-
-
-@dataclass(frozen=True)
-class Building:
-    """One lot of a row.
-
-    Attributes:
-        key: Seed of its individual looks.
-        start_m: Where its front begins along the street.
-        width_m: Length of its front.
-        height_m: Height of the eaves; a fence's height where `is_gap`.
-        floors: Number of floors, the ground floor included.
-        roof_m: Height of the roof above the eaves; 0 for a flat one.
-        style: Index into `STYLES`.
-        is_gap: An open lot with fence and trees instead of a house.
-    """
-
-    key: int
-    start_m: float
-    width_m: float
-    height_m: float
-    floors: int
-    roof_m: float
-    style: int
-    is_gap: bool
+HARD_BLOCK_M, HARD_HALF_WIDTH_M = 90.0, 11.0
 
 
 @dataclass(frozen=True)
@@ -154,11 +91,13 @@ class City:
         seed: Everything in the city follows from it.
         lines_m: For each axis the positions of its streets, across their direction.
         half_widths_m: For each axis the half widths of its streets.
+        hard: Whether blocks and facades repeat, and works hide some.
     """
 
     seed: int
     lines_m: tuple[tuple[float, ...], tuple[float, ...]]
     half_widths_m: tuple[tuple[float, ...], tuple[float, ...]]
+    hard: bool = False
 
     def __hash__(self) -> int:
         """Hash cheaply, by seed and size: cities are cache keys."""
@@ -191,15 +130,25 @@ class City:
                 yield Place(axis, line, along, x, y)
 
 
-def plan_city(*, seed: int, places: int) -> City:
-    """Plan the smallest square city with room for `places` places."""
+def plan_city(*, seed: int, places: int, hard: bool = False) -> City:
+    """Plan the smallest square city with room for `places` places.
+
+    Args:
+        seed: Everything in the city follows from it.
+        places: Number of places of the drive.
+        hard: All blocks have one size, all streets one width, and facades repeat.
+    """
     for driven in range(2, 1_000):
         count = driven + 2 * MARGIN_LINES
-        city = City(
-            seed,
-            (_line_positions(seed, 0, count), _line_positions(seed, 1, count)),
-            (_half_widths(seed, 0, count), _half_widths(seed, 1, count)),
-        )
+        if hard:
+            lines = tuple(HARD_BLOCK_M * line for line in range(count))
+            city = City(seed, (lines, lines), ((HARD_HALF_WIDTH_M,) * count,) * 2, hard=True)
+        else:
+            city = City(
+                seed,
+                (_line_positions(seed, 0, count), _line_positions(seed, 1, count)),
+                (_half_widths(seed, 0, count), _half_widths(seed, 1, count)),
+            )
         if (
             sum(int((city.span_m(a)[1] - city.span_m(a)[0]) / PLACE_STEP_M) for a, _ in city.streets())
             >= places
@@ -235,12 +184,15 @@ def plan_row(city: City, axis: int, line: int, segment: int, side: int) -> Row:
     street = _random(city.seed, "street", axis, line)
     style = street.randrange(len(STYLES))
     tree_share, half_width = street.choice((0.0, 0.15, 0.35)), city.half_widths_m[axis][line]
-    buildings = []
-    position = start
-    while position < end - 1.0:
-        building = _plan_building(random, position, end, style)
-        buildings.append(building)
-        position += building.width_m
+    if city.hard:
+        buildings = plan_repeating(city.seed, random, start, end)
+    else:
+        buildings = []
+        position = start
+        while position < end - 1.0:
+            building = plan_building(random, position, end, style)
+            buildings.append(building)
+            position += building.width_m
     items = []
     kerb = half_width - KERB_M
     for step in range(int((end - start) / 9.0)):
@@ -251,19 +203,3 @@ def plan_row(city: City, axis: int, line: int, segment: int, side: int) -> Row:
             items.append(Item("tree", along + random.uniform(-1, 1), kerb + 0.9, random.randrange(24)))
     middle = city.lines_m[axis][line]
     return Row(axis, line, segment, side, middle, half_width, tuple(buildings), tuple(items))
-
-
-def _plan_building(random: Random, position: float, end: float, street_style: int) -> Building:
-    width = random.uniform(7.0, 15.0)
-    if end - position - width < 6.0:
-        width = end - position
-    # One building in five differs from the style of its street.
-    style = street_style if random.random() > 0.2 else random.randrange(len(STYLES))
-    is_gap = random.random() < 0.06 and width < 16.0
-    looks = STYLES[style]
-    floors = random.randint(*looks.floors)
-    height = 3.9 + (floors - 1) * (looks.floor_m + random.uniform(-0.15, 0.25)) + 0.7
-    roof = random.uniform(2.0, 3.6) if random.random() < looks.pitched else 0.0
-    if is_gap:
-        height, roof = random.uniform(1.2, 2.0), 0.0
-    return Building(random.getrandbits(48), position, width, height, floors, roof, style, is_gap)

@@ -19,6 +19,7 @@ from pipelines.demo.sprites import billboard, shadow, sprite_size_m
 from pipelines.demo.street import plan_traffic, row_solids
 from pipelines.demo.surfaces import Surfaces
 from pipelines.demo.vehicles import vehicle_quads
+from pipelines.demo.works import works_quads
 
 __all__ = ["render_view"]
 
@@ -82,6 +83,8 @@ def _visible_solids(city: City, rows: list[Row], moment: int, look: str, camera:
         if item.kind in {"car", "van"} and _distance_m(row, item, camera) < SPRITE_VIEW_M
         for quad in vehicle_quads(row, item, is_snow=look == "snow")
     ]
+    if city.hard:
+        vehicles += [quad for row in rows for quad in works_quads(city, row, moment)]
     parts.append(Solids.gather(tuple(vehicles)))
     quads = [quad for part in parts for quad in part.quads]
     corners = np.concatenate([part.corners for part in parts])

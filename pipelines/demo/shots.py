@@ -7,7 +7,7 @@ a few metres and degrees away, at night, in snow or under clouds, when other car
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 
@@ -17,14 +17,24 @@ from pipelines.demo.camera import Pose
 from pipelines.demo.plan import City, Place, plan_city
 from storage.errors import PlacerayError
 
-__all__ = ["QUERY_CONDITIONS", "CityError", "Shot", "check_counts", "plan_shots"]
+__all__ = ["HARD_CONDITIONS", "QUERY_CONDITIONS", "CityError", "Shot", "check_counts", "plan_shots"]
 
 MIN_IMAGES, MAX_IMAGES = 2, 1_000_000
 
 ORIGIN_E, ORIGIN_N, ZONE, ZONE_LETTER = 601_000.0, 5_339_000.0, 33, "U"
 VIEW_DEG = 60.0
 QUERY_CONDITIONS = ("night", "snow", "overcast")
+HARD_CONDITIONS = ("night", "snow", "rain", "glare")
 QUERY_ALONG_M, QUERY_ACROSS_M, QUERY_TURN_DEG = (1.0, 6.0), 1.5, 12.0
+HARD_ALONG_M, HARD_ACROSS_M, HARD_TURN_DEG = (1.0, 5.0), 2.0, 60.0
+HARD_HEIGHT_M, HARD_PITCH_DEG, HARD_FIELD_OF_VIEW_DEG = (1.2, 4.0), (2.0, 14.0), (60.0, 98.0)
+TIMES = {
+    "night": "20251108213000",
+    "snow": "20260117120000",
+    "overcast": "20251003150000",
+    "rain": "20251112090000",
+    "glare": "20251221150000",
+}
 
 
 class CityError(PlacerayError, ValueError):
@@ -52,15 +62,23 @@ class Shot:
     moment: int
 
 
-def plan_shots(*, seed: int, database_images: int, query_images: int) -> tuple[City, list[Shot]]:
+def plan_shots(
+    *, seed: int, database_images: int, query_images: int, hard: bool = False
+) -> tuple[City, list[Shot]]:
     """Plan a city just large enough and every picture to take in it, the database first.
+
+    Args:
+        seed: Everything follows from it.
+        database_images: Pictures in the database, two per place.
+        query_images: Pictures among the queries.
+        hard: As of `plan_city`; queries look from other heights, further aside and through other lenses.
 
     Raises:
         CityError: a number out of range.
     """
     check_counts(seed, database_images, query_images)
     count = (database_images + 1) // 2
-    city = plan_city(seed=seed, places=count)
+    city = plan_city(seed=seed, places=count, hard=hard)
     places = list(islice(city.places(), count))
     shots = list(islice(_database_shots(places), database_images))
     # In order along the streets, so that a worker draws each facade once.
@@ -69,10 +87,12 @@ def plan_shots(*, seed: int, database_images: int, query_images: int) -> tuple[C
     )
     chosen += [i % database_images for i in range(query_images - len(chosen))]
     random = Random(f"{seed}/conditions")
-    conditions = [QUERY_CONDITIONS[i % len(QUERY_CONDITIONS)] for i in range(query_images)]
+    among = HARD_CONDITIONS if hard else QUERY_CONDITIONS
+    conditions = [among[i % len(among)] for i in range(query_images)]
     random.shuffle(conditions)
     for number, (index, condition) in enumerate(zip(chosen, conditions, strict=True)):
-        shots.append(_query_shot(seed, number, places[index // 2], index % 2, condition))
+        take = _hard_query_shot if hard else _query_shot
+        shots.append(take(seed, number, places[index // 2], index % 2, condition))
     return city, shots
 
 
@@ -111,8 +131,23 @@ def _query_shot(seed: int, number: int, place: Place, side: int, condition: str)
         round(random.uniform(6.5, 9.5), 2),
         round(random.uniform(1.9, 2.5), 2),
     )
-    time = {"night": "20251108213000", "snow": "20260117120000", "overcast": "20251003150000"}[condition]
-    return _shot("queries", number, side, pose, condition, number + 1, time)
+    return _shot("queries", number, side, pose, condition, number + 1, TIMES[condition])
+
+
+def _hard_query_shot(seed: int, number: int, place: Place, side: int, condition: str) -> Shot:
+    random = Random(f"{seed}/hard query/{number}")
+    along = random.uniform(*HARD_ALONG_M) * random.choice((-1, 1))
+    across = random.uniform(-HARD_ACROSS_M, HARD_ACROSS_M)
+    x, y = (along, across) if place.axis == 0 else (across, along)
+    pose = Pose(
+        round(place.x_m + x, 2),
+        round(place.y_m + y, 2),
+        round((_heading_deg(place, side) + random.triangular(-HARD_TURN_DEG, HARD_TURN_DEG)) % 360.0, 2),
+        round(random.uniform(*HARD_PITCH_DEG), 2),
+        round(random.triangular(*HARD_HEIGHT_M, HARD_HEIGHT_M[0] + 1), 2),
+        round(random.triangular(*HARD_FIELD_OF_VIEW_DEG), 2),
+    )
+    return _shot("queries", number, side, pose, condition, number + 1, TIMES[condition])
 
 
 def _heading_deg(place: Place, side: int) -> float:
@@ -123,7 +158,7 @@ def _heading_deg(place: Place, side: int) -> float:
 def _shot(folder: str, number: int, side: int, pose: Pose, condition: str, moment: int, time: str) -> Shot:
     """Name a picture; its pose is rounded as in the name, so that the name is exact."""
     x, y = round(pose.x_m, 2), round(pose.y_m, 2)
-    pose = Pose(x, y, round(pose.heading_deg, 2), pose.pitch_deg, pose.height_m)
+    pose = replace(pose, x_m=x, y_m=y, heading_deg=round(pose.heading_deg, 2))
     east, north = ORIGIN_E + x, ORIGIN_N + y
     lat, lon = utm.to_latlon(east, north, ZONE, ZONE_LETTER)
     fields = (

@@ -8,15 +8,19 @@ from random import Random
 
 from PIL import Image
 
+from pipelines.demo.buildings import Building
 from pipelines.demo.facade import draw_facade
 from pipelines.demo.materials import draw_roof, draw_wall
-from pipelines.demo.plan import KERB_M, Building, City, Item, Row, plan_row
+from pipelines.demo.plan import KERB_M, City, Item, Row, plan_row
 from pipelines.demo.solids import Quad, Solids, corner_quad, flank_quad, street_point
 
 __all__ = ["plan_traffic", "row_solids"]
 
 HOUSE_DEPTH_M = 10.0
 GAP_DEPTH_M = 9.0
+# Share of parking spaces that are taken, and of vans among the vehicles.
+PARKED, HARD_PARKED = 0.15, 0.25
+VANS, HARD_VANS = 0.1, 0.25
 
 
 @lru_cache(maxsize=1024)
@@ -86,8 +90,8 @@ def plan_traffic(city: City, row: Row, moment: int) -> tuple[Item, ...]:
     kerb = row.half_width_m - KERB_M
     along = start + random.uniform(0.0, 4.0)
     while along < end:
-        if random.random() < 0.15:
-            kind = "van" if random.random() < 0.1 else "car"
+        if random.random() < (HARD_PARKED if city.hard else PARKED):
+            kind = "van" if random.random() < (HARD_VANS if city.hard else VANS) else "car"
             items.append(Item(kind, along, kerb - 1.05, random.randrange(1 << 20)))
         along += random.uniform(5.4, 7.5)
     for _ in range(random.randint(0, max(1, int((end - start) / 18.0)))):

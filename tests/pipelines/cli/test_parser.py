@@ -22,7 +22,7 @@ EXECUTION = "precision compile"
 MATCHING = "matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
-    "demo": "out seed database queries quiet",
+    "demo": "out seed database queries hard quiet",
     "index": "store model features aggregation root id-prefix batch-size extractors gpus-per-extractor "
     "cpus "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
