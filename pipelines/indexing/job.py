@@ -162,7 +162,7 @@ def index(
         trace: File that gets one JSON line with timings for each batch of each stage.
         scaled_decode: Decode JPEGs much larger than the network's input at a half, a quarter or an eighth of
             their size. Descriptors are then nearly, not exactly, the same.
-        max_megapixels: Largest image in megapixels; a decode worker takes about 7 bytes per pixel. Of a JPEG
+        max_megapixels: Largest image in megapixels; a decode worker takes 7 to 15 bytes per pixel. Of a JPEG
             that is decoded at a reduced size, what is decoded of it counts.
         follow_links: Whether symbolic links may lead out of the source.
         moved_from: What this source was before it moved; its rows become rows of this one.
