@@ -31,6 +31,7 @@ def conditions_of(
         "model": card.model,
         "weights_sha256": card.weights_sha256,
         "image_size": [card.preprocessing.height, card.preprocessing.width],
+        "descriptor_dim": card.descriptor_dim,
         "features": card.feature_encoding,
         **{name: value for name in _ARTIFACTS if (value := getattr(card, name)) is not None},
         "precision": extractor.precision,

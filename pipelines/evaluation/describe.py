@@ -29,11 +29,8 @@ def describe_conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = conditions["versions"]
     packages = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     floor = conditions["min_similarity"]
-    artifacts = (
-        f"{name.removesuffix('_sha256').replace('_', ' ')} {conditions[name][:_DIGITS]}"
-        for name in ("projection_sha256", "aggregation_sha256", "local_whitening_sha256")
-        if name in conditions
-    )
+    descriptors = [f"{conditions['descriptor_dim']} numbers", *_artifacts(conditions, "aggregation")]
+    features = [conditions["features"], *_artifacts(conditions, "projection", "local_whitening")]
     reranking = "none"
     if conditions["candidates"]:
         counted = "all mutual neighbours count" if floor is None else f"counted from similarity {floor:g}"
@@ -44,12 +41,22 @@ def describe_conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("model", f"{conditions['model']}, weights {conditions['weights_sha256'][:_DIGITS]}"),
         ("input", f"{'x'.join(map(str, conditions['image_size']))} pixels"),
-        ("local features", ", ".join([conditions["features"], *artifacts])),
+        ("descriptors", ", ".join(descriptors)),
+        ("local features", ", ".join(features)),
         ("computed in", f"{conditions['precision']} on {conditions['device']}"),
         ("search", conditions["search"]),
         ("re-ranking", reranking),
         ("store", f"version {conditions['store_version']}, format {conditions['store_format']}"),
         ("versions", packages),
+    ]
+
+
+def _artifacts(conditions: Mapping[str, Any], *names: str) -> list[str]:
+    """Return what the store has learned, by name and digest."""
+    return [
+        f"{name.replace('_', ' ')} {conditions[f'{name}_sha256'][:_DIGITS]}"
+        for name in names
+        if f"{name}_sha256" in conditions
     ]
 
 

@@ -276,6 +276,7 @@ def test_the_conditions_stand_beside_every_figure(
     conditions = result["conditions"]
     card = extractor.card
     assert conditions["image_size"] == [card.preprocessing.height, card.preprocessing.width]
+    assert conditions["descriptor_dim"] == card.descriptor_dim
     assert (conditions["features"], conditions["precision"]) == ("float16", "float32")
     assert (conditions["candidates"], conditions["threshold_m"], conditions["score"]) == (5, 12.5, "count")
     assert conditions["weights_sha256"] == card.weights_sha256

@@ -170,6 +170,7 @@ def test_conditions_of_both_evaluations_are_shown(
             "model": "tiny",
             "weights_sha256": digit * 64,
             "image_size": [56, 84],
+            "descriptor_dim": 32,
             "features": "int8",
             "precision": "float32",
             "device": "cpu",
