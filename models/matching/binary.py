@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.matching.mutual import matched_pairs, mutual_nn_count
+from models.matching.mutual import matched_pairs, mutual_neighbours, mutual_nn_count
 
-__all__ = ["matched_hamming_pairs", "mutual_hamming_count"]
+__all__ = ["matched_hamming_pairs", "mutual_hamming_count", "mutual_hamming_neighbours"]
 
 _UNPACKED_VALUES = 1 << 22  # signs unpacked at a time, as float32
 
@@ -52,6 +52,31 @@ def mutual_hamming_count(
         for at in range(0, len(candidates), group)
     ]
     return torch.cat(counts)
+
+
+def mutual_hamming_neighbours(query: Tensor, candidates: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
+    """Find the mutual nearest neighbours by Hamming distance between a query and each candidate.
+
+    Args:
+        query: (N, P) or (H, W, P) uint8.
+        candidates: (K, N', P) or (K, H', W', P) uint8.
+        bits: As of `mutual_hamming_count`.
+
+    Returns:
+        partner: (K, N) int64, the mutual candidate cell of each query cell, or -1.
+        similarity: (K, N) float32, the estimated cosine similarity of each query cell to its nearest cell.
+
+    Raises:
+        ValueError: shapes or `bits` do not fit, or a dtype is not uint8.
+    """
+    cells = _signs(query, bits, name="query")
+    group = max(1, _UNPACKED_VALUES // max(1, candidates[:1].numel() * 8))
+    parts = [
+        mutual_neighbours(cells, _signs(candidates[at : at + group], bits, name="candidates"))
+        for at in range(0, max(1, len(candidates)), group)
+    ]
+    partner, product = (torch.cat(values) for values in zip(*parts, strict=True))
+    return partner, torch.cos(math.pi * (bits - product) / (2 * bits))
 
 
 def matched_hamming_pairs(

@@ -13,6 +13,8 @@ is missing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from models.matching.features import Features, candidate_cells, float32_like, qu
 from models.matching.precision import MatchingPrecision
 from models.matching.triton_gpu import Unavailable, partners_on_cuda
 
-__all__ = ["matched_pairs", "mutual_nn_count", "mutual_nn_mean_similarity"]
+__all__ = ["matched_pairs", "mutual_neighbours", "mutual_nn_count", "mutual_nn_mean_similarity"]
 
 # Counts from 8-bit similarities have a standard error of about 0.1 times their square root (measured on
 # photos, benchmarks/README.md, Matching): this is six standard errors.
@@ -60,27 +62,74 @@ def mutual_nn_count(
         ValueError: shapes do not fit, a dtype is not a float, a value is not finite, or the precision is
             unknown.
     """
+    partner, similarity = mutual_neighbours(
+        query,
+        candidates,
+        precision=precision,
+        score=lambda partner, similarity: _count(partner, similarity, min_similarity),
+        floor=min_similarity,
+    )
+    return _count(partner, similarity, min_similarity)
+
+
+def mutual_neighbours(
+    query: Features,
+    candidates: Features,
+    *,
+    precision: MatchingPrecision = "exact",
+    score: Callable[[Tensor, Tensor], Tensor] | None = None,
+    exact_first: int = 0,
+    floor: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Find the mutual nearest neighbours between a query and each candidate.
+
+    Args:
+        query: As of `mutual_nn_count`.
+        candidates: As of `mutual_nn_count`.
+        precision: As of `mutual_nn_count`.
+        score: Takes the two results and returns (K,) scores: "fast" matches those with the largest again
+            exactly. None: none of them.
+        exact_first: How many of the first candidates "fast" matches exactly in any case.
+        floor: Pairs of a smaller inner product may be left out.
+
+    Returns:
+        partner: (K, N) int64, the mutual candidate cell of each query cell, or -1.
+        similarity: (K, N) float32, each query cell's largest inner product.
+
+    Raises:
+        ValueError: as of `mutual_nn_count`.
+    """
     if precision not in ("exact", "fast"):
         raise ValueError(f'precision is {precision!r}: pass "exact" or "fast"')
     cells, others = query_cells(query), candidate_cells(candidates)
     fast = precision == "fast"
-    counts = _counts(cells, others, min_similarity, fast=fast)
+    partner, similarity = _mutual_partners(cells, others, floor=floor, fast=fast)
     if (
         not fast
-        or len(counts) < 2
+        or score is None
+        or len(partner) < 2
         or cells.device.type != "cpu"
         or not rounds_to_int8(len(cells), others.shape[1])
     ):
-        return counts
-    ranked = counts.argsort(descending=True, stable=True)[: max(_MIN_LEADERS, len(counts) // 10)]
-    leaders = ranked[counts[ranked] >= counts.max() - _COUNT_ERROR * counts.max().sqrt()]
-    selected = others[leaders] if isinstance(others, Tensor) else others[leaders.numpy()]
-    counts[leaders] = _counts(cells, selected, min_similarity)
-    return counts
+        return partner, similarity
+
+    def match_exactly(chosen: Tensor) -> None:
+        selected = others[chosen] if isinstance(others, Tensor) else others[chosen.numpy()]
+        partner[chosen], similarity[chosen] = _mutual_partners(cells, selected, floor=floor)
+
+    first = torch.arange(min(max(0, exact_first), len(partner)))
+    if len(first):
+        match_exactly(first)
+    scores = score(partner, similarity)
+    ranked = scores.argsort(descending=True, stable=True)[: max(_MIN_LEADERS, len(scores) // 10)]
+    leaders = ranked[scores[ranked] >= scores.max() - _COUNT_ERROR * scores.max().sqrt()]
+    leaders = leaders[leaders >= len(first)]
+    if len(leaders):
+        match_exactly(leaders)
+    return partner, similarity
 
 
-def _counts(cells: Tensor, others: Features, floor: float | None, *, fast: bool = False) -> Tensor:
-    partner, similarity = _mutual_partners(cells, others, floor=floor, fast=fast)
+def _count(partner: Tensor, similarity: Tensor, floor: float | None) -> Tensor:
     mutual = partner >= 0
     if floor is not None:
         mutual &= similarity >= floor

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.matching.features import NotFinite
 
-__all__ = ["Unavailable", "partners_of_queries", "partners_on_cuda"]
+__all__ = ["Unavailable", "partners_of_queries", "partners_on_cuda", "votes_on_cuda"]
 
 _REFUSED: set[torch.device] = set()  # devices on which the kernel does not work
 
@@ -88,6 +90,54 @@ def partners_of_queries(queries: Tensor, candidates: Tensor, *, fast: bool = Fal
     return partner, best
 
 
+@torch.no_grad()
+def votes_on_cuda(
+    partner: Tensor,
+    weights: Tensor,
+    positions: tuple[NDArray[np.int32], NDArray[np.int32]],
+    other_positions: tuple[NDArray[np.int32], NDArray[np.int32]],
+    *,
+    unit: int,
+    bins: int,
+    width: int,
+) -> Tensor:
+    """Sum the weights of matches in every square of displacements, and return the largest sums.
+
+    Args:
+        partner: (K, N) integer, the candidate cell of each query cell, on the device to work on.
+        weights: (K, N) int32, at least 0; 0 where there is no match.
+        positions: y and x of the query's cells, each (N,) int32.
+        other_positions: y and x of the candidates' cells, each (M,) int32, shifted so that their differences
+            from those of the query, divided by `unit`, are bins from 0 on.
+        unit: Of a bin, in positions.
+        bins: Number of bins in y and in x.
+        width: Of a square, in bins.
+
+    Returns:
+        (K,) int32 sums, on the device of `partner`.
+
+    Raises:
+        Unavailable: Triton is not usable here.
+    """
+    device, (count, rows) = partner.device, partner.shape
+    largest = torch.zeros(count, dtype=torch.int32, device=device)
+    here, there = (torch.from_numpy(np.stack(axes)).to(device) for axes in (positions, other_positions))
+    side = bins - width + 1
+    block = 128
+    _run(
+        device,
+        lambda kernel, stages: kernel.largest_square[(-(-(side * side) // block), count)](
+            *(partner.contiguous(), weights.contiguous(), here, there, largest),
+            *(rows, there.shape[1], unit, side, width),
+            BLOCK_SQUARES=block,
+            BLOCK_ROWS=64,
+            num_warps=4,
+            num_stages=stages,
+        ),
+    )
+    return largest
+
+
 def _ready(features: Tensor, device: torch.device, *, fast: bool) -> Tensor:
     half = features.dtype in (torch.float16, torch.bfloat16)
     dtype = torch.float16 if fast else features.dtype if half else torch.float32
@@ -97,31 +147,40 @@ def _ready(features: Tensor, device: torch.device, *, fast: bool) -> Tensor:
 def _launch(
     here: Tensor, there: Tensor, best: Tensor, choice: Tensor, column_key: Tensor, broken: Tensor
 ) -> None:
-    if here.device in _REFUSED:
-        raise Unavailable("the kernel cannot be used on this device: see the first warning about it")
-    kernel = _kernel()
     batch, count, columns, channels = there.shape
     rows = here.shape[1]
     constants, options = _variant(rows, channels, halves=here.dtype == there.dtype != torch.float32)
     grid = (-(-rows // constants["BLOCK_ROWS"]), count, batch)
     outputs, shape = (best, choice, column_key, broken), (count, rows, columns, channels)
+    _run(
+        here.device,
+        lambda kernel, stages: kernel.nearest_both_ways[grid](
+            *(here, there, *outputs, *shape, rows * channels), **constants, **options, num_stages=stages
+        ),
+    )
+
+
+def _run(device: torch.device, launch: Callable[[ModuleType, int], object]) -> None:
+    """Launch a kernel of the module that `launch` is called with, with three stages or else two.
+
+    Raises:
+        Unavailable: Triton is missing, cannot start, or cannot compile the kernel; warned of once per device.
+    """
+    if device in _REFUSED:
+        raise Unavailable("the kernel cannot be used on this device: see the first warning about it")
+    kernel = _kernel()
     from triton.compiler.errors import CompilationError
     from triton.runtime.errors import OutOfResources, PTXASError
 
-    with torch.cuda.device(here.device if here.device.type == "cuda" else -1):
-        reason = _obstacle(here.device)
+    with torch.cuda.device(device if device.type == "cuda" else -1):
+        reason = _obstacle(device)
         for stages in () if reason else (3, 2):  # two need less shared memory
             try:
-                kernel.nearest_both_ways[grid](
-                    *(here, there, *outputs, *shape, rows * channels),
-                    **constants,
-                    **options,
-                    num_stages=stages,
-                )
+                launch(kernel, stages)
                 return
             except (CompilationError, OutOfResources, PTXASError) as error:
                 reason = str(error)
-    _REFUSED.add(here.device)
+    _REFUSED.add(device)
     warnings.warn(
         f"matching continues without its Triton kernel, more slowly ({reason}): update triton and the driver",
         RuntimeWarning,

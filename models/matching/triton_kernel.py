@@ -1,4 +1,4 @@
-"""The Triton kernel of `models.matching.triton_gpu`: nearest neighbours both ways in one pass over tiles.
+"""The Triton kernels of `models.matching.triton_gpu`: nearest neighbours both ways, and votes of matches.
 
 Importing this needs triton; only that module does it, and only for tensors on a CUDA device.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["nearest_both_ways"]
+__all__ = ["largest_square", "nearest_both_ways"]
 
 
 @triton.jit
@@ -130,3 +130,57 @@ def nearest_both_ways(
     tl.store(choice + pair * rows + row, chosen, mask=in_rows)
     if faults > 0:
         tl.atomic_max(broken, 1)
+
+
+@triton.jit
+def largest_square(
+    partner,
+    weights,
+    positions,
+    other_positions,
+    largest,
+    rows,
+    columns,
+    unit,
+    side,
+    width,
+    BLOCK_SQUARES: tl.constexpr,  # noqa: N803
+    BLOCK_ROWS: tl.constexpr,  # noqa: N803
+):
+    """Sum the weights of one candidate's matches in some squares of displacements; join the largest sum.
+
+    Program (block of squares, candidate). Whole numbers are added, so the order does not matter.
+
+    Args:
+        partner: (K, N) integer, candidate cell of each query cell, or -1.
+        weights: (K, N) int32, 0 where there is no match.
+        positions: (2, N) int32, y and x of the query's cells.
+        other_positions: (2, M) int32, y and x of the candidates' cells.
+        largest: (K,) int32, zero at first, joined by an atomic maximum.
+        rows: N.
+        columns: M.
+        unit: Positions per bin.
+        side: Number of squares in y and in x.
+        width: Bins per side of a square.
+        BLOCK_SQUARES: Squares per program.
+        BLOCK_ROWS: Matches compared at once.
+    """
+    candidate = tl.program_id(1).to(tl.int64)
+    square = tl.program_id(0) * BLOCK_SQUARES + tl.arange(0, BLOCK_SQUARES)
+    top = (square // side)[:, None]
+    left = (square % side)[:, None]
+    sums = tl.zeros((BLOCK_SQUARES,), tl.int32)
+    for first in range(0, rows, BLOCK_ROWS):
+        row = first + tl.arange(0, BLOCK_ROWS)
+        in_rows = row < rows
+        cell = tl.load(partner + candidate * rows + row, mask=in_rows, other=-1)
+        weight = tl.load(weights + candidate * rows + row, mask=in_rows & (cell >= 0), other=0)
+        cell = tl.maximum(cell, 0)
+        here_y = tl.load(positions + row, mask=in_rows, other=0)
+        here_x = tl.load(positions + rows + row, mask=in_rows, other=0)
+        y = ((tl.load(other_positions + cell) - here_y) // unit)[None, :]
+        x = ((tl.load(other_positions + columns + cell) - here_x) // unit)[None, :]
+        inside = (y >= top) & (y < top + width) & (x >= left) & (x < left + width)
+        sums += tl.sum(tl.where(inside, weight[None, :], 0), axis=1)
+    sums = tl.where(square < side * side, sums, 0)
+    tl.atomic_max(largest + candidate, tl.max(sums, axis=0), sem="relaxed")

@@ -27,6 +27,7 @@ import json, traceback, warnings
 warnings.simplefilter("ignore")
 import numpy as np, torch
 from models.matching.triton_gpu import partners_of_queries, partners_on_cuda
+from models.matching.votes import FULL, _square_votes, _square_votes_on_cuda
 from tests.models.matching.test_mutual import unit
 
 def plain(query, candidate):
@@ -92,8 +93,20 @@ def fast():
 def no_candidates():
     assert partners_on_cuda(torch.ones(90, 4), torch.ones(0, 80, 4))[0].shape == (0, 90)
 
+def votes():
+    for seed, (grid, other) in enumerate([((14, 14), (14, 14)), ((9, 13), (14, 7)), ((1, 1), (1, 1))]):
+        rng = np.random.default_rng(seed)
+        cells, others = grid[0] * grid[1], other[0] * other[1]
+        drawn = rng.integers(0, others, (5, cells))
+        partner = torch.from_numpy(np.where(rng.random((5, cells)) < 0.6, drawn, -1))
+        weights = torch.from_numpy(rng.integers(0, FULL + 1, (5, cells))) * (partner >= 0)
+        expected = _square_votes(partner.numpy(), weights.float().numpy(), grid, other)
+        found = _square_votes_on_cuda(partner, weights.float(), grid, other)
+        for here, there in zip(found, expected, strict=True):
+            assert here.tolist() == there.tolist(), (grid, other)
+
 outcome = {}
-for case in (random, ties, not_finite, fast, no_candidates):
+for case in (random, ties, not_finite, fast, no_candidates, votes):
     try:
         case()
         outcome[case.__name__] = "passed"
@@ -117,7 +130,7 @@ def interpreted() -> dict[str, str]:
 
 @pytest.mark.integration
 @needs_triton
-@pytest.mark.parametrize("case", ["random", "ties", "not_finite", "fast", "no_candidates"])
+@pytest.mark.parametrize("case", ["random", "ties", "not_finite", "fast", "no_candidates", "votes"])
 def test_kernel_interpreted_agrees_with_float64(case: str, interpreted: dict[str, str]) -> None:
     assert interpreted[case] == "passed", interpreted[case]
 
