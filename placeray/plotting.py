@@ -29,6 +29,8 @@ class PlottingUnavailable(PlacerayError, ImportError):
 def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: int = 60) -> Figure:
     """Draw a photo beside a stored image, with lines between their mutual nearest neighbours.
 
+    Where places are ranked by votes, matches that agree are drawn in colour and the others in grey.
+
     Args:
         engine: The engine that answered; its store names the stored image's file.
         photo: The photo that was asked about: bytes, a path, a PIL image, or (H, W, 3) uint8.
@@ -49,8 +51,9 @@ def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: 
         raise PlottingUnavailable("plot_matches needs matplotlib: pip install 'placeray[plot]'") from error
     here = load_pixels(photo, max_pixels=engine.max_pixels)
     there = decode_image(read_bytes(match.record.uri), max_pixels=engine.max_pixels).pixels
-    points, stored_points, similarity = engine.matched_points(here, match.record)
-    strongest = np.argsort(-similarity, kind="stable")[:max_lines]
+    lines = engine.matched_lines(here, match.record)
+    strongest = np.argsort(-lines.similarity, kind="stable")[:max_lines]
+    strongest = strongest[np.argsort(lines.agree[strongest], kind="stable")]  # those that agree on top
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     _show(left, here, "photo")
@@ -58,18 +61,18 @@ def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: 
     for i in strongest:
         figure.add_artist(
             ConnectionPatch(
-                xyA=tuple(points[i] * (here.shape[1], here.shape[0])),
-                xyB=tuple(stored_points[i] * (there.shape[1], there.shape[0])),
+                xyA=tuple(lines.points[i] * (here.shape[1], here.shape[0])),
+                xyB=tuple(lines.stored_points[i] * (there.shape[1], there.shape[0])),
                 coordsA="data",
                 coordsB="data",
                 axesA=left,
                 axesB=right,
-                color="#00c2ff",
+                color="#00c2ff" if lines.agree[i] else "#9aa0a6",
                 linewidth=0.7,
                 alpha=0.6,
             )
         )
-    figure.suptitle(f"{len(similarity)} mutual nearest neighbours, {len(strongest)} drawn", fontsize=10)
+    figure.suptitle(f"{len(lines.similarity)} mutual nearest neighbours, {len(strongest)} drawn", fontsize=10)
     pyplot.close(figure)  # a notebook shows the returned figure, once
     return figure
 

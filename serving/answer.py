@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from serving.matching_options import ScoreKind
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
 
@@ -39,12 +40,16 @@ class Match:
         record: The stored image; a `PlaceRecord` where the result was read from JSON.
         similarity: Cosine similarity of the global descriptors, -1..1.
         mutual_matches: Mutual nearest neighbours between the local features; None where not re-ranked.
+        score: What re-ranked matches are ordered by, see `score_kind`; None where not re-ranked.
+        score_kind: `count`, the number of mutual matches, or `votes`, see `models.matching.votes`.
     """
 
     rank: int
     record: ImageRecord | PlaceRecord
     similarity: float
     mutual_matches: int | None
+    score: float | None = None
+    score_kind: ScoreKind | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the match as JSON of the command line and HTTP."""
@@ -59,6 +64,8 @@ class Match:
             "utm_n": position.utm_n,
             "similarity": round(self.similarity, 6),
             "mutual_matches": self.mutual_matches,
+            "score": None if self.score is None else round(self.score, 4),
+            "score_kind": self.score_kind,
         }
 
     @classmethod
@@ -69,7 +76,8 @@ class Match:
             KeyError: a value is missing.
         """
         record = PlaceRecord(values["image_id"], values["uri"], Position.of(values))
-        return cls(values["rank"], record, values["similarity"], values["mutual_matches"])
+        count, score = values["mutual_matches"], values.get("score")
+        return cls(values["rank"], record, values["similarity"], count, score, values.get("score_kind"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,6 +139,8 @@ class QueryResult:
             score = f"similarity {best.similarity:.3f}"
             if best.mutual_matches is not None:
                 score = f"{best.mutual_matches} mutual matches"
+            if best.score_kind == "votes" and best.score is not None:
+                score = f"{best.score:.1f} votes, {score}"
             parts.append(f"best {best.record.image_id!r} {score}")
         if "total" in self.timings_ms:
             parts.append(f"{self.timings_ms['total']:.0f} ms")
@@ -139,7 +149,18 @@ class QueryResult:
         return f"QueryResult({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        columns = ("rank", "image_id", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches")
+        columns: tuple[str, ...] = (
+            "rank",
+            "image_id",
+            "lat",
+            "lon",
+            "utm_e",
+            "utm_n",
+            "similarity",
+            "mutual_matches",
+        )
+        if any(match.score_kind == "votes" for match in self.matches):
+            columns += ("score",)
         head = "".join(f"<th>{name}</th>" for name in columns)
         rows = [match.to_dict() for match in self.matches]
         cells = ["".join(f"<td>{_cell(row[name])}</td>" for name in columns) for row in rows]
@@ -148,22 +169,34 @@ class QueryResult:
         return f"<p>{escape(repr(self))}</p>{table}"
 
 
-def rank(hits: list[Candidate], counts: Sequence[int | None]) -> tuple[Match, ...]:
-    """Order search hits by mutual matches; ties keep the order of similarity.
+def rank(
+    hits: list[Candidate],
+    counts: Sequence[int | None],
+    scores: Sequence[float | None] | None = None,
+    score_kind: ScoreKind = "count",
+) -> tuple[Match, ...]:
+    """Order search hits by score; ties keep the order of similarity.
 
-    A hit whose count is None (beyond the candidates, or with unreadable features) keeps its position in the
+    A hit whose score is None (beyond the candidates, or with unreadable features) keeps its position in the
     order of the global descriptors.
 
     Args:
         hits: K search hits, most similar first.
         counts: Mutual-nearest-neighbour counts of the first hits, at most K.
+        scores: What they are ordered by, as many as counts; None: the counts.
+        score_kind: What the scores are.
     """
     counts = [*counts, *[None] * (len(hits) - len(counts))]
-    counted = [i for i, count in enumerate(counts) if count is not None]
-    best_first = iter(sorted(counted, key=lambda i: -(counts[i] or 0)))
-    order = [i if counts[i] is None else next(best_first) for i in range(len(hits))]
+    scores = counts if scores is None else [*scores, *[None] * (len(hits) - len(scores))]
+    scored = [i for i, score in enumerate(scores) if score is not None]
+    best_first = iter(sorted(scored, key=lambda i: -(scores[i] or 0)))
+    order = [i if scores[i] is None else next(best_first) for i in range(len(hits))]
     return tuple(
-        Match(place + 1, hits[i].record, hits[i].similarity, counts[i]) for place, i in enumerate(order)
+        Match(
+            *(place + 1, hits[i].record, hits[i].similarity, counts[i]),
+            *((float(score), score_kind) if (score := scores[i]) is not None else (None, None)),
+        )
+        for place, i in enumerate(order)
     )
 
 

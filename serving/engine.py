@@ -18,10 +18,10 @@ from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_extractor
 from serving.answer import PlaceRecord, QueryResult
-from serving.counting import count_matches
+from serving.counting import CandidateMatcher
 from serving.decoding import DecodedPhoto, decoded_batches
 from serving.defaults import CANDIDATES, TOP_K
-from serving.lines import line_points
+from serving.lines import MatchedLines, line_points
 from serving.matching_options import ALL_EXACTLY, Matching
 from serving.query import Query, QueryOptions
 from serving.reranking import match_in_turn
@@ -227,27 +227,33 @@ class QueryEngine:
         return Query(options, model=self.store.card.model, partial=self.matching.partial)
 
     def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:
-        """Fetch and count a query's candidates, if there are any."""
+        """Fetch and match a query's candidates, if there are any."""
+        matcher = CandidateMatcher(features, self.store.card, codec=self.store.codec, matching=self.matching)
 
         def match(block: Sequence[ImageRecord]) -> list[int | None]:
             with query.timed("fetch"):
                 stored, ok = self.store.fetch(block)
             with query.timed("rerank"):
-                return count_matches(
-                    features,
-                    stored,
-                    ok,
-                    self.store.card,
-                    codec=self.store.codec,
-                    precision=self.matching.precision,
-                )
+                return matcher.match(stored, ok)
 
         if records:
-            query.counted(match_in_turn(records, match, self.matching, min_candidates=query.min_candidates))
+            counts = match_in_turn(records, match, self.matching, min_candidates=query.min_candidates)
+            with query.timed("rerank"):
+                scores = matcher.scores()
+            query.counted(counts, scores, matcher.kind)
 
     def matched_points(
         self, photo: Photo, record: ImageRecord | PlaceRecord
     ) -> tuple[NDArray[np.float32], ...]:
+        """Locate the mutual nearest neighbours of a photo and a stored image.
+
+        Returns:
+            `points`, `stored_points` and `similarity` of `matched_lines`, whose arguments and errors these
+            are.
+        """
+        return self.matched_lines(photo, record)[:3]
+
+    def matched_lines(self, photo: Photo, record: ImageRecord | PlaceRecord) -> MatchedLines:
         """Locate the mutual nearest neighbours of a photo and a stored image, for lines between them.
 
         Args:
@@ -255,9 +261,7 @@ class QueryEngine:
             record: The stored image of a match; one of an answer rebuilt from JSON is looked up by its id.
 
         Returns:
-            Three arrays: points in the photo and points in the stored image, each (M, 2) float32 as (x, y) in
-            0..1 of the upright image's width and height, and (M,) float32 cosine similarities. All empty
-            where the stored features cannot be read.
+            The lines, in no particular order; none where the stored features cannot be read.
 
         Raises:
             ImageRejected: the photo cannot be used.
@@ -273,4 +277,6 @@ class QueryEngine:
         _, features = self.extractor.extract([load_pixels(photo, max_pixels=self.max_pixels)])
         stored, ok = self.store.fetch([record])
         candidate = stored[0] if ok[0] else None
-        return line_points(features[0], candidate, self.store.card, codec=self.store.codec)
+        card = self.store.card
+        kind = self.matching.score_of(card)
+        return line_points(features[0], candidate, card, codec=self.store.codec, kind=kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +10,29 @@ from numpy.typing import NDArray
 
 from models.matching.binary import matched_hamming_pairs
 from models.matching.mutual import matched_pairs
+from models.matching.votes import agreeing_pairs
+from serving.matching_options import ScoreKind
 from storage.card import Card
 from storage.features.encodings import FeatureCodec
 
-__all__ = ["cell_centres", "line_points"]
+__all__ = ["MatchedLines", "cell_centres", "line_points"]
+
+
+class MatchedLines(NamedTuple):
+    """The mutual nearest neighbours of a photo and a stored image, as lines from one to the other.
+
+    Attributes:
+        points: (M, 2) float32, (x, y) in the photo, in 0..1 of the upright image's width and height.
+        stored_points: (M, 2) float32, likewise in the stored image.
+        similarity: (M,) float32 cosine similarities.
+        agree: (M,) bool, whether a match is one of those that agree on a displacement, see
+            `models.matching.votes`; all True where candidates are ranked by the count.
+    """
+
+    points: NDArray[np.float32]
+    stored_points: NDArray[np.float32]
+    similarity: NDArray[np.float32]
+    agree: NDArray[np.bool_]
 
 
 def cell_centres(card: Card) -> NDArray[np.float32]:
@@ -34,8 +53,13 @@ def cell_centres(card: Card) -> NDArray[np.float32]:
 
 
 def line_points(
-    features: NDArray[np.float32], stored: NDArray[Any] | None, card: Card, *, codec: FeatureCodec
-) -> tuple[NDArray[np.float32], ...]:
+    features: NDArray[np.float32],
+    stored: NDArray[Any] | None,
+    card: Card,
+    *,
+    codec: FeatureCodec,
+    kind: ScoreKind = "count",
+) -> MatchedLines:
     """Locate the mutual nearest neighbours of a photo and a stored image.
 
     Args:
@@ -44,13 +68,14 @@ def line_points(
             read.
         card: Of the store.
         codec: Of the store.
+        kind: What candidates are ranked by.
 
     Returns:
-        As `QueryEngine.matched_points`.
+        The lines; none where `stored` is None.
     """
     centres = cell_centres(card)
     if stored is None:
-        return centres[:0], centres[:0], np.empty(0, np.float32)
+        return MatchedLines(centres[:0], centres[:0], np.empty(0, np.float32), np.empty(0, np.bool_))
     query = codec.query(features)
     if codec.binary:
         pairs, similarity = matched_hamming_pairs(
@@ -61,4 +86,7 @@ def line_points(
         )
     else:
         pairs, similarity = matched_pairs(query, stored, min_similarity=card.min_similarity)
-    return centres[pairs[:, 0]], centres[pairs[:, 1]], similarity
+    agree = np.ones(len(pairs), np.bool_)
+    if kind == "votes":
+        agree = agreeing_pairs(pairs, similarity, (card.grid_height, card.grid_width))
+    return MatchedLines(centres[pairs[:, 0]], centres[pairs[:, 1]], similarity, agree)

@@ -1,6 +1,7 @@
 """Options of matching: how precisely candidates are matched, and how many of them.
 
-By default every candidate is matched exactly. Each of the three options trades some accuracy for time.
+By default every candidate is matched exactly. `matching`, `stop_early` and the budget trade some accuracy for
+time; `score` chooses what candidates are ranked by.
 """
 
 from __future__ import annotations
@@ -8,12 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from models.matching.precision import MatchingPrecision
+from models.names import DEFAULT_MODEL
+from storage.card import Card
 from storage.errors import PlacerayError
 
-__all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "matching_of"]
+__all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "ScoreKind", "default_score", "matching_of"]
+
+ScoreKind = Literal["votes", "count"]
+"""What candidates are ranked by: votes on displacement (`models.matching.votes`), or the count of matches."""
+
+_VOTES_FROM_FORMAT = 3  # answers from older stores stay as they were
 
 
 class BadMatching(PlacerayError, ValueError):
@@ -41,6 +49,14 @@ class Matching:
     stop_early: bool = field(
         default=False, metadata={"help": "skip candidates once one is far ahead of the others"}
     )
+    score: ScoreKind | None = field(
+        default=None,
+        metadata={
+            "help": "rank candidates by votes of matches on displacement, or by their count; default: votes "
+            "for models without trained local features, count for the others and for stores made before "
+            "version 0.2"
+        },
+    )
     budget_ms: float | None = field(
         default=None,
         metadata={
@@ -53,6 +69,8 @@ class Matching:
     def __post_init__(self) -> None:
         if self.precision not in ("exact", "fast"):
             raise BadMatching(f'matching is {self.precision!r}: choose "exact" or "fast"')
+        if self.score is not None and self.score not in get_args(ScoreKind):
+            raise BadMatching(f'score is {self.score!r}: choose "votes" or "count"')
         if self.budget_ms is not None and not (math.isfinite(self.budget_ms) and self.budget_ms >= 0):
             raise BadMatching(f"the budget is {self.budget_ms} ms: give a number from 0 up, or none")
 
@@ -61,9 +79,15 @@ class Matching:
         """Whether candidates may be left out."""
         return self.stop_early or self.budget_ms is not None
 
+    def score_of(self, card: Card) -> ScoreKind:
+        """The score of a store: the one that was chosen, or the default of its card."""
+        return self.score or default_score(card)
+
     def __str__(self) -> str:
         """The options in force, such as `fast, stopping early, 50 ms per query`; empty for none."""
-        options = ["fast"] if self.precision == "fast" else []
+        options = [f"ranked by {self.score}"] if self.score else []
+        if self.precision == "fast":
+            options.append("fast")
         if self.stop_early:
             options.append("stopping early")
         if self.budget_ms is not None:
@@ -73,7 +97,21 @@ class Matching:
 
 ALL_EXACTLY = Matching()
 # Name of the flag and the setting -> name of the attribute.
-OPTIONS = {"matching": "precision", "stop_early": "stop_early", "rerank_budget_ms": "budget_ms"}
+OPTIONS = {
+    "score": "score",
+    "matching": "precision",
+    "stop_early": "stop_early",
+    "rerank_budget_ms": "budget_ms",
+}
+
+
+def default_score(card: Card) -> ScoreKind:
+    """Return what a store's candidates are ranked by unless an option says otherwise.
+
+    Trained local features, SelaVPR's and those of fine-tuned models, are trained and validated for the count.
+    """
+    untrained = card.model == DEFAULT_MODEL
+    return "votes" if untrained and card.format_version >= _VOTES_FROM_FORMAT else "count"
 
 
 def matching_of(options: Mapping[str, Any]) -> Matching:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from serving.answer import QueryResult, rank
 from serving.defaults import CANDIDATES, TOP_K
+from serving.matching_options import ScoreKind
 from storage.records import Candidate, ImageRecord
 
 __all__ = ["STAGES", "Query", "QueryOptions"]
@@ -69,6 +70,8 @@ class Query:
         self._version = 0
         self._degraded = False
         self._counts: list[int | None] = []
+        self._scores: list[float | None] = []
+        self._score_kind: ScoreKind = "count"
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -91,9 +94,22 @@ class Query:
         self._hits, self._version, self._degraded = hits, version, degraded
         return [hit.record for hit in hits[: self._options.candidates]] if self._options.rerank else []
 
-    def counted(self, counts: Sequence[int | None]) -> None:
-        """Set the mutual matches of the first candidates; None where features could not be read."""
+    def counted(
+        self,
+        counts: Sequence[int | None],
+        scores: Sequence[float | None] | None = None,
+        score_kind: ScoreKind = "count",
+    ) -> None:
+        """Set the matches and scores of the first candidates; None where features could not be read.
+
+        Args:
+            counts: Mutual matches.
+            scores: What candidates are ranked by; None: the counts.
+            score_kind: What the scores are.
+        """
         self._counts = list(counts)
+        self._scores = list(self._counts if scores is None else scores)
+        self._score_kind = score_kind
 
     def result(self, *, total_ms: float | None = None) -> QueryResult:
         """Return the result.
@@ -108,7 +124,7 @@ class Query:
             store_version=self._version,
             # A corrupt row or unreadable features: the rest of the result is right.
             degraded=self._degraded or None in self._counts,
-            matches=rank(self._hits, self._counts)[: self._options.top_k],
+            matches=rank(self._hits, self._counts, self._scores, self._score_kind)[: self._options.top_k],
             timings_ms={**self.timings_ms, "total": total_ms},
             reranked=len(self._counts) if self._partial else None,
         )

@@ -65,7 +65,7 @@ class Service:
                     self._observe("rerank", counted.batch, counted.queued)
                     self.metrics.cache(counted.cache_hits, counted.cache_misses)
                     query.timings_ms |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
-                    query.counted(counted.counts)
+                    query.counted(counted.counts, counted.scores, counted.score_kind)
         result = query.result()
         self.metrics.stages(result.timings_ms)
         self.metrics.store(hits.version, hits.rows, ready=True)
@@ -77,7 +77,8 @@ class Service:
         """List the matched points of a photo and a stored image.
 
         Returns:
-            The store version, and [x1, y1, x2, y2, similarity] per pair, in 0..1 of width and height.
+            The store version, and [x1, y1, x2, y2, similarity, agrees] per pair, positions in 0..1 of width
+            and height, `agrees` 1 or 0, see `MatchedLines`.
 
         Raises:
             Refusal: as `answer`; reason `unknown_image` for an id that is not stored.

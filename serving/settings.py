@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from models.matching.precision import MatchingPrecision
 from models.photo_limits import MAX_MEGAPIXELS, MEGAPIXELS_HELP, SERVICE_MEGAPIXELS_BOUND, pixels_of
 from models.runtime.execution import Execution, Precision
-from serving.matching_options import Matching
+from serving.matching_options import Matching, ScoreKind
 from storage.errors import PlacerayError
 from storage.search.methods import SearchMethodSetting
 
@@ -74,6 +74,7 @@ class ServeSettings(BaseModel):
     method: SearchMethodSetting = Field(
         default="auto", description="search method; auto: by the number of rows"
     )
+    score: ScoreKind | None = Field(default=None, description=_help_of(Matching, "score"))
     matching: MatchingPrecision = Field(default="exact", description=_help_of(Matching, "precision"))
     stop_early: bool = Field(default=False, description=_help_of(Matching, "stop_early"))
     rerank_budget_ms: float | None = Field(
@@ -145,7 +146,12 @@ class ServeSettings(BaseModel):
     @property
     def matching_options(self) -> Matching:
         """How the candidates of a query are matched."""
-        return Matching(precision=self.matching, stop_early=self.stop_early, budget_ms=self.rerank_budget_ms)
+        return Matching(
+            precision=self.matching,
+            stop_early=self.stop_early,
+            budget_ms=self.rerank_budget_ms,
+            score=self.score,
+        )
 
     @property
     def max_pixels(self) -> int:

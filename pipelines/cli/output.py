@@ -50,7 +50,9 @@ def print_answer(answer: dict[str, Any]) -> None:
     if "error" in answer:
         print_line(f"  rejected: {answer['error']['reason']} ({answer['error']['message']})")
         return
-    print(f"  {'rank':>4}  {'matches':>7}  {'similarity':>10}  {'position':<28}  image")
+    votes = any(match.get("score_kind") == "votes" for match in answer["matches"])
+    head = f"{'votes':>6}  " if votes else ""
+    print(f"  {'rank':>4}  {head}{'matches':>7}  {'similarity':>10}  {'position':<28}  image")
     for match in answer["matches"]:
         if match["lat"] is not None:
             position = f"{match['lat']:.6f}, {match['lon']:.6f}"
@@ -59,7 +61,9 @@ def print_answer(answer: dict[str, Any]) -> None:
         else:
             position = "unknown"
         count = "-" if match["mutual_matches"] is None else match["mutual_matches"]
-        scores = f"{match['rank']:>4}  {count:>7}  {match['similarity']:>10.4f}"
+        score = "-" if match.get("score") is None else f"{match['score']:.1f}"
+        ranked_by = f"{score:>6}  " if votes else ""
+        scores = f"{match['rank']:>4}  {ranked_by}{count:>7}  {match['similarity']:>10.4f}"
         print_line(f"  {scores}  {position:<28}  {match['image_id']}")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")

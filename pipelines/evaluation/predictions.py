@@ -91,7 +91,7 @@ def _rows(
             int(correct[index]),
             round(match.similarity, 6),
             match.mutual_matches,
-            getattr(match, "score", match.mutual_matches),
+            match.score,
             None,
         )
 
@@ -121,7 +121,7 @@ def _arrays(
             similarity[query, place] = match.similarity
             if match.mutual_matches is not None:
                 mutual[query, place] = match.mutual_matches
-                scores[query, place] = getattr(match, "score", match.mutual_matches)
+                scores[query, place] = match.score
     first_global = [outcome.first_hit_global or 0 for outcome in outcomes]
     first_reranked = [outcome.first_hit_reranked or 0 for outcome in outcomes]
     positions = [outcome.position for outcome in outcomes]

@@ -122,7 +122,7 @@ def _protocol(engine: QueryEngine, selected: str, candidates: int, threshold_m: 
 def _score_kind(results: Sequence[QueryResult], candidates: int) -> str | None:
     """Return what the answers were ranked by; None without re-ranking, or without answers."""
     matched = (match for result in results for match in result.matches if match.mutual_matches is not None)
-    kinds = {str(getattr(match, "score_kind", "count")) for match in matched}
+    kinds = {str(match.score_kind) for match in matched}
     return ", ".join(sorted(kinds)) if kinds and candidates else None
 
 

@@ -121,8 +121,9 @@ def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:
     limit = engine.max_pixels
     left = make_thumbnail(photo, max_side_px=THUMBNAIL_PX, max_pixels=limit)
     right = _stored_thumbnail(match.record.uri, limit)
-    query_points, stored_points, similarity = engine.matched_points(photo, match.record)
-    best = np.argsort(-similarity)[:MAX_LINES]
+    matched = engine.matched_lines(photo, match.record)
+    best = np.argsort(-matched.similarity)[:MAX_LINES]
+    best = best[np.argsort(matched.agree[best], kind="stable")]  # those that agree on top
     shift = left.width + _GAP_PX
     lines = [
         (
@@ -130,9 +131,15 @@ def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:
             a[1] * left.height,
             shift + b[0] * right.width,
             b[1] * right.height,
-            40 + 110 * max(0.0, (s - 0.5) * 2),  # hue: yellow to green
+            _line_colour(similarity, agrees),
         )
-        for a, b, s in zip(query_points[best], stored_points[best], similarity[best].tolist(), strict=True)
+        for a, b, similarity, agrees in zip(
+            matched.points[best],
+            matched.stored_points[best],
+            matched.similarity[best].tolist(),
+            matched.agree[best].tolist(),
+            strict=True,
+        )
     ]
     return {
         "left": left,
@@ -146,6 +153,12 @@ def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:
         "first_hit_global": outcome.first_hit_global,
         "name": Path(outcome.uri).name,
     }
+
+
+def _line_colour(similarity: float, agrees: bool) -> str:
+    """Return yellow to green by similarity; grey for a match that does not agree with the others."""
+    hue = 40 + 110 * max(0.0, (similarity - 0.5) * 2)
+    return f"hsl({hue:.0f} 95% 55%)" if agrees else "hsl(0 0% 62%)"
 
 
 def _stored_thumbnail(uri: str, max_pixels: int) -> Thumbnail:

@@ -145,9 +145,10 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     async def matches(
         request: Request, image_id: Annotated[str, Query(min_length=1, max_length=1024)]
     ) -> Response:
-        version, pairs = await service.lines(await read_photo(request), image_id)
+        version, lines = await service.lines(await read_photo(request), image_id)
+        pairs, agree = [line[:5] for line in lines], [bool(line[5]) for line in lines]
         head = {"request_id": request.state.request_id, "store_version": version, "image_id": image_id}
-        return _json({**head, "pairs": pairs})
+        return _json({**head, "pairs": pairs, "agree": agree})
 
 
 def _add_stored_images(app: FastAPI, service: Service) -> None:

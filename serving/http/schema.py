@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -53,6 +53,14 @@ class Match(BaseModel):
     utm_n: float | None
     similarity: float
     mutual_matches: int | None
+    score: float | None = Field(
+        default=None, description="what re-ranked places are ordered by; null where not re-ranked"
+    )
+    score_kind: Literal["votes", "count"] | None = Field(
+        default=None,
+        description="`count`: the number of mutual matches; `votes`: of those that agree on a displacement, "
+        "weighed by similarity",
+    )
 
 
 class QueryAnswer(BaseModel):
@@ -70,12 +78,17 @@ class QueryAnswer(BaseModel):
 
 
 class LinesAnswer(BaseModel):
-    """Matched points: x1, y1 in the photo sent, x2, y2 in the stored image (0..1), cosine similarity."""
+    """Matched points: x1, y1 in the photo sent, x2, y2 in the stored image (0..1), cosine similarity.
+
+    `agree` says of each pair whether it is one of those that agree on a displacement; all do where places are
+    ranked by the count of matches.
+    """
 
     request_id: str
     store_version: int
     image_id: str
     pairs: list[Annotated[list[float], Field(min_length=5, max_length=5)]]
+    agree: list[bool]
 
 
 class Place(BaseModel):

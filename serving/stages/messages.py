@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.matching_options import ScoreKind
 from storage.search.hits import SearchHits
 
 __all__ = ["Counted", "Descriptor", "Extracted", "IndexStatus", "Searched"]
@@ -89,6 +90,8 @@ class Counted:
     Attributes:
         counts: One per candidate; None where its features could not be read. Fewer than candidates where
             matching stopped early.
+        scores: What each is ranked by, as many as `counts`.
+        score_kind: What the scores are.
         fetch_ms: Time of reading features, of the whole batch where all candidates are matched.
         rerank_ms: Time of counting for this photo.
         batch: Photos in the batch.
@@ -98,6 +101,8 @@ class Counted:
     """
 
     counts: list[int | None]
+    scores: list[float | None]
+    score_kind: ScoreKind
     fetch_ms: float
     rerank_ms: float
     batch: int

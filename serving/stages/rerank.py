@@ -1,4 +1,4 @@
-"""Counts mutual nearest neighbours between photos and their candidates."""
+"""Matches photos with their candidates: mutual nearest neighbours and scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.runtime.allocator import keep_freed_memory
 from models.runtime.execution import best_device
-from serving.counting import count_matches
+from serving.counting import CandidateMatcher
 from serving.lines import line_points
 from serving.matching_options import ALL_EXACTLY, Matching
 from serving.reranking import match_in_turn
@@ -82,7 +82,9 @@ class RerankWorker:
         card = self._card
         blank = np.zeros((card.grid_height, card.grid_width, card.feature_dim), np.float32)
         stored = self._codec.decode(np.zeros((1, self._codec.row_bytes), np.uint8))
-        self._count(_Query(blank, []), stored, np.ones(1, bool))
+        matcher = self._matcher(_Query(blank, []))
+        matcher.match(stored, np.ones(1, bool))
+        matcher.scores()
 
     async def count(
         self,
@@ -110,7 +112,7 @@ class RerankWorker:
     async def lines(
         self, features: NDArray[np.float32], record: ImageRecord, *, timeout_s: float | None = None
     ) -> list[list[float]]:
-        """List the matched points of a photo and a stored image as [x1, y1, x2, y2, similarity].
+        """List the matched points of a photo and a stored image as [x1, y1, x2, y2, similarity, agrees].
 
         Args:
             features: (H, W, C) float32 of the photo, unit L2 norm per cell.
@@ -139,13 +141,14 @@ class RerankWorker:
     def _in_turn(self, query: _Query, *, batch: int) -> Counted:
         """Fetch and count one query's candidates block by block."""
         fetch_ms, rerank_ms, hits, misses = 0.0, 0.0, 0, 0
+        matcher = self._matcher(query)
 
         def match(records: Sequence[ImageRecord]) -> list[int | None]:
             nonlocal fetch_ms, rerank_ms, hits, misses
             started = time.perf_counter()
             fetched = self._cache.fetch(records)
             counting = time.perf_counter()
-            counts = self._count(query, fetched.features, fetched.ok)
+            counts = matcher.match(fetched.features, fetched.ok)
             fetch_ms += (counting - started) * 1e3
             rerank_ms += (time.perf_counter() - counting) * 1e3
             hits += fetched.hits
@@ -153,17 +156,14 @@ class RerankWorker:
             return counts
 
         counts = match_in_turn(query.records, match, self._matching, min_candidates=query.min_candidates)
-        return Counted(counts, fetch_ms, rerank_ms, batch, 0, hits, misses)
+        scoring = time.perf_counter()
+        scores = matcher.scores()
+        rerank_ms += (time.perf_counter() - scoring) * 1e3
+        return Counted(counts, scores, matcher.kind, fetch_ms, rerank_ms, batch, 0, hits, misses)
 
-    def _count(self, query: _Query, stored: NDArray[Any], ok: NDArray[np.bool_]) -> list[int | None]:
-        return count_matches(
-            query.features,
-            stored,
-            ok,
-            self._card,
-            codec=self._codec,
-            device=self._device,
-            precision=self._matching.precision,
+    def _matcher(self, query: _Query) -> CandidateMatcher:
+        return CandidateMatcher(
+            query.features, self._card, codec=self._codec, device=self._device, matching=self._matching
         )
 
     def _together(self, queries: list[_Query]) -> list[_Outcome]:
@@ -186,15 +186,23 @@ class RerankWorker:
             if query.lines:
                 outcomes.append(self._lines(query.features, stored[0] if ok[0] else None))
                 continue
-            counts = self._count(query, stored, ok)
+            matcher = self._matcher(query)
+            counts, scores = matcher.match(stored, ok), matcher.scores()
             rerank_ms = (time.perf_counter() - counting) * 1e3
             misses = len(requested) - fetched.hits
-            outcomes.append(Counted(counts, fetch_ms, rerank_ms, len(queries), 0, fetched.hits, misses))
+            outcomes.append(
+                Counted(
+                    *(counts, scores, matcher.kind, fetch_ms, rerank_ms),
+                    *(len(queries), 0, fetched.hits, misses),
+                )
+            )
         return outcomes
 
     def _lines(self, features: NDArray[np.float32], stored: NDArray[Any] | None) -> list[list[float]]:
-        here, there, similarity = line_points(features, stored, self._card, codec=self._codec)
-        rows = np.concatenate([here, there, similarity[:, None]], axis=1)
+        kind = self._matching.score_of(self._card)
+        lines = line_points(features, stored, self._card, codec=self._codec, kind=kind)
+        columns = (lines.similarity[:, None], lines.agree[:, None])
+        rows = np.concatenate([lines.points, lines.stored_points, *columns], axis=1, dtype=np.float32)
         return [[round(value, 5) for value in row] for row in rows.tolist()]
 
 

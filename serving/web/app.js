@@ -258,6 +258,7 @@ function showVerdict(matches) {
   const near = others.filter((other) => (distanceM(first, other) ?? Infinity) <= NEAR_M).length;
   let note = "";
   if (first && first.mutual_matches !== null) note = plural(first.mutual_matches, "mutual match", "mutual matches");
+  if (first && first.score_kind === "votes") note = `${first.score.toFixed(1)} votes of ${note}`;
   if (first) note += `${note ? ", " : ""}similarity ${first.similarity.toFixed(3)}`;
   if (others.length > 0 && position(first)) note += `; ${near} of the other ${others.length} within ${NEAR_M} m`;
   $("verdict-note").textContent = first ? note : "The store holds no images yet.";
@@ -295,9 +296,10 @@ async function showPairs(imageId, signal) {
       if (signal.aborted) return;
       const response = await ask("v1/matches", { query: { image_id: imageId }, body: photo.blob, signal });
       if (state.answer !== answer) return;
-      pairs.set(imageId, response.pairs);
+      pairs.set(imageId, response);
     }
-    if (!signal.aborted) pair.setPairs(pairs.get(imageId));
+    const lines = pairs.get(imageId);
+    if (!signal.aborted) pair.setPairs(lines.pairs, lines.agree);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof ServiceError)) throw error;

@@ -9,6 +9,8 @@ const STORED_PX = 960;
 const FIRST_LOOK = 120;
 // Low to high similarity; visible on any photo, and distinguishable with red-green colour blindness.
 const RAMP = [[104, 132, 255], [64, 208, 190], [255, 226, 84]];
+// Matches that do not agree on a displacement with the others.
+const SCATTERED = "rgb(150 154 160)";
 
 export class PairView {
   #at;
@@ -40,9 +42,13 @@ export class PairView {
     }
   }
 
-  /** Draw these pairs: [x1, y1, x2, y2, similarity], positions in 0..1 of the upright images. */
-  setPairs(pairs) {
-    this.#pairs = [...pairs].sort((a, b) => a[4] - b[4]); // the strongest are drawn last, on top
+  /**
+   * Draw these pairs: [x1, y1, x2, y2, similarity], positions in 0..1 of the upright images.
+   * `agree` says of each whether it agrees with the others; those that do not are grey.
+   */
+  setPairs(pairs, agree = []) {
+    this.#pairs = pairs.map((pair, i) => [...pair, agree[i] ?? true]);
+    this.#pairs.sort((a, b) => a[4] - b[4]); // the strongest are drawn last, on top
     const { floor, low, high } = this.#at;
     this.#controls(pairs.length > 0);
     if (pairs.length === 0) {
@@ -88,6 +94,7 @@ export class PairView {
     if (box.width === 0) return;
     lines.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
     const shown = this.#pairs.filter((pair) => pair[4] >= Number(floor.value));
+    shown.sort((a, b) => a[5] - b[5]); // those that agree on top
     const [from, to] = [photo, stored].map((img) => {
       const { left, top, width, height } = img.getBoundingClientRect();
       return (x, y) => [left - box.left + x * width, top - box.top + y * height];
@@ -96,11 +103,11 @@ export class PairView {
     casing.setAttribute("class", "casing");
     let path = "";
     const drawn = [];
-    for (const [x1, y1, x2, y2, similarity] of shown) {
+    for (const [x1, y1, x2, y2, similarity, agrees] of shown) {
       const [ax, ay] = from(x1, y1);
       const [bx, by] = to(x2, y2);
       path += `M${ax.toFixed(1)} ${ay.toFixed(1)}L${bx.toFixed(1)} ${by.toFixed(1)}`;
-      const colour = this.#colour(similarity);
+      const colour = agrees ? this.#colour(similarity) : SCATTERED;
       drawn.push(shape("line", { x1: ax, y1: ay, x2: bx, y2: by, stroke: colour, class: "match" }));
       drawn.push(shape("circle", { cx: ax, cy: ay, r: 2.6, fill: colour }));
       drawn.push(shape("circle", { cx: bx, cy: by, r: 2.6, fill: colour }));

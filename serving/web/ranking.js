@@ -25,8 +25,8 @@ export class Ranking {
   show(matches, ownId) {
     this.#matches = matches;
     this.#chosen = -1;
-    const maxMatches = Math.max(1, ...matches.map((match) => match.mutual_matches ?? 0));
-    this.#list.replaceChildren(...matches.map((match, i) => this.#option(match, i, maxMatches, ownId)));
+    const maxScore = Math.max(1, ...matches.map((match) => scoreOf(match) ?? 0));
+    this.#list.replaceChildren(...matches.map((match, i) => this.#option(match, i, maxScore, ownId)));
     this.#list.removeAttribute("aria-activedescendant");
   }
 
@@ -65,7 +65,7 @@ export class Ranking {
     this.choose(Math.max(0, Math.min(last, next)));
   }
 
-  #option(match, index, maxMatches, ownId) {
+  #option(match, index, maxScore, ownId) {
     const img = element("img", "thumbnail");
     img.alt = "";
     showImage(img, match.image_id, THUMBNAIL_PX);
@@ -79,7 +79,7 @@ export class Ranking {
 
     const counted = match.mutual_matches !== null;
     const bar = element("span", "bar", null, element("i"));
-    bar.firstChild.style.width = `${(100 * Math.max(0, counted ? match.mutual_matches / maxMatches : match.similarity)).toFixed(1)}%`;
+    bar.firstChild.style.width = `${(100 * Math.max(0, counted ? scoreOf(match) / maxScore : match.similarity)).toFixed(1)}%`;
     const option = element("li", "place", null,
       element("span", "rank numbers", String(match.rank)),
       img,
@@ -99,8 +99,14 @@ export class Ranking {
       "aria-label",
       `Number ${match.rank}: ${where}, similarity ${match.similarity.toFixed(3)}` +
         (counted ? `, ${plural(match.mutual_matches, "mutual match", "mutual matches")}` : "") +
+        (match.score_kind === "votes" ? `, ${match.score.toFixed(1)} votes` : "") +
         (notes.length ? `, ${notes.join(", ")}` : ""),
     );
     return option;
   }
+}
+
+/** What the places are ranked by. */
+function scoreOf(match) {
+  return match.score ?? match.mutual_matches;
 }

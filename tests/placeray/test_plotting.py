@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.patches import ConnectionPatch
 
 from placeray.plotting import PlottingUnavailable, plot_matches
 from serving.engine import QueryEngine
+from serving.matching_options import Matching, ScoreKind
 from tests.support.city_store import CityStore
 
 
@@ -28,6 +31,21 @@ def test_a_line_per_pair_up_to_the_limit(city_store: CityStore, engine: QueryEng
         assert len(lines) == min(max_lines, match.mutual_matches)
         assert match.record.image_id in figure.axes[1].get_title()
         assert f"{match.mutual_matches} mutual nearest neighbours" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("score", ["votes", "count"])
+def test_matches_that_do_not_agree_are_grey(
+    city_store: CityStore, engine: QueryEngine, score: ScoreKind
+) -> None:
+    engine = QueryEngine(engine.store, engine.extractor, matching=Matching(score=score))
+    photo = city_store.queries[0]
+    match = engine.answer(photo).matches[-1]
+    agree = engine.matched_lines(photo, match.record).agree
+    figure = plot_matches(engine, photo, match, max_lines=10_000)
+    lines = [artist for artist in figure.get_children() if isinstance(artist, ConnectionPatch)]
+    grey = [np.ptp(to_rgb(line.get_edgecolor())) < 0.1 for line in lines]
+    assert sum(grey) == np.count_nonzero(~agree)
+    assert any(grey) is (score == "votes")
 
 
 def test_matplotlib_missing(

@@ -31,6 +31,8 @@ JSON: dict[str, Any] = {
             "utm_n": None,
             "similarity": 0.123457,
             "mutual_matches": 143,
+            "score": 71.2345,
+            "score_kind": "votes",
         }
     ],
     "timings_ms": {"extract": 20.5, "total": 30.6},
@@ -66,8 +68,10 @@ def test_json_that_lacks_a_value_is_refused(missing: str) -> None:
 
 def test_repr_is_one_short_line() -> None:
     answer = replace(QueryResult.from_dict(JSON), degraded=False)
-    assert repr(answer) == "QueryResult(1 match, best 'a/<b>.jpg' 143 mutual matches, 31 ms)"
-    unranked = replace(answer, matches=(replace(answer.matches[0], mutual_matches=None),) * 2)
+    assert repr(answer) == "QueryResult(1 match, best 'a/<b>.jpg' 71.2 votes, 143 mutual matches, 31 ms)"
+    unranked = replace(
+        answer, matches=(replace(answer.matches[0], mutual_matches=None, score=None, score_kind=None),) * 2
+    )
     assert repr(unranked) == "QueryResult(2 matches, best 'a/<b>.jpg' similarity 0.123, 31 ms)"
     assert repr(QueryResult("m", 1, True, (), {})) == "QueryResult(0 matches, degraded)"
 

@@ -15,7 +15,7 @@ from PIL import Image
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
 from models.images import ImageRejected, decode_image
-from models.matching.mutual import mutual_nn_count
+from models.matching.mutual import mutual_neighbours, mutual_nn_count
 from models.weights import load_extractor
 from serving.answer import QueryResult, rank
 from serving.engine import QueryEngine
@@ -28,6 +28,7 @@ from storage.records import Candidate, ImageRecord
 from storage.store import Store
 from storage.table.schema import row_schema
 from tests.support.pictures import photo
+from tests.support.plain_votes import plain_votes
 
 COUNT = 12
 
@@ -97,10 +98,31 @@ def test_answer_order_is_that_of_counts_computed_by_hand(store: Store, extractor
     counts = mutual_nn_count(features[0], stored, min_similarity=0.6).tolist()
     expected = sorted(zip(hits, counts, strict=True), key=lambda pair: (-pair[1], -pair[0].similarity))
 
-    matches = QueryEngine(store, extractor).answer(query, top_k=6, candidates=6).matches
+    engine = QueryEngine(store, extractor, matching=Matching(score="count"))
+    matches = engine.answer(query, top_k=6, candidates=6).matches
 
     assert [match.record.image_id for match in matches] == [hit.record.image_id for hit, _ in expected]
     assert [match.mutual_matches for match in matches] == [count for _, count in expected]
+    assert [match.score for match in matches] == [float(count) for _, count in expected]
+    assert {match.score_kind for match in matches} == {"count"}
+
+
+def test_answer_order_is_that_of_votes_computed_by_hand(store: Store, extractor: Extractor) -> None:
+    query = photo(77)
+    descriptors, features = extractor.extract([decode_image(query).pixels])
+    hits = store.search(descriptors, k=6)[0]
+    stored, _ = store.fetch([hit.record for hit in hits])
+    counts = mutual_nn_count(features[0], stored, min_similarity=0.6).tolist()
+    partner, similarity = mutual_neighbours(features[0], stored)
+    votes = plain_votes(partner.numpy(), similarity.numpy(), (14, 14))
+    order = sorted(range(6), key=lambda i: (-votes[i], i))
+
+    matches = QueryEngine(store, extractor).answer(query, top_k=6, candidates=6).matches
+
+    assert [match.record.image_id for match in matches] == [hits[i].record.image_id for i in order]
+    assert [match.score for match in matches] == [votes[i] for i in order]
+    assert [match.mutual_matches for match in matches] == [counts[i] for i in order]
+    assert {match.score_kind for match in matches} == {"votes"}
 
 
 def test_answer_without_rerank_keeps_similarity_order(store: Store, extractor: Extractor) -> None:
@@ -179,7 +201,8 @@ def test_answer_json_has_the_contract_s_fields(store: Store, extractor: Extracto
     answer = QueryEngine(store, extractor).answer(photo(1), top_k=1).to_dict()
     assert answer.keys() == {"model", "store_version", "degraded", "matches", "timings_ms"}
     assert answer["matches"][0].keys() == {
-        *("rank", "image_id", "uri", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches")
+        *("rank", "image_id", "uri", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches"),
+        *("score", "score_kind"),
     }
     assert answer["matches"][0]["utm_e"] == 500010.0
     assert answer["timings_ms"].keys() == {"decode", "extract", "search", "fetch", "rerank", "total"}

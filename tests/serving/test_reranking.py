@@ -15,7 +15,7 @@ import torch
 
 from models.images.decoder import decode_image
 from models.matching import cpu_products
-from serving.counting import count_matches
+from serving.counting import CandidateMatcher
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, BadMatching, Matching, matching_of
 from serving.reranking import match_in_turn
@@ -213,8 +213,11 @@ def test_worker_counts_a_batch_as_the_engine_one_by_one(
 
     for (_, records), photo, reply in zip(queries, photos, counted, strict=True):
         result = alone.answer(photo, top_k=ROWS, min_candidates=1)
-        expected = {match.record.image_id: match.mutual_matches for match in result.matches}
-        assert reply.counts == [expected[record.image_id] for record in records[: len(reply.counts)]]
+        expected = {match.record.image_id: match for match in result.matches}
+        answered = [expected[record.image_id] for record in records[: len(reply.counts)]]
+        assert reply.counts == [match.mutual_matches for match in answered]
+        assert reply.scores == [match.score for match in answered]
+        assert reply.score_kind == "votes"
         assert len(reply.counts) == (ROWS if result.reranked is None else result.reranked)
     assert max(reply.batch for reply in counted) > 1
     if options:  # each reply tells of its own fetches only
@@ -241,16 +244,19 @@ def test_service_with_options_tells_how_many_were_matched(engine: QueryEngine, c
 def test_worker_on_an_accelerator_counts_once_before_it_is_asked(
     encoding: FeatureEncoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, counted = make_encoded_store(tmp_path / "s", encoding), []
+    store, matched = make_encoded_store(tmp_path / "s", encoding), []
 
-    def count(*arguments: Any, device: torch.device, **options: Any) -> list[int | None]:
-        counted.append(device.type)
-        return count_matches(*arguments, device="cpu", **options)
+    class OnCpu(CandidateMatcher):
+        def __init__(self, *arguments: Any, device: torch.device, **options: Any) -> None:
+            matched.append(device.type)
+            super().__init__(*arguments, device="cpu", **options)
 
-    monkeypatch.setattr("serving.stages.rerank.count_matches", count)
-    for device in ("cpu", "cuda"):
-        RerankWorker(store.uri, store.card, device=device).warm_up()
-    assert counted == ["cuda"]
+    monkeypatch.setattr("serving.stages.rerank.CandidateMatcher", OnCpu)
+    for score in ("votes", "count"):
+        for device in ("cpu", "cuda"):
+            matching = Matching(score=score)
+            RerankWorker(store.uri, store.card, device=device, matching=matching).warm_up()
+    assert matched == ["cuda", "cuda"]
 
 
 def test_worker_on_a_cpu_keeps_freed_memory(city_store: CityStore, monkeypatch: pytest.MonkeyPatch) -> None:

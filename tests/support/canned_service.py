@@ -100,7 +100,12 @@ class CannedService:
             "/v1/info": self._info,
             "/v1/places": lambda: {"store_version": 7, "total": PLACES, "places": self.places()},
             "/v1/query": self._answer,
-            "/v1/matches": lambda: {"store_version": 7, "pairs": self.pairs(), **query},
+            "/v1/matches": lambda: {
+                "store_version": 7,
+                "pairs": self.pairs(),
+                "agree": [True] * len(self.pairs()),
+                **query,
+            },
         }
         self._send(route, 200, {"request_id": "canned", **answers[parts.path]()})
 

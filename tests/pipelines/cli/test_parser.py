@@ -19,7 +19,7 @@ from serving.settings import ServeSettings
 from tests.support.paths import ROOT
 
 EXECUTION = "precision compile"
-MATCHING = "matching stop-early rerank-budget-ms"
+MATCHING = "score matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries hard quiet",

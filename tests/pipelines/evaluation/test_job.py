@@ -278,7 +278,7 @@ def test_the_conditions_stand_beside_every_figure(
     assert conditions["image_size"] == [card.preprocessing.height, card.preprocessing.width]
     assert conditions["descriptor_dim"] == card.descriptor_dim
     assert (conditions["features"], conditions["precision"]) == ("float16", "float32")
-    assert (conditions["candidates"], conditions["threshold_m"], conditions["score"]) == (5, 12.5, "count")
+    assert (conditions["candidates"], conditions["threshold_m"], conditions["score"]) == (5, 12.5, "votes")
     assert conditions["weights_sha256"] == card.weights_sha256
     assert conditions["min_similarity"] == card.min_similarity
     assert conditions["versions"].keys() >= {"placeray", "torch", "timm"}
@@ -293,7 +293,7 @@ def test_the_conditions_stand_beside_every_figure(
     size = "x".join(map(str, conditions["image_size"]))
     for text in texts:
         for part in (
-            *(size, "float16", "float32", "5 candidates by count", card.weights_sha256[:12]),
+            *(size, "float16", "float32", "5 candidates by votes", card.weights_sha256[:12]),
             *("12.5 m, inclusive", "geodesic between zones", f"placeray {__version__}", "timm", "version 2"),
             *("3 queries", "6 "),
         ):

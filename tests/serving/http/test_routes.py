@@ -45,6 +45,8 @@ def expected_matches(engine: QueryEngine, photo: bytes, **options: Any) -> list[
             "utm_n": match.record.utm_n,
             "similarity": pytest.approx(match.similarity, abs=2e-6),
             "mutual_matches": match.mutual_matches,
+            "score": None if match.score is None else pytest.approx(match.score, abs=1e-4),
+            "score_kind": match.score_kind,
         }
         for match in engine.answer(photo, **options).matches
     ]
@@ -177,7 +179,7 @@ def test_parameters_are_taken_within_their_bounds_only(
 def test_matches_are_the_engines_points(running: Running, engine: QueryEngine, city_store: CityStore) -> None:
     photo = city_store.queries[4].read_bytes()
     for match in engine.answer(photo, top_k=3).matches:
-        here, there, similarity = engine.matched_points(photo, match.record)
+        here, there, similarity, agree = engine.matched_lines(photo, match.record)
         answer = ask(
             f"{running.url}/v1/matches",
             "POST",
@@ -192,7 +194,9 @@ def test_matches_are_the_engines_points(running: Running, engine: QueryEngine, c
             "request_id": "m-1",
             "store_version": engine.store.version,
             "image_id": match.record.image_id,
+            "agree": agree.tolist(),
         }
+        assert agree.any()
         assert len(pairs) == len(similarity) == match.mutual_matches
         expected = np.concatenate([here, there, similarity[:, None]], axis=1)
         np.testing.assert_allclose(pairs, expected, atol=1e-5)

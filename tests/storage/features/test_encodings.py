@@ -83,7 +83,7 @@ def test_codec_counts_of_matching_stay_near_the_exact_ones(encoding: FeatureEnco
         known = [count for count in counts if count is not None]
         assert known[0] == max(known), f"seed {seed}: {counts}"
         assert known[0] >= 0.6 * exact[0], f"seed {seed}: {counts} for {exact}"
-        here, there, similarity = line_points(query, decoded[0], card, codec=codec)
+        here, there, similarity, _ = line_points(query, decoded[0], card, codec=codec)
         assert len(here) == len(there) == known[0], f"seed {seed}"
         assert 0.5 < np.median(similarity) <= 1.05, f"seed {seed}"
 
