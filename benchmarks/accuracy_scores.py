@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from models.matching.votes import vote_scores
 
 __all__ = ["SCORES", "Score"]
 
@@ -36,4 +39,15 @@ def count_all(
     return (partner >= 0).sum(axis=1).astype(np.float64)
 
 
-SCORES: dict[str, Score] = {"count": count, "count all": count_all}
+def votes(
+    partner: NDArray[np.int16],
+    similarity: NDArray[np.float32],
+    grid: tuple[int, int],
+    global_similarity: NDArray[np.float32],
+) -> NDArray[np.floating]:
+    """Votes on displacement, as `--score votes`."""
+    scores = vote_scores(torch.from_numpy(partner), torch.from_numpy(similarity), grid)
+    return np.asarray(scores.numpy())
+
+
+SCORES: dict[str, Score] = {"count": count, "count all": count_all, "votes": votes}

@@ -1,4 +1,4 @@
-"""Matching: floors, counts against the plain formulation, memory, same first answers, early stops.
+"""Matching: floors, votes and counts against the plain formulation, memory, same first answers, early stops.
 
 The plain formulation is one matmul to (K, N, N), two argmaxes and a loop over the candidates. It and the
 variants compared with it take turns; the results are medians. Photos come from data sets in the standard
@@ -10,6 +10,7 @@ folder PLACERAY_PHOTO_SETS. `bench_accelerator` measures what a GPU does.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -30,8 +31,11 @@ from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import command_line, make_parser, write_results
 from models.matching import cpu as matching_cpu
 from models.matching.cpu_products import int8_available
-from models.matching.mutual import mutual_nn_count
+from models.matching.mutual import mutual_neighbours, mutual_nn_count
+from models.matching.votes import vote_scores
 from models.runtime.allocator import keep_freed_memory
+
+REPEATS = 20
 
 
 def plain(query: torch.Tensor, candidates: torch.Tensor) -> list[int]:
@@ -61,6 +65,7 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
         "exact": lambda: mutual_nn_count(query, candidates),
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "product": lambda: products_alone(query, others),
+        "votes": lambda: match_and_vote(query, candidates),
     }
     # Measured first: memory freed by the plain formulation would be reused.
     extra = {}
@@ -85,7 +90,42 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
             a / b for a, b in zip(walls["plain"], walls[name], strict=True)
         )
         row[f"{name}_times_less_cpu"] = row["plain_cpu_ms"] / row[f"{name}_cpu_ms"]
+    for clock, times in (("wall", walls), ("cpu", cpus)):
+        row[f"votes_per_count_{clock}"] = statistics.median(
+            a / b for a, b in zip(times["votes"], times["exact"], strict=True)
+        )
+    row |= vote_floor(query, candidates)
     return {**row, **extra}
+
+
+def match_and_vote(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    partner, similarity = mutual_neighbours(query, candidates)
+    (partner >= 0).sum(dim=1)  # the count, which answers have too
+    return vote_scores(partner, similarity, grid_of(query))
+
+
+def grid_of(query: torch.Tensor) -> tuple[int, int]:
+    side = math.isqrt(len(query))
+    return side, side
+
+
+def vote_floor(query: torch.Tensor, candidates: torch.Tensor) -> dict[str, float]:
+    """Operations and bytes that votes need beside the products of matching, and the time of votes alone.
+
+    Per query cell and candidate a dozen operations give a weight and a displacement, of 8 bytes of input;
+    per candidate 29 x 29 sums are filled, added for two widths and searched.
+    """
+    partner, similarity = mutual_neighbours(query, candidates)
+    cells, squares = partner.numel(), len(partner) * 29 * 29
+    started = time.perf_counter()
+    for _ in range(REPEATS):
+        vote_scores(partner, similarity, grid_of(query))
+    return {
+        "votes_alone_ms": (time.perf_counter() - started) / REPEATS / len(partner) * 1e3,
+        "votes_mflop": (12 * cells + 16 * squares) / 1e6 / len(partner),
+        "votes_mb": (8 * cells + 16 * 4 * squares) / 1e6 / len(partner),
+        "product_mflop": 2 * partner.shape[1] * candidates.shape[1] * candidates.shape[2] / 1e6,
+    }
 
 
 def products_alone(query: torch.Tensor, others: torch.Tensor) -> None:
