@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from pipelines.demo.front import GLOWING
 from pipelines.demo.materials import noise_tile
 from pipelines.demo.surfaces import Surfaces
-from pipelines.demo.weather import blind, wet
+from pipelines.demo.weather import blind, fall_snow, wet
 
 __all__ = ["CONDITIONS", "Condition", "light_surfaces"]
 
@@ -171,7 +171,7 @@ def light_surfaces(
     lit = horizon + clear * (lit - horizon)
     lit[~solid] = _sky(rays[~solid], look, rng)
     if look.texture == "snow":
-        lit = _falling_snow(lit, rng)
+        lit = fall_snow(lit, rng)
     if look.rain:
         lit = wet(lit, surfaces.is_road, look.rain, rng)
     if look.glare:
@@ -228,18 +228,6 @@ def _settle_snow(albedo: NDArray[np.float32], surfaces: Surfaces) -> None:
     upward = np.array([normal[2] > 0.9 for normal in surfaces.normals])[surfaces.facing]
     share = np.where(surfaces.is_road, 0.55, 0.85)[upward].astype(np.float32)[:, None]
     albedo[upward] += share * (np.array((0.95, 0.97, 1.0), np.float32) - albedo[upward])
-
-
-def _falling_snow(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    height, width = picture.shape[:2]
-    flakes = np.zeros((height, width), np.float32)
-    for count, radius in ((width * height // 600, 0), (width * height // 5000, 1)):
-        y, x = rng.integers(radius, height - radius, count), rng.integers(radius, width - radius, count)
-        for dy in range(-radius, radius + 1):
-            for dx in range(-radius, radius + 1):
-                flakes[y + dy, x + dx] = 0.75 if dx * dy == 0 else 0.4
-    whitened: NDArray[np.float32] = picture + flakes[..., None] * (np.float32(0.96) - picture)
-    return whitened
 
 
 def _expose(

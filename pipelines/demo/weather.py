@@ -1,11 +1,24 @@
-"""Rain and a low sun over a picture of the procedural city."""
+"""Falling snow, rain and a low sun over a picture of the procedural city."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["blind", "wet"]
+__all__ = ["blind", "fall_snow", "wet"]
+
+
+def fall_snow(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw flakes over a picture: (H, W, 3) float32, 0..1."""
+    height, width = picture.shape[:2]
+    flakes = np.zeros((height, width), np.float32)
+    for count, radius in ((width * height // 600, 0), (width * height // 5000, 1)):
+        y, x = rng.integers(radius, height - radius, count), rng.integers(radius, width - radius, count)
+        for dy in range(-radius, radius + 1):
+            for dx in range(-radius, radius + 1):
+                flakes[y + dy, x + dx] = 0.75 if dx * dy == 0 else 0.4
+    whitened: NDArray[np.float32] = picture + flakes[..., None] * (np.float32(0.96) - picture)
+    return whitened
 
 
 def wet(

@@ -31,24 +31,10 @@ from serving.http.exchange import (
     route_path,
 )
 from serving.http.headers import Hosts, check_headers
-from serving.http.tokens import (
-    InsecureBinding,
-    InvalidTokens,
-    TokenTable,
-    require_token_beyond_loopback,
-    tokens_from_environment,
-)
+from serving.http.tokens import TokenTable
 from serving.http.uploads import ClientGone, Uploads, has_body
 
-__all__ = [
-    "MAX_UPLOADS",
-    "ASGIApp",
-    "Guard",
-    "InsecureBinding",
-    "InvalidTokens",
-    "require_token_beyond_loopback",
-    "tokens_from_environment",
-]
+__all__ = ["MAX_UPLOADS", "Guard"]
 
 MAX_UPLOADS = 128
 LOG = logging.getLogger(__name__)

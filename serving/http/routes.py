@@ -34,6 +34,8 @@ __all__ = ["build_guarded", "build_routes"]
 
 # No page of another origin may show a stored image, whatever the browser sends along.
 STORED_IMAGE = {"cache-control": "private, max-age=300", "cross-origin-resource-policy": "same-origin"}
+# Statuses of a route that takes a photo.
+PHOTO_ERRORS = (400, 401, 403, 408, 413, 415, 422, 500, 503)
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 
 
@@ -89,6 +91,7 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
     )
     add_error_handlers(app)
     _add_queries(app, service)
+    _add_matches(app, service)
     _add_stored_images(app, service)
     _add_info(app, service)
     _add_metrics(app, service)
@@ -107,8 +110,6 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
 
 def _add_queries(app: FastAPI, service: Service) -> None:
     settings = service.settings
-    # Errors of a route that takes a photo.
-    photo_errors = (400, 401, 403, 408, 413, 415, 422, 500, 503)
 
     # Not in the annotations, which are resolved where the settings are unknown.
     top_k = Query(5, ge=1, le=settings.max_top_k, description="number of places")
@@ -119,7 +120,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         "/v1/query",
         dependencies=[READ],
         response_model=QueryAnswer,
-        responses=errors(*photo_errors),
+        responses=errors(*PHOTO_ERRORS),
         openapi_extra=IMAGE_BODY,
         summary="Rank the places where a photo may have been taken",
     )
@@ -134,11 +135,13 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         _log_fields(request, store_version=result.store_version, timings_ms=answer["timings_ms"])
         return _json(answer)
 
+
+def _add_matches(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/matches",
         dependencies=[READ],
         response_model=LinesAnswer,
-        responses=errors(*photo_errors, 404),
+        responses=errors(*PHOTO_ERRORS, 404),
         openapi_extra=IMAGE_BODY,
         summary="List the matched points of a photo and one stored image",
     )

@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
-from serving.http.exchange import Message, Receive, Scope, Send
-from serving.http.guard import ASGIApp
+from serving.http.exchange import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN = "read-token-0123456789"
 ADMIN_TOKEN = "admin-token-0123456789"

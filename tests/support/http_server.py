@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from serving.http.guard import ASGIApp
+from serving.http.exchange import ASGIApp
 
 __all__ = ["PATIENCE_S", "error_reason", "head", "read_to_the_end", "served"]
 
