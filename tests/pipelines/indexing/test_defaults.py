@@ -46,7 +46,7 @@ def test_progress_is_shown_unless_quiet_or_with_a_callback(
         progress(3, 1, total)
         raise Stop
 
-    monkeypatch.setattr("pipelines.indexing.job._card_of", lambda *_: SimpleNamespace(model="any"))
+    monkeypatch.setattr("pipelines.indexing.job._card_of", lambda *_: (SimpleNamespace(model="any"), False))
     monkeypatch.setattr(
         "pipelines.indexing.job.list_source", lambda *_, **__: pa.table({"image_id": ["a", "b", "c", "d"]})
     )
