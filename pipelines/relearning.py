@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.aggregation import Aggregation
@@ -34,10 +36,12 @@ __all__ = [
     "relearn_if_due",
     "relearn_store",
     "relearning_advice",
+    "sample_first",
 ]
 
 AUTOMATIC_BELOW = 2000  # photos learned from
 GROWN, RISEN = 10, 0.1
+LARGE = 4  # samples
 _CHUNK = 512
 _CHECKED = 256
 
@@ -137,18 +141,49 @@ def _read(store: Store, records: Sequence[ImageRecord]) -> NDArray[np.uint8]:
     return np.asarray(rows)
 
 
-def relearn_if_due(store: Store) -> RelearnReport | None:
-    """Learn again while that was from fewer than 2,000 photos and the store has doubled; needs the lease."""
+def relearn_if_due(store: Store, *, listed: int = 0) -> RelearnReport | None:
+    """Learn again while that was from fewer than 2,000 photos and the store has doubled; needs the lease.
+
+    Args:
+        store: The store.
+        listed: Number of photos that the stored ones are a sample of, if there are more.
+    """
     aggregation = open_aggregation(store.artifact, store.card)
-    if aggregation is None or not _grows_by_itself(aggregation):
+    if aggregation is None or not _grows_by_itself(store, aggregation):
         return None
     if store.count < max(MIN_LEARNED, 2 * aggregation.photos):
         return None
-    return relearn_store(store)
+    learned = learn_from(store)
+    return relearn_store(store, dataclasses.replace(learned, city_photos=max(store.count, listed)))
 
 
-def _grows_by_itself(aggregation: Aggregation) -> bool:
-    return aggregation.automatic and aggregation.photos < AUTOMATIC_BELOW
+def _grows_by_itself(store: Store, aggregation: Aggregation) -> bool:
+    enough = min(AUTOMATIC_BELOW, sample_size(store.codec.row_bytes))
+    return aggregation.automatic and aggregation.photos < enough
+
+
+def sample_first(store: Store, work: pa.Table) -> list[pa.Table]:
+    """Divide the rows of an index run in two where most of a large city would be described twice.
+
+    After the first part, the sample and a quarter more for photos that cannot be used, the store learns; the
+    others then get their final descriptors at once.
+
+    Args:
+        store: The store.
+        work: Listed rows with rejected and stored_sha256.
+    """
+    aggregation = open_aggregation(store.artifact, store.card)
+    if aggregation is None or aggregation.photos or not aggregation.automatic:
+        return [work]
+    size = sample_size(store.codec.row_bytes)
+    new = pc.and_(pc.is_null(work["stored_sha256"]), pc.is_null(work["rejected"]))
+    ids = work.filter(new)["image_id"]
+    if len(ids) < LARGE * size:
+        return [work]
+    sample = Sample(size + size // 4)
+    sample.add(ids.to_pylist())
+    chosen = pc.is_in(work["image_id"], value_set=pa.array(sample.image_ids, pa.string()))
+    return [work.filter(chosen), work.filter(pc.invert(chosen))]
 
 
 def relearning_advice(store: Store) -> str | None:
@@ -158,7 +193,7 @@ def relearning_advice(store: Store) -> str | None:
     descriptors leave out at least 0.1 more of the variance than of those.
     """
     aggregation = open_aggregation(store.artifact, store.card)
-    if aggregation is None or _grows_by_itself(aggregation):
+    if aggregation is None or _grows_by_itself(store, aggregation):
         return None
     if store.count >= GROWN * aggregation.city_photos:
         return (

@@ -26,13 +26,13 @@ from models.store_fit import fitting_card, require_fit
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
 from pipelines.indexing.plan import Request
 from pipelines.indexing.reconcile import Change, reconcile
-from pipelines.indexing.run import Outcome, run_flows
+from pipelines.indexing.run import Outcome, run_flows, total_of
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, ray_session
-from pipelines.relearning import relearn_if_due, relearning_advice
+from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
 from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
@@ -237,19 +237,25 @@ def index(
             extractor_placement=extractor_placement,
             decoder_placement=decoder_placement,
         )
-        outcome = run_flows(
-            ray,
-            store,
-            work,
-            request,
-            tally,
-            bar,
-            commit_seconds=commit_seconds,
-            stall_timeout_s=stall_timeout_s,
-        )
+        outcomes, relearned = [], None
+        for part in sample_first(store, work):
+            outcomes.append(
+                run_flows(
+                    ray,
+                    store,
+                    part,
+                    request,
+                    tally,
+                    bar,
+                    commit_seconds=commit_seconds,
+                    stall_timeout_s=stall_timeout_s,
+                )
+            )
+            due = relearn_if_due(store, listed=work.num_rows) if tally.extracted else None
+            relearned = due or relearned
+        outcome = total_of(outcomes)
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
-        relearned = relearn_if_due(store) if tally.extracted else None
         advice = relearning_advice(store) if tally.extracted else None
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pipelines.indexing.watch import Watch
 from pipelines.progress import ProgressBar
 from storage.store import Store
 
-__all__ = ["Outcome", "run_flows"]
+__all__ = ["Outcome", "run_flows", "total_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Outcome:
     waited_s: float
     flows: int
     leftover_bytes_removed: int
+
+
+def total_of(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the sums over the parts of a run."""
+    return Outcome(*(sum(values) for values in zip(*map(astuple, outcomes), strict=True)))
 
 
 def run_flows(

@@ -10,14 +10,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.aggregation import Aggregation
+from models.aggregation import Aggregation, sample_key
 from models.aggregation.choice import chosen_aggregation, with_aggregation
 from models.aggregation.describer import Describer, open_aggregation
 from models.feature_encoder import FeatureEncoder
 from pipelines import relearning
 from pipelines.cli import main
 from pipelines.relearn import relearn
-from pipelines.relearning import learn_from, relearn_if_due, relearn_store, relearning_advice
+from pipelines.relearning import (
+    aggregation_info,
+    learn_from,
+    relearn_if_due,
+    relearn_store,
+    relearning_advice,
+    sample_first,
+)
 from storage.card import FEATURE_ENCODINGS, FeatureEncoding
 from storage.errors import CorruptStore
 from storage.features.encodings import FeatureCodec, projected_channels
@@ -124,6 +131,32 @@ def test_a_growing_store_learns_by_itself_while_it_is_small(
         monkeypatch.setattr(relearning, "AUTOMATIC_BELOW", 90)
         add(store, [f"{image_id}x001" for image_id in IDS] + [f"{image_id}y002" for image_id in IDS])
         assert relearn_if_due(store) is None
+
+
+def test_a_large_city_is_learned_from_its_sample_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relearning, "sample_size", lambda row_bytes: 32)
+    store = make_city(tmp_path / "store")
+    ids = [f"street/{number:03d}" for number in range(200)]
+    rows = {
+        "image_id": ids,
+        "rejected": [None] * 199 + ["missing"],
+        "stored_sha256": ["known"] + [None] * 199,
+    }
+    work = pa.table(rows, schema=pa.schema([(name, pa.string()) for name in rows]))
+    assert sample_first(store, work.slice(0, 128)) == [work.slice(0, 128)]
+    first, others = sample_first(store, work)
+    chosen = sorted(ids[1:199], key=sample_key)[:40]
+    assert first["image_id"].to_pylist() == [image_id for image_id in ids if image_id in chosen]
+    assert sorted(first["image_id"].to_pylist() + others["image_id"].to_pylist()) == ids
+    with store.lease():
+        add(store, IDS[:40])
+        assert relearn_if_due(store, listed=200) is not None
+        assert sample_first(store, work) == [work]
+        assert aggregation_info(store)["indexed_since_learned"] == 0
+        add(store, IDS)
+        assert relearn_if_due(store) is None  # from as many photos as a sample has
 
 
 def test_an_aggregation_from_a_file_stays(tmp_path: Path) -> None:
