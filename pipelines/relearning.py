@@ -213,8 +213,14 @@ def relearning_advice(store: Store) -> str | None:
 
 
 def aggregation_info(store: Store) -> dict[str, object]:
-    """Return what made a store's descriptors, and how many photos were indexed since, ready for JSON."""
-    aggregation = open_aggregation(store.artifact, store.card)
+    """Return what made a store's descriptors, and how many photos were indexed since, ready for JSON.
+
+    A damaged aggregation is reported under `aggregation_error`.
+    """
+    try:
+        aggregation = open_aggregation(store.artifact, store.card)
+    except CorruptStore as error:
+        return {"aggregation": LEARNED, "aggregation_error": str(error)}
     if aggregation is None:
         return {"aggregation": GEM}
     return {

@@ -19,7 +19,7 @@ import requests
 
 from pipelines.cli import main
 from storage.store import Store
-from tests.support.city_store import CityStore
+from tests.support.city_store import CityStore, make_store_of_another_model
 from tests.support.paths import ROOT
 from tests.support.ray_head import short_folder
 
@@ -157,10 +157,7 @@ def test_serve_command_refuses_missing_and_mismatched_stores(
     assert nowhere[0] == 2
     assert "placeray index" in nowhere[1]
 
-    shutil.copytree(city_store.uri, tmp_path / "other")
-    card = tmp_path / "other" / "card.json"
-    sha256 = Store.open(city_store.uri).card.weights_sha256
-    card.write_text(card.read_text().replace(sha256, "0" * 64))
+    make_store_of_another_model(tmp_path / "other", city_store)
     assert refused(capsys, "--store", str(tmp_path / "other"), "--port", "0", "--log-file", "-")[0] == 5
 
     code, message = refused(capsys, "--store", city_store.uri, "--shards", "2", "--log-file", "-")

@@ -16,7 +16,7 @@ from serving.engine import QueryEngine
 from serving.settings import read_settings
 from storage.errors import CardMismatch
 from storage.store import Store
-from tests.support.city_store import CityStore, copy_rows
+from tests.support.city_store import CityStore, copy_rows, make_store_of_another_model
 from tests.support.serve_client import query, wait_for
 from tests.support.service_server import Running, running_service
 from tests.support.store_samples import make_card
@@ -124,10 +124,7 @@ def test_service_refuses_another_models_store_in_place_of_its_own(
 
 
 def test_checked_refuses_another_model_before_anything_starts(tmp_path: Path, city_store: CityStore) -> None:
-    shutil.copytree(city_store.uri, tmp_path / "store")
-    card = tmp_path / "store" / "card.json"
-    sha256 = Store.open(city_store.uri).card.weights_sha256
-    card.write_text(card.read_text().replace(sha256, "0" * 64))
+    make_store_of_another_model(tmp_path / "store", city_store)
     with pytest.raises(CardMismatch):
         checked(read_settings({"store": str(tmp_path / "store")}))
     assert checked(read_settings({"store": city_store.uri})).model_name == "efficientnet-lite0"

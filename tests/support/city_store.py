@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,13 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
     }
     columns = {name: values[name] if name in values else listing[name] for name in schema.names}
     store.commit(pa.table(columns, schema=schema))
+
+
+def make_store_of_another_model(folder: Path, city_store: CityStore) -> Store:
+    """Make an empty store whose card differs in the weights alone."""
+    card = replace(Store.open(city_store.uri).card, weights_sha256="0" * 64)
+    artifacts = [Store.open(city_store.uri).artifact(sha256) for sha256 in card.artifacts]
+    return Store.create(folder, card, artifacts=artifacts)
 
 
 def copy_rows(store: Store, suffix: str) -> pa.Table:

@@ -95,19 +95,17 @@ def test_flags_are_passed_to_the_function_of_the_verb(
 
 
 @pytest.mark.parametrize(
-    ("function", "call"),
+    "call",
     [
-        ("serving.engine.load_extractor", lambda store: QueryEngine.open(store, execution=ASKED)),
-        (
-            "serving.stages.extract.load_extractor",
-            lambda store: open_extract_worker(ServeSettings(store=store, precision="bf16", compile=True)),
-        ),
+        lambda store: QueryEngine.open(store, execution=ASKED),
+        lambda store: open_extract_worker(ServeSettings(store=store, precision="bf16", compile=True)),
     ],
+    ids=["engine", "worker"],
 )
 def test_execution_is_passed_to_the_loader(
-    function: str, call: Callable[[str], object], city_store: CityStore, monkeypatch: pytest.MonkeyPatch
+    call: Callable[[str], object], city_store: CityStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(function, stop)
+    monkeypatch.setattr("models.weights.load_extractor", stop)
     with pytest.raises(Seen) as passed_on:
         call(city_store.uri)
     assert passed_on.value.args == (ASKED,)
@@ -116,7 +114,7 @@ def test_execution_is_passed_to_the_loader(
 def test_evaluate_passes_the_execution_on(
     city_store: CityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for function in ("pipelines.evaluation.job.index", "pipelines.evaluation.job.QueryEngine.open"):
+    for function in ("pipelines.evaluation.database.index", "pipelines.evaluation.job.QueryEngine.open"):
         monkeypatch.setattr(function, stop)
         for store in (city_store.uri,) if "open" in function else (None, str(tmp_path / "none")):
             with pytest.raises(Seen) as passed_on:
