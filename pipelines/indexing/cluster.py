@@ -107,7 +107,8 @@ class Cluster:
             dict(actor.required_resources)
             for state in ("PENDING_CREATION", "RESTARTING")
             for actor in _actors(state)
-            if actor.job_id.hex() == mine and not actor.address.node_id.strip(b"\xff")
+            # An actor that is restarted keeps the address of the node that was lost.
+            if actor.job_id.hex() == mine and actor.address.node_id.hex() not in self._alive
         ]
 
     def shortage(self, needs: Sequence[Mapping[str, float]]) -> str:
