@@ -225,5 +225,7 @@ def test_exit_codes_of_errors(
 
 
 def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> None:
-    assert Store.open(store).card == load_extractor("efficientnet-lite0").card.upgraded()
+    card = Store.open(store).card
+    card.require_model(load_extractor("efficientnet-lite0").card)
+    assert (card.model, card.aggregation_sha256 is not None) == ("efficientnet-lite0", True)
     assert main(["index", str(city), "--store", store, "--quiet", "--json"]) == 0
