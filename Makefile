@@ -30,7 +30,7 @@ DEFAULT := not slow and not fault and not cluster
 
 test: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
-	$(BIN)/python -m pytest -m "$(DEFAULT) and ray"
+	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and ray"
 
 # Without Ray, a browser or anything else that takes many seconds: under two minutes.
 test-quick: $(STAMP)

@@ -689,7 +689,7 @@ def test_columns_of_other_names_are_left_alone(folder: Path) -> None:
     assert verify_store(folder).ok
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_footer_that_claims_gigabytes_is_not_read(folder: Path) -> None:
     [record] = Store.open(folder).get([IDS[0]])
     path = shard_path(folder, record.shard)

@@ -154,7 +154,7 @@ def test_index_into_a_locked_store_is_refused(tmp_path: Path) -> None:
     assert index(photos, uri).accepted == 2
 
 
-@pytest.mark.parametrize("run", ["short", "long"])
+@pytest.mark.parametrize("run", ["short", pytest.param("long", marks=pytest.mark.slow)])
 def test_index_stages_are_separate_and_overlap(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +214,7 @@ def test_index_full_disk_in_a_worker_is_reported(tmp_path: Path, monkeypatch: py
     assert index(tmp_path / "photos", str(tmp_path / "store")).accepted == 2
 
 
-@pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.parametrize("usable", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_index_compresses_large_maps_by_default(tmp_path: Path, usable: bool) -> None:
     """With maps of SelaVPR's shape; a projection is learned from the photos, where any can be used."""
     weights, photos, uri = tmp_path / "w.safetensors", tmp_path / "photos", str(tmp_path / "store")

@@ -38,7 +38,7 @@ def test_learn_projection_nothing_usable_raises(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("encoding", ["int4-pca64", "binary"])
+@pytest.mark.parametrize("encoding", ["int4-pca64", pytest.param("binary", marks=pytest.mark.slow)])
 def test_index_into_an_encoded_store_answers_and_refuses_another_encoding(
     tmp_path: Path, encoding: str
 ) -> None:
