@@ -1,4 +1,4 @@
-"""An actor that runs a stage given as a function."""
+"""Actors of an index run. Their processes import little: on few cores that would delay the first images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["StageActor"]
+__all__ = ["ShardWriter", "StageActor"]
 
 
 class StageActor:
@@ -28,3 +28,19 @@ class StageActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Process one batch."""
         return self._stage(batch)
+
+
+class ShardWriter:
+    """Writes shards in an actor.
+
+    Args:
+        stage: `pipelines.indexing.write.write`.
+        options: Its keyword arguments.
+    """
+
+    def __init__(self, stage: Callable[..., pa.Table], options: dict[str, Any]) -> None:
+        self._stage, self._options = stage, options
+
+    def write(self, *blocks: pa.Table) -> pa.Table:
+        """Write the rows of some blocks as one shard."""
+        return self._stage(pa.concat_tables(blocks), **self._options)

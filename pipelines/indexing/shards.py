@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.indexing.actor import ShardWriter
 from pipelines.indexing.flow import Block
 from pipelines.indexing.losses import is_loss
 from pipelines.indexing.plan import WRITE_CPUS, Plan
@@ -19,17 +20,6 @@ from storage.store import Store
 __all__ = ["ShardWriters"]
 
 _SHARDS_PER_WRITER = 2
-
-
-class _Writer:
-    """Writes shards in an actor."""
-
-    def __init__(self, stage: Callable[..., pa.Table], options: dict[str, Any]) -> None:
-        self._stage, self._options = stage, options
-
-    def write(self, *blocks: pa.Table) -> pa.Table:
-        """Write the rows of some blocks as one shard."""
-        return self._stage(pa.concat_tables(blocks), **self._options)
 
 
 @dataclass
@@ -67,7 +57,7 @@ class ShardWriters:
         self._ray, self._clock = ray, clock
         self._shard_rows, self._max_age_s = plan.shard_rows, max_age_s
         options = {"store_uri": store.uri, "card": store.card.to_json(), "trace": plan.request.trace}
-        kind = ray.remote(_Writer).options(num_cpus=WRITE_CPUS, max_restarts=0)
+        kind = ray.remote(ShardWriter).options(num_cpus=WRITE_CPUS, max_restarts=0)
         self._seats = [_Seat(kind.remote(write, options)) for _ in range(plan.writers)]
         self._blocks: list[Block] = []
         self._since = clock()
