@@ -184,13 +184,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
     flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
-    flag(
-        "threshold_m",
-        float,
-        "distance in metres up to which a result is correct",
-        default=defaults.THRESHOLD_M,
-        ge=0,
-    )
+    _add_threshold(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_photos(parser)
@@ -255,13 +249,7 @@ def _add_relearn(parser: argparse.ArgumentParser) -> None:
     flag("dataset", str, "data set of the store, to measure recall before and after", metavar="DATASET")
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
     flag("model", str, "name or weights file, for --dataset; default: the store's")
-    flag(
-        "threshold_m",
-        float,
-        "distance in metres up to which a result is correct",
-        default=defaults.THRESHOLD_M,
-        ge=0,
-    )
+    _add_threshold(parser)
     _add_quiet(parser)
 
 
@@ -287,6 +275,11 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
         help="encoding of local features in a new store; smaller ones lose some detail; default: float16, or "
         "int4-pca64 for large feature maps",
     )
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    help = "distance in metres up to which a result is correct"
+    add_flag(parser, "threshold_m", float, help, default=defaults.THRESHOLD_M, ge=0)
 
 
 def _add_photos(parser: argparse.ArgumentParser) -> None:

@@ -62,7 +62,7 @@ def complete_store(
         options: Further arguments of `pipelines.indexing.job.index`.
 
     Raises:
-        SourceError: the database cannot be listed, or the store is one of other images.
+        SourceError: the database cannot be listed, or the store holds other images.
         NotWritable: images are missing and the store cannot be written.
         StoreError: as `index`.
     """
@@ -102,7 +102,7 @@ def _lacking(good: pa.Table, known: pa.Table, database: Path, store_uri: str) ->
     """Return in words what the store lacks of the usable rows of a listing; None if nothing.
 
     Raises:
-        SourceError: the store is one of other images, or has them under other ids.
+        SourceError: the store holds other images, or has them under other ids.
     """
     stored = _stored(good, known)
     missing = good.filter(pc.invert(stored))

@@ -109,7 +109,7 @@ def evaluate(
 
     Raises:
         CardMismatch: a flag does not fit the store; nothing is indexed or scored.
-        SourceError: there is no such data set, no query can be scored, or the store is one of other images.
+        SourceError: there is no such data set, no query can be scored, or the store holds other images.
         StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
     """
     with contextlib.ExitStack() as stack:

@@ -144,6 +144,8 @@ def test_a_flag_that_does_not_fit_the_store_is_refused(
 )
 def test_flags_that_fit_or_are_not_given_pass(tmp_path: Path, given: dict[str, Any]) -> None:
     require_fit(tmp_path, make_card(), given)
+    with pytest.raises(CardMismatch, match="--features int8 does not fit"):
+        require_fit(tmp_path, make_card(), given | {"features": "int8"})
 
 
 def test_the_model_of_a_store_fits_by_name_and_by_file(tmp_path: Path) -> None:
@@ -153,6 +155,9 @@ def test_the_model_of_a_store_fits_by_name_and_by_file(tmp_path: Path) -> None:
         require_fit(
             tmp_path, card.stored_as("int8"), {"model": model, "image_size": size, "features": "int8"}
         )
+        other = dataclasses.replace(card, weights_sha256="1" * 64)
+        with pytest.raises(CardMismatch, match="--model"):
+            require_fit(tmp_path, other.stored_as("int8"), {"model": model})
 
 
 def test_a_store_of_trained_weights_names_the_flag_that_is_missing(
