@@ -11,22 +11,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from models.aggregation.choice import aggregation_kind, chosen_aggregation, with_aggregation
-from models.names import DEFAULT_MODEL
+from models.aggregation.choice import aggregation_kind
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
-from models.store_fit import fitting_card, require_fit
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
+from pipelines.indexing.opening import card_of, open_or_create
 from pipelines.indexing.plan import Request
 from pipelines.indexing.reconcile import Change, reconcile
-from pipelines.indexing.run import Outcome, run_flows, total_of
+from pipelines.indexing.report import IndexReport, report_of
+from pipelines.indexing.run import run_flows, total_of
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.placement import ANYWHERE, Placement
@@ -34,72 +29,11 @@ from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
 from pipelines.sources import list_source, listing_notes, skipped_paths
-from storage.card import Card, FeatureEncoding
-from storage.errors import InvalidBatch, StoreNotFound
-from storage.features.encodings import FeatureCodec, default_encoding, projected_channels
-from storage.features.projection import projection_sha256
-from storage.store import Store
+from storage.card import FeatureEncoding
 
 __all__ = ["IndexReport", "index"]
 
 OBJECT_STORE_BYTES = 512 << 20
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """Result of an index run.
-
-    Attributes:
-        input: Number of listed images.
-        accepted: Listed images that the store now holds, including the `unchanged` ones.
-        rejected: Listed images that could not be used; accepted + rejected = input.
-        unchanged: Accepted images that the store already held with the same content.
-        seconds: Duration of the whole run.
-        images_per_s: Newly extracted images divided by the seconds from the start of the first stage to the
-            last commit.
-        store_version: Version after the last commit.
-        rejected_by_reason: Number of rejected images for each reason.
-        rejected_file: CSV file that lists the rejected images, or None without any.
-        without_position: Number of accepted images whose position is unknown.
-        links_skipped: Number of symbolic links that were not followed: rejected images, and folders.
-        missing_from_source: Number of images stored from this source that it no longer has.
-        pruned: Number of those whose rows were removed.
-        upgraded: Whether the store was brought to the newest format, since the run needed it.
-        notes_by_reason: Number of values of accepted images that were dropped, for each reason.
-        notes_file: CSV file that lists them, or None without any.
-        nodes_lost: Number of nodes that the cluster lost during the run.
-        waited_s: Seconds in which nothing could run, since the cluster had no room.
-        flows: Number of times that the work was spread over the cluster: once, and again after each loss that
-            Ray could not mend.
-        leftover_bytes_removed: Size of the feature files that stopped runs had left, and that were removed.
-        aggregation: `learned` or `gem`.
-        relearned_from: Number of photos that this run learned the aggregation from at its end, or None.
-        relearning_advice: Why `placeray relearn` is advisable, or None.
-    """
-
-    input: int
-    accepted: int
-    rejected: int
-    unchanged: int
-    seconds: float
-    images_per_s: float
-    store_version: int
-    rejected_by_reason: dict[str, int] = field(default_factory=dict)
-    rejected_file: str | None = None
-    without_position: int = 0
-    links_skipped: int = 0
-    missing_from_source: int = 0
-    pruned: int = 0
-    upgraded: bool = False
-    notes_by_reason: dict[str, int] = field(default_factory=dict)
-    notes_file: str | None = None
-    nodes_lost: int = 0
-    waited_s: float = 0.0
-    flows: int = 0
-    leftover_bytes_removed: int = 0
-    aggregation: str = "gem"
-    relearned_from: int | None = None
-    relearning_advice: str | None = None
 
 
 def index(
@@ -197,10 +131,10 @@ def index(
     store_uri = str(store_uri)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar("index", quiet=quiet or progress is not None))
-        card, fresh = _card_of(model, image_size, store_uri, features, aggregation)
+        card, fresh = card_of(model, image_size, store_uri, features, aggregation)
         model = model or card.model
         listing = list_source(source, root=root, id_prefix=id_prefix, follow_links=follow_links)
-        store = _open_or_create(
+        store = open_or_create(
             store_uri,
             card,
             model,
@@ -259,7 +193,7 @@ def index(
         advice = relearning_advice(store) if tally.extracted else None
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
-    report = _report(tally, store, rejections, time.perf_counter() - started, outcome)
+    report = report_of(tally, store, rejections, time.perf_counter() - started, outcome)
     return dataclasses.replace(
         report,
         missing_from_source=len(vanished.photos),
@@ -270,98 +204,3 @@ def index(
         relearned_from=relearned.photos if relearned else None,
         relearning_advice=advice,
     )
-
-
-def _report(tally: Tally, store: Store, rejections: Path, seconds: float, outcome: Outcome) -> IndexReport:
-    return IndexReport(
-        input=tally.total,
-        accepted=tally.total - tally.rejected,
-        rejected=tally.rejected,
-        unchanged=tally.unchanged,
-        seconds=round(seconds, 3),
-        images_per_s=round(tally.extracted / outcome.seconds, 2),
-        store_version=store.version,
-        rejected_by_reason=dict(tally.reasons),
-        rejected_file=str(rejections) if tally.rejected else None,
-        without_position=tally.without_position,
-        links_skipped=tally.links_skipped,
-        notes_by_reason=tally.notes_by_reason,
-        nodes_lost=outcome.nodes_lost,
-        waited_s=outcome.waited_s,
-        flows=outcome.flows,
-        leftover_bytes_removed=outcome.leftover_bytes_removed,
-    )
-
-
-def _card_of(
-    model: str | None,
-    image_size: tuple[int, int] | None,
-    store_uri: str,
-    features: FeatureEncoding | None,
-    aggregation: str | None,
-) -> tuple[Card, bool]:
-    """Return the card of the store after comparing it with the model, or that of a new store and True.
-
-    The input size is that of the store unless another one is requested. The card of a new store does not name
-    its projection and its aggregation yet.
-
-    Raises:
-        CardMismatch: a flag does not fit the store, see `models.store_fit`.
-    """
-    try:
-        stored = Store.open(store_uri).card
-    except StoreNotFound:
-        from models.weights import load_card
-
-        card = load_card(model or DEFAULT_MODEL, image_size=image_size)
-        return card.stored_as(features or default_encoding(card)), True
-    given = {"image_size": image_size, "features": features, "aggregation": aggregation}
-    require_fit(store_uri, stored, given)
-    fitting_card(store_uri, stored, model)
-    return stored, False
-
-
-def _open_or_create(
-    store_uri: str,
-    card: Card,
-    model: str,
-    listing: pa.Table,
-    execution: Execution,
-    *,
-    requested: bool,
-    aggregation: str | None,
-    fresh: bool,
-    max_pixels: int,
-) -> Store:
-    """Open the store, or create it, with a projection learned from the listed images if the encoding has one.
-
-    If too few images can be used to learn it, that is an error only where the encoding was requested.
-    """
-    if not fresh:
-        return Store.create(store_uri, card)
-    channels = projected_channels(card.feature_encoding, card.feature_dim)
-    if channels is None:
-        return _create(store_uri, card, aggregation)
-    from models.weights import load_extractor
-    from pipelines.indexing.projection import learn_projection
-
-    size = (card.preprocessing.height, card.preprocessing.width)
-    uncompiled = dataclasses.replace(execution, compiled=False)  # not worth it for a small sample
-    extractor = load_extractor(model, image_size=size, execution=uncompiled)
-    try:
-        projection = learn_projection(listing, extractor, channels=channels, max_pixels=max_pixels)
-    except InvalidBatch:
-        if requested:
-            raise
-        # The same number of bits, without a projection.
-        return _create(store_uri, card.stored_as("int4"), aggregation)
-    named = card.stored_as(card.feature_encoding, projection_sha256=projection_sha256(projection))
-    return _create(store_uri, named, aggregation, projection)
-
-
-def _create(
-    store_uri: str, card: Card, aggregation: str | None, projection: NDArray[np.float32] | None = None
-) -> Store:
-    chosen = chosen_aggregation(aggregation, card, FeatureCodec(card, projection=projection))
-    artifacts = [chosen.to_bytes()] if chosen is not None else []
-    return Store.create(store_uri, with_aggregation(card, chosen), projection=projection, artifacts=artifacts)

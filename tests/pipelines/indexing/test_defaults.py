@@ -46,12 +46,12 @@ def test_progress_is_shown_unless_quiet_or_with_a_callback(
         progress(3, 1, total)
         raise Stop
 
-    monkeypatch.setattr("pipelines.indexing.job._card_of", lambda *_: (SimpleNamespace(model="any"), False))
+    monkeypatch.setattr("pipelines.indexing.job.card_of", lambda *_: (SimpleNamespace(model="any"), False))
     monkeypatch.setattr(
         "pipelines.indexing.job.list_source", lambda *_, **__: pa.table({"image_id": ["a", "b", "c", "d"]})
     )
     store = SimpleNamespace(uri=str(tmp_path))
-    monkeypatch.setattr("pipelines.indexing.job._open_or_create", lambda *_, **__: store)
+    monkeypatch.setattr("pipelines.indexing.job.open_or_create", lambda *_, **__: store)
     monkeypatch.setattr("pipelines.indexing.job.Tally", report_and_stop)
     shown = []
     for options in ({}, {"quiet": True}, {"progress": lambda *state: received.append(state)}):
