@@ -23,7 +23,7 @@ def local_folder(uri: str | os.PathLike[str]) -> Path:
     parsed = urlparse(text)
     if parsed.scheme != "file" or parsed.netloc not in ("", "localhost"):
         raise StoreError(
-            f"{parsed.scheme}://{parsed.hostname or ''} is not a place for a store: give a folder, or a bucket "
+            f"{parsed.scheme}://{parsed.hostname or ''} cannot hold a store: give a folder, or a bucket "
             "with a prefix as in s3://bucket/prefix"
         )
     return Path(unquote(parsed.path))
