@@ -156,6 +156,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
             candidates=args.candidates,
             rerank=not args.no_rerank,
             threshold_m=args.threshold_m,
+            protocol=args.protocol,
+            keys=args.keys,
             report=args.report,
             predictions=args.predictions,
             follow_links=args.follow_links,

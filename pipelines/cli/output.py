@@ -85,20 +85,46 @@ def print_truth(truth: Mapping[str, Any]) -> None:
 
 def print_evaluation(summary: Mapping[str, Any]) -> None:
     """Print the recall table of an evaluation, its conditions, and notes on what was left out."""
-    from pipelines.evaluation.describe import STAGE_NAMES, describe_notes
+    from pipelines.evaluation.describe import STAGE_NAMES, describe_notes, interval_text
 
     print()
     print_line(f"{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
     print_line(f"protocol: {summary['protocol']}; model {summary['model']}")
     columns = list(summary["recall"]["global"])
     print(f"{'Recall':<20}" + "".join(f"{'R@' + k:>8}" for k in columns))
+    intervals = summary.get("intervals", {}).get("recall", {})
     for stage, recall in summary["recall"].items():
         print(f"{STAGE_NAMES[stage]:<20}" + "".join(f"{recall[k]:>8.1f}" for k in columns))
+        if ends := intervals.get(stage):
+            texts = [interval_text(ends[k]).strip() or "-" for k in columns]
+            print_line(
+                f"  95 % intervals: {', '.join(f'R@{k} {t}' for k, t in zip(columns, texts, strict=True))}"
+            )
+    _print_figures(summary)
     _print_conditions(summary["conditions"])
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
     print(f"candidates matched per query: {summary['matched_per_query']:g}")
     for note in describe_notes(summary):
         print_line(f"note: {note}")
+
+
+def _print_figures(summary: Mapping[str, Any]) -> None:
+    """Print mean average precision and median error of each stage, and recall by condition and density."""
+    from pipelines.evaluation.describe import STAGE_NAMES, describe_part, interval_text
+
+    intervals = summary.get("intervals", {})
+    if summary.get("places"):
+        print(f"places: {summary['places']}; intervals draw whole places")
+    for stage, values in summary.get("mean_average_precision", {}).items():
+        depth = list(values)[-1]
+        text = f"mAP@{depth} {values[depth]:.1f}"
+        text += interval_text(intervals["mean_average_precision"][stage][depth])
+        median = summary["median_error_m"][stage]
+        if median is not None:
+            text += f", median error {median:.1f} m{interval_text(intervals['median_error_m'][stage])}"
+        print_line(f"{STAGE_NAMES[stage]}: {text}")
+    for part in (*summary.get("by_condition", ()), *summary.get("by_density", ())):
+        print_line(describe_part(part))
 
 
 def _print_conditions(conditions: Mapping[str, Any]) -> None:

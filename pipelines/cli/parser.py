@@ -185,6 +185,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
     _add_threshold(parser)
+    help = "what a published figure is of: msls-val-740, pitts30k, nordland-27592, ..., metres:25, frames:10"
+    flag("protocol", str, f"{help}, or a FILE.toml", metavar="NAME")
+    flag(
+        "keys",
+        str,
+        "keys of the queries to score, as text, .npy array or subtask_index.csv",
+        metavar="PATH",
+    )
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_photos(parser)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pipelines.evaluation.protocols import Protocol
 from serving.engine import QueryEngine
 from storage.version import __version__
 
@@ -16,21 +17,23 @@ _ARTIFACTS = ("projection_sha256", "aggregation_sha256", "local_whitening_sha256
 
 
 def conditions_of(
-    engine: QueryEngine, *, candidates: int, threshold_m: float, score: str | None
+    engine: QueryEngine, *, candidates: int, protocol: Protocol, score: str | None, dataset_sha256: str
 ) -> dict[str, Any]:
     """Return the conditions under which an engine answers, plain values for JSON.
 
     Args:
         engine: The engine.
         candidates: How many hits are re-ranked; 0 for none.
-        threshold_m: Distance up to which an answer is right, in metres.
+        protocol: Which answers are right.
         score: What candidates are ranked by, as the results say; None without re-ranking.
+        dataset_sha256: See `pipelines.evaluation.dataset_digest`.
     """
     card, extractor = engine.store.card, engine.extractor
     return {
         "model": card.model,
         "weights_sha256": card.weights_sha256,
         "image_size": [card.preprocessing.height, card.preprocessing.width],
+        "resize": card.preprocessing.resize,
         "descriptor_dim": card.descriptor_dim,
         "features": card.feature_encoding,
         **{name: value for name in _ARTIFACTS if (value := getattr(card, name)) is not None},
@@ -41,8 +44,11 @@ def conditions_of(
         "min_similarity": card.min_similarity,
         "candidates": candidates,
         "matching": (str(engine.matching) or "every candidate, exactly") if candidates else None,
-        "threshold_m": threshold_m,
+        "protocol": protocol.name,
+        "threshold_m": protocol.threshold_m,
+        "frames": None if protocol.rule == "metres" else int(protocol.tolerance),
         "distance": DISTANCE,
+        "dataset_sha256": dataset_sha256,
         "store_version": engine.store.version,
         "store_format": card.format_version,
         "versions": _versions(),
@@ -53,6 +59,7 @@ def _versions() -> Mapping[str, str | None]:
     return {
         "placeray": __version__,
         **{name: _version(name) for name in ("torch", "timm", "numpy", "pillow")},
+        "faiss": _version("faiss-cpu") or _version("faiss-gpu"),
     }
 
 

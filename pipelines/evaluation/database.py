@@ -46,6 +46,7 @@ def complete_store(
     *,
     say: Callable[[str], None],
     root: str | Path | None = None,
+    by_position: bool = True,
     follow_links: bool = False,
     **options: Any,
 ) -> Completed:
@@ -58,6 +59,7 @@ def complete_store(
         store_uri: The store; created if there is none.
         say: Called with a sentence before images are indexed.
         root: Folder that the paths of a listing are relative to.
+        by_position: Whether images need a position to be right.
         follow_links: Whether symbolic links may lead out of the folder.
         options: Further arguments of `pipelines.indexing.job.index`.
 
@@ -76,7 +78,8 @@ def complete_store(
     if known is not None:
         reason = _lacking(good, known, database, store_uri)
     if reason is not None:
-        _require_positions(good, database)
+        if by_position:
+            _require_positions(good, database)
         say(f"indexing {reason}")
         try:
             index(database, store_uri, root=root, follow_links=follow_links, **options)

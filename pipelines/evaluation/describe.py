@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["STAGE_NAMES", "describe_conditions", "describe_notes"]
+__all__ = [
+    "STAGE_NAMES",
+    "describe_conditions",
+    "describe_notes",
+    "describe_part",
+    "interval_text",
+    "part_name",
+]
 
 STAGE_NAMES = {"global": "global descriptor", "reranked": "after re-ranking"}
 _DIGITS = 12  # of a digest
@@ -40,7 +47,7 @@ def describe_conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
     return [
         ("model", f"{conditions['model']}, weights {conditions['weights_sha256'][:_DIGITS]}"),
-        ("input", f"{'x'.join(map(str, conditions['image_size']))} pixels"),
+        ("input", _input(conditions)),
         ("descriptors", ", ".join(descriptors)),
         ("local features", ", ".join(features)),
         ("computed in", f"{conditions['precision']} on {conditions['device']}"),
@@ -48,7 +55,20 @@ def describe_conditions(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("re-ranking", reranking),
         ("store", f"version {conditions['store_version']}, format {conditions['store_format']}"),
         ("versions", packages),
+        *_dataset(conditions),
     ]
+
+
+def _input(conditions: Mapping[str, Any]) -> str:
+    size = f"{'x'.join(map(str, conditions['image_size']))} pixels"
+    return f"{size}, resized by {conditions['resize']}" if conditions.get("resize") else size
+
+
+def _dataset(conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return protocol and data set, which conditions of before lack."""
+    named = [("protocol", conditions["protocol"])] if conditions.get("protocol") else []
+    digest = conditions.get("dataset_sha256")
+    return [*named, ("data set", f"sha256 {digest[:_DIGITS]}")] if digest else named
 
 
 def _artifacts(conditions: Mapping[str, Any], *names: str) -> list[str]:
@@ -58,6 +78,31 @@ def _artifacts(conditions: Mapping[str, Any], *names: str) -> list[str]:
         for name in names
         if f"{name}_sha256" in conditions
     ]
+
+
+def interval_text(ends: Sequence[float | None] | None) -> str:
+    """Return ` (low to high)`; empty where there is no interval."""
+    if not ends or None in ends:
+        return ""
+    return f" ({ends[0]:.1f} to {ends[1]:.1f})"
+
+
+def part_name(part: Mapping[str, Any]) -> str:
+    """Return the name of a part of the queries, of a condition or a density."""
+    if "kind" in part:
+        return f"{part['kind']} {part['value']}"
+    least, most = part["least"], part["most"]
+    if most == 0:
+        return "nothing right in the database"
+    images = f"{least}" if least == most else f"{least} to {most}" if most else f"{least} or more"
+    return f"{images} right {'image' if images == '1' else 'images'}"
+
+
+def describe_part(part: Mapping[str, Any]) -> str:
+    """Return the recall at the first answer of a part of the queries, in its final order."""
+    stage = list(part["recall"])[-1]
+    interval = interval_text(part["intervals"][stage]["1"])
+    return f"{part_name(part)}: R@1 {part['recall'][stage]['1']:.1f}{interval}, {part['queries']} queries"
 
 
 def describe_notes(evaluation: Mapping[str, Any]) -> list[str]:

@@ -16,11 +16,13 @@ from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.database import complete_store
 from pipelines.evaluation.predictions import write_predictions
+from pipelines.evaluation.protocols import BadProtocol, Protocol, protocol_of
 from pipelines.evaluation.queries import Queries, read_queries
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import Evaluation
-from pipelines.sources import SourceError, open_dataset
+from pipelines.evaluation.scoring import Scoring, scoring_of
+from pipelines.sources import SourceError, list_source, open_dataset
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
@@ -64,6 +66,8 @@ def evaluate(
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
     threshold_m: float = THRESHOLD_M,
+    protocol: str | None = None,
+    keys: str | Path | None = None,
     follow_links: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
     report: str | Path | None = None,
@@ -94,7 +98,10 @@ def evaluate(
         rerank: False ranks by global descriptor only.
         matching: Options of matching.
         execution: How the model is run, while indexing too.
-        threshold_m: Distance up to which an answer is right, in metres.
+        threshold_m: Distance up to which an answer is right, in metres, where no protocol says it.
+        protocol: Name of a protocol, `metres:25`, `frames:10`, or the path of a TOML file, see
+            `pipelines.evaluation.protocols`.
+        keys: File with the keys of the queries to score.
         follow_links: Whether symbolic links may lead out of the folders of the data set.
         max_megapixels: Largest photo, of queries and database.
         report: Folder for index.html and evaluation.json.
@@ -122,12 +129,23 @@ def evaluate(
                 "model": model,
             }
             require_fit(uri, Store.open(uri).card, given)
+        rule = _protocol(protocol, threshold_m)
+        split = rule.split if rule.split and split == SPLIT else split
         layout = open_dataset(dataset, split=split, database=database, queries=queries)
         if root is not None and layout.database.is_dir() and layout.queries.is_dir():
             raise SourceError("--root is for listings: leave it out where both sides are folders")
+        scoring = Scoring(rule)
+        if protocol is not None or keys is not None:
+            sides = (
+                list_source(side, root=_root_of(side, root), follow_links=follow_links)
+                for side in (layout.database, layout.queries)
+            )
+            scoring = scoring_of(rule, layout, *sides, keys=None if keys is None else Path(keys).expanduser())
         photos = read_queries(
             layout.queries,
             root=_root_of(layout.queries, root),
+            only=scoring.only,
+            by_position=scoring.by_position,
             follow_links=follow_links,
             max_pixels=pixels_of(max_megapixels),
             progress=progress,
@@ -140,6 +158,7 @@ def evaluate(
             uri,
             say=lambda sentence: say(sentence + again),
             root=_root_of(layout.database, root),
+            by_position=scoring.by_position,
             follow_links=follow_links,
             image_size=image_size,
             features=features,
@@ -154,7 +173,7 @@ def evaluate(
             queries=photos,
             candidates=candidates,
             rerank=rerank,
-            threshold_m=threshold_m,
+            scoring=scoring,
             progress=lambda answered, total: progress(answered, photos.rejected, total),
         )
         changes = {f"database_{name}": count for name, count in vars(done).items()}
@@ -164,6 +183,22 @@ def evaluate(
         if report is not None:
             _write_report(Path(report), result, engine)
     return result
+
+
+def _protocol(name: str | None, threshold_m: float) -> Protocol:
+    """Return the protocol of a run.
+
+    Raises:
+        BadProtocol: there is none of this name, or it says another distance than `threshold_m`.
+    """
+    if name is None:
+        return Protocol(f"metres:{threshold_m:g}", "metres", threshold_m)
+    protocol = protocol_of(name)
+    if threshold_m not in (THRESHOLD_M, protocol.threshold_m):
+        raise BadProtocol(
+            f"--threshold-m {threshold_m:g} is not that of {protocol.name}: give one of the two"
+        )
+    return protocol
 
 
 def _say_what_is_left_out(photos: Queries, say: Callable[[str], None]) -> None:

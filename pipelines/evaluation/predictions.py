@@ -13,8 +13,8 @@ queries by K answers, as retrieval libraries give them (indices into the databas
     mutual_matches (Q, K) int32 -1 where not re-ranked
     score (Q, K) float32        what the final order is by; NaN where not re-ranked
     distance_m (Q, K) float64   from the query to the answer; NaN unknown
-    correct (Q, K) bool         within the threshold
-    positives (Q,) int64        database images within the threshold
+    correct (Q, K) bool         right by the protocol, as within 25 m
+    positives (Q,) int64        database images that are right
     first_hit_global (Q,)       rank of the first right answer, from 1; 0: none
     first_hit_reranked (Q,)     the same in the final order
     conditions () str           JSON, see `pipelines.evaluation.conditions`
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from storage.durable import explain_write_errors, replace_file
-from storage.position import Position, Positions, within
+from storage.position import Position, Positions
 from storage.text import spreadsheet_safe
 
 __all__ = ["write_predictions"]
@@ -52,16 +52,15 @@ def write_predictions(folder: Path, evaluation: Evaluation) -> None:
         OutOfSpace: the disk is full.
         NotWritable: the folder cannot be written.
     """
-    threshold_m = float(evaluation.conditions["threshold_m"])
     table = io.StringIO(newline="")
     rows = csv.writer(table)
     rows.writerow(_COLUMNS)
     distances = [_distances_m(outcome) for outcome in evaluation.outcomes]
     for outcome, distances_m in zip(evaluation.outcomes, distances, strict=True):
-        cells = _rows(outcome, distances_m, within(distances_m, threshold_m))
+        cells = _rows(outcome, distances_m)
         rows.writerows([spreadsheet_safe(cell) for cell in row] for row in cells)
     arrays = io.BytesIO()
-    np.savez_compressed(arrays, **_arrays(evaluation, distances, threshold_m))
+    np.savez_compressed(arrays, **_arrays(evaluation, distances))
     with explain_write_errors(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "predictions.csv", table.getvalue().encode("utf-8", "replace"))
@@ -73,13 +72,11 @@ def _distances_m(outcome: QueryOutcome) -> NDArray[np.float64]:
     return Positions.of([match.record.position for match in outcome.matches]).distances_m(outcome.position)
 
 
-def _rows(
-    outcome: QueryOutcome, distances_m: NDArray[np.float64], correct: NDArray[np.bool_]
-) -> Iterator[tuple[Any, ...]]:
+def _rows(outcome: QueryOutcome, distances_m: NDArray[np.float64]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a query; one without answers where its photo cannot be used."""
     if not outcome.matches:
         yield (outcome.uri, *[None] * (len(_COLUMNS) - 2), outcome.rejected or "no answer")
-    ranks_global = {index: rank for rank, index in enumerate(_by_similarity(outcome), start=1)}
+    ranks_global = {index: rank for rank, index in enumerate(outcome.by_similarity(), start=1)}
     for index, match in enumerate(outcome.matches):
         yield (
             outcome.uri,
@@ -88,7 +85,7 @@ def _rows(
             match.record.image_id,
             match.record.uri,
             None if np.isnan(distances_m[index]) else round(float(distances_m[index]), 3),
-            int(correct[index]),
+            int(outcome.right[index]),
             round(match.similarity, 6),
             match.mutual_matches,
             match.score,
@@ -96,26 +93,20 @@ def _rows(
         )
 
 
-def _by_similarity(outcome: QueryOutcome) -> list[int]:
-    """Return the places of the answers in the order of the global descriptors, as recall scores them."""
-    matches = outcome.matches
-    return sorted(range(len(matches)), key=lambda i: (-matches[i].similarity, matches[i].record.image_id))
-
-
-def _arrays(
-    evaluation: Evaluation, distances: list[NDArray[np.float64]], threshold_m: float
-) -> dict[str, Any]:
+def _arrays(evaluation: Evaluation, distances: list[NDArray[np.float64]]) -> dict[str, Any]:
     outcomes = evaluation.outcomes
     shape = (len(outcomes), max((len(outcome.matches) for outcome in outcomes), default=0))
     ids = sorted({match.record.image_id for outcome in outcomes for match in outcome.matches})
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     indices, indices_global = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     similarity, mutual = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
+    correct = np.zeros(shape, np.bool_)
     scores, distances_m = np.full(shape, np.nan, np.float32), np.full(shape, np.nan)
     for query, outcome in enumerate(outcomes):
         rows = [row_of[match.record.image_id] for match in outcome.matches]
         indices[query, : len(rows)] = rows
-        indices_global[query, : len(rows)] = [rows[i] for i in _by_similarity(outcome)]
+        indices_global[query, : len(rows)] = [rows[i] for i in outcome.by_similarity()]
+        correct[query, : len(rows)] = outcome.right
         distances_m[query, : len(rows)] = distances[query]
         for place, match in enumerate(outcome.matches):
             similarity[query, place] = match.similarity
@@ -136,7 +127,7 @@ def _arrays(
         "mutual_matches": mutual,
         "score": scores,
         "distance_m": distances_m,
-        "correct": within(distances_m, threshold_m),
+        "correct": correct,
         "positives": np.array([outcome.positives for outcome in outcomes], np.int64),
         "first_hit_global": np.array(first_global, np.int64),
         "first_hit_reranked": np.array(first_reranked, np.int64),

@@ -2,37 +2,37 @@
 
 Recall@K is the share of queries with at least one of the first K answers within the threshold, inclusive.
 Distances are Euclidean in UTM within one zone and geodesic across zones (`storage.position`). The denominator
-is every query that has coordinates, also those without any positive in the database and those whose photo
-cannot be read.
+is every query that can be scored, also those without any positive in the database and those whose photo
+cannot be read. A protocol may score by frame number instead, see `pipelines.evaluation.protocols`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from models.images import ImageRejected
 from pipelines.defaults import THRESHOLD_M
 from pipelines.evaluation.conditions import DISTANCE, conditions_of
-from pipelines.evaluation.ground_truth import GroundTruth
+from pipelines.evaluation.dataset_digest import dataset_digest
+from pipelines.evaluation.figures import figures_of
+from pipelines.evaluation.ground_truth import Truth
 from pipelines.evaluation.queries import Queries, read_queries
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
+from pipelines.evaluation.scoring import Scoring, scoring_by_metres
 from pipelines.sources import Dataset, SourceError, open_dataset
 from serving.answer import Match, QueryResult
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
-from storage.position import POSITION_COLUMNS, Position
+from storage.position import Position
 
 __all__ = ["measure_recall"]
 
-_POSITIONS = pa.schema(
-    [(name, pa.string() if name == "utm_zone" else pa.float64()) for name in POSITION_COLUMNS]
-)
+_MIN_MATCHED = 20  # candidates before an early stop
 STAGES = ("decode", "extract", "search", "fetch", "rerank", "total")
 
 
@@ -47,6 +47,7 @@ def measure_recall(
     only: Collection[str] | None = None,
     follow_links: bool = False,
     queries: Queries | None = None,
+    scoring: Scoring | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Answer every query of a data set in batches and score the answers.
@@ -61,21 +62,26 @@ def measure_recall(
         only: Paths of the queries to score; by default all.
         follow_links: Whether symbolic links may lead out of the folder of the queries.
         queries: The queries, where they are read already.
+        scoring: Which answers are right, by another protocol than the distance.
         progress: Called with (done, total) as queries are answered.
 
     Raises:
         SourceError: the data set or its queries are missing, no query has coordinates, or the store is empty.
     """
     layout = dataset if isinstance(dataset, Dataset) else open_dataset(dataset, split=split)
+    scoring = scoring or scoring_by_metres(threshold_m)
     queries = queries or read_queries(
-        layout.queries, only=only, follow_links=follow_links, max_pixels=engine.max_pixels
+        layout.queries,
+        only=only if only is not None else scoring.only,
+        follow_links=follow_links,
+        max_pixels=engine.max_pixels,
+        by_position=scoring.by_position,
     )
     known = engine.store.metadata()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
     candidates = candidates if rerank else 0
-    located = [Position.of(row).to_dict() for row in queries.rows]
-    truth = GroundTruth(pa.Table.from_pylist(located, schema=_POSITIONS), known, threshold_m)
+    truth = scoring.truth(queries.rows, known)
     if truth.database_without_coordinates == known.num_rows:
         raise SourceError(
             f"none of {known.num_rows} images in the store {engine.store.uri} has a position, so no answer "
@@ -84,21 +90,23 @@ def measure_recall(
     started = time.perf_counter()
     outcomes, results = _answer_and_score(engine, queries.rows, truth, candidates, progress)
     wall_s = time.perf_counter() - started
-    recall = {"global": _recall([outcome.first_hit_global for outcome in outcomes])}
-    if candidates:
-        recall["reranked"] = _recall([outcome.first_hit_reranked for outcome in outcomes])
-    selected = "all queries" if only is None else f"{len(outcomes)} of {queries.total} queries"
+    selected = (
+        "all queries" if queries.listed == queries.total else f"{len(outcomes)} of {queries.total} queries"
+    )
     conditions = conditions_of(
-        engine, candidates=candidates, threshold_m=threshold_m, score=_score_kind(results, candidates)
+        engine,
+        candidates=candidates,
+        protocol=scoring.protocol,
+        score=_score_kind(results, candidates),
+        dataset_sha256=dataset_digest(queries.rows, known),
     )
     return Evaluation(
         dataset=layout.name,
-        protocol=_protocol(engine, selected, candidates, threshold_m),
+        protocol=_protocol(engine, scoring, truth, selected, candidates),
         model=engine.store.card.model,
         store_version=engine.store.version,
         queries=len(outcomes),
         database=known.num_rows,
-        recall=recall,
         seconds=_stage_seconds(results) | {"wall": round(wall_s, 4)},
         queries_without_positive=sum(outcome.positives == 0 for outcome in outcomes),
         queries_without_coordinates=queries.without_position,
@@ -108,12 +116,14 @@ def measure_recall(
         outcomes=tuple(outcomes),
         matched_per_query=_matched_per_query(results),
         conditions=conditions,
+        **figures_of(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
 
 
-def _protocol(engine: QueryEngine, selected: str, candidates: int, threshold_m: float) -> str:
+def _protocol(engine: QueryEngine, scoring: Scoring, truth: Truth, selected: str, candidates: int) -> str:
     reranked = f"{candidates} candidates re-ranked" if candidates else "no re-ranking"
-    parts = [f"right within {threshold_m:g} m, inclusive ({DISTANCE})", selected, reranked]
+    rule = f"{truth.rule} ({DISTANCE})" if scoring.by_position else truth.rule
+    parts = [f"{scoring.protocol.name}: {rule}", selected, reranked]
     if candidates and str(engine.matching):
         parts.append(str(engine.matching))
     return "; ".join(parts)
@@ -129,15 +139,18 @@ def _score_kind(results: Sequence[QueryResult], candidates: int) -> str | None:
 def _answer_and_score(
     engine: QueryEngine,
     rows: Sequence[Mapping[str, Any]],
-    truth: GroundTruth,
+    truth: Truth,
     candidates: int,
     progress: Callable[[int, int], None],
 ) -> tuple[list[QueryOutcome], list[QueryResult]]:
     """Return the outcome of every query, and the answers to those whose photo can be used."""
     outcomes, results = [], []
+    clusters = truth.clusters().tolist()
     with contextlib.closing(_answer(engine, rows, candidates)) as answers:
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            outcomes.append(_score(row["uri"], truth.positions[i], truth.positives(i), answer))
+            scored = _score(row["uri"], truth.positions[i], truth.positives(i), answer)
+            known = {"facets": row.get("facets", {}), "sha256": row.get("sha256")}
+            outcomes.append(dataclasses.replace(scored, cluster=clusters[i], **known))
             if not isinstance(answer, ImageRejected):
                 results.append(answer)
             progress(i + 1, len(rows))
@@ -154,7 +167,7 @@ def _answer(
         top_k=max(candidates, *RECALL_AT),
         candidates=max(1, candidates),
         rerank=candidates > 0,
-        min_candidates=max(RECALL_AT),
+        min_candidates=_MIN_MATCHED,
     )
     with contextlib.closing(answers):
         for row in rows:
@@ -173,20 +186,25 @@ def _score(
         rejected = answer.reason
     else:
         matches = answer.matches
-    by_similarity = sorted(matches, key=lambda match: (-match.similarity, match.record.image_id))
-    return QueryOutcome(
+    right = tuple(match.record.image_id in positives for match in matches)
+    outcome = QueryOutcome(
         uri=uri,
         position=position,
         rejected=rejected,
         positives=len(positives),
         matches=matches,
-        first_hit_global=_first_hit(by_similarity, positives),
-        first_hit_reranked=_first_hit(matches, positives),
+        first_hit_global=None,
+        first_hit_reranked=_first_hit(right),
+        right=right,
+        timings_ms={} if isinstance(answer, ImageRejected) else dict(answer.timings_ms),
+        place=getattr(answer, "place", None),
     )
+    by_similarity = _first_hit([right[i] for i in outcome.by_similarity()])
+    return dataclasses.replace(outcome, first_hit_global=by_similarity)
 
 
-def _first_hit(matches: Sequence[Match], positives: frozenset[str]) -> int | None:
-    return next((i for i, match in enumerate(matches, start=1) if match.record.image_id in positives), None)
+def _first_hit(right: Sequence[bool]) -> int | None:
+    return next((rank for rank, is_right in enumerate(right, start=1) if is_right), None)
 
 
 def _stage_seconds(results: Sequence[QueryResult]) -> dict[str, float]:
@@ -196,10 +214,3 @@ def _stage_seconds(results: Sequence[QueryResult]) -> dict[str, float]:
 def _matched_per_query(results: Sequence[QueryResult]) -> float:
     counted = sum(match.mutual_matches is not None for result in results for match in result.matches)
     return round(counted / len(results), 1) if results else 0.0
-
-
-def _recall(first_hits: Sequence[int | None]) -> dict[str, float]:
-    return {
-        str(k): round(100.0 * sum(hit is not None and hit <= k for hit in first_hits) / len(first_hits), 2)
-        for k in RECALL_AT
-    }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.images import ImageRejected
 from models.images.photo_file import read_bytes
 from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions, describe_notes
-from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
+from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from serving.engine import QueryEngine
 from storage.durable import explain_write_errors, replace_file
@@ -57,7 +57,7 @@ def write_report(
         evaluation=evaluation,
         notes=[*describe_notes(evaluation), *notes],
         conditions=describe_conditions(evaluation.conditions),
-        recall_at=RECALL_AT,
+        recall_at=[int(k) for k in evaluation.recall["global"]],
         stage_names=STAGE_NAMES,
         stage_ms=_stage_ms(evaluation),
         map=_map(evaluation, engine),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions
+from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions, interval_text
 from serving.answer import Match
 from storage.position import Position
 
 __all__ = ["RECALL_AT", "Evaluation", "QueryOutcome"]
 
-RECALL_AT = (1, 5, 10, 20)
+RECALL_AT = (1, 5, 10, 20, 100)
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class QueryOutcome:
         matches: Answers in their final order, best first.
         first_hit_global: Rank (from 1) of the first right answer by global descriptor, or None.
         first_hit_reranked: The same in the final order, that of the global descriptors without re-ranking.
+        right: For each match whether it is right.
+        cluster: The place that the query is of, for intervals, see `pipelines.evaluation.query_places`.
+        facets: What is known of the photo by kind, such as `{"light": "night"}`.
+        timings_ms: Milliseconds per stage; empty where the photo could not be used.
+        place: The location answer as a dictionary, where the engine gives one.
+        sha256: Digest of the photo's file; None where it cannot be read.
     """
 
     uri: str
@@ -38,6 +44,24 @@ class QueryOutcome:
     matches: tuple[Match, ...]
     first_hit_global: int | None
     first_hit_reranked: int | None
+    right: tuple[bool, ...] = ()
+    cluster: int = 0
+    facets: Mapping[str, str] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    place: Mapping[str, Any] | None = None
+    sha256: str | None = None
+
+    def by_similarity(self) -> list[int]:
+        """Return the rows of the matches in the order of the global descriptors."""
+        matches = self.matches
+        return sorted(range(len(matches)), key=lambda i: (-matches[i].similarity, matches[i].record.image_id))
+
+    def error_m(self, stage: str) -> float | None:
+        """Return how far the first answer of a stage is from the query in metres; None: not known."""
+        if not self.matches:
+            return None
+        first = self.by_similarity()[0] if stage == "global" else 0
+        return self.position.distance_m(self.matches[first].record.position)
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,6 +88,14 @@ class Evaluation(Mapping[str, Any]):
         outcomes: One for each scored query.
         matched_per_query: Candidates whose matches were counted, on average over the queries answered.
         conditions: What another run must have in common, see `pipelines.evaluation.conditions`.
+        places: Places that the queries are of; intervals draw whole places.
+        intervals: 95 % intervals of `recall`, `mean_average_precision` and `median_error_m` by the same keys,
+            each `[low, high]`, see `pipelines.evaluation.intervals`.
+        mean_average_precision: In percent, by stage and depth as `recall`; as MSLS defines it.
+        median_error_m: Median distance of the first answer in metres by stage; None where half of the
+            queries have no answer.
+        by_condition: Recall of the queries of each condition that names, folders or columns tell.
+        by_density: Recall by the number of right images in the database.
     """
 
     dataset: str
@@ -82,6 +114,12 @@ class Evaluation(Mapping[str, Any]):
     outcomes: tuple[QueryOutcome, ...] = field(repr=False)
     matched_per_query: float = 0.0
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    places: int = 0
+    intervals: Mapping[str, Any] = field(default_factory=dict)
+    mean_average_precision: Mapping[str, Any] = field(default_factory=dict)
+    median_error_m: Mapping[str, float | None] = field(default_factory=dict)
+    by_condition: Sequence[Mapping[str, Any]] = ()
+    by_density: Sequence[Mapping[str, Any]] = ()
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names():
@@ -104,10 +142,12 @@ class Evaluation(Mapping[str, Any]):
         return f"Evaluation({self.dataset}: R@1 {first}; {self.queries} queries, {self.database} images)"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>R@{k}</th>" for k in RECALL_AT)
+        depths = list(self.recall["global"])
+        head = "".join(f"<th>R@{k}</th>" for k in depths)
         rows = ""
         for stage, values in self.recall.items():
-            cells = "".join(f"<td>{values[str(k)]:.1f}</td>" for k in RECALL_AT)
+            ends = self.intervals.get("recall", {}).get(stage, {})
+            cells = "".join(f"<td>{values[k]:.1f}{interval_text(ends.get(k))}</td>" for k in depths)
             rows += f"<tr><th>{STAGE_NAMES[stage]}</th>{cells}</tr>"
         caption = f"{self.dataset}: {self.queries} queries, {self.database} images, model {self.model}"
         table = f"<table><thead><tr><th>recall in %</th>{head}</tr></thead><tbody>{rows}</tbody></table>"

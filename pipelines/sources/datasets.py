@@ -11,7 +11,8 @@ from pipelines.sources.errors import SourceError
 __all__ = ["Dataset", "map_folder", "open_dataset"]
 
 SPLITS = ("test", "val", "train")
-DATABASE, QUERIES = ("database", "gallery"), ("queries", "query")
+DATABASE, QUERIES = ("database", "gallery", "ref"), ("queries", "query")
+SEASONS = ("summer", "winter")  # of Nordland: the map, and the photos to locate
 _LAYOUT = "folders database/ (or gallery/) and queries/, by themselves or in images/{split}/ or {split}/"
 
 
@@ -40,8 +41,9 @@ def open_dataset(
     """Find database and queries of a data set.
 
     Known are the standard layout (`images/<split>/` with `database/` and `queries/`), the same without
-    `images/` as MSLS is formatted, both folders at the top, and SVOX with `gallery/` and one folder
-    `queries_<condition>/` for each condition.
+    `images/` as MSLS is formatted, both folders at the top (also as `ref/` and `query/`), SVOX with
+    `gallery/` and one folder `queries_<condition>/` for each condition, and Nordland with one folder for each
+    season, of which summer is the map and winter is located unless others are named.
 
     Args:
         path: Folder of the data set; None where both sides are named.
@@ -65,6 +67,10 @@ def open_dataset(
         if of_map and (named_queries or photos):
             chosen = named_queries or _only(photos, folder)
             return Dataset(_dataset_name(folder, chosen), of_map, chosen)
+        seasons = [folder / season for season in SEASONS]
+        if all(season.is_dir() for season in seasons):
+            of_map, chosen = named_database or seasons[0], named_queries or seasons[1]
+            return Dataset(f"{_dataset_name(folder)} {of_map.name} {chosen.name}", of_map, chosen)
     if path is None:
         raise SourceError("without a data set both sides must be named: give --database and --queries")
     raise SourceError(

@@ -14,7 +14,7 @@ import numpy as np
 from models.images import ImageRejected
 from models.images.photo_file import read_bytes
 from pipelines.evaluation.describe import describe_conditions
-from pipelines.evaluation.result import RECALL_AT, Evaluation
+from pipelines.evaluation.result import Evaluation
 from pipelines.html_report import make_thumbnail, render
 from pipelines.training.charts import LOSSES, RECALLS, make_chart
 from pipelines.training.comparison import STAGES, describe_change
@@ -103,7 +103,7 @@ def _page(report: dict[str, Any]) -> bytes:
         report=report,
         headline=_headline(report),
         stages=STAGES,
-        recall_at=RECALL_AT,
+        recall_at=[int(k) for k in next(iter(report["recall"]["before"].values()))],
         conditions=_conditions(report["conditions"]),
         curves=[
             make_chart(rows, "Loss", "loss (no unit)", LOSSES),

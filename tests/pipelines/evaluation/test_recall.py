@@ -107,7 +107,7 @@ def test_recall_threshold_is_inclusive_and_both_orders_are_scored(tmp_path: Path
             at(550.01): [("far", 0.9, 5), ("near", 0.8, 4)],
         },
     )
-    assert result.recall["global"] == {"1": 50.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    assert result.recall["global"] == {"1": 50.0, "5": 100.0, "10": 100.0, "20": 100.0, "100": 100.0}
     assert result.recall["reranked"]["1"] == 100.0
     assert (result.queries, result.database, result.store_version) == (2, 3, 7)
     assert result.seconds["extract"] == 2.0
@@ -143,7 +143,7 @@ def test_recall_counts_every_query_and_reports_unusable_ones(tmp_path: Path) -> 
 def test_recall_same_metres_in_another_zone_are_another_place(tmp_path: Path) -> None:
     database = [record("west", 500.0, "32T"), record("anywhere", 501.0, None)]
     result = run(tmp_path, database, {at(500.0): [("west", 0.9, 2), ("anywhere", 0.8, 1)]})
-    assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0, "100": 100.0}
     assert result.outcomes[0].positives == 1
 
 
@@ -175,6 +175,6 @@ def test_recall_counts_pairs_across_the_border_of_a_zone_and_the_equator(
     assert result.queries_without_positive == 0
     assert result.outcomes[0].positives == 1
     assert (result.outcomes[0].first_hit_global, result.outcomes[0].first_hit_reranked) == (2, 2)
-    assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0}
+    assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0, "100": 100.0}
     across = result.outcomes[0].position.distance_m(database[0].position)
     assert across == pytest.approx(GEOD.inv(*degrees[0][::-1], *degrees[1][::-1])[2], abs=0.02)
