@@ -96,7 +96,7 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
     for stage, recall in summary["recall"].items():
         print(f"{STAGE_NAMES[stage]:<20}" + "".join(f"{recall[k]:>8.1f}" for k in columns))
         if ends := intervals.get(stage):
-            texts = [interval_text(ends[k]).strip() or "-" for k in columns]
+            texts = [interval_text(ends[k]) or "-" for k in columns]
             print_line(
                 f"  95 % intervals: {', '.join(f'R@{k} {t}' for k, t in zip(columns, texts, strict=True))}"
             )
@@ -110,7 +110,7 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
 
 def _print_figures(summary: Mapping[str, Any]) -> None:
     """Print mean average precision and median error of each stage, and recall by condition and density."""
-    from pipelines.evaluation.describe import STAGE_NAMES, describe_part, interval_text
+    from pipelines.evaluation.describe import STAGE_NAMES, describe_part, in_brackets
 
     intervals = summary.get("intervals", {})
     if summary.get("places"):
@@ -118,10 +118,10 @@ def _print_figures(summary: Mapping[str, Any]) -> None:
     for stage, values in summary.get("mean_average_precision", {}).items():
         depth = list(values)[-1]
         text = f"mAP@{depth} {values[depth]:.1f}"
-        text += interval_text(intervals["mean_average_precision"][stage][depth])
+        text += in_brackets(intervals["mean_average_precision"][stage][depth])
         median = summary["median_error_m"][stage]
         if median is not None:
-            text += f", median error {median:.1f} m{interval_text(intervals['median_error_m'][stage])}"
+            text += f", median error {median:.1f} m{in_brackets(intervals['median_error_m'][stage])}"
         print_line(f"{STAGE_NAMES[stage]}: {text}")
     for part in (*summary.get("by_condition", ()), *summary.get("by_density", ())):
         print_line(describe_part(part))

@@ -81,10 +81,14 @@ def _artifacts(conditions: Mapping[str, Any], *names: str) -> list[str]:
 
 
 def interval_text(ends: Sequence[float | None] | None) -> str:
+    """Return `low to high`; empty where there is no interval."""
+    return "" if not ends or None in ends else f"{ends[0]:.1f} to {ends[1]:.1f}"
+
+
+def in_brackets(ends: Sequence[float | None] | None) -> str:
     """Return ` (low to high)`; empty where there is no interval."""
-    if not ends or None in ends:
-        return ""
-    return f" ({ends[0]:.1f} to {ends[1]:.1f})"
+    text = interval_text(ends)
+    return f" ({text})" if text else ""
 
 
 def part_name(part: Mapping[str, Any]) -> str:
@@ -101,7 +105,7 @@ def part_name(part: Mapping[str, Any]) -> str:
 def describe_part(part: Mapping[str, Any]) -> str:
     """Return the recall at the first answer of a part of the queries, in its final order."""
     stage = list(part["recall"])[-1]
-    interval = interval_text(part["intervals"][stage]["1"])
+    interval = in_brackets(part["intervals"][stage]["1"])
     return f"{part_name(part)}: R@1 {part['recall'][stage]['1']:.1f}{interval}, {part['queries']} queries"
 
 

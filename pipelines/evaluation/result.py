@@ -146,9 +146,11 @@ class Evaluation(Mapping[str, Any]):
         head = "".join(f"<th>R@{k}</th>" for k in depths)
         rows = ""
         for stage, values in self.recall.items():
-            ends = self.intervals.get("recall", {}).get(stage, {})
-            cells = "".join(f"<td>{values[k]:.1f}{interval_text(ends.get(k))}</td>" for k in depths)
+            cells = "".join(f"<td>{values[k]:.1f}</td>" for k in depths)
             rows += f"<tr><th>{STAGE_NAMES[stage]}</th>{cells}</tr>"
+            if ends := self.intervals.get("recall", {}).get(stage):
+                cells = "".join(f"<td>{interval_text(ends[k])}</td>" for k in depths)
+                rows += f"<tr><th>95 % interval</th>{cells}</tr>"
         caption = f"{self.dataset}: {self.queries} queries, {self.database} images, model {self.model}"
         table = f"<table><thead><tr><th>recall in %</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
         conditions = "; ".join(f"{name} {value}" for name, value in describe_conditions(self.conditions))

@@ -118,6 +118,7 @@ def test_recall_threshold_is_inclusive_and_both_orders_are_scored(tmp_path: Path
     assert "outcomes" not in result
     assert repr(result).count("50.0 %") == 1
     assert "<td>50.0</td>" in result._repr_html_()
+    assert "95 % interval" in result._repr_html_()
 
 
 def test_recall_counts_every_query_and_reports_unusable_ones(tmp_path: Path) -> None:
