@@ -59,6 +59,7 @@ def make_card(network: Describes, *, weights_sha256: str, preprocessing: Preproc
         grid_width=columns,
         feature_dim=network.feature_dim,
         min_similarity=network.min_similarity,
+        code_bits=getattr(network, "code_bits", None),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from models.errors import ModelFault
 from models.images.photo import Photo, is_photo, load_pixels
 from models.images.preprocess import prepare
 from models.images.preprocess_device import prepare_on_device
+from models.networks.codes import packed_signs
 from models.networks.inference_linears import keep_for_inference
 from models.runtime.allocator import keep_freed_memory
 from models.runtime.compiled import compiled, padded_size
@@ -22,7 +23,7 @@ from models.runtime.execution import best_device, multiply_exactly
 from models.runtime.transfers import Transfers, one_ahead
 from storage.card import Card
 
-__all__ = ["Extractor", "Prepared"]
+__all__ = ["Extraction", "Extractor", "Prepared"]
 
 Prepared = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -30,6 +31,21 @@ Prepared = NDArray[np.uint8] | NDArray[np.float32]
 # (measured: 33 ms per image in batches of 8, 47 ms in batches of 32).
 _CPU_BATCH = 8
 _ACCELERATOR_BATCH = 64
+
+
+class Extraction(NamedTuple):
+    """What a model makes of photos.
+
+    Attributes:
+        descriptors: (B, D) float32, unit L2 norm.
+        features: (B, H, W, C) float32, unit L2 norm per cell; or encoded rows, (B, row_bytes) uint8.
+        codes: (B, code_bits / 8) uint8, packed bits, the first in a byte's highest; None where the model
+            makes none.
+    """
+
+    descriptors: NDArray[np.float32]
+    features: NDArray[Any]
+    codes: NDArray[np.uint8] | None
 
 
 class Extractor:
@@ -55,8 +71,9 @@ class Extractor:
         On a CPU this makes the whole process keep freed memory, see `models.runtime.allocator`.
 
         Args:
-            network: Maps (B, 3, h, w) normalised float images to descriptors and features. It is modified in
-                place for inference, see `models.networks.inference_linears`.
+            network: Maps (B, 3, h, w) normalised float images to descriptors and features, and maybe to
+                (B, bits) float values whose signs are codes. It is modified in place for inference, see
+                `models.networks.inference_linears`.
             card: Its card.
             device: Default: the accelerator if available, else the CPU.
             dtype: Precision of the network's arithmetic. Default: bfloat16 on an accelerator, float32 on a
@@ -131,6 +148,10 @@ class Extractor:
             ModelFault: the network's output cannot be compared.
             CannotCompile: compilation was requested and is not possible here.
         """
+        return self.extraction(images)[:2]
+
+    def extraction(self, images: Sequence[Photo]) -> Extraction:
+        """Compute descriptors, local features and codes; arguments and errors as of `extract`."""
         if is_photo(images):
             raise TypeError("extract takes a sequence of photos: pass [photo] for a single one")
         return self._run(images, self._resized if self._device_resize else self._prepared)
@@ -152,6 +173,10 @@ class Extractor:
             ModelFault: the network's output cannot be compared.
             CannotCompile: compilation was requested and is not possible here.
         """
+        return self.prepared_extraction(batch)[:2]
+
+    def prepared_extraction(self, batch: Sequence[Prepared] | Prepared) -> Extraction:
+        """Compute descriptors, local features and codes; arguments and errors as of `extract_prepared`."""
         self._check(batch)
         return self._run(list(batch), self._transfers.upload)
 
@@ -172,6 +197,12 @@ class Extractor:
         Raises:
             ValueError, ModelFault, CannotCompile: as `extract_prepared`.
         """
+        return self.encoded_extraction(batch, encode)[:2]
+
+    def encoded_extraction(
+        self, batch: Sequence[Prepared] | Prepared, encode: Callable[[Tensor], Tensor]
+    ) -> Extraction:
+        """Compute descriptors, encoded features and codes; arguments and errors as of `extract_encoded`."""
         self._check(batch)
         return self._run(list(batch), self._transfers.upload, encode)
 
@@ -201,7 +232,7 @@ class Extractor:
         images: Sequence[Any],
         load: Callable[[Sequence[Any]], Tensor],
         encode: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    ) -> Extraction:
         """Extract in bounded batches, which `load` uploads as (B, h, w, 3)."""
         step, card = self._max_batch, self.card
 
@@ -225,8 +256,10 @@ class Extractor:
             done += len(parts[0])
         if not results:
             shape = (0, card.grid_height, card.grid_width, card.feature_dim)
-            return np.zeros((0, card.descriptor_dim), np.float32), np.zeros(shape, np.float32)
-        return results[0], results[1]
+            results = [np.zeros((0, card.descriptor_dim), np.float32), np.zeros(shape, np.float32)]
+            if card.code_bits is not None:
+                results.append(np.zeros((0, card.code_bits // 8), np.uint8))
+        return Extraction(results[0], results[1], results[2] if len(results) > 2 else None)
 
     @torch.inference_mode()
     def _start(
@@ -235,14 +268,17 @@ class Extractor:
         load: Callable[[Sequence[Any]], Tensor],
         encode: Callable[[Tensor], Tensor] | None,
     ) -> Callable[[], tuple[Tensor, ...]]:
-        """Queue a batch; the returned function waits for descriptors, features and their validity."""
+        """Queue a batch; the returned function waits for descriptors, features, codes and their validity."""
         pixels = load(images).permute(0, 3, 1, 2)
         inputs = ((pixels.float() - self._mean) / self._scale).contiguous(memory_format=torch.channels_last)
         mixed = self._dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self._dtype if mixed else None, enabled=mixed):
-            descriptors, features = self._forward(inputs)
+            descriptors, features, *values = self._forward(inputs)
         descriptors, features = descriptors.float(), features.float().contiguous()
         norms = descriptors.norm(dim=1, keepdim=True)
         usable = torch.isfinite(norms).all() & (norms > 0).all() & torch.isfinite(features).all()
+        for each in values:
+            usable &= torch.isfinite(each).all()
         output = features if encode is None else encode(features)
-        return self._transfers.download(descriptors / norms, output, usable)
+        codes = [packed_signs(each) for each in values]
+        return self._transfers.download(descriptors / norms, output, *codes, usable)

@@ -1,6 +1,6 @@
 """Names of the available models. Imports nothing, since the command line's help reads it."""
 
-__all__ = ["DEFAULT_MODEL", "MODEL_NAMES", "SELAVPR_MODELS"]
+__all__ = ["DEFAULT_MODEL", "MODEL_NAMES", "SELAVPRPP_MODELS", "SELAVPR_MODELS"]
 
 DEFAULT_MODEL = "efficientnet-lite0"
 
@@ -16,4 +16,9 @@ SELAVPR_MODELS = {
     for size, word in _SIZES.items()
 }
 
-MODEL_NAMES = (DEFAULT_MODEL, *SELAVPR_MODELS)
+# Their weights are published by the authors and imported, or trained here; by name they are untrained.
+SELAVPRPP_MODELS = {
+    f"selavprpp-vit{size}14": (size, 0, f"vit_{_SIZES[size]}_patch14_dinov2.lvd142m") for size in ("b", "l")
+}
+
+MODEL_NAMES = (DEFAULT_MODEL, *SELAVPR_MODELS, *SELAVPRPP_MODELS)

@@ -15,9 +15,9 @@ from models.card import make_card, resized_card
 from models.checkpoints.lite0_package import installed_tensors
 from models.checkpoints.tensors import weights_digest
 from models.checkpoints.weights_file import load_file, read_card
-from models.errors import UnknownModel
+from models.errors import UnknownModel, WeightsUnavailable
 from models.extractor import Extractor
-from models.names import DEFAULT_MODEL, MODEL_NAMES
+from models.names import DEFAULT_MODEL, MODEL_NAMES, SELAVPRPP_MODELS
 from models.networks.descriptions import EfficientNetDescription
 from models.runtime.execution import AS_USUAL, Execution, best_device
 from storage.card import Card
@@ -25,6 +25,7 @@ from storage.card import Card
 if TYPE_CHECKING:
     from models.networks.efficientnet import EfficientNetLite0
     from models.networks.selavpr import SelaVPR
+    from models.networks.selavprpp import SelaVPRpp
 
 __all__ = ["load_card", "load_extractor", "load_network"]
 
@@ -49,6 +50,7 @@ def load_extractor(
     Raises:
         UnknownModel, WeightsUnavailable, WeightsRejected, BadImageSize: as `load_network`.
     """
+    _require_trained(name_or_path)
     network, card = load_network(name_or_path, image_size=image_size)
     device = best_device() if device is None else torch.device(device)
     dtype = execution.dtype(device) if dtype is None else dtype
@@ -57,7 +59,7 @@ def load_extractor(
 
 def load_network(
     name_or_path: str, *, image_size: tuple[int, int] | None = None
-) -> tuple[SelaVPR | EfficientNetLite0, Card]:
+) -> tuple[SelaVPR | SelaVPRpp | EfficientNetLite0, Card]:
     """Load a model's network and its card, to train or inspect it.
 
     Args:
@@ -102,10 +104,25 @@ def load_card(name_or_path: str, *, image_size: tuple[int, int] | None = None) -
         description = EfficientNetDescription()
         card = make_card(description, weights_sha256=weights_digest(installed_tensors()))
         return resized_card(card, description, image_size)
+    _require_trained(name_or_path)
     if name_or_path in MODEL_NAMES:
         return load_network(name_or_path, image_size=image_size)[1]
     card, described = read_card(_weights_path(name_or_path))
     return resized_card(card, described, image_size)
+
+
+def _require_trained(name: str) -> None:
+    """Refuse a name that stands for untrained weights alone, which would find nothing.
+
+    Raises:
+        WeightsUnavailable: it is that of a SelaVPR++.
+    """
+    if name in SELAVPRPP_MODELS:
+        raise WeightsUnavailable(
+            f"the weights of {name} do not come with placeray: convert the authors' file with `placeray "
+            "import-weights FILE --out FILE.safetensors` and give that file, or train your own with "
+            f"`placeray finetune --model {name}`"
+        )
 
 
 def _weights_path(name_or_path: str) -> Path:

@@ -23,7 +23,7 @@ _LEARNED_VERSION = 3  # the oldest that has learned artifacts
 FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
 FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
 
-ResizeMode = Literal["pil_bilinear", "tensor_bilinear"]
+ResizeMode = Literal["pil_bilinear", "tensor_bilinear", "tensor_antialiased"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Preprocessing:
 
     Attributes:
         resize: `pil_bilinear` is Pillow's antialiased filter on uint8 pixels; `tensor_bilinear` is bilinear
-            sampling of the float tensor without antialiasing, as in SelaVPR's published evaluation.
+            sampling of the float tensor without antialiasing, as in SelaVPR's published evaluation;
+            `tensor_antialiased` is bilinear filtering of the float tensor whose support grows with the
+            reduction, without rounding, as in SelaVPR++'s (it normalises first, which commutes).
         height: Input height in pixels.
         width: Input width in pixels.
         mean: Subtracted from each channel of pixels scaled to 0..1.
@@ -51,8 +53,8 @@ class Card:
     """Which model makes vectors, in which shape, and how a store keeps them.
 
     The model part are the fields that the model decides alone: `model`, `weights_sha256`, `preprocessing`,
-    `grid_height`, `grid_width`, `feature_dim`, `feature_dtype`, `metric`, and `descriptor_dim` unless an
-    aggregation makes the descriptors. The others are the store's.
+    `grid_height`, `grid_width`, `feature_dim`, `feature_dtype`, `metric`, `code_bits`, and `descriptor_dim`
+    unless an aggregation makes the descriptors. The others are the store's.
 
     Attributes:
         model: Architecture name, such as `efficientnet-lite0` or `selavpr-vitl14`.
@@ -74,6 +76,8 @@ class Card:
             `descriptor_dim`, out of local features; None where they are the model's own.
         local_whitening_sha256: Digest of the artifact with the (C, C) map that is applied to local features
             before they are encoded; None without one.
+        code_bits: Bits of the binary code that the model gives an image beside its descriptor, a multiple of
+            eight; None: it gives none.
     """
 
     model: str
@@ -92,6 +96,7 @@ class Card:
     projection_sha256: str | None = None
     aggregation_sha256: str | None = None
     local_whitening_sha256: str | None = None
+    code_bits: int | None = None
 
     @property
     def artifacts(self) -> tuple[str, ...]:
@@ -146,12 +151,16 @@ class Card:
         """Return the card as JSON text with sorted keys, ending in a newline.
 
         Cards of formats 1 and 2 are written without later fields, and those of float16 features without the
-        encoding, so that the versions of placeray that made them can read them.
+        encoding, so that the versions of placeray that made them can read them. Fields that few models have
+        are left out by the cards of the others, whose digests stay what they were.
         """
         values = dataclasses.asdict(self)
         if self.format_version < _LEARNED_VERSION:
             hidden = _ENCODING_FIELDS if self.feature_encoding == "float16" else ()
             for name in (*_LEARNED_FIELDS, *hidden):
+                del values[name]
+        for name in _RARE_FIELDS:
+            if values[name] is None:
                 del values[name]
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
@@ -243,9 +252,10 @@ class Card:
 
 _ENCODING_FIELDS = ("feature_encoding", "projection_sha256")
 _LEARNED_FIELDS = ("aggregation_sha256", "local_whitening_sha256")
+_RARE_FIELDS = ("code_bits",)
 _MODEL_FIELDS = (
     *("model", "weights_sha256", "preprocessing", "grid_height", "grid_width", "feature_dim"),
-    *("feature_dtype", "metric"),
+    *("feature_dtype", "metric", *_RARE_FIELDS),
 )
 
 

@@ -78,6 +78,11 @@ def _three(lowest: float, highest: float) -> Callable[[Any], None]:
     return check
 
 
+def _whole_bytes(value: object) -> None:
+    if whole_number(value, 8, _MAX_WIDTH) % 8:
+        raise ValueError("not a multiple of eight")
+
+
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "model": _text(_MODEL_NAME),
     "weights_sha256": _text(_DIGEST),
@@ -89,11 +94,12 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "feature_dtype": _one_of("float16"),
     "metric": _one_of("cosine"),
     "min_similarity": _or_none(lambda value: finite_number(value, -2.0, 2.0)),
+    "code_bits": _or_none(_whole_bytes),
     "projection_sha256": _or_none(_text(_DIGEST)),
     **dict.fromkeys(_LEARNED, _or_none(_text(_DIGEST))),
 }
 _PREPROCESSING: dict[str, Callable[[Any], object]] = {
-    "resize": _one_of("pil_bilinear", "tensor_bilinear"),
+    "resize": _one_of("pil_bilinear", "tensor_bilinear", "tensor_antialiased"),
     "height": _between(1, _MAX_SIDE),
     "width": _between(1, _MAX_SIDE),
     "mean": _three(-1e3, 1e3),

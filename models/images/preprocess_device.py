@@ -1,7 +1,8 @@
 """Resizing on the accelerator that runs the network; `models.images.preprocess` is the exact reference.
 
-Both modes are torch's own resizing. `tensor_bilinear` is defined by it; `pil_bilinear` is Pillow's filter,
-which rounds to whole levels after each of its two directions and so does this.
+All modes are torch's own resizing. `tensor_bilinear` and `tensor_antialiased` are defined by it;
+`pil_bilinear` is Pillow's filter, which rounds to whole levels after each of its two directions and so does
+this.
 """
 
 from __future__ import annotations
@@ -39,19 +40,20 @@ def prepare_on_device(
 
     Returns:
         (1, h, w, 3) float32 in 0..255. For `pil_bilinear` integers that differ from `prepare`'s by at most
-        one (where a sum is about half-way between two); for `tensor_bilinear` equal up to rounding.
+        one (where a sum is about half-way between two); for the others equal up to rounding.
 
     Raises:
         ValueError: the pixels are not (H, W, 3) uint8, or the resize mode is unknown.
     """
     size = (preprocessing.height, preprocessing.width)
-    supported = preprocessing.resize in ("pil_bilinear", "tensor_bilinear")
+    supported = preprocessing.resize in ("pil_bilinear", "tensor_bilinear", "tensor_antialiased")
     valid = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8 and 0 not in pixels.shape
     if not (valid and supported and _fits(pixels.shape, size)):
         return upload([prepare(pixels, preprocessing)]).float()
     planes = upload([pixels]).permute(0, 3, 1, 2).float()
-    if preprocessing.resize == "tensor_bilinear":
-        resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+    if preprocessing.resize != "pil_bilinear":
+        antialias = preprocessing.resize == "tensor_antialiased"
+        resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=antialias)
     else:
         for step in ((pixels.shape[0], size[1]), size):
             planes = F.interpolate(planes, size=step, mode="bilinear", align_corners=False, antialias=True)

@@ -40,7 +40,7 @@ def run_import_weights(args: argparse.Namespace) -> int:
     """Convert a published checkpoint."""
     from models.checkpoints.importing import import_checkpoint
 
-    card = import_checkpoint(args.checkpoint, args.out, num_heads=args.heads)
+    card = import_checkpoint(args.checkpoint, args.out, num_heads=args.heads, whole=args.whole)
     if args.json:
         print_json({"out": args.out, "card": dataclasses.asdict(card)})
     else:

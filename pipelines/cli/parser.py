@@ -52,10 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(verb("evaluate", evaluate, ray=True))
     _add_finetune(verb("finetune", "train the adapters of a model on your own city", ray=True))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
-    weights = verb("import-weights", "convert a published SelaVPR checkpoint to safetensors")
+    weights = verb("import-weights", "convert a published SelaVPR or SelaVPR++ checkpoint to safetensors")
     weights.add_argument("checkpoint", metavar="CHECKPOINT.pth")
     weights.add_argument("--out", required=True, metavar="FILE.safetensors")
     add_flag(weights, "heads", int, "attention heads, if it is not a DINOv2 size", ge=1)
+    help = "keep the trunk of SelaVPR++ in the file even where timm's hub has it; asks no hub"
+    add_flag(weights, "whole", bool, help)
     verb("info", "describe a store", store=True)
     verify = verb("verify", "check every row, descriptor and feature of a store", store=True)
     add_flag(verify, "repair", bool, "remove damaged rows and list them")

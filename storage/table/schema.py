@@ -79,7 +79,7 @@ def optional_schema(card: Card) -> pa.Schema:
         [
             pa.field("source", pa.string()),
             pa.field("tags", pa.string()),
-            pa.field("code", pa.binary(-(-card.descriptor_dim // 8))),
+            pa.field("code", pa.binary(-(-(card.code_bits or card.descriptor_dim) // 8))),
         ]
     )
 
