@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.errors import BadImageSize
+from models.networks.local_layer import LocalLayer
 from models.runtime.execution import AS_USUAL, Execution
 from storage.card import Card
 from storage.errors import CardMismatch
@@ -127,8 +128,8 @@ def fitting_extractor(
     """Load the model for a store, at the store's input size; arguments and errors as of `fitting_card`."""
     from models.weights import load_extractor
 
-    def load(name: str, *, image_size: tuple[int, int] | None) -> Extractor:
-        return load_extractor(name, image_size=image_size, execution=execution)
+    def load(name: str, **as_stored: Any) -> Extractor:
+        return load_extractor(name, execution=execution, **as_stored)
 
     return _load_fitting(store_uri, card, model, load, lambda loaded: loaded.card)
 
@@ -142,7 +143,7 @@ def _load_fitting(
 ) -> _Loaded:
     size = (card.preprocessing.height, card.preprocessing.width)
     try:
-        loaded = load(model or card.model, image_size=size)
+        loaded = load(model or card.model, image_size=size, local=LocalLayer.of_card(card))
     except BadImageSize:  # another model, which does not take the store's input size
         from models.weights import load_card
 

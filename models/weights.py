@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +20,7 @@ from models.errors import UnknownModel, WeightsUnavailable
 from models.extractor import Extractor
 from models.names import DEFAULT_MODEL, MODEL_NAMES, SELAVPRPP_MODELS
 from models.networks.descriptions import EfficientNetDescription
+from models.networks.local_layer import LocalLayer
 from models.runtime.execution import AS_USUAL, Execution, best_device
 from storage.card import Card
 
@@ -36,6 +38,7 @@ def load_extractor(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     image_size: tuple[int, int] | None = None,
+    local: LocalLayer | None | EllipsisType = ...,
     execution: Execution = AS_USUAL,
 ) -> Extractor:
     """Load a model for inference, by name or from a safetensors file that placeray wrote.
@@ -45,6 +48,8 @@ def load_extractor(
         device: See `Extractor`.
         dtype: See `Extractor`. Default: as `execution` specifies.
         image_size: Height and width of the network's input in pixels. Default: that of the model.
+        local: Layer that gives local features to a model without a head for them; None: the last tokens, as
+            in stores whose card names no layer. Default: that of the model.
         execution: Precision and compilation.
 
     Raises:
@@ -52,6 +57,10 @@ def load_extractor(
     """
     _require_trained(name_or_path)
     network, card = load_network(name_or_path, image_size=image_size)
+    layer = _layer(network.description, local)
+    if layer is not None:
+        network.local_layer = layer
+        card = layer.on(card)
     device = best_device() if device is None else torch.device(device)
     dtype = execution.dtype(device) if dtype is None else dtype
     return Extractor(network, card, device=device, dtype=dtype, compile_network=execution.compiled)
@@ -87,7 +96,12 @@ def load_network(
     return network.eval().to(memory_format=torch.channels_last), card
 
 
-def load_card(name_or_path: str, *, image_size: tuple[int, int] | None = None) -> Card:
+def load_card(
+    name_or_path: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    local: LocalLayer | None | EllipsisType = ...,
+) -> Card:
     """Return the card that `load_extractor` would give its extractor, without building the network.
 
     The default model and weights files are hashed from disk. A SelaVPR model by name is loaded, and
@@ -96,6 +110,7 @@ def load_card(name_or_path: str, *, image_size: tuple[int, int] | None = None) -
     Args:
         name_or_path: One of `MODEL_NAMES`, or the path of a safetensors file that placeray wrote.
         image_size: As of `load_extractor`.
+        local: As of `load_extractor`.
 
     Raises:
         UnknownModel, WeightsUnavailable, WeightsRejected, BadImageSize: as `load_network`.
@@ -105,10 +120,21 @@ def load_card(name_or_path: str, *, image_size: tuple[int, int] | None = None) -
         card = make_card(description, weights_sha256=weights_digest(installed_tensors()))
         return resized_card(card, description, image_size)
     _require_trained(name_or_path)
+    described: Any
     if name_or_path in MODEL_NAMES:
-        return load_network(name_or_path, image_size=image_size)[1]
-    card, described = read_card(_weights_path(name_or_path))
-    return resized_card(card, described, image_size)
+        network, card = load_network(name_or_path, image_size=image_size)
+        described = network.description
+    else:
+        card, described = read_card(_weights_path(name_or_path))
+        card = resized_card(card, described, image_size)
+    layer = _layer(described, local)
+    return card if layer is None else layer.on(card)
+
+
+def _layer(described: Any, local: LocalLayer | None | EllipsisType) -> LocalLayer | None:
+    """Return the layer to use; None for models whose local features are their own."""
+    default: LocalLayer | None = getattr(described, "local_layer", None)
+    return default if default is None or local is ... else local
 
 
 def _require_trained(name: str) -> None:

@@ -14,7 +14,7 @@ from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 from storage.json_values import parse_object, whole_number
 from storage.text import plain
 
-__all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "Preprocessing"]
+__all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "FeaturePart", "Preprocessing"]
 
 FORMAT_VERSION = 3  # of new stores, and the newest that can be read
 _PLAIN_VERSION = 1  # of models, and of stores that placeray 0.1 made with float16 features
@@ -23,6 +23,7 @@ _LEARNED_VERSION = 3  # the oldest that has learned artifacts
 FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
 FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
 
+FeaturePart = Literal["value", "key", "query"]
 ResizeMode = Literal["pil_bilinear", "tensor_bilinear", "tensor_antialiased"]
 
 
@@ -53,8 +54,9 @@ class Card:
     """Which model makes vectors, in which shape, and how a store keeps them.
 
     The model part are the fields that the model decides alone: `model`, `weights_sha256`, `preprocessing`,
-    `grid_height`, `grid_width`, `feature_dim`, `feature_dtype`, `metric`, `code_bits`, and `descriptor_dim`
-    unless an aggregation makes the descriptors. The others are the store's.
+    `grid_height`, `grid_width`, `feature_dim`, `feature_dtype`, `metric`, `code_bits`, `feature_layer`,
+    `feature_part`, `attended_share`, and `descriptor_dim` unless an aggregation makes the descriptors. The
+    others are the store's.
 
     Attributes:
         model: Architecture name, such as `efficientnet-lite0` or `selavpr-vitl14`.
@@ -78,6 +80,11 @@ class Card:
             before they are encoded; None without one.
         code_bits: Bits of the binary code that the model gives an image beside its descriptor, a multiple of
             eight; None: it gives none.
+        feature_layer: Index of the transformer block whose attention gives the local features; None: they are
+            the model's own, the output of its last layer or of a head.
+        feature_part: Which vectors of that attention they are.
+        attended_share: Share of the cells that are kept, those that the class token attends to most; the
+            others are zeros.
     """
 
     model: str
@@ -97,6 +104,9 @@ class Card:
     aggregation_sha256: str | None = None
     local_whitening_sha256: str | None = None
     code_bits: int | None = None
+    feature_layer: int | None = None
+    feature_part: FeaturePart | None = None
+    attended_share: float | None = None
 
     @property
     def artifacts(self) -> tuple[str, ...]:
@@ -252,7 +262,7 @@ class Card:
 
 _ENCODING_FIELDS = ("feature_encoding", "projection_sha256")
 _LEARNED_FIELDS = ("aggregation_sha256", "local_whitening_sha256")
-_RARE_FIELDS = ("code_bits",)
+_RARE_FIELDS = ("code_bits", "feature_layer", "feature_part", "attended_share")
 _MODEL_FIELDS = (
     *("model", "weights_sha256", "preprocessing", "grid_height", "grid_width", "feature_dim"),
     *("feature_dtype", "metric", *_RARE_FIELDS),

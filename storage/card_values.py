@@ -95,6 +95,9 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "metric": _one_of("cosine"),
     "min_similarity": _or_none(lambda value: finite_number(value, -2.0, 2.0)),
     "code_bits": _or_none(_whole_bytes),
+    "feature_layer": _or_none(_between(0, 1000)),
+    "feature_part": _or_none(_one_of("value", "key", "query")),
+    "attended_share": _or_none(lambda value: finite_number(value, 1e-6, 1.0)),
     "projection_sha256": _or_none(_text(_DIGEST)),
     **dict.fromkeys(_LEARNED, _or_none(_text(_DIGEST))),
 }

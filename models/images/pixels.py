@@ -84,7 +84,7 @@ def filter_antialiased(pixels: NDArray[np.uint8], *, width: int, height: int) ->
     resized = np.empty((height, width, 3), np.float32)
     for channel in range(3):
         plane = Image.fromarray(np.ascontiguousarray(pixels[..., channel])).convert("F")
-        resized[..., channel] = plane.resize((width, height), Image.Resampling.BILINEAR)
+        resized[..., channel] = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR))
     return resized
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from models.names import DEFAULT_MODEL
 from models.networks.architecture import Architecture, token_grid
+from models.networks.local_layer import LocalLayer, late_layer
 from storage.card import Preprocessing
 
 __all__ = [
@@ -59,6 +60,11 @@ class SelaVPRDescription:
     def feature_dim(self) -> int:
         """C, the channels of one local feature."""
         return LOCAL_CHANNELS if self.local_head else self.architecture.width
+
+    @property
+    def local_layer(self) -> LocalLayer | None:
+        """The layer that gives local features where no head was trained for them."""
+        return None if self.local_head else late_layer(self.architecture.depth)
 
     @property
     def min_similarity(self) -> float | None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from models.networks.architecture import Architecture
 from models.networks.backbone import AdaptedViT
 from models.networks.descriptions import LOCAL_CHANNELS, SelaVPRDescription
+from models.networks.local_layer import LocalLayer
 from storage.card import Preprocessing
 
 __all__ = ["LocalHead", "SelaVPR", "generalized_mean"]
@@ -49,8 +50,8 @@ class LocalHead(nn.Module):
 class SelaVPR(nn.Module):
     """The full SelaVPR model.
 
-    Only the adapters, the pooling exponent and the local head are trainable. Without a local head the patch
-    tokens are the local features, which match better than those of an untrained head.
+    Only the adapters, the pooling exponent and the local head are trainable. Without a local head the local
+    features are those of `local_layer`, or the patch tokens.
 
     Attributes:
         backbone: Adapted vision transformer.
@@ -58,6 +59,7 @@ class SelaVPR(nn.Module):
         local_head: The up-convolutions, or None.
         min_similarity: Lowest similarity of mutual neighbours that are counted; None: all are. Saved with the
             weights.
+        local_layer: The layer that gives local features where there is no local head; None: the last tokens.
     """
 
     def __init__(self, architecture: Architecture, *, local_head: bool) -> None:
@@ -66,6 +68,7 @@ class SelaVPR(nn.Module):
         self.gem_p = nn.Parameter(torch.full((1,), 3.0))
         self.local_head = LocalHead(architecture.width) if local_head else None
         self.min_similarity: float | None = self.description.min_similarity
+        self.local_layer: LocalLayer | None = None
 
     @property
     def description(self) -> SelaVPRDescription:
@@ -128,8 +131,9 @@ class SelaVPR(nn.Module):
         Raises:
             ValueError: a side of the input is not a multiple of 14.
         """
-        tokens = self.backbone(images)
-        return self.descriptors(tokens), self.features(tokens)
+        local = self.local_layer if self.local_head is None else None
+        tokens, features = self.backbone.tokens_and_layer(images, local)
+        return self.descriptors(tokens), self.features(tokens) if features is None else features
 
     def describe(self, images: Tensor) -> Tensor:
         """Return the descriptors of `forward` without computing local features, for mining."""

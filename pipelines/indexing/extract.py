@@ -54,6 +54,7 @@ class Extract:
 
         from models.aggregation.describer import Describer
         from models.feature_encoder import FeatureEncoder
+        from models.networks.local_layer import LocalLayer
         from models.weights import load_extractor
 
         if threads:
@@ -63,7 +64,8 @@ class Extract:
         self.failure: PlacerayError | None = None
         try:
             size = (self.card.preprocessing.height, self.card.preprocessing.width)
-            self.extractor = load_extractor(model, image_size=size, execution=execution)
+            local = LocalLayer.of_card(self.card)
+            self.extractor = load_extractor(model, image_size=size, local=local, execution=execution)
             self.card.require_model(self.extractor.card)
             folder = local_folder(store_uri)
             codec = open_codec(folder, self.card)
