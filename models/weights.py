@@ -38,7 +38,7 @@ def load_extractor(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     image_size: tuple[int, int] | None = None,
-    local: LocalLayer | None | EllipsisType = ...,
+    local: LocalLayer | EllipsisType | None = ...,
     execution: Execution = AS_USUAL,
 ) -> Extractor:
     """Load a model for inference, by name or from a safetensors file that placeray wrote.
@@ -100,7 +100,7 @@ def load_card(
     name_or_path: str,
     *,
     image_size: tuple[int, int] | None = None,
-    local: LocalLayer | None | EllipsisType = ...,
+    local: LocalLayer | EllipsisType | None = ...,
 ) -> Card:
     """Return the card that `load_extractor` would give its extractor, without building the network.
 
@@ -131,7 +131,7 @@ def load_card(
     return card if layer is None else layer.on(card)
 
 
-def _layer(described: Any, local: LocalLayer | None | EllipsisType) -> LocalLayer | None:
+def _layer(described: Any, local: LocalLayer | EllipsisType | None) -> LocalLayer | None:
     """Return the layer to use; None for models whose local features are their own."""
     default: LocalLayer | None = getattr(described, "local_layer", None)
     return default if default is None or local is ... else local

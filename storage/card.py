@@ -137,11 +137,16 @@ class Card:
             descriptor_dim: D of an aggregation; None keeps the width.
 
         Raises:
-            InvalidBatch: there is no such encoding.
+            InvalidBatch: there is no such encoding, or it does not suit the model's features.
         """
         if encoding not in FEATURE_ENCODINGS:
             raise InvalidBatch(
                 f"unknown feature encoding {encoding!r}: choose one of {', '.join(FEATURE_ENCODINGS)}"
+            )
+        if encoding == "binary" and self.attended_share not in (None, 1.0):
+            raise InvalidBatch(
+                "binary features cannot tell cells that were left out from others: choose int2 or another "
+                "encoding with --features"
             )
         return dataclasses.replace(
             self,

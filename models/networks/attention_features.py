@@ -38,7 +38,7 @@ def attention_features(block: Any, tokens: Tensor, local: LocalLayer, *, prefix:
     vectors = dict(zip(_PARTS, parts.permute(2, 0, 3, 1, 4).unbind(0), strict=True))
     vectors["query"] = attention.q_norm(vectors["query"])
     vectors["key"] = attention.k_norm(vectors["key"])
-    cells = vectors[local.part][:, :, prefix:].transpose(1, 2).flatten(2).float()
+    cells: Tensor = vectors[local.part][:, :, prefix:].transpose(1, 2).flatten(2).float()
     return _attended(F.normalize(cells, dim=-1), vectors["query"], vectors["key"], prefix, local)
 
 
@@ -50,5 +50,5 @@ def _attended(cells: Tensor, query: Tensor, key: Tensor, prefix: int, local: Loc
     with torch.autocast(cells.device.type, enabled=False):
         scores = query[:, :, :1].float() @ key.float().transpose(2, 3) / query.shape[-1] ** 0.5
         paid = scores.softmax(dim=-1)[:, :, 0, prefix:].mean(dim=1)
-    least = paid.topk(kept, dim=1).values[:, -1:]
-    return cells * (paid >= least)[:, :, None]
+    least: Tensor = paid.topk(kept, dim=1).values[:, -1:]
+    return cells * (paid >= least)[:, :, None]  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.aggregation.choice import chosen_aggregation, with_aggregation
 from models.names import DEFAULT_MODEL
+from models.networks.local_layer import LocalLayer
 from models.runtime.execution import Execution
 from models.store_fit import fitting_card, require_fit
 from storage.card import Card, FeatureEncoding
@@ -75,7 +76,8 @@ def open_or_create(
 
     size = (card.preprocessing.height, card.preprocessing.width)
     uncompiled = dataclasses.replace(execution, compiled=False)  # not worth it for a small sample
-    extractor = load_extractor(model, image_size=size, execution=uncompiled)
+    local = LocalLayer.of_card(card)
+    extractor = load_extractor(model, image_size=size, local=local, execution=uncompiled)
     try:
         projection = learn_projection(listing, extractor, channels=channels, max_pixels=max_pixels)
     except InvalidBatch:

@@ -11,6 +11,7 @@ import torch
 
 from models.errors import WeightsRejected
 from models.networks.efficientnet import EfficientNetLite0
+from models.networks.selavprpp import SelaVPRpp
 from models.training.checkpoint import read_trained
 from models.weights import load_network
 from pipelines.training.checkpoints import STATE, checkpoint_of, disk_full, restore
@@ -40,6 +41,10 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
             model.add_adapters(settings.adapter_stages)
         except ValueError as error:
             raise BadSettings(str(error)) from error
+    if isinstance(model, SelaVPRpp):
+        raise BadSettings(
+            f"{settings.model} is a SelaVPR++, which cannot be trained yet: choose another --model"
+        )
     if settings.local_head or not isinstance(model, EfficientNetLite0):
         model.add_local_head()
     return model, card
