@@ -28,10 +28,15 @@ OTHER = {
     "projection_sha256": "2" * 64,
     "aggregation_sha256": "3" * 64,
     "local_whitening_sha256": "4" * 64,
+    "code_bits": 64,
+    "feature_layer": 10,
+    "feature_part": "value",
+    "attended_share": 0.5,
 }
+RARE = {"code_bits", "feature_layer", "feature_part", "attended_share"}
 MODEL_PART = {
     *("model", "weights_sha256", "preprocessing", "descriptor_dim", "grid_height", "grid_width"),
-    *("feature_dim", "feature_dtype", "metric"),
+    *("feature_dim", "feature_dtype", "metric", *RARE),
 }
 LEARNED = make_card().stored_as(
     "int4", aggregation_sha256="a" * 64, local_whitening_sha256="b" * 64, descriptor_dim=512
@@ -87,15 +92,18 @@ def test_card_with_unknown_fields_is_of_a_newer_placeray(field: str, where: str)
 def test_card_text_of_older_formats_has_no_later_fields() -> None:
     later = ["aggregation_sha256", "local_whitening_sha256"]
     encoding = ["feature_encoding", "projection_sha256"]
-    plain_names = sorted({*OTHER, "format_version"} - {*later, *encoding})
+    plain_names = sorted({*OTHER, "format_version"} - {*later, *encoding, *RARE})
     plain_card, encoded = (
         make_card(),
         dataclasses.replace(make_card(), format_version=2, feature_encoding="int4"),
     )
     assert list(json.loads(plain_card.to_json())) == plain_names
     assert list(json.loads(encoded.to_json())) == sorted([*plain_names, *encoding])
-    assert list(json.loads(LEARNED.to_json())) == sorted({*OTHER, "format_version"})
+    assert list(json.loads(LEARNED.to_json())) == sorted({*OTHER, "format_version"} - RARE)
     assert Card.from_json(LEARNED.to_json()) == LEARNED
+    full = dataclasses.replace(LEARNED, **{name: OTHER[name] for name in RARE})
+    assert list(json.loads(full.to_json())) == sorted({*OTHER, "format_version"})
+    assert Card.from_json(full.to_json()) == full
 
 
 @pytest.mark.parametrize("name", ["store_v1_float16", "store_v2_int4_pca64"])
