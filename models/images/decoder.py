@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from models.images.av1 import avif_pictures
-from models.images.exif import PhotoFacts, read_facts, read_orientation
+from models.images.exif import Dropped, PhotoFacts, read_facts, read_orientation
 from models.images.heic import open_heic
 from models.images.limits import (
     MAX_BYTES,
@@ -51,6 +51,7 @@ class DecodedImage:
         heading_deg: Compass direction of view in degrees from EXIF, 0 up to 360, or None.
         captured_at: When the photo was taken, in UTC, or None; a time without a time zone is ignored.
         animated: The file holds several frames, of which this is the first.
+        dropped: Values of EXIF that cannot be used.
     """
 
     pixels: NDArray[np.uint8]
@@ -61,6 +62,7 @@ class DecodedImage:
     heading_deg: float | None
     captured_at: datetime | None
     animated: bool
+    dropped: tuple[Dropped, ...] = ()
 
 
 def decode_image(
@@ -168,6 +170,7 @@ def _decoded(
         heading_deg=facts.heading_deg,
         captured_at=facts.captured_at.astimezone(UTC) if facts.captured_at else None,
         animated=animated,
+        dropped=facts.dropped,
     )
 
 

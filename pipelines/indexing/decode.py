@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.images import ImageRejected, decode_image
+from models.images import DecodedImage, ImageRejected, decode_image
 from models.images.photo_file import read_bytes
 from models.images.preprocess import prepare
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from pipelines.indexing.columns import DECODED_SCHEMA
 from pipelines.indexing.known import THIS, UNSEEN
 from pipelines.indexing.trace import span
+from pipelines.sources import Note, join_notes
 from storage.card import Card
 from storage.position import Position
 
@@ -74,6 +75,7 @@ def _decode_row(row: dict[str, Any], card: Card, options: dict[str, Any]) -> dic
                 row[name] = getattr(image, name)
         if row["lat"] is None and row["utm_e"] is None:
             row["lat"], row["lon"] = image.lat, image.lon
+        row["notes"] = join_notes(_notes(row, image), row["notes"])
         row |= _completed_position(row)
         if unchanged:
             return row | {"unchanged": True}
@@ -85,6 +87,16 @@ def _decode_row(row: dict[str, Any], card: Card, options: dict[str, Any]) -> dic
         if error.reason == "too_many_pixels" and "min_side_px" not in options:
             hint = "; --scaled-decode decodes JPEGs that are not progressive at a reduced size"
         return row | {"rejected": error.reason, "message": f"{error}{hint}"}
+
+
+def _notes(row: dict[str, Any], image: DecodedImage) -> list[Note]:
+    """Return notes on the values of EXIF that were dropped where nothing else gives them."""
+    known = {"lat": row["lat"] is not None or row["utm_e"] is not None}
+    return [
+        Note(reason, message)
+        for fact, reason, message in image.dropped
+        if not known.get(fact, row[fact] is not None)
+    ]
 
 
 def _refuse_used_id(row: dict[str, Any]) -> None:

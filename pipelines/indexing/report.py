@@ -91,7 +91,7 @@ def report_of(tally: Tally, store: Store, rejections: Path, seconds: float, outc
         rejected_file=str(rejections) if tally.rejected else None,
         without_position=tally.without_position,
         links_skipped=tally.links_skipped,
-        notes_by_reason=tally.notes_by_reason,
+        notes_by_reason=dict(tally.notes_by_reason),
         nodes_lost=outcome.nodes_lost,
         waited_s=outcome.waited_s,
         flows=outcome.flows,

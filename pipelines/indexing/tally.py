@@ -20,6 +20,7 @@ from storage.text import spreadsheet_safe
 __all__ = ["OnProgress", "Tally"]
 
 OnProgress = Callable[[int, int, int], None]
+MAX_NOTES = 100_000  # listed of each reason; all are counted
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Tally:
         unchanged: Images that the store already had with the same content.
         reasons: Number of rejected images by reason.
         rejections: image_id, uri, reason and message of each rejected image.
-        notes: The same of each value of an accepted image that was dropped.
+        notes: The same of each value of an accepted image that was dropped, up to `MAX_NOTES` of a reason.
+        notes_by_reason: Number of dropped values for each reason.
         without_position: Number of accepted images whose position is unknown.
         folder_links_skipped: Number of links to folders that were not followed.
     """
@@ -45,6 +47,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     rejections: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    notes_by_reason: Counter[str] = field(default_factory=Counter)
     without_position: int = 0
     folder_links_skipped: int = 0
 
@@ -75,7 +78,9 @@ class Tally:
     def add_notes(self, notes: Iterable[Note], *, uri: str, image_id: str = "") -> None:
         """Keep notes on an image, or on a listing as a whole."""
         for note in notes:
-            self.notes.append({"image_id": image_id, "uri": uri, **note._asdict()})
+            self.notes_by_reason[note.reason] += 1
+            if self.notes_by_reason[note.reason] <= MAX_NOTES:
+                self.notes.append({"image_id": image_id, "uri": uri, **note._asdict()})
 
     def add_skipped(self, skipped: Iterable[Skipped]) -> None:
         """Keep notes on the links and folders of a source that have no row in its listing."""
@@ -88,18 +93,20 @@ class Tally:
         for image_id, uri in photos:
             self.add_notes([note], uri=uri, image_id=image_id)
 
-    @property
-    def notes_by_reason(self) -> dict[str, int]:
-        """Number of dropped values for each reason."""
-        return dict(Counter(note["reason"] for note in self.notes))
-
     def write_rejections(self, path: Path) -> None:
         """List the rejected images in a CSV file; without any, a file of an earlier run is removed."""
         _write_list(path, self.rejections)
 
     def write_notes(self, path: Path) -> None:
         """List the dropped values in a CSV file; without any, a file of an earlier run is removed."""
-        _write_list(path, self.notes)
+        left_out = {
+            reason: count - MAX_NOTES for reason, count in self.notes_by_reason.items() if count > MAX_NOTES
+        }
+        ends = [
+            {"image_id": "", "uri": "", **Note(reason, f"and {count} more")._asdict()}
+            for reason, count in left_out.items()
+        ]
+        _write_list(path, [*self.notes, *ends])
 
 
 def _count_without_position(accepted: pa.Table) -> int:

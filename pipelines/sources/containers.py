@@ -13,7 +13,7 @@ from pipelines.sources.parquet_file import read_parquet
 
 __all__ = ["SUFFIXES", "read_rows"]
 
-SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".parquet", ".pq"})
+SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq"})
 # Files that are neither, whatever their name.
 FOREIGN = {
     b"PK\x03\x04": "a spreadsheet or an archive: export it as CSV",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipelines.sources.columns import count_known, map_columns
+from pipelines.sources.columns import Column, count_known, map_columns, pick
 from pipelines.sources.errors import SourceError
 from pipelines.sources.notes import Note
 
@@ -50,17 +51,17 @@ def read_csv(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
         file.close()
         raise
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD))
-    return _rows(file, _Records(lines, separator), columns, len(header)), notes
+    return _rows(file, _Records(lines, separator, len(header)), columns, len(header)), notes
 
 
-def _rows(file: TextIO, records: _Records, columns: dict[str, int], width: int) -> Iterator[dict[str, Any]]:
+def _rows(
+    file: TextIO, records: _Records, columns: dict[str, list[Column]], width: int
+) -> Iterator[dict[str, Any]]:
     with file:
         for cells in records:
             if not any(map(str.strip, cells)):
                 continue
-            row: dict[str, Any] = {
-                name: cells[place] for name, place in columns.items() if place < len(cells)
-            }
+            row = pick(columns, cells)
             if len(cells) > width and any(map(str.strip, cells[width:])):
                 row["problem"] = f"has {len(cells)} values for {width} columns: quote values with separators"
             yield row
@@ -96,8 +97,8 @@ class _Lines:
 class _Records:
     """Records of a CSV file. Where quotes do not match, each line is read as a record of its own."""
 
-    def __init__(self, lines: _Lines, separator: str) -> None:
-        self.lines, self.separator = lines, separator
+    def __init__(self, lines: _Lines, separator: str, width: int) -> None:
+        self.lines, self.separator, self.width = lines, separator, width
 
     def __iter__(self) -> Iterator[list[str]]:
         reader = csv.reader(self.lines, delimiter=self.separator, skipinitialspace=True, strict=True)
@@ -108,8 +109,24 @@ class _Records:
             except StopIteration:
                 return
             except csv.Error:
+                if cells := self._escaped():
+                    yield cells
+                    continue
                 for line in list(self.lines.record):
                     yield _cells(line, self.separator)
+
+    def _escaped(self) -> list[str] | None:
+        """Return the record whose quotes are escaped by backslashes, as Spark and MySQL write, or None."""
+        begun = list(self.lines.record)
+        if not any('\\"' in line for line in begun):
+            return None
+        lines = itertools.chain(begun, self.lines)
+        options: dict[str, Any] = {"delimiter": self.separator, "skipinitialspace": True, "strict": True}
+        try:
+            cells = next(csv.reader(lines, escapechar="\\", doublequote=False, **options), [])
+        except csv.Error:
+            return None
+        return cells if len(cells) == self.width else None
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -124,14 +141,28 @@ def _read_header(lines: _Lines) -> tuple[list[str], str]:
     line = next((line for line in lines if line.strip()), "")
     if line.lower().startswith("sep=") and len(line.rstrip("\r\n")) == 5:  # Excel's own convention
         line = next((line for line in lines if line.strip()), "")
+    while (
+        line.startswith("#") and not _best(line)[0][0] and len(lines.record) < MAX_HEADER_LINES
+    ):  # a comment
+        line = next((line for line in lines if line.strip()), "")
     while line.count('"') % 2 and len(lines.record) < MAX_HEADER_LINES:
         more = next(lines, None)
         if more is None:
             break
         line += more
-    headers = {separator: _cells(line, separator) for separator in SEPARATORS}
-    separator, header = max(headers.items(), key=lambda item: (*count_known(item[1]), len(item[1])))
+    _, header, separator = _best(line)
     return header, separator if len(header) > 1 else NO_SEPARATOR
+
+
+def _best(line: str) -> tuple[tuple[bool, int], list[str], str]:
+    """Return what is known of a header, its names and its separator; a space only where nothing else is."""
+    choices = [(count_known(cells := _cells(line, mark)), cells, mark) for mark in SEPARATORS]
+    best = max(choices, key=lambda choice: (*choice[0], len(choice[1])))
+    if not best[0][0] and len(best[1]) == 1:
+        cells = _cells(line.strip(" #\r\n"), " ")
+        spaced = (count_known(cells), cells, " ")
+        best = spaced if spaced[0][0] else best
+    return best
 
 
 def _encoding(path: Path) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, tzinfo
 from typing import Any
 
 from pipelines.sources.degrees import read_heading
 from pipelines.sources.notes import Note
 from pipelines.sources.numbers import is_missing, shown
+from pipelines.sources.offsets import read_offset
 from pipelines.sources.paths import clean
-from pipelines.sources.times import AmbiguousTime, read_offset, read_time
+from pipelines.sources.times import AmbiguousTime, read_time
 
 __all__ = ["read_captured_at", "read_heading_deg", "read_tags"]
 
@@ -52,13 +53,13 @@ def read_captured_at(values: Mapping[str, Any], notes: list[Note]) -> datetime |
             value = f"{day} {value.strip()}"
     if is_missing(value):
         return None
+    zone = _zone(values.get("capture_offset"), notes)
     try:
-        moment = read_time(value)
+        return read_time(value, zone)
     except ValueError as error:
         reason = "ambiguous_time" if isinstance(error, AmbiguousTime) else "bad_time"
         notes.append(Note(reason, f"captured_at {shown(value)} {error}"))
         return None
-    return moment - _offset(value, values.get("capture_offset"))
 
 
 def read_tags(value: Any) -> str | None:
@@ -76,25 +77,24 @@ def read_tags(value: Any) -> str | None:
 
 
 def _split_tags(text: str) -> list[Any]:
-    if text.lstrip().startswith("["):
+    text = text.strip()
+    if text.startswith("["):
         try:
             tags = json.loads(text)
         except (ValueError, RecursionError):
-            tags = [tag.strip(" '\"") for tag in text.strip().strip("[]").split(",")]
+            tags = [tag.strip(" '\"") for tag in text.strip("[]").split(",")]
         return tags if isinstance(tags, list) else [text]
-    return re.split(r"[;|,]", text)
+    if text.startswith("{") and text.endswith("}") and ":" not in text:  # an array of PostgreSQL
+        text = text[1:-1]
+    return [tag.strip(" '\"") for tag in re.split(r"[;|,]", text)]
 
 
-def _offset(value: Any, offset: Any) -> timedelta:
-    """Return the UTC offset of a column of its own, for times that name no zone; otherwise zero."""
-    named = not isinstance(value, str) or re.search(r"(z|utc|gmt|[+-]\d{2}:?\d{2})\s*$", value.strip(), re.I)
-    if is_missing(offset) or not isinstance(offset, str) or (named and not _is_clock(value)):
-        return timedelta()
+def _zone(value: Any, notes: list[Note]) -> tzinfo:
+    """Return the time zone of a column of its own, for times that name none; UTC where it is unknown."""
+    if is_missing(value):
+        return UTC
     try:
-        return read_offset(offset).utcoffset(None)
-    except ValueError:
-        return timedelta()
-
-
-def _is_clock(value: Any) -> bool:
-    return isinstance(value, datetime) and value.tzinfo is None
+        return read_offset(str(value))
+    except ValueError as error:
+        notes.append(Note("bad_offset", f"{shown(value)} {error}: the time is read as UTC"))
+        return UTC

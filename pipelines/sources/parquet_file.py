@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from pipelines.sources.columns import map_columns
+from pipelines.sources.columns import NAMES_OF_FILES, Column, map_columns, pick
 from pipelines.sources.errors import SourceError
 from pipelines.sources.notes import Note
 from pipelines.sources.paths import clean
@@ -30,7 +34,7 @@ FREE_ROWS, FREE_BYTES = 100_000, 64 << 20
 EPOCH = datetime(1970, 1, 1)
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1, "D": 86_400 * 10**6}
 MAX_MICROSECONDS = 10**16  # beyond any year that is accepted
-NESTED = ("geometry", "tags")
+NESTED = ("geometry", "lat_lon", "lat", "lon", "tags")
 
 
 def read_parquet(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
@@ -47,33 +51,58 @@ def read_parquet(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             columns, notes = map_columns(schema.names, path)
-            names = {ours: schema.names[place] for ours, place in columns.items()}
-            _check_size(file.metadata, set(names.values()), path)
-        for ours, place in columns.items():
-            kind = schema.field(place).type
-            if ours in ("uri", "image_id") and pa.types.is_nested(kind):
-                raise SourceError(f"{path}: column {ours} has type {kind}: give text")
+            columns |= {ours: _names(columns[ours], schema, ours) for ours in NAMES_OF_FILES & set(columns)}
+            kinds = {
+                schema.names[column.place]: (ours, schema.field(column.place).type)
+                for ours, choices in columns.items()
+                for column in choices
+            }
+            _check_size(file.metadata, set(kinds), path)
+        for name, (ours, kind) in kinds.items():
+            if ours in NAMES_OF_FILES and pa.types.is_nested(kind):
+                raise SourceError(f"{path}: column {name} has type {kind}: give text")
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     # Values that repeat stay in a dictionary until their lengths are known.
-    texts = [names[ours] for ours, place in columns.items() if _is_text(schema.field(place).type)]
-    return _rows(path, names, texts), notes
+    texts = [name for name, (_, kind) in kinds.items() if _is_text(kind)]
+    return _rows(path, schema.names, columns, {name: ours for name, (ours, _) in kinds.items()}, texts), notes
 
 
-def _rows(path: Path, names: dict[str, str], texts: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(
+    path: Path,
+    header: list[str],
+    columns: dict[str, list[Column]],
+    names: dict[str, str],
+    texts: list[str],
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows; `names` has our name of each column that is read."""
     expanded, size = 0, path.stat().st_size
+    unread: list[list[Any]] = [[]] * len(header)
     try:
         with pa.parquet.ParquetFile(path, read_dictionary=texts) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(set(names.values()))):
-                arrays = {ours: batch.column(batch.schema.names.index(name)) for ours, name in names.items()}
-                expanded += sum(_text_bytes(array, path) for array in arrays.values())
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(names)):
+                expanded += sum(_text_bytes(array, path) for array in batch.columns)
                 if expanded > _max_expanded(size):
                     raise SourceError(f"{path}: {size} bytes expand to more than {expanded}: split it")
-                values = [_values(array, nested=ours in NESTED) for ours, array in arrays.items()]
-                for row in zip(*values, strict=True):
-                    yield dict(zip(arrays, row, strict=True))
+                values = list(unread)
+                for name, array in zip(batch.schema.names, batch.columns, strict=True):
+                    values[header.index(name)] = _values(array, names[name])
+                for cells in itertools.zip_longest(*values):
+                    yield pick(columns, cells)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _names(choices: list[Column], schema: pa.Schema, ours: str) -> list[Column]:
+    """Return the columns that may have paths or ids, or the first one; others hold the images themselves."""
+
+    def may_name(column: Column) -> bool:
+        kind = schema.field(column.place).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        return is_text if ours == "uri" else not pa.types.is_nested(kind)
+
+    return [column for column in choices if may_name(column)] or choices[:1]
 
 
 def _unreadable(path: Path, error: Exception) -> SourceError:
@@ -123,13 +152,17 @@ def _text_bytes(array: pa.Array, path: Path) -> int:
     return pc.sum(lengths).as_py() or 0
 
 
-def _values(array: pa.Array, *, nested: bool) -> list[Any]:
+def _values(array: pa.Array, ours: str) -> list[Any]:
     """Return the values of an array as Python objects; what has no meaning here becomes text."""
     if isinstance(array, pa.ExtensionArray):
+        if str(array.type).startswith("extension<arrow.uuid"):
+            return [
+                None if value is None else str(uuid.UUID(bytes=value)) for value in array.storage.to_pylist()
+            ]
         array = array.storage
     kind = array.type
     if isinstance(array, pa.DictionaryArray):
-        values = _values(array.dictionary, nested=nested)
+        values = _values(array.dictionary, ours)
         return [None if index is None else values[index] for index in array.indices.to_pylist()]
     if pa.types.is_timestamp(kind):
         aware = kind.tz is not None
@@ -140,14 +173,23 @@ def _values(array: pa.Array, *, nested: bool) -> list[Any]:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):  # a file may claim UTF-8 wrongly
         texts = array.cast(pa.large_binary()).to_pylist()
         return [None if text is None else text.decode("utf-8", "replace") for text in texts]
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return array.to_pylist() if nested else _decoded(array.to_pylist())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return array.to_pylist() if ours in NESTED else _decoded(array.to_pylist())
     values = [f"a value of type {kind}"] * len(array)
-    if nested or not pa.types.is_nested(kind):
+    if ours in NESTED or not pa.types.is_nested(kind):
         # Times of day and durations may be beyond Python's.
         with contextlib.suppress(ValueError, OverflowError):
             values = array.to_pylist()
+    if ours == "image_id":  # pandas makes floats of integers where one is missing
+        values = [
+            int(value) if isinstance(value, float | Decimal) and _is_whole(value) else value
+            for value in values
+        ]
     return values
+
+
+def _is_whole(value: float | Decimal) -> bool:
+    return math.isfinite(value) and value == int(value)
 
 
 def _decoded(values: list[bytes | None]) -> list[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -63,7 +64,8 @@ def _contained(path: Path, root: Path, *, hint: str = "", follow_links: bool = F
 def listed_path(uri: str, root: Path, *, follow_links: bool = False) -> tuple[dict[str, Any], str]:
     """Resolve a path or a `file://` URI of a listing into a row with its `uri`, and its name in the root.
 
-    A relative path with backslashes is one of Windows, unless a file has that very name.
+    Backslashes in a relative path are those of Windows, `~/` is the home folder, and letters with accents
+    may be one character or two (NFC, NFD), unless a file has that very name.
     """
     text = uri
     if (prefix := _FILE_URI.match(uri)) is not None:
@@ -75,14 +77,28 @@ def listed_path(uri: str, root: Path, *, follow_links: bool = False) -> tuple[di
     if _DRIVE.match(text):
         message = f"a path of a Windows drive, not inside {root}{hint} and list paths relative to it"
         return {"uri": clean(uri), "rejected": "outside_root", "message": message}, uri
-    if "\\" in text and not os.path.lexists(os.path.join(root, text.replace("\0", ""))):
-        text = text.replace("\\", "/")
+    text = _as_on_disk(text, root)
     row = _contained(root / text, root, hint=hint, follow_links=follow_links)
     if "rejected" in row:
         return row, uri
     # Of a file in the root its own name, whatever led to it; of one outside of it the name of the link.
     inside = row["uri"] if is_below(row["uri"], str(root)) else root / text
     return row, clean(os.path.relpath(inside, root))
+
+
+def _as_on_disk(text: str, root: Path) -> str:
+    """Return the variant of a path that exists; of none, that with the separators of this system."""
+    if (text.isascii() and "\\" not in text and not text.startswith("~/")) or _is_there(text, root):
+        return text
+    plain = text.replace("\\", "/")
+    if plain.startswith("~/"):
+        plain = os.path.expanduser(plain)
+    variants = (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    return next((variant for variant in variants if _is_there(variant, root)), plain)
+
+
+def _is_there(text: str, root: Path) -> bool:
+    return os.path.lexists(os.path.join(root, text.replace("\0", "")))
 
 
 def clean(text: str) -> str:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
-import struct
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.sources.degrees import read_degrees
 from pipelines.sources.notes import Note
 from pipelines.sources.numbers import is_missing, read_number, shown
+from pipelines.sources.points import split_geometry, split_pair
 from pipelines.sources.zones import ImpossiblePosition, Zone, place_in_zone, read_zone
 
 __all__ = ["ImpossiblePosition", "read_position"]
 
 NULL_ISLAND = 1e-6  # degrees: a receiver without a fix writes 0, 0
 UTM_LIMITS = {"utm_e": (-1e7, 1e7), "utm_n": (-1e7, 2e7)}
-MAX_GEOMETRY_LENGTH = 1_000
-_WKT = re.compile(r"(?:SRID=4326;)?\s*POINT\s*Z?\s*\(\s*(\S+)\s+(\S+)(?:\s+\S+)?\s*\)", re.IGNORECASE)
 
 
 def read_position(values: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
@@ -73,7 +69,7 @@ def _degrees(values: Mapping[str, Any], notes: list[Note]) -> dict[str, float]:
 
 def _pair(values: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
     """Return latitude and longitude as one column gives them."""
-    for name, split in (("geometry", _split_geometry), ("lat_lon", _split_text)):
+    for name, split in (("geometry", split_geometry), ("lat_lon", split_pair)):
         value = values.get(name)
         if is_missing(value):
             continue
@@ -82,47 +78,6 @@ def _pair(values: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
             return {"lat": pair[0], "lon": pair[1]}
         notes.append(Note("bad_position", f"{name} {shown(value)} is not a point"))
     return {}
-
-
-def _split_text(value: Any) -> tuple[Any, Any] | None:
-    text = str(value).strip().strip("()[]")
-    for separator in (r"\s*[;,]\s+", r"\s*[;,]\s*", r"\s+"):
-        parts = re.split(separator, text)
-        if len(parts) == 2:
-            return parts[0], parts[1]
-    return None
-
-
-def _split_geometry(value: Any) -> tuple[Any, Any] | None:
-    """Return (lat, lon) of a GeoJSON point, its coordinates, WKT or WKB; all give the longitude first."""
-    if isinstance(value, bytes):
-        return _split_wkb(value)
-    if isinstance(value, str):
-        if len(value) > MAX_GEOMETRY_LENGTH:
-            return None
-        if wkt := _WKT.fullmatch(value.strip()):
-            return wkt[2], wkt[1]
-        try:
-            value = json.loads(value.replace("'", '"'))
-        except (ValueError, RecursionError):
-            return None
-    if isinstance(value, dict):
-        value = value.get("coordinates")
-    if isinstance(value, list) and len(value) in (2, 3):
-        return value[1], value[0]
-    return None
-
-
-def _split_wkb(value: bytes) -> tuple[float, float] | None:
-    if len(value) < 21 or value[0] not in (0, 1):
-        return None
-    order = "<" if value[0] else ">"
-    (kind,) = struct.unpack_from(f"{order}I", value, 1)
-    start = 9 if kind & 0x20000000 else 5  # EWKB names its reference system
-    if kind & 0xFF != 1 or len(value) < start + 16:
-        return None
-    lon, lat = struct.unpack_from(f"{order}2d", value, start)
-    return lat, lon
 
 
 def _utm(values: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
@@ -147,7 +102,7 @@ def _utm(values: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
         notes.append(Note("null_island", "utm_e and utm_n are 0: the position is taken as unknown"))
         return {}
     try:
-        zone = read_zone(values.get("utm_zone"), values.get("utm_letter"))
+        zone = read_zone(values.get("utm_zone"), values.get("utm_letter"), notes)
     except ValueError as error:
         # Metres of an unknown zone could be anywhere.
         notes.append(Note("bad_zone", f"utm_zone {shown(values.get('utm_zone'))} {error}"))

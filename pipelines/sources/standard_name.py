@@ -45,7 +45,7 @@ def read_standard_name(file_name: str, notes: list[Note]) -> dict[str, Any]:
     values = dict(zip(("utm_e", "utm_n", "utm_zone", "utm_letter", "lat", "lon"), fields, strict=False))
     zone = None
     try:
-        zone = read_zone(values["utm_zone"], values["utm_letter"])
+        zone = read_zone(values["utm_zone"], values["utm_letter"], [])
     except ValueError as error:  # metres alone are enough within one city
         notes.append(Note("bad_zone", f"utm_zone {shown(values['utm_zone'])} {error}"))
         values["utm_zone"] = ""

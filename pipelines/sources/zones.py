@@ -13,12 +13,14 @@ from typing import Any
 import utm
 
 from pipelines.sources.notes import Note
-from pipelines.sources.numbers import MAX_NUMBER_LENGTH, is_missing, shown
+from pipelines.sources.numbers import is_missing, shown, tidy
 
 __all__ = ["ImpossiblePosition", "Zone", "place_in_zone", "read_zone"]
 
+MAX_ZONE_LENGTH = 120
 BANDS = "CDEFGHJKLMNPQRSTUVWX"
-# (first code - 1, southern, first zone, last zone): WGS 84, ETRS89, NAD83, GDA94, GDA2020, SIRGAS 2000.
+# (first code - 1, southern, first zone, last zone): WGS 84, ETRS89, NAD83, GDA94, GDA2020, SIRGAS
+# 2000, NAD83(2011), NZGD2000, JGD2000, JGD2011. All lie within two metres of WGS 84.
 EPSG = (
     (32600, False, 1, 60),
     (32700, True, 1, 60),
@@ -28,6 +30,10 @@ EPSG = (
     (7800, True, 46, 59),
     (31954, False, 11, 22),
     (31960, True, 17, 25),
+    (6329, False, 1, 19),
+    (2075, True, 58, 60),
+    (3046, False, 51, 55),
+    (6637, False, 51, 55),
 )
 BAND_S = (32.0, 40.0)
 # Zones with land between 50 and 58 S, whose northings are also those of band S.
@@ -35,12 +41,20 @@ AMBIGUOUS_ZONES = frozenset({*range(18, 27), *range(57, 60)})
 MAX_NORTHERN_M, MIN_SOUTHERN_M = 9_330_000.0, 1_110_000.0  # 84 N and 80 S
 FALSE_NORTHING_M = 10_000_000.0
 
+_HALF = r"(NORTH(?:ERN)?|SOUTH(?:ERN)?|[A-Z])(?: HEMISPHERE)?"
 _ZONE = re.compile(
-    r"(?:WGS\s*84\s*/?\s*)?(?:UTM)?[\s_]*(?:ZONE)?[\s_:]*\+?0*([1-9]\d?)(?:\.0*)?"
-    r"[\s_-]*\(?(NORTH(?:ERN)?|SOUTH(?:ERN)?|[A-Z])?\)?",
+    r"(?:(?:WGS ?(?:19)?84|ETRS ?89|NAD ?83|GDA ?94|GDA ?2020|SIRGAS ?2000)[ /]*)?(?:UTM)?[ _]*"
+    rf"(?:ZONE)?[ _:]*\+?0*([1-9]\d?)(?:\.0*)?[ _/-]*\(?(?:{_HALF})?\)?",
     re.ASCII,
 )
-_CODE = re.compile(r"(?:EPSG\s*:{1,2}\s*|URN:OGC:DEF:CRS:EPSG:[\d.]*:)?(\d{4,5})(?:\.0*)?", re.ASCII)
+_NAMED_HALF = re.compile(_HALF)
+_LETTER_FIRST = re.compile(r"([C-HJ-NP-X])[ _-]?([1-9]\d?)", re.ASCII)
+_CODE = re.compile(
+    r"(?:EPSG\s*:{1,2}\s*|URN:OGC:DEF:CRS:EPSG:[\d.]*:|HTTPS?://WWW\.OPENGIS\.NET/DEF/CRS/EPSG/[\d.]+/)?"
+    r"(\d{4,5})(?:\.0*)?",
+    re.ASCII,
+)
+_PROJ = re.compile(r"\+PROJ=UTM(?= ).*? \+ZONE=(\d{1,2})\b(?:.*?( \+SOUTH)\b)?.*")
 
 
 class ImpossiblePosition(ValueError):
@@ -62,34 +76,49 @@ class Zone:
     south: bool | None = None
 
 
-def read_zone(value: Any, letter: Any = None) -> Zone | None:
+def read_zone(value: Any, letter: Any = None, notes: list[Note] | None = None) -> Zone | None:
     """Return a zone such as `33U`, `33`, `33.0`, `33 south`, `EPSG:32733`; None where it is missing.
 
     Args:
         value: Number or text.
         letter: Band or hemisphere from a column of its own, used where `value` has none.
+        notes: Gets a note on a letter that is none of UTM, and the zone is returned without it; without a
+            list, such a letter is an error.
 
     Raises:
         ValueError: it is not a zone.
     """
     if is_missing(value):
         return None
-    text = str(value).strip().upper()
-    if len(text) > MAX_NUMBER_LENGTH:
+    text = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))[
+        : MAX_ZONE_LENGTH + 1
+    ]
+    text = tidy(text).upper()
+    if len(text) > MAX_ZONE_LENGTH:
         raise ValueError("is not a UTM zone")
     if code := _CODE.fullmatch(text):
         return _from_epsg(int(code[1]))
+    if projection := _PROJ.fullmatch(text):
+        return Zone(int(projection[1]), south=projection[2] is not None)
+    text = _LETTER_FIRST.sub(r"\2\1", text) if _LETTER_FIRST.fullmatch(text) else text
     match = _ZONE.fullmatch(text)
-    word = (match[2] or "") if match else ""
-    if not word and not is_missing(letter):
-        word = str(letter).strip().upper()
     if not match or not 1 <= int(match[1]) <= 60:
         raise ValueError("is not 1 to 60 with an optional band or hemisphere, nor an EPSG code of UTM")
+    number, word = int(match[1]), match[2] or ""
+    if not word and not is_missing(letter):
+        named = _NAMED_HALF.fullmatch(tidy(str(letter)).upper())
+        word = named[1] if named else shown(letter)
+    if " / UTM" in text:  # the names of EPSG: the letter is the hemisphere
+        word = {"N": "NORTH", "S": "SOUTH"}.get(word, word)
     if word in ("NORTH", "NORTHERN", "SOUTH", "SOUTHERN"):
-        return Zone(int(match[1]), south=word.startswith("S"))
+        return Zone(number, south=word.startswith("S"))
     if word and word not in BANDS:
-        raise ValueError(f"has the letter {shown(word)}, which is not a band of UTM")
-    return Zone(int(match[1]), word)
+        problem = f"has the letter {shown(word)}, which is not a band of UTM"
+        if notes is None:
+            raise ValueError(problem)
+        notes.append(Note("bad_zone", f"utm_zone {shown(value)} {problem}: it is read without it"))
+        word = ""
+    return Zone(number, word)
 
 
 def place_in_zone(

@@ -151,7 +151,7 @@ def _odd_values() -> Iterator[Photo]:
     gopro = Camera("GoPro", {}, clock("0000:00:00 00:00:00"), fix(t17=65535.0))
     yield Photo("GOPR0001.JPG", jpeg(22, gopro), place=PLACE)
     dji = Camera("DJI", {}, clock(offset="+2"), fix(t1="N", t17=4294967251.0))
-    yield Photo("DJI_0001.JPG", jpeg(23, dji), place=PLACE)
+    yield Photo("DJI_0001.JPG", jpeg(23, dji), place=PLACE, captured_at=TEN)
     kodak = Camera("EASTMAN KODAK", {0x0112: 0}, {}, fix(t2=(91.0, 0.0, 0.0)))
     yield Photo("kodak.jpg", jpeg(24, kodak))
     fuji = Camera("FUJIFILM", {}, clock(), fix())

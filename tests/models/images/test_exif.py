@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from PIL import Image, TiffImagePlugin
 
 from models.images import decode_image
+from models.images.exif import read_facts
 from tests.support.encoded_images import difference, encoded, photo_exif, scene
+
+UNKNOWN = TiffImagePlugin.IFDRational(0, 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -58,6 +62,13 @@ def test_decode_gps_time_used_without_time_zone() -> None:
         ({"exif36867": "yesterday"}, {"captured_at"}),
         ({"exif36881": "+99:00"}, {"captured_at"}),
         ({"exif36867": "0001:01:01 00:00:00"}, {"captured_at"}),
+        ({"gps1": ""}, {"lat", "lon"}),
+        ({"gps2": (48.0, 8.0, UNKNOWN)}, {"lat", "lon"}),
+        ({"gps2": (UNKNOWN,) * 3}, {"lat", "lon"}),
+        ({"gps17": 65535.0}, {"heading_deg"}),
+        ({"gps17": UNKNOWN}, {"heading_deg"}),
+        ({"exif36867": "2024:02:30 10:00:00"}, {"captured_at"}),
+        ({"exif36867": "2024:02:28 26:00:00"}, {"captured_at"}),
     ],
 )
 def test_decode_exif_malformed_fact_ignored_alone(changes: dict[str, Any], missing: set[str]) -> None:
@@ -80,6 +91,20 @@ def test_decode_exif_malformed_fact_ignored_alone(changes: dict[str, Any], missi
             {"captured_at": datetime(2023, 5, 6, 5, 8, 9, 250_000, tzinfo=UTC)},
         ),
         (
+            {"exif36867": "2023:5:6 7:08", "exif36881": "+2"},
+            {"captured_at": datetime(2023, 5, 6, 5, 8, tzinfo=UTC)},
+        ),
+        (
+            {"exif36867": "2023/05/06 24:08:09", "exif36881": "", "exif36882": "UTC+02:00"},
+            {"captured_at": datetime(2023, 5, 6, 22, 8, 9, tzinfo=UTC)},
+        ),
+        (
+            {"exif36867": "    :  :     :  :  ", "exif36868": "2023:05:06 07:08:09", "exif36881": "-0130"},
+            {"captured_at": datetime(2023, 5, 6, 8, 38, 9, tzinfo=UTC)},
+        ),
+        ({"gps2": (33.0, 51.6, UNKNOWN)}, {}),
+        ({"gps2": (33.86, 0.0, 0.0)}, {}),
+        (
             {"exif36881": "", "gps7": (7.0, 8.0, 9.5), "gps29": "2023-05-06"},
             {"captured_at": datetime(2023, 5, 6, 7, 8, 9, 500_000, tzinfo=UTC)},
         ),
@@ -90,6 +115,24 @@ def test_decode_exif_as_devices_write_it(changes: dict[str, Any], expected: dict
     north, east = expected.get("signs", (-1, 1))
     assert (decoded.lat, decoded.lon) == (pytest.approx(north * 33.86), pytest.approx(east * 151.2))
     assert "captured_at" not in expected or decoded.captured_at == expected["captured_at"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({}, []),
+        ({"gps2": (91.0, 0.0, 0.0), "gps17": 400.0}, ["bad_position", "bad_heading"]),
+        ({"gps2": (0.0,) * 3, "gps4": (0.0,) * 3}, ["null_island"]),
+        ({"gps2": (UNKNOWN,) * 3, "gps4": (UNKNOWN,) * 3, "gps17": UNKNOWN}, []),
+        ({"exif36867": "yesterday"}, ["bad_time"]),
+        ({"exif36867": "0000:00:00 00:00:00"}, []),
+        ({"exif36881": ""}, ["unknown_time_zone"]),
+        ({"exif36881": "", "gps7": (7.0, 8.0, 9.0), "gps29": "2023:05:06"}, []),
+    ],
+)
+def test_decode_exif_names_what_it_drops(changes: dict[str, Any], reasons: list[str]) -> None:
+    decoded = decode_image(encoded(scene(), "JPEG", exif=photo_exif(**changes)))
+    assert [value.reason for value in decoded.dropped] == reasons
 
 
 @pytest.mark.parametrize("zero", [(0.0, 0.0, 0.0), (TiffImagePlugin.IFDRational(0, 0),) * 3])
@@ -103,3 +146,27 @@ def test_decode_exif_garbage_ignored() -> None:
     decoded = decode_image(encoded(scene(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7fgarbage"))
     assert decoded.lat is None
     assert decoded.width == 64
+
+
+@pytest.mark.parametrize(
+    ("tags", "lat", "heading_deg", "reasons"),
+    [
+        ({1: "S", 2: (-33.0, 51.0, 36.0), 17: -88.5}, -33.86, 271.5, []),
+        ({2: (-33.0, 51.0, 36.0), 17: (90.0,)}, -33.86, 90.0, []),
+        ({1: "N", 2: (-33.0, 51.0, 36.0), 17: -1.0}, None, None, ["bad_position", "bad_heading"]),
+        ({1: "S", 2: (33.0, 51.0, -36.0), 17: -361.0}, None, None, ["bad_position", "bad_heading"]),
+        ({1: "S", 2: 33.86, 17: "north"}, -33.86, None, []),
+        ({1: b"S\0", 2: (33.86,)}, -33.86, None, []),
+        ({1: "S", 2: "33.86"}, -33.86, None, []),
+        ({1: "S"}, None, None, ["bad_position"]),
+    ],
+)
+def test_facts_of_signed_and_single_numbers(
+    tags: dict[int, Any], lat: float | None, heading_deg: float | None, reasons: list[str]
+) -> None:
+    """What Pillow reads of other writers, and does not write itself."""
+    blocks = {0x8825: {3: "E", 4: (151.0, 12.0, 0.0), **tags}, 0x8769: {}}
+    exif = SimpleNamespace(get_ifd=blocks.__getitem__)
+    facts = read_facts(cast(Image.Image, SimpleNamespace(getexif=lambda: exif)))
+    assert facts.lat == (None if lat is None else pytest.approx(lat))
+    assert (facts.heading_deg, [value.reason for value in facts.dropped]) == (heading_deg, reasons)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from pipelines.indexing.columns import DECODED_SCHEMA
 from pipelines.indexing.known import mark_known
@@ -50,6 +51,23 @@ def test_tally_counts_and_lists_what_was_dropped(tmp_path: Path) -> None:
     ]
     Tally(total=0, progress=lambda *_: None).write_notes(tmp_path / "notes.csv")
     assert not (tmp_path / "notes.csv").exists()
+
+
+def test_tally_lists_a_bounded_number_of_notes_and_counts_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.indexing.tally.MAX_NOTES", 2)
+    tally = Tally(total=5, progress=lambda *_: None)
+    tally.add_notes([Note("bad_time", str(number)) for number in range(5)], uri="/x.jpg", image_id="x")
+    tally.add_notes([Note("bad_heading", "370")], uri="/x.jpg", image_id="x")
+    assert tally.notes_by_reason == {"bad_time": 5, "bad_heading": 1}
+    tally.write_notes(tmp_path / "notes.csv")
+    assert [row[2:] for row in read_list(tmp_path / "notes.csv")[1:]] == [
+        ["bad_time", "and 3 more"],
+        ["bad_time", "0"],
+        ["bad_time", "1"],
+        ["bad_heading", "370"],
+    ]
 
 
 def test_unchanged_images_may_have_their_position_in_the_store() -> None:
