@@ -210,9 +210,9 @@ def test_triton_that_cannot_start_is_unavailable(monkeypatch: pytest.MonkeyPatch
     ("rows", "kinds", "channels", "blocks_per_multiprocessor"),
     [
         (3721, ("bf16", "bf16"), 128, 2),
-        (196, ("fp16", "fp16"), 112, 4),
-        (3721, ("fp32", "fp16"), 128, 2),
-        (3721, ("bf16", "bf16"), 200, 2),
+        pytest.param(196, ("fp16", "fp16"), 112, 4, marks=pytest.mark.slow),
+        pytest.param(3721, ("fp32", "fp16"), 128, 2, marks=pytest.mark.slow),
+        pytest.param(3721, ("bf16", "bf16"), 200, 2, marks=pytest.mark.slow),
     ],
 )
 def test_kernel_compiles_for_an_h100(
