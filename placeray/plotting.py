@@ -8,8 +8,9 @@ import numpy as np
 
 from models.images.decoder import decode_image
 from models.images.photo import Photo, load_pixels
-from models.images.photo_file import read_bytes
+from models.images.photo_file import read_indexed
 from storage.errors import PlacerayError
+from storage.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,9 @@ def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: 
 
     Raises:
         PlottingUnavailable: matplotlib is not installed.
-        ImageRejected: the photo, or the stored image's file, cannot be read.
+        ImageRejected: the photo, or the stored image's file, cannot be read; reason `changed` where another
+            file than the indexed one is there.
+        KeyError: the store holds no such image.
     """
     try:
         from matplotlib import pyplot
@@ -50,14 +53,15 @@ def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: 
     except ImportError as error:
         raise PlottingUnavailable("plot_matches needs matplotlib: pip install 'placeray[plot]'") from error
     here = load_pixels(photo, max_pixels=engine.max_pixels)
-    there = decode_image(read_bytes(match.record.uri), max_pixels=engine.max_pixels).pixels
-    lines = engine.matched_lines(here, match.record)
+    record = engine.stored_record(match.record)
+    there = decode_image(read_indexed(record.uri, record.sha256), max_pixels=engine.max_pixels).pixels
+    lines = engine.matched_lines(here, record)
     strongest = np.argsort(-lines.similarity, kind="stable")[:max_lines]
     strongest = strongest[np.argsort(lines.agree[strongest], kind="stable")]  # those that agree on top
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     _show(left, here, "photo")
-    _show(right, there, f"{match.rank}. {match.record.image_id}")
+    _show(right, there, f"{match.rank}. {record.image_id}")
     for i in strongest:
         figure.add_artist(
             ConnectionPatch(
@@ -79,5 +83,5 @@ def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: 
 
 def _show(axes: Any, pixels: np.ndarray, title: str) -> None:
     axes.imshow(pixels)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(plain(title, 200), fontsize=9, parse_math=False)
     axes.set_axis_off()

@@ -253,6 +253,19 @@ class QueryEngine:
         """
         return self.matched_lines(photo, record)[:3]
 
+    def stored_record(self, record: ImageRecord | PlaceRecord) -> ImageRecord:
+        """Return the store's record of a match; one of an answer rebuilt from JSON is looked up by its id.
+
+        Raises:
+            KeyError: the store holds no image of this id.
+        """
+        if isinstance(record, ImageRecord):
+            return record
+        stored_records = self.store.get([record.image_id])
+        if not stored_records:
+            raise KeyError(f"{self.store.uri} holds no image {record.image_id!r}: open the store it is from")
+        return stored_records[0]
+
     def matched_lines(self, photo: Photo, record: ImageRecord | PlaceRecord) -> MatchedLines:
         """Locate the mutual nearest neighbours of a photo and a stored image, for lines between them.
 
@@ -267,15 +280,8 @@ class QueryEngine:
             ImageRejected: the photo cannot be used.
             KeyError: the store holds no image of this id.
         """
-        if isinstance(record, PlaceRecord):
-            stored_records = self.store.get([record.image_id])
-            if not stored_records:
-                raise KeyError(
-                    f"{self.store.uri} holds no image {record.image_id!r}: open the store it is from"
-                )
-            record = stored_records[0]
         _, features = self.extractor.extract([load_pixels(photo, max_pixels=self.max_pixels)])
-        stored, ok = self.store.fetch([record])
+        stored, ok = self.store.fetch([self.stored_record(record)])
         candidate = stored[0] if ok[0] else None
         card = self.store.card
         kind = self.matching.score_of(card)

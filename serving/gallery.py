@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 
 from models.images import ImageRejected, encode_thumbnail
 from models.images.limits import MAX_PIXELS
-from models.images.photo_file import read_bytes
+from models.images.photo_file import read_indexed
 from serving.errors import Refusal, refusal_of
 from storage.errors import StoreError
 from storage.records import ImageRecord
@@ -103,9 +102,7 @@ class Gallery:
     def _thumbnail(self, image_id: str, max_side_px: int) -> bytes:
         _, record = self._record(image_id)
         try:
-            data = read_bytes(record.uri)
-            if hashlib.sha256(data).hexdigest() != record.sha256:
-                raise ImageRejected("changed", "not the photo that was indexed")
+            data = read_indexed(record.uri, record.sha256)
             return encode_thumbnail(data, max_side_px=max_side_px, max_pixels=self._max_pixels)[0]
         except ImageRejected as error:
             message = "The photo was deleted or changed after it was indexed; index its source again."

@@ -42,7 +42,7 @@ _FOLDERS = (
     *(FEATURES_FOLDER, QUARANTINE_FOLDER, TABLE_FOLDER, CARDS_FOLDER, ARTIFACTS_FOLDER),
     *(f"{TABLE_FOLDER}/{name}" for name in _TABLE_FOLDERS),
 )
-_FILES = (CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", "rejected.csv", "notes.csv")
+_FILES = (CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", "calibration.json", "rejected.csv", "notes.csv")
 
 # As `write_shard` makes them: 32 hex digits, then the CRC-32 of the file.
 _SHARD = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}", re.ASCII)

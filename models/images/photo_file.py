@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 
 from models.images.limits import MAX_BYTES, ImageRejected
 
-__all__ = ["read_bytes"]
+__all__ = ["read_bytes", "read_indexed"]
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -29,3 +30,19 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageRejected("missing", "no such file") from None
     except (OSError, ValueError) as error:
         raise ImageRejected("unreadable", str(error)) from error
+
+
+def read_indexed(path: str | os.PathLike[str], sha256: str) -> bytes:
+    """Read the file of an indexed image, and no other that a row may name.
+
+    Args:
+        path: Where the image was indexed from. Stores of others may name any file of this machine.
+        sha256: Digest of the indexed file as hex digits.
+
+    Raises:
+        ImageRejected: as `read_bytes`; reason `changed` if the file is another one.
+    """
+    data = read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ImageRejected("changed", "not the photo that was indexed; index its source again")
+    return data

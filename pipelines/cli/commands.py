@@ -2,7 +2,7 @@
 
 Results go to stdout (a table, or one JSON object with --json), progress and notes to stderr. Exit codes:
 0 success, 1 bug, 2 wrong usage or nothing can be written, 3 more images rejected than --max-rejected allows,
-4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full, 8 no progress.
+4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full, 8 no progress, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from storage.text import plain
 
 __all__ = ["main"]
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 _MAX_MESSAGE_LENGTH = 4000
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -45,6 +45,10 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+class Terminated(SystemExit):
+    """SIGTERM was received."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     args = build_parser().parse_args(argv)
@@ -63,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"placeray {args.verb}: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Terminated:
+        print(f"placeray {args.verb}: terminated; run the same command again to continue", file=sys.stderr)
+        return EXIT_TERMINATED
 
 
 def _explained(error: OSError) -> PlacerayError | None:
@@ -89,4 +96,4 @@ def _report(verb: str, error: PlacerayError) -> int:
 
 
 def _on_sigterm(signum: int, frame: object) -> NoReturn:
-    sys.exit(128 + signum)
+    raise Terminated(EXIT_TERMINATED)

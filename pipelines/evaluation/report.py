@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import ImageRejected
-from models.images.photo_file import read_bytes
+from models.images.photo_file import read_bytes, read_indexed
 from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions, describe_notes
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from serving.engine import QueryEngine
 from storage.durable import explain_write_errors, replace_file
 from storage.position import POSITION_COLUMNS, Position, Positions
+from storage.records import ImageRecord
 
 __all__ = ["choose_examples", "write_report"]
 
@@ -120,7 +121,7 @@ def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:
     photo = read_bytes(outcome.uri)
     limit = engine.max_pixels
     left = make_thumbnail(photo, max_side_px=THUMBNAIL_PX, max_pixels=limit)
-    right = _stored_thumbnail(match.record.uri, limit)
+    right = _stored_thumbnail(engine.stored_record(match.record), limit)
     matched = engine.matched_lines(photo, match.record)
     best = np.argsort(-matched.similarity)[:MAX_LINES]
     best = best[np.argsort(matched.agree[best], kind="stable")]  # those that agree on top
@@ -161,9 +162,11 @@ def _line_colour(similarity: float, agrees: bool) -> str:
     return f"hsl({hue:.0f} 95% 55%)" if agrees else "hsl(0 0% 62%)"
 
 
-def _stored_thumbnail(uri: str, max_pixels: int) -> Thumbnail:
-    """Return the picture of a stored image, or an empty frame where the photo is gone."""
+def _stored_thumbnail(record: ImageRecord, max_pixels: int) -> Thumbnail:
+    """Return the picture of a stored image, or an empty frame where the photo is gone or another one."""
     try:
-        return make_thumbnail(read_bytes(uri), max_side_px=THUMBNAIL_PX, max_pixels=max_pixels)
+        return make_thumbnail(
+            read_indexed(record.uri, record.sha256), max_side_px=THUMBNAIL_PX, max_pixels=max_pixels
+        )
     except ImageRejected:
         return Thumbnail("data:,", THUMBNAIL_PX, THUMBNAIL_PX * 3 // 4)

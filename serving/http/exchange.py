@@ -11,6 +11,7 @@ from serving.errors import Refusal
 
 __all__ = [
     "FRONT_EXTENSION",
+    "NOSNIFF",
     "ASGIApp",
     "Headers",
     "Message",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from serving.errors import Refusal, internal_error
-from serving.http.exchange import Headers, Message, Send, header_values
+from serving.http.exchange import NOSNIFF, Headers, Message, Send, header_values
 
 __all__ = ["FrontResponse"]
 
@@ -64,6 +64,8 @@ class FrontResponse:
         self.started = True
         self._status = status
         self._sized = bool(header_values(headers, b"content-length"))
+        if not header_values(headers, NOSNIFF[0]):
+            headers = [*headers, NOSNIFF]
         if self._unread() and not header_values(headers, b"connection"):
             headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -17,11 +17,13 @@ __all__ = [
     "is_loopback",
     "too_large",
     "trailers",
+    "two_hosts",
 ]
 
 MAX_HEADER_BYTES = 64 << 10  # names, values and the request line; what h11 and nginx allow by default
 MAX_HEADERS = 100
 BYTES_PER_HEADER = 4  # colon, space and line end
+ADDED_BY_SERVE = b"x-request-id"
 # RFC 3986, section 3.2.2, without percent-encoding: a name, an IPv4 address or an IPv6 address in brackets.
 _HOST = re.compile(rb"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 
@@ -71,7 +73,8 @@ def check_headers(headers: Headers) -> None:
         Refusal: reason `headers_too_large` or `bad_request`.
     """
     size = sum(len(name) + len(value) + BYTES_PER_HEADER for name, value in headers)
-    if size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
+    number = sum(name != ADDED_BY_SERVE for name, _ in headers)
+    if size > MAX_HEADER_BYTES or number > MAX_HEADERS:
         raise too_large()
     if header_values(headers, b"trailer"):
         raise trailers()
@@ -86,6 +89,11 @@ def too_large() -> Refusal:
 def trailers() -> Refusal:
     """Return the error of a request with fields after its body (RFC 9110, section 6.5)."""
     return Refusal(400, "bad_request", "Trailers are not accepted; send all fields before the body.")
+
+
+def two_hosts() -> Refusal:
+    """Return the error of a request whose target and Host differ (RFC 9112, section 3.2.2)."""
+    return Refusal(400, "bad_host", "The target and Host name different hosts; send the path alone.")
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ for it. `use_bounded_protocol` makes this class the one that uvicorn chooses by 
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from typing import Any
 
@@ -14,7 +15,15 @@ import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.errors import Refusal
-from serving.http.headers import BYTES_PER_HEADER, MAX_HEADER_BYTES, MAX_HEADERS, too_large, trailers
+from serving.http.exchange import header_values
+from serving.http.headers import (
+    BYTES_PER_HEADER,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    too_large,
+    trailers,
+    two_hosts,
+)
 
 __all__ = ["BoundedProtocol", "use_bounded_protocol"]
 
@@ -30,6 +39,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     - Request line and headers are bounded in bytes, number (431) and time (408).
     - Fields after a chunked body (trailers) are refused; uvicorn would add them to the headers.
+    - A target that names a host (RFC 9112, section 3.2.2) must name the one in Host.
+    - A request to change the protocol is answered as any other; uvicorn would open a WebSocket for it.
     - Errors of the parser have the JSON body of all errors, and no response has a `server` header.
     """
 
@@ -88,6 +99,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin the body."""
         self._in_head = False
         self._stop_timer()
+        named = _host_in(self.url)
+        if named is not None and header_values(self.headers, b"host") != [named]:
+            raise self._with(two_hosts())
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -100,6 +114,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what the parser, or this class, does not accept."""
         message = "This is not a valid HTTP/1.1 request; use an HTTP client."
         self._refuse(self._refusal or Refusal(400, "bad_request", message))
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: the request is answered as any other."""
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -151,6 +171,12 @@ class BoundedProtocol(HttpToolsProtocol):
 def use_bounded_protocol() -> None:
     """Let every uvicorn server of this process that chooses its protocol itself use `BoundedProtocol`."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
+
+
+def _host_in(target: bytes) -> bytes | None:
+    """Return host and port of a request target in absolute form; None where it is a path."""
+    _, scheme_end, rest = target.partition(b"://")
+    return re.split(rb"[/?#]", rest)[0] if scheme_end and not target.startswith(b"/") else None
 
 
 def _response(refusal: Refusal, default_headers: list[tuple[bytes, bytes]]) -> bytes:

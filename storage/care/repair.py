@@ -30,6 +30,7 @@ from storage.features.shards import shard_path
 from storage.layout import QUARANTINE_FOLDER, TABLE_FOLDER, check_table_files, table_file
 from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable, manifest_name
+from storage.table.manifest import check_manifest
 from storage.table.salvage import readable_batches
 from storage.table.schema import check_schema, table_schema, with_optional_columns
 from storage.uri import local_folder
@@ -62,13 +63,16 @@ def repair_store(uri: str | Path) -> RepairReport:
     Raises:
         StoreNotFound: there is no store.
         StoreLocked: another writer holds the lease.
-        CorruptStore: no version can be read, or the card cannot, or there are links in the store.
+        CorruptStore: no version can be read, or the card cannot, or it leads outside the store.
         OutOfSpace: the disk is full.
         NotWritable: the store is on a read-only file system, or belongs to another user.
     """
     folder = local_folder(uri)
     first_card(folder)
     check_table_files(folder)
+    for version in manifests(folder):
+        path = folder / TABLE_FOLDER / "_versions" / manifest_name(version)
+        check_manifest(folder, path, may_be_damaged=True)
     with Lease(folder):
         actions: list[str] = []
         quarantined: list[str] = []

@@ -19,6 +19,7 @@ from lancedb.index import HnswSq, IvfRq
 from storage.card import Card
 from storage.errors import CorruptStore, NotReadable, StoreError, repair_command
 from storage.layout import TABLE_FOLDER
+from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
 __all__ = ["LanceTable", "manifest_name"]
@@ -55,11 +56,14 @@ class LanceTable:
         """Open the table at `version`, read-only, or at its head.
 
         Raises:
-            CorruptStore: there is no such version, or a manifest cannot be read.
+            CorruptStore: there is no such version, or a manifest cannot be read or leads outside the store.
         """
         which = "the newest version" if version is None else f"version {version}"
         with _read_errors_as_corruption(folder, f"{which} cannot be opened"):
-            return cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
+            table = cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
+            opened = table.version
+        check_manifest(folder, folder / TABLE_FOLDER / "_versions" / manifest_name(opened))
+        return table
 
     @property
     def version(self) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import ConnectionPatch
 
+from models.images import ImageRejected
 from placeray.plotting import PlottingUnavailable, plot_matches
+from serving.answer import PlaceRecord
 from serving.engine import QueryEngine
 from serving.matching_options import Matching, ScoreKind
+from storage.records import ImageRecord
 from tests.support.city_store import CityStore
 
 
@@ -46,6 +50,16 @@ def test_matches_that_do_not_agree_are_grey(
     grey = [np.ptp(to_rgb(line.get_edgecolor())) < 0.1 for line in lines]
     assert sum(grey) == np.count_nonzero(~agree)
     assert any(grey) is (score == "votes")
+
+
+def test_a_file_other_than_the_indexed_one_is_not_drawn(city_store: CityStore, engine: QueryEngine) -> None:
+    match = engine.answer(city_store.queries[0]).matches[0]
+    assert isinstance(match.record, ImageRecord)
+    elsewhere = replace(match, record=replace(match.record, uri=str(city_store.queries[1])))
+    with pytest.raises(ImageRejected, match="not the photo that was indexed"):
+        plot_matches(engine, city_store.queries[0], elsewhere)
+    named = PlaceRecord(match.record.image_id, "elsewhere", match.record.position)  # of an answer in JSON
+    assert plot_matches(engine, city_store.queries[0], replace(match, record=named))
 
 
 def test_matplotlib_missing(

@@ -20,19 +20,22 @@ PATIENCE_S = 20.0  # only ends a test that hangs
 
 
 @contextmanager
-def served(app: ASGIApp, http_protocol: Any = "auto", *, server_header: bool = False) -> Iterator[int]:
+def served(
+    app: ASGIApp, http_protocol: Any = "auto", *, server_header: bool = False, ws: Any = "none"
+) -> Iterator[int]:
     """Port of a running server.
 
     Args:
         http_protocol: uvicorn's `http`: a name or a class.
         server_header: Whether uvicorn adds its name to responses, as under Ray Serve.
+        ws: uvicorn's; `auto` under Ray Serve.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
         http=http_protocol,
         loop="asyncio",
-        ws="none",
+        ws=ws,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -100,8 +100,11 @@ def rows_of(card: Card, image_ids: Sequence[str], generation: int = 0, *, shard:
 def with_value(rows: pa.Table, name: str, row: int, value: Any) -> pa.Table:
     values = rows[name].to_pylist()
     values[row] = value
-    at = rows.schema.get_field_index(name)
-    return rows.set_column(at, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+    return with_column(rows, name, pa.array(values, rows.schema.field(name).type))
+
+
+def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
 
 
 def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, dim: int = DIM) -> Store:

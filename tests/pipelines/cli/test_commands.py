@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from models.weights import load_extractor
-from pipelines.cli import main
+from pipelines.cli import commands, main
 from storage.store import Store
 from tests.support.paths import GOLDEN
 from tests.support.pictures import photo, write_photos
@@ -229,3 +230,34 @@ def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> N
     card.require_model(load_extractor("efficientnet-lite0").card)
     assert (card.model, card.aggregation_sha256 is not None) == ("efficientnet-lite0", True)
     assert main(["index", str(city), "--store", store, "--quiet", "--json"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_signals_end_a_verb_with_one_line(
+    number: signal.Signals,
+    code: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    left: list[bool] = []
+
+    def run(args: object) -> int:
+        try:
+            signal.raise_signal(number)
+        finally:
+            left.append(True)
+        return 0
+
+    monkeypatch.setitem(commands.VERBS, "info", run)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["info", "--store", "any"]) == code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left == [True]
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert word in shown.err

@@ -18,7 +18,6 @@ from pipelines.indexing.tally import Tally
 from storage.store import Store
 from tests.support.store_samples import make_rows, make_store, with_value
 
-VERBS = ("info", "verify", "compact", "delete", "query", "index", "evaluate", "serve")
 ESCAPES = ("\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\r", "\u202e", "\u2066")
 
 
@@ -66,28 +65,6 @@ def test_long_lists_and_values_are_bounded(capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 52
     assert max(map(len, lines)) <= 2000
-
-
-@pytest.mark.parametrize("contents", [b"1e400", b"[" * 100_000, b"{}", b"\xff", b'{"version": 1e400}'])
-@pytest.mark.parametrize("name", ["card.json", "COMMITTED"])
-@pytest.mark.parametrize("verb", VERBS)
-def test_hostile_json_ends_every_verb_with_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, name: str, contents: bytes
-) -> None:
-    make_store(tmp_path / "store")
-    (tmp_path / "store" / name).write_bytes(contents)
-    (tmp_path / "photos/images/test/database").mkdir(parents=True)
-    (tmp_path / "photos/images/test/queries").mkdir()
-    operands = {"delete": ["a"], "query": ["a.jpg"], "index": ["photos"], "evaluate": ["photos"]}
-    arguments = [str(tmp_path / name) if name == "photos" else name for name in operands.get(verb, [])]
-    code = main([verb, "--store", str(tmp_path / "store"), *arguments])
-    shown = capsys.readouterr()
-    if verb == "verify" and name == "COMMITTED":
-        assert "COMMITTED" in shown.out
-    else:
-        assert shown.err.count("\n") == 1
-    assert code == 6
-    assert "Traceback" not in shown.err
 
 
 def test_messages_show_escapes_instead_of_sending_them(

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from models.weights import load_extractor
@@ -56,6 +57,24 @@ def test_choose_examples_shows_rescued_unchanged_and_wrong() -> None:
     assert chosen == ["rescued"] * 6 + ["unchanged"] * 3 + ["wrong"] * 3
     assert len(choose_examples(evaluation(many[:2]), count=12)) == 2
     assert choose_examples(evaluation(())) == []
+
+
+def test_report_page_shows_no_file_but_the_indexed_one(tmp_path: Path) -> None:
+    """A row of somebody else's store may name any photo of this machine."""
+    extractor = load_extractor("efficientnet-lite0")
+    store = fill(str(tmp_path / "store"), extractor, range(4))
+    write_photos(tmp_path / "set/queries", 2)
+    write_photos(tmp_path / "private", 1)
+    (tmp_path / "set/database").mkdir()
+    (private,) = (tmp_path / "private").iterdir()
+    amended = pa.table({"image_id": [f"p{seed:02d}" for seed in range(4)], "uri": [str(private)] * 4})
+    with store.lease():
+        store.amend(amended)
+    engine = QueryEngine(store, extractor)
+    write_report(tmp_path / "index.html", measure_recall(tmp_path / "set", engine), engine)
+    tags = Tags()
+    tags.feed((tmp_path / "index.html").read_text())
+    assert sorted(link == "data:," for link in tags.links) == [False, False, True, True]
 
 
 def test_report_page_is_valid_and_draws_lines_between_matches(tmp_path: Path) -> None:

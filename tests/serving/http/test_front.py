@@ -218,6 +218,7 @@ def test_other_responses_pass_unchanged() -> None:
     for ray in (Ray(200), Ray(404, b"application/json")):
         reply = run(ask(Front(ray, settings=FrontSettings())))
         assert reply.body == b"Traceback of ray 2.60 at /srv"
+        assert reply.headers["x-content-type-options"] == "nosniff"
 
 
 def test_a_failure_of_the_proxy_is_an_error_of_ours_and_reaches_the_log_of_the_server() -> None:

@@ -139,6 +139,45 @@ def test_trailers_are_refused_and_never_become_headers(field: str, *, split: boo
 
 
 @pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost/v1/info", "localhost", 200),
+        ("http://localhost:80/v1/info?next=http://evil.example/", "localhost:80", 200),
+        ("/v1/info?next=http://evil.example/", "localhost", 200),
+        ("http://evil.example/v1/info", "localhost", 400),
+        ("http://localhost/v1/info", "evil.example", 400),
+        ("http://localhost@evil.example/v1/info", "localhost", 400),
+        ("http://localhost:81/v1/info", "localhost", 400),
+        ("http:///v1/info", "localhost", 400),
+    ],
+)
+def test_a_target_with_a_host_names_the_one_in_host(target: str, host: str, status: int) -> None:
+    app = EchoApp()
+    with (
+        served(Guard(app, allowed_hosts=["evil.example"]), BoundedProtocol) as port,
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S) as client,
+    ):
+        client.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        assert read_to_the_end(client)[0] == status
+    assert len(app.scopes) == (status == 200)
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c", "TLS/1.0, HTTP/1.1"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_no_other_protocol_is_spoken(upgrade: str, *, guarded: bool) -> None:
+    app = EchoApp()
+    fields = ["Connection: Upgrade, close", f"Upgrade: {upgrade}", "Sec-WebSocket-Version: 13"]
+    fields.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    with (
+        served(Guard(app, tokens=TOKENS) if guarded else app, BoundedProtocol, ws="auto") as port,
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S) as client,
+    ):
+        client.sendall(head("GET /v1/info", *fields))
+        assert read_to_the_end(client)[0] == (401 if guarded else 200)
+    assert [scope["type"] for scope in app.scopes] == ([] if guarded else ["http"])
+
+
+@pytest.mark.parametrize(
     "junk",
     [
         *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"),

@@ -14,7 +14,7 @@ import pytest
 
 from storage.table.checksums import add_checksums, row_crc32
 from storage.table.schema import descriptor_matrix, optional_schema
-from tests.support.store_samples import make_card, rows_of, with_value
+from tests.support.store_samples import make_card, rows_of, with_column, with_value
 
 IDS = [f"id{i}" for i in range(40)]
 CHANGED: dict[str, Any] = {
@@ -33,6 +33,11 @@ CHANGED: dict[str, Any] = {
     "shard": "other",
     "row": 99,
 }
+
+
+def with_descriptors(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    return with_column(rows, "descriptor", column)
 
 
 @pytest.mark.parametrize("name", sorted(CHANGED))
@@ -57,9 +62,7 @@ def test_row_crc32_covers_every_bit_of_the_descriptor() -> None:
     for bit in range(vector.nbytes * 8):
         flipped = vector.copy()
         flipped.reshape(-1).view(np.uint8)[bit // 8] ^= 1 << bit % 8
-        column = pa.FixedSizeListArray.from_arrays(pa.array(flipped.reshape(-1)), flipped.shape[1])
-        at = rows.schema.get_field_index("descriptor")
-        assert row_crc32(rows.set_column(at, rows.schema.field(at), column))[0] != before, f"bit {bit}"
+        assert row_crc32(with_descriptors(rows, flipped))[0] != before, f"bit {bit}"
 
 
 def test_row_crc32_covers_where_one_text_ends_and_the_next_begins() -> None:
@@ -77,20 +80,6 @@ def test_row_crc32_is_the_same_for_slices_chunks_and_column_order() -> None:
     assert whole.tolist() == row_crc32(rows.select(rows.column_names[::-1])).tolist()
     assert len(set(whole.tolist())) == len(IDS)
     assert len(row_crc32(rows.slice(0, 0))) == 0
-
-
-def test_row_crc32_of_a_fixed_row_never_changes() -> None:
-    """Stored checksums must hold in every later release."""
-    rows = rows_of(make_card(), ["id0"])
-    vector = np.zeros((1, 16), np.float16)
-    vector[0, 3] = 1
-    at = rows.schema.get_field_index("descriptor")
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vector.reshape(-1)), 16)
-    rows = rows.set_column(at, rows.schema.field(at), column)
-    for name, value in CHANGED.items():
-        rows = with_value(rows, name, 0, value)
-    rows = with_value(rows, "heading_deg", 0, None)
-    assert row_crc32(rows)[0] == 2603866295
 
 
 OPTIONAL: dict[str, Any] = {"source": "/photos", "tags": '["a"]', "code": b"\x01\x02"}
@@ -125,17 +114,22 @@ def test_row_crc32_tells_source_from_tags() -> None:
     assert row_crc32(with_optional(rows, source="xy")) != row_crc32(with_optional(rows, source="x", tags="y"))
 
 
-def test_row_crc32_of_a_fixed_row_of_format_3_never_changes() -> None:
+@pytest.mark.parametrize(
+    ("format_version", "heading_deg", "expected"),
+    [(1, None, 2603866295), (3, CHANGED["heading_deg"], 2116023556)],
+)
+def test_row_crc32_of_a_fixed_row_never_changes(
+    format_version: int, heading_deg: float | None, expected: int
+) -> None:
     """Stored checksums must hold in every later release."""
-    rows = with_optional(rows_of(make_card(), ["id0"]), **OPTIONAL)
     vector = np.zeros((1, 16), np.float16)
     vector[0, 3] = 1
-    at = rows.schema.get_field_index("descriptor")
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vector.reshape(-1)), 16)
-    rows = rows.set_column(at, rows.schema.field(at), column)
-    for name, value in CHANGED.items():
+    rows = with_descriptors(rows_of(make_card(), ["id0"]), vector)
+    if format_version == 3:
+        rows = with_optional(rows, **OPTIONAL)
+    for name, value in (CHANGED | {"heading_deg": heading_deg}).items():
         rows = with_value(rows, name, 0, value)
-    assert row_crc32(rows)[0] == 2116023556
+    assert row_crc32(rows)[0] == expected
 
 
 def test_row_crc32_tells_what_made_the_descriptors() -> None:
