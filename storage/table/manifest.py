@@ -39,7 +39,7 @@ def check_manifest(folder: Path, path: Path, *, may_be_damaged: bool = False) ->
     try:
         data = read_bounded(path, _MAX_BYTES, advice=repair_command(folder))
         leads_outside = _BASE_PATHS in _fields(_message(data))
-    except (CorruptStore, OSError, ValueError, IndexError, struct.error) as error:
+    except (CorruptStore, OSError, ValueError, IndexError, OverflowError, struct.error) as error:
         if may_be_damaged:
             return
         if isinstance(error, CorruptStore):
