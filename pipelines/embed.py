@@ -6,6 +6,7 @@ placeray embed photo.jpg --model efficientnet-lite0 --out photo.npz
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import fitting_extractor, require_fit
 from models.weights import load_extractor
 from storage.card import Card
+from storage.durable import replacing
 from storage.features.encodings import FeatureCodec
 from storage.store import Store
 
@@ -88,10 +90,17 @@ def embed(
         descriptors.append(describer.describe(card, descriptor, feature)[0])
         features.append(feature[0])
     if names:
-        with open(out, "wb") as file:
-            np.savez(
-                file, names=np.array(names), descriptors=np.stack(descriptors), features=np.stack(features)
-            )
+        arrays = {
+            "names": np.array(names),
+            "descriptors": np.stack(descriptors),
+            "features": np.stack(features),
+        }
+        target = Path(out).expanduser().resolve()  # of a link the file that it leads to
+        size = sum(array.nbytes for array in arrays.values())
+        # A device or a pipe is written to; a file is replaced once it is whole.
+        special = target.exists() and not target.is_file()
+        with open(target, "wb") if special else replacing(target, size) as file:
+            np.savez(file, **arrays)
     return len(names), rejected
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipelines.defaults import HOST, PORT
+from pipelines.first_answer import wait_for_answer
 from pipelines.ray_session import check_ray, quiet_stderr, ray_session, starts_own_ray
 from serving.http.tokens import require_token_beyond_loopback, tokens_from_environment
 from serving.settings import ServeSettings, read_settings
@@ -127,6 +128,8 @@ def serve_store(
                         "omit --compile"
                     ) from error
                 raise
+            if own:  # the proxy of a cluster may be out of reach from here
+                wait_for_answer(host, port)
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
             with _until_signalled(stop):
                 stop.wait()

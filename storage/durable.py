@@ -8,11 +8,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.errors import NotWritable, OutOfSpace
 from storage.fault_points import fault_point
 
-__all__ = ["explain_write_errors", "flush", "replace_file"]
+__all__ = ["explain_write_errors", "flush", "replace_file", "replacing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -39,12 +40,29 @@ def replace_file(path: Path, data: bytes, *, fault: str | None = None) -> None:
         OutOfSpace: the disk is full; the old file is kept.
         NotWritable: the file system is read-only, or the folder is another user's.
     """
+    with replacing(path, len(data), fault=fault) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, bytes_needed: int = 0, *, fault: str | None = None) -> Iterator[BinaryIO]:
+    """Write a file as `replace_file` does, in parts: after an error the old file is kept, or none is left.
+
+    Args:
+        path: The file to create or replace.
+        bytes_needed: About how much space it takes, for the message.
+        fault: Fault point between writing and renaming.
+
+    Raises:
+        OutOfSpace: the disk is full.
+        NotWritable: the file system is read-only, or the folder is another user's.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    with explain_write_errors(path, len(data)):
+    with explain_write_errors(path, bytes_needed):
         try:
             # "x": nothing that lies there under this name is written through.
             with open(temporary, "xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             if fault is not None:

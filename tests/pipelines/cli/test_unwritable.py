@@ -152,8 +152,10 @@ def test_a_full_disk_ends_a_verb_with_exit_7(
             shutil.copytree(inputs / "stores", tmp_path / "full", dirs_exist_ok=True)
         fill_disk(tmp_path / "full")
         code = main(command(FULL[case], inputs, tmp_path / "full"))
+        left = [path.name for path in (tmp_path / "full").iterdir() if path.is_file()]
     shown = capsys.readouterr()
     assert code == 7, shown.err
+    assert left == ["filler"]  # no half of a file
     assert shown.err.count("\n") == 1
 
 
