@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.sources.links import REPEATED, UNREADABLE, FollowedLinks, Skipped, resolve_link
+from pipelines.sources.links import REPEATED, UNREADABLE, FollowedLinks, Skipped, is_hidden, resolve_link
 from pipelines.sources.notes import Note, join_notes
 from pipelines.sources.paths import clean, located, rejected_link
 from pipelines.sources.standard_name import read_standard_name
@@ -43,7 +43,9 @@ IMAGE_SUFFIXES = frozenset(
 def list_folder(
     root: Path, id_prefix: str, *, follow_links: bool, skipped: list[Skipped]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each image below a folder, in the order of the names; hidden files are left out.
+    """Yield a row for each image below a folder, in the order of the names.
+
+    Hidden files and folders are left out, and those that file servers keep beside the photos.
 
     Links are followed inside the folder. An image that several paths lead to is listed once: under its own
     path, or under the first link to it.
@@ -92,7 +94,9 @@ class _Walk:
     def _list(self, folder: _Folder) -> Iterator[_Image]:
         try:
             with os.scandir(folder.path) as entries:
-                visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
+                visible = sorted(
+                    (entry for entry in entries if not is_hidden(entry.name)), key=lambda e: e.name
+                )
         except OSError as error:
             message = f"cannot be listed ({error.strerror}): give this user access"
             self._skipped.append(Skipped(folder.path, UNREADABLE, message))

@@ -19,6 +19,7 @@ __all__ = [
     "FollowedLinks",
     "Skipped",
     "is_below",
+    "is_hidden",
     "listed_link",
     "resolve_link",
     "skipped_paths",
@@ -27,6 +28,8 @@ __all__ = [
 
 OUTSIDE, DANGLING, LOOP = "link_outside", "link_dangling", "link_loop"
 SKIPPED_LINKS = (OUTSIDE, DANGLING, LOOP)
+# Copies that file servers and systems keep: thumbnails of Synology, recycle bins, snapshots, resource forks.
+SYSTEM_FOLDERS = frozenset({"@eadir", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "__macosx"})
 REPEATED, UNREADABLE = "link_repeated", "unreadable"
 
 
@@ -69,7 +72,7 @@ class FollowedLinks:
         if is_below(folder, target) or is_below(self.root, target):
             return Skipped(path, LOOP, f"leads back to {target}, which contains it")
         if is_below(target, self.root):
-            hidden = any(part.startswith(".") for part in os.path.relpath(target, self.root).split(os.sep))
+            hidden = any(map(is_hidden, os.path.relpath(target, self.root).split(os.sep)))
             if listed and not hidden:
                 return Skipped(path, REPEATED, f"leads to {target}, which is listed by itself")
         elif not self.follow:
@@ -114,6 +117,11 @@ def listed_link(path: str, root: str, *, follow: bool) -> tuple[str, Skipped | N
     if problem is None and not follow and not is_below(target, root):
         problem = _outside(path, target, root)
     return target, problem
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is left out of a listing."""
+    return name[0] == "." or name.lower() in SYSTEM_FOLDERS
 
 
 def is_below(path: str, folder: str) -> bool:

@@ -52,6 +52,13 @@ CASES: dict[str, tuple[str, dict[str, str], str, str, dict[str, str]]] = {
         "2019/0.jpg",
         {"best.jpg": "link_repeated", "favourites": "link_repeated", "2019/again.jpg": "link_repeated"},
     ),
+    "thumbnails and bins of file servers": (
+        "source/1.jpg source/@eaDir/1.jpg/THUMB.jpg source/#recycle/2.jpg source/a/$RECYCLE.BIN/3.jpg",
+        {"source/kept.jpg": "#recycle/2.jpg"},
+        "1.jpg kept.jpg",
+        "1.jpg kept.jpg",
+        {},
+    ),
     "photos in a hidden pool inside": (
         "source/.git/annex/ab12 source/.git/annex/cd34.jpg source/1.jpg "
         "source/.pool/2.jpg source/.pool/sub/3.jpg",
