@@ -229,16 +229,24 @@ class Store(StoreReader):
         """Return what `compact` would do with feature files; changes nothing and needs no lease."""
         return preview_compaction(self._folder, self._snapshot.table, self.card, min_age_s=min_age_s)
 
-    def remove_leftovers(self, *, min_age_s: float = LEFTOVER_AGE_S) -> int:
-        """Remove feature files of stopped runs that no version uses; return their bytes; needs the lease.
+    def remove_leftovers(self, *, min_age_s: float = LEFTOVER_AGE_S, own: bool = False) -> int:
+        """Remove feature files that no version uses; return their bytes; needs the lease.
+
+        What a writer left that died holding the lease is removed whatever its age.
 
         Args:
-            min_age_s: Age above which they are removed.
+            min_age_s: Age above which the others are removed.
+            own: Whether those written under this lease are removed too; nothing of them will be committed.
 
         Raises:
             StoreLocked: the lease is not held.
         """
-        return remove_leftovers(self._folder, self._leased().table, min_age_s=min_age_s)[1]
+        writer = self._leased()
+        lease = writer.lease
+        since = lease.crashed_since
+        if own and since is None:
+            since = lease.since.timestamp() // 1  # a file's time may be some milliseconds early
+        return remove_leftovers(self._folder, writer.table, min_age_s=min_age_s, since=since)[1]
 
     def _leased(self) -> Writer:
         if self._writer is None:

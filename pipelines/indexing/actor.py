@@ -1,4 +1,4 @@
-"""Actors of an index run. Their processes import little: on few cores that would delay the first images."""
+"""Actors and tasks of an index run. They import little: on few cores that would delay the first images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["ShardWriter", "StageActor"]
+__all__ = ["ShardWriter", "StageActor", "write_blocks"]
 
 
 class StageActor:
@@ -43,4 +43,9 @@ class ShardWriter:
 
     def write(self, *blocks: pa.Table) -> pa.Table:
         """Write the rows of some blocks as one shard."""
-        return self._stage(pa.concat_tables(blocks), **self._options)
+        return write_blocks(self._stage, self._options, *blocks)
+
+
+def write_blocks(stage: Callable[..., pa.Table], options: dict[str, Any], *blocks: pa.Table) -> pa.Table:
+    """Write the rows of some blocks as one shard; `ShardWriter` has the arguments."""
+    return stage(pa.concat_tables(blocks), **options)

@@ -18,6 +18,7 @@ from pipelines.indexing.run_metrics import RayMetrics
 from pipelines.indexing.tally import Tally
 from pipelines.indexing.watch import Watch
 from pipelines.progress import ProgressBar
+from storage.errors import PlacerayError
 from storage.store import Store
 
 __all__ = ["Outcome", "run_flows", "total_of"]
@@ -94,12 +95,17 @@ def run_flows(
         trace=request.trace,
         on_commit=committed,
     )
-    with contextlib.closing(rounds.rows(work)) as rows:  # ends the actors, also after an error
-        committer.commit_all(rows)
+    try:
+        with contextlib.closing(rounds.rows(work)) as rows:  # ends the actors, also after an error
+            committer.commit_all(rows)
+    except BaseException:  # Ctrl-C and SIGTERM too
+        with contextlib.suppress(PlacerayError):  # the first error is the one to report
+            store.remove_leftovers(own=True)
+        raise
     return Outcome(
         seconds=time.perf_counter() - started,
         nodes_lost=watch.nodes_lost,
         waited_s=round(watch.waited_s, 1),
         flows=rounds.started,
-        leftover_bytes_removed=removed_bytes + store.remove_leftovers(),
+        leftover_bytes_removed=removed_bytes + store.remove_leftovers(own=True),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.indexing.actor import ShardWriter
+from pipelines.indexing.actor import ShardWriter, write_blocks
 from pipelines.indexing.flow import Block
 from pipelines.indexing.losses import is_loss
 from pipelines.indexing.plan import WRITE_CPUS, Plan
@@ -24,9 +25,16 @@ _SHARDS_PER_WRITER = 2
 
 @dataclass
 class _Seat:
-    """An actor and the shards that it has to write."""
+    """What writes shards, an actor or tasks, and the shards that it has to write.
 
-    actor: Any
+    Attributes:
+        write: Starts to write some references; returns one to the rows.
+        actor: The actor, if it is one.
+        shards: Number of rows by reference.
+    """
+
+    write: Callable[..., Any]
+    actor: Any = None
     shards: dict[Any, int] = field(default_factory=dict)
 
 
@@ -35,7 +43,7 @@ class ShardWriters:
 
     A shard is written when it has `plan.shard_rows` rows, or when its first rows have waited for `max_age_s`:
     a slow job must not lose minutes of work to a crash. Blocks stay in the object store and travel directly
-    to the actor that writes them.
+    to what writes them: actors, or tasks where tasks decode too, whose processes are then at hand.
 
     Args:
         ray: The connected `ray` module.
@@ -57,8 +65,7 @@ class ShardWriters:
         self._ray, self._clock = ray, clock
         self._shard_rows, self._max_age_s = plan.shard_rows, max_age_s
         options = {"store_uri": store.uri, "card": store.card.to_json(), "trace": plan.request.trace}
-        kind = ray.remote(ShardWriter).options(num_cpus=WRITE_CPUS, max_restarts=0)
-        self._seats = [_Seat(kind.remote(write, options)) for _ in range(plan.writers)]
+        self._seats = [_seat(ray, options, tasks=not plan.decoders) for _ in range(plan.writers)]
         self._blocks: list[Block] = []
         self._since = clock()
 
@@ -119,7 +126,8 @@ class ShardWriters:
     def close(self) -> None:
         """End the actors."""
         for seat in self._seats:
-            self._ray.kill(seat.actor)
+            if seat.actor is not None:
+                self._ray.kill(seat.actor)
 
     def __enter__(self) -> ShardWriters:
         return self
@@ -147,6 +155,15 @@ class ShardWriters:
             rows += self._blocks[count].rows
             count += 1
         blocks, self._blocks = self._blocks[:count], self._blocks[count:]
-        seat.shards[seat.actor.write.remote(*[block.ref for block in blocks])] = rows
+        seat.shards[seat.write(*[block.ref for block in blocks])] = rows
         self._since = self._clock()
         return True
+
+
+def _seat(ray: Any, options: dict[str, Any], *, tasks: bool) -> _Seat:
+    if tasks:
+        # Without a share of a core: unlike an actor, a task would have to wait for it again each time.
+        task = ray.remote(write_blocks).options(num_cpus=0, max_retries=0)
+        return _Seat(partial(task.remote, write, options))
+    actor = ray.remote(ShardWriter).options(num_cpus=WRITE_CPUS, max_restarts=0).remote(write, options)
+    return _Seat(actor.write.remote, actor)

@@ -21,6 +21,7 @@ from storage.care.leftovers import (
     used_shards,
 )
 from storage.care.named_files import unnamed_files
+from storage.commit.lease import crashed_since
 from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
 from storage.durable import explain_write_errors
@@ -92,7 +93,7 @@ class CompactPreview:
 
 def preview_compaction(folder: Path, table: LanceTable, card: Card, *, min_age_s: float) -> CompactPreview:
     """Return what `compact_store` would do with feature files; changes nothing and needs no lease."""
-    paths = removable_files(folder, table, min_age_s=min_age_s)
+    paths = removable_files(folder, table, min_age_s=min_age_s, since=crashed_since(folder))
     left = find_leftovers(folder, used_shards(table), min_age_s=min_age_s)
     return CompactPreview(
         version=table.version,
@@ -119,7 +120,8 @@ def compact_store(
         folder: The store's folder.
         writer: The store's writer, with the lease taken.
         keep_versions_s: Versions that were the newest within this time stay readable.
-        min_age_s: Age above which feature files that no version uses are removed.
+        min_age_s: Age above which feature files that no version uses are removed; what a writer left that
+            died is removed at once.
     """
     rewritten = _rewrite_sparse_shards(folder, writer)
     before = manifests(folder)
@@ -129,7 +131,8 @@ def compact_store(
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
     write_sums(folder, table_files(folder))
     dropped = len(set(before) - set(manifests(folder)))
-    removed, freed = remove_leftovers(folder, writer.table, min_age_s=min_age_s)
+    since = writer.lease.crashed_since
+    removed, freed = remove_leftovers(folder, writer.table, min_age_s=min_age_s, since=since)
     others, others_freed = _remove_unnamed(folder, min_age_s=keep_versions_s + _GRACE_S)
     left = find_leftovers(folder, used_shards(writer.table), min_age_s=min_age_s)
     return CompactReport(

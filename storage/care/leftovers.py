@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from storage.commit.lease import crashed_since
 from storage.commit.ledger import manifests
 from storage.durable import explain_write_errors
 from storage.features.shards import shard_path
@@ -27,7 +28,7 @@ __all__ = [
     "used_shards",
 ]
 
-# A younger file may belong to rows that a script has not committed yet.
+# A younger file may belong to rows that a script has not committed yet, unless a writer that died left it.
 LEFTOVER_AGE_S = 600.0
 
 
@@ -54,9 +55,8 @@ class Leftovers:
             f"{_megabytes(self.bytes)} in {self.files} file{'' if self.files == 1 else 's'} that no row uses"
         )
         if self.removable_bytes:
-            text += (
-                f"; compact removes {_megabytes(self.removable_bytes)} now, except what older versions use"
-            )
+            now = _megabytes(self.removable_bytes)
+            text += f"; compact or the next index removes {now} now, except what older versions use"
         if self.removable_in_s > 0:
             rest = "the rest is " if self.removable_bytes else ""
             text += f"; {rest}removable in {max(1, round(self.removable_in_s / 60))} min"
@@ -97,13 +97,14 @@ def measure_files(
     """Measure some shards and temporary files of the features folder."""
     paths = [shard_path(folder, shard) for shard in shards]
     sizes: list[tuple[int, float]] = []
-    now = time.time()
+    now, since = time.time(), crashed_since(folder)
     for path in paths + [folder / FEATURES_FOLDER / name for name in temporary]:
         try:
             state = path.lstat()
         except FileNotFoundError:  # a writer is at work
             continue
-        sizes.append((state.st_size, min_age_s - (now - state.st_mtime)))
+        left_by_crash = since is not None and state.st_mtime >= since
+        sizes.append((state.st_size, 0.0 if left_by_crash else min_age_s - (now - state.st_mtime)))
     return Leftovers(
         files=len(sizes),
         bytes=sum(size for size, _ in sizes),
@@ -112,12 +113,26 @@ def measure_files(
     )
 
 
-def removable_files(folder: Path, table: LanceTable, *, min_age_s: float) -> list[Path]:
-    """Return the files older than `min_age_s` that no existing version uses."""
+def removable_files(
+    folder: Path, table: LanceTable, *, min_age_s: float, since: float | None = None
+) -> list[Path]:
+    """Return the files that no version uses, of those older than `min_age_s` or written after `since`.
+
+    Args:
+        folder: The store's folder.
+        table: The newest version.
+        min_age_s: Age in seconds.
+        since: Unix time from which on no writer is alive that could still commit a file.
+    """
     shards, temporary = unreferenced_files(folder, used_shards(table))
-    candidates = {shard: shard_path(folder, shard) for shard in shards}
     limit = time.time() - min_age_s
-    candidates = {shard: path for shard, path in candidates.items() if path.lstat().st_mtime <= limit}
+
+    def due(path: Path) -> bool:
+        written = path.lstat().st_mtime
+        return written <= limit or (since is not None and written >= since)
+
+    candidates = {shard: shard_path(folder, shard) for shard in shards}
+    candidates = {shard: path for shard, path in candidates.items() if due(path)}
     for version in reversed(manifests(folder)):
         if not candidates:
             break
@@ -127,18 +142,18 @@ def removable_files(folder: Path, table: LanceTable, *, min_age_s: float) -> lis
             for shard in set(old.find("shard", batch, ["shard"])["shard"].to_pylist()):
                 candidates.pop(shard, None)
     files = [folder / FEATURES_FOLDER / name for name in temporary]
-    return [*candidates.values(), *(path for path in files if path.lstat().st_mtime <= limit)]
+    return [*candidates.values(), *(path for path in files if due(path))]
 
 
 def remove_leftovers(
-    folder: Path, table: LanceTable, *, min_age_s: float = LEFTOVER_AGE_S
+    folder: Path, table: LanceTable, *, min_age_s: float = LEFTOVER_AGE_S, since: float | None = None
 ) -> tuple[tuple[str, ...], int]:
     """Remove what `removable_files` returns; the caller holds the lease.
 
     Returns:
         The names of the removed files, and their size in bytes.
     """
-    paths = removable_files(folder, table, min_age_s=min_age_s)
+    paths = removable_files(folder, table, min_age_s=min_age_s, since=since)
     freed = sum(path.lstat().st_size for path in paths)
     with explain_write_errors(folder / FEATURES_FOLDER, 0):
         for path in paths:

@@ -19,7 +19,7 @@ from typing import Any
 from storage.durable import explain_write_errors
 from storage.errors import StoreLocked
 
-__all__ = ["DEAD_AFTER_S", "HEARTBEAT_S", "Lease"]
+__all__ = ["DEAD_AFTER_S", "HEARTBEAT_S", "Lease", "crashed_since"]
 
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 15.0
@@ -36,6 +36,7 @@ class Lease:
 
     Attributes:
         since: When the lease was taken.
+        crashed_since: When the former holder took it (Unix time), if that ended without releasing it.
     """
 
     def __init__(self, folder: Path, *, timeout_s: float = 0.0) -> None:
@@ -47,6 +48,7 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.since = datetime.now(UTC)
+        self.crashed_since: float | None = None
 
     def __enter__(self) -> Lease:
         """Take the lease.
@@ -108,6 +110,7 @@ class Lease:
             return holder
         self._fd = fd
         self.since = datetime.now(UTC)
+        self.crashed_since = _since(holder)
         try:
             with explain_write_errors(self._path, _BYTES):
                 self._write_heartbeat()
@@ -140,6 +143,30 @@ class Lease:
         except OSError:
             return False
         return same_file and _read(self._fd).get("token") == self._token
+
+
+def crashed_since(folder: Path) -> float | None:
+    """Return when a holder took the lease that ended without releasing it (Unix time); needs no lease.
+
+    None while the holder may be alive: its heartbeat is less than 15 s old.
+    """
+    try:
+        fd = os.open(folder / "LEASE", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        holder = _read(fd)
+    finally:
+        os.close(fd)
+    return _since(holder) if holder and time.time() - float(holder["beat"]) >= DEAD_AFTER_S else None
+
+
+def _since(holder: dict[str, Any]) -> float | None:
+    """Return when a holder took the lease; None if there is none, or if that cannot be read."""
+    try:
+        return datetime.fromisoformat(str(holder.get("since"))).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _read(fd: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Writer:
     of a commit does not grow with the table: LanceDB's upsert reads the whole key column each time.
 
     Attributes:
+        lease: The store's lease.
         folder: The store's folder.
         table: The table at its head.
         card: The card of the acknowledged version.
@@ -61,7 +62,7 @@ class Writer:
                 there are links in the store.
         """
         self.folder = folder
-        self._lease = lease
+        self.lease = lease
         first = first_card(folder)
         check_table_files(folder)
         self._synced_files = set(table_files(folder))
@@ -143,7 +144,7 @@ class Writer:
             OutOfSpace: the disk is full; running it again completes the upgrade.
         """
         if self.card.format_version < FORMAT_VERSION:
-            self._lease.check()
+            self.lease.check()
             # First the card: from then on older versions of placeray leave the store alone.
             write_first_card(self.folder, self.card.upgraded())
             fault_point("after_card")
@@ -157,7 +158,7 @@ class Writer:
         Raises:
             StoreLocked: another writer took it over; nothing may be written.
         """
-        self._lease.check()
+        self.lease.check()
 
     def change(self, action: Callable[[], None], *, bytes_needed: int = 1 << 20) -> Committed:
         """Run one change of the table under the lease, then acknowledge what it made.
@@ -167,11 +168,11 @@ class Writer:
             OutOfSpace: the disk is full.
         """
         present, self._present = self._present, None  # if anything below fails, the keys must be read again
-        self._lease.check()
+        self.lease.check()
         with explain_write_errors(self.folder / TABLE_FOLDER, bytes_needed):
             action()
             fault_point("after_lance")
-            self._lease.check()  # it may have been lost meanwhile: then the version stays unacknowledged
+            self.lease.check()  # it may have been lost meanwhile: then the version stays unacknowledged
             self.committed = self._acknowledge()
         self._present = present
         return self.committed

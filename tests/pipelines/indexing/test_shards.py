@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from pipelines.indexing.actor import ShardWriter
 from pipelines.indexing.flow import Block
 from pipelines.indexing.plan import Plan, Request
 from pipelines.indexing.shards import ShardWriters
@@ -19,7 +21,7 @@ from tests.support.store_samples import make_card
 
 
 class FakeRay:
-    """Runs what actors are asked for when the test says so; a reference is the value itself."""
+    """Runs what actors and tasks are asked for when the test says so; a reference is the value itself."""
 
     exceptions = ray.exceptions
 
@@ -27,9 +29,19 @@ class FakeRay:
         self.asked: list[list[pa.Table]] = []
         self.finished: dict[int, Any] = {}
         self.killed = 0
+        self.options: list[dict[str, Any]] = []
 
-    def remote(self, kind: type) -> Any:
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._actor))
+    def remote(self, kind: Any) -> Any:
+        return SimpleNamespace(
+            options=partial(self._options, self._actor if kind is ShardWriter else self._task)
+        )
+
+    def _options(self, started: Any, **options: Any) -> Any:
+        self.options.append(options)
+        return SimpleNamespace(remote=started)
+
+    def _task(self, stage: Any, options: dict[str, Any], *blocks: pa.Table) -> int:
+        return self._write(*blocks)
 
     def _actor(self, *_: Any) -> Any:
         return SimpleNamespace(write=SimpleNamespace(remote=self._write))
@@ -54,9 +66,9 @@ class FakeRay:
 
 
 class Run:
-    def __init__(self, folder: Path, *, shard_rows: int = 8, writers: int = 1) -> None:
+    def __init__(self, folder: Path, *, shard_rows: int = 8, writers: int = 1, decoders: int = 2) -> None:
         self.now, self.ray = 0.0, FakeRay()
-        plan = Plan(Request("model", row_bytes=100), 1, 0.5, 0.0, 0, writers, 1, shard_rows)
+        plan = Plan(Request("model", row_bytes=100), 1, 0.5, 0.0, decoders, writers, 1, shard_rows)
         store = Store.create(folder / "store", make_card())
         self.writers = ShardWriters(self.ray, store, plan, max_age_s=15.0, clock=lambda: self.now)
 
@@ -123,3 +135,21 @@ def test_an_error_of_the_stage_itself_is_reported(tmp_path: Path) -> None:
     run.ray.finish(0, ValueError("bug"))
     with pytest.raises(ValueError, match="bug"):
         list(run.writers.salvage(10.0))
+
+
+def test_a_short_run_writes_in_tasks_which_wait_for_no_core_and_survive_a_loss(tmp_path: Path) -> None:
+    run = Run(tmp_path, decoders=0)
+    assert [options["num_cpus"] for options in run.ray.options] == [0]
+    for _ in range(2):
+        run.add(8)
+    assert run.asked() == [8, 8]
+    run.ray.finish(0, ray.exceptions.WorkerCrashedError())
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        list(run.writers.advance())
+    run.add(5)
+    run.ray.finish(1)
+    assert [len(rows) for rows in run.writers.advance(flush=True)] == [8]
+    run.ray.finish(2)
+    assert [len(rows) for rows in run.writers.salvage(10.0)] == [5]
+    run.writers.close()
+    assert run.ray.killed == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,60 @@ def test_leftovers_of_a_stopped_run_are_removed_by_the_next_writer(tmp_path: Pat
         assert store.remove_leftovers() == size
     assert (young.exists(), old.exists(), used.exists()) == (True, False, True)
     assert store.verify().ok
+
+
+def orphans(store: Store, folder: Path, *ages_s: float) -> list[Path]:
+    """Write a shard for each age that no row uses."""
+    paths = []
+    for age_s in ages_s:
+        paths.append(shard_path(folder, make_rows(store, [f"orphan{age_s}"])["shard"][0].as_py()))
+        os.utime(paths[-1], (time.time() - age_s,) * 2)
+    return paths
+
+
+def leave_lease(folder: Path, *, since_s: float, beat_s: float) -> None:
+    """Leave the lease as a writer does that took it so long ago and was killed."""
+    since = datetime.fromtimestamp(time.time() - since_s, UTC).isoformat(timespec="seconds")
+    holder = {"pid": 77, "host": "elsewhere", "since": since, "token": "x", "beat": time.time() - beat_s}
+    (folder / "LEASE").write_text(json.dumps(holder))
+
+
+def test_what_a_killed_writer_left_goes_at_once_with_the_next(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS)
+    before, left = orphans(store, tmp_path, 120, 5)
+    leave_lease(tmp_path, since_s=60, beat_s=5)  # it may be alive
+    assert store.info()["leftovers"] == "0.0 MB in 2 files that no row uses; removable in 10 min"
+    leave_lease(tmp_path, since_s=60, beat_s=20)
+    preview = store.preview_compaction()
+    assert preview.files_to_remove == (left.name,)
+    assert preview.leftovers.startswith(
+        "0.0 MB in 2 files that no row uses; compact or the next index removes 0.0 MB now"
+    )
+    with store.lease():
+        assert store.remove_leftovers() > 0
+    assert (before.exists(), left.exists()) == (True, False)
+    (left,) = orphans(store, tmp_path, 5)
+    leave_lease(tmp_path, since_s=60, beat_s=20)
+    assert store.compact().files_removed == (left.name,)
+    assert store.verify().ok
+
+
+def test_a_run_removes_what_it_wrote_and_did_not_commit(tmp_path: Path) -> None:
+    store = make_store(tmp_path, IDS)
+    (before,) = orphans(store, tmp_path, 120)
+    with store.lease():
+        (own,) = orphans(store, tmp_path, 0)
+        assert store.remove_leftovers() == 0
+        assert store.remove_leftovers(own=True) > 0
+    assert (before.exists(), own.exists()) == (True, False)
+    assert store.verify().ok
+
+
+@pytest.mark.parametrize("since", ["", "yesterday", 7, None, "9999-99-99"])
+def test_a_lease_of_no_known_time_leaves_what_is_young(tmp_path: Path, since: object) -> None:
+    store = make_store(tmp_path, IDS)
+    orphans(store, tmp_path, 5)
+    (tmp_path / "LEASE").write_text(json.dumps({"pid": 1, "host": "elsewhere", "since": since, "beat": 1.0}))
+    assert store.info()["leftovers"].endswith("removable in 10 min")
+    with store.lease():
+        assert store.remove_leftovers() == 0
