@@ -21,7 +21,7 @@ from pipelines.indexing.opening import card_of, open_or_create
 from pipelines.indexing.plan import Request
 from pipelines.indexing.reconcile import Change, reconcile
 from pipelines.indexing.report import IndexReport, report_of
-from pipelines.indexing.run import run_flows, total_of
+from pipelines.indexing.run import ClusterRun
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.placement import ANYWHERE, Placement
@@ -171,29 +171,27 @@ def index(
             extractor_placement=extractor_placement,
             decoder_placement=decoder_placement,
         )
-        outcomes, relearned = [], None
+        run = ClusterRun(
+            ray,
+            store,
+            request,
+            tally,
+            bar,
+            total=work.num_rows,
+            commit_seconds=commit_seconds,
+            stall_timeout_s=stall_timeout_s,
+        )
+        relearned = None
         for part in sample_first(store, work):
-            outcomes.append(
-                run_flows(
-                    ray,
-                    store,
-                    part,
-                    request,
-                    tally,
-                    bar,
-                    commit_seconds=commit_seconds,
-                    stall_timeout_s=stall_timeout_s,
-                )
-            )
+            run.extract(part)
             due = relearn_if_due(store, listed=work.num_rows) if tally.extracted else None
             relearned = due or relearned
-        outcome = total_of(outcomes)
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
         advice = relearning_advice(store) if tally.extracted else None
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
-    report = report_of(tally, store, rejections, time.perf_counter() - started, outcome)
+    report = report_of(tally, store, rejections, time.perf_counter() - started, run.outcome)
     return dataclasses.replace(
         report,
         missing_from_source=len(vanished.photos),

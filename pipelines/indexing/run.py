@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +20,7 @@ from pipelines.progress import ProgressBar
 from storage.errors import PlacerayError
 from storage.store import Store
 
-__all__ = ["Outcome", "run_flows", "total_of"]
+__all__ = ["ClusterRun", "Outcome"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Outcome:
     """What happened on the cluster.
 
     Attributes:
-        seconds: From the start of the first stage to the last commit.
-        nodes_lost, waited_s, flows, leftover_bytes_removed: See `pipelines.indexing.job.IndexReport`.
+        seconds: From the start of the first stage to the last commit, without what was done between parts.
+        nodes_lost, waited_s, flows, leftover_bytes_removed: See `pipelines.indexing.report.IndexReport`.
     """
 
     seconds: float
@@ -40,72 +39,85 @@ class Outcome:
     leftover_bytes_removed: int
 
 
-def total_of(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the sums over the parts of a run."""
-    return Outcome(*(sum(values) for values in zip(*map(astuple, outcomes), strict=True)))
-
-
-def run_flows(
-    ray: Any,
-    store: Store,
-    work: pa.Table,
-    request: Request,
-    tally: Tally,
-    bar: ProgressBar,
-    *,
-    commit_seconds: float,
-    stall_timeout_s: float | None,
-) -> Outcome:
-    """Extract and commit all rows, and remove what stopped runs have left.
+class ClusterRun:
+    """Extracts and commits rows, in one part or several, and removes what killed runs have left.
 
     Args:
         ray: The connected `ray` module, with `ray.data` imported.
         store: The store; the caller holds its lease.
-        work: Listed rows with stored_sha256, stored_uri and amend.
         request: What the user requested.
         tally: Counts the rows.
         bar: Shows what is said.
+        total: Number of rows of all parts.
         commit_seconds: Seconds between two commits, if anything has arrived.
         stall_timeout_s: Time without progress after which the run ends; None: never.
-
-    Raises:
-        PlacerayError: a failure that a worker reported.
-        Stalled: nothing moved within `stall_timeout_s`.
     """
-    watch = Watch(
-        Cluster(ray),
-        say=bar.say,
-        metrics=RayMetrics(store.uri),
-        total=work.num_rows,
-        stall_timeout_s=stall_timeout_s,
-    )
-    rounds = Rounds(ray, store, request, watch, max_age_s=commit_seconds / 2)
 
-    def committed(count: int) -> None:
-        watch.committed(count)
-        bar.status = f"{watch.rows_committed} committed"
+    def __init__(
+        self,
+        ray: Any,
+        store: Store,
+        request: Request,
+        tally: Tally,
+        bar: ProgressBar,
+        *,
+        total: int,
+        commit_seconds: float,
+        stall_timeout_s: float | None,
+    ) -> None:
+        self._store, self._request, self._tally, self._bar = store, request, tally, bar
+        self._commit_seconds = commit_seconds
+        self._watch = Watch(
+            Cluster(ray),
+            say=bar.say,
+            metrics=RayMetrics(store.uri),
+            total=total,
+            stall_timeout_s=stall_timeout_s,
+        )
+        self._rounds = Rounds(ray, store, request, self._watch, max_age_s=commit_seconds / 2)
+        self._seconds = 0.0
+        self._removed_bytes = store.remove_leftovers()
 
-    removed_bytes = store.remove_leftovers()
-    started = time.perf_counter()
-    committer = Committer(
-        store,
-        tally,
-        commit_every=request.commit_every,
-        commit_seconds=commit_seconds,
-        trace=request.trace,
-        on_commit=committed,
-    )
-    try:
-        with contextlib.closing(rounds.rows(work)) as rows:  # ends the actors, also after an error
-            committer.commit_all(rows)
-    except BaseException:  # Ctrl-C and SIGTERM too
-        with contextlib.suppress(PlacerayError):  # the first error is the one to report
-            store.remove_leftovers(own=True)
-        raise
-    return Outcome(
-        seconds=time.perf_counter() - started,
-        nodes_lost=watch.nodes_lost,
-        waited_s=round(watch.waited_s, 1),
-        flows=rounds.started,
-        leftover_bytes_removed=removed_bytes + store.remove_leftovers(own=True),
-    )
+    def extract(self, work: pa.Table) -> None:
+        """Extract and commit a part of the rows.
+
+        Args:
+            work: Listed rows with stored_sha256, stored_uri and amend.
+
+        Raises:
+            PlacerayError: a failure that a worker reported.
+            Stalled: nothing moved within `stall_timeout_s`.
+        """
+        started = time.perf_counter()
+        committer = Committer(
+            self._store,
+            self._tally,
+            commit_every=self._request.commit_every,
+            commit_seconds=self._commit_seconds,
+            trace=self._request.trace,
+            on_commit=self._committed,
+        )
+        try:
+            with contextlib.closing(self._rounds.rows(work)) as rows:  # ends the actors, also after an error
+                committer.commit_all(rows)
+        except BaseException:  # Ctrl-C and SIGTERM too
+            with contextlib.suppress(PlacerayError):  # the first error is the one to report
+                self._store.remove_leftovers(own=True)
+            raise
+        self._seconds += time.perf_counter() - started
+        self._removed_bytes += self._store.remove_leftovers(own=True)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What happened so far."""
+        return Outcome(
+            seconds=self._seconds,
+            nodes_lost=self._watch.nodes_lost,
+            waited_s=round(self._watch.waited_s, 1),
+            flows=self._rounds.started,
+            leftover_bytes_removed=self._removed_bytes,
+        )
+
+    def _committed(self, rows: int) -> None:
+        self._watch.committed(rows)
+        self._bar.status = f"{self._watch.rows_committed} committed"
