@@ -112,7 +112,7 @@ class IndexJob:
         except (OSError, ValueError, KeyError):
             return 0
 
-    def wait_for_rows(self, rows: int, *, timeout_s: float = 120.0) -> None:
+    def wait_for_rows(self, rows: int, *, timeout_s: float = 240.0) -> None:
         """Wait until so many rows are committed."""
         deadline = time.monotonic() + timeout_s
         while self.committed() < rows:
@@ -120,7 +120,7 @@ class IndexJob:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.1)
 
-    def wait_for_line(self, pattern: str, *, timeout_s: float = 120.0) -> None:
+    def wait_for_line(self, pattern: str, *, timeout_s: float = 240.0) -> None:
         """Wait until a line of the log contains a pattern."""
         deadline = time.monotonic() + timeout_s
         while not re.search(pattern, self.log):
@@ -140,7 +140,7 @@ class IndexJob:
             if stream is not None:
                 stream.close()
 
-    def result(self, *, timeout_s: float = 200.0, code: int = 0) -> dict[str, Any]:
+    def result(self, *, timeout_s: float = 400.0, code: int = 0) -> dict[str, Any]:
         """Wait for the end and return the summary; stdout holds nothing but it."""
         try:
             self._process.wait(timeout_s)
@@ -151,6 +151,7 @@ class IndexJob:
         assert self._process.stdout is not None
         out = self._process.stdout.read()
         self._close()
+        print(self.log)  # pytest shows it where a test fails, and with -rP
         assert self._process.returncode == code, self.log + out
         summary: dict[str, Any] = json.loads(out) if code in (0, 3) else {}
         return summary

@@ -159,7 +159,7 @@ def test_an_autoscaler_starts_nodes_for_a_run_and_stops_them_after_it(photos: Pa
     with autoscaling_head(tmp_path, worker={"CPU": 1}, most=2) as head:
         assert head.workers() == 0
         job = IndexJob(head, photos, tmp_path / "store", *SMALL_STEPS)
-        summary = job.result(timeout_s=240)
+        summary = job.result()
         head.wait_for_workers(0)
     check_summary(summary, images=MANY, lost=0)
     assert summary["waited_s"] > 0
