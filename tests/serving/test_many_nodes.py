@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.store import Store
 from tests.support.pictures import photo, write_photos
 from tests.support.query_load import Load
 from tests.support.ray_cluster import IndexJob, Nodes, running_nodes
@@ -77,6 +78,22 @@ def test_changes_under_load_delay_no_answer(url: str, stores: list[Path]) -> Non
     print(f"{len(load.answers)} answers, the slowest after {load.longest_s():.1f} s")
     assert load.statuses() == {200: len(load.answers)}, [a for a in load.answers if a[0] != 200][:5]
     assert load.longest_s() < max(5.0, 10 * undisturbed_s)  # 16 to 24 s where old ones go first
+
+
+def test_two_index_runs_and_a_service_share_a_cluster(
+    nodes: Nodes, url: str, stores: list[Path], tmp_path: Path
+) -> None:
+    """Each run ends with all of its photos, while the service answers."""
+    deploy(stores[0], **SPLIT)
+    with Load(url, photos(), 1, pause_s=0.2) as load:
+        load.wait_for_more(5)
+        source = stores[0].parent / "photos"
+        jobs = [IndexJob(nodes, source, tmp_path / name, "--commit-seconds", "5") for name in "ab"]
+        summaries = [job.result() for job in jobs]
+        load.wait_for_more(5)
+    assert [(one["accepted"], one["rejected"]) for one in summaries] == [(IMAGES, 0)] * 2
+    assert [Store.open(tmp_path / name).count for name in "ab"] == [IMAGES] * 2
+    assert load.statuses() == {200: len(load.answers)}
 
 
 def test_a_lost_node_costs_no_more_than_what_it_was_working_on(
