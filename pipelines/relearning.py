@@ -7,7 +7,7 @@ continued by the next, which learns the same from the same rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,7 @@ GROWN, RISEN = 10, 0.1
 LARGE = 4  # samples
 _CHUNK = 512
 _CHECKED = 256
+_SLOW = 500  # photos, some seconds
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,23 @@ def _read(store: Store, records: Sequence[ImageRecord]) -> NDArray[np.uint8]:
     return np.asarray(rows)
 
 
-def relearn_if_due(store: Store, *, listed: int = 0) -> RelearnReport | None:
+def relearn_if_due(
+    store: Store, *, listed: int = 0, say: Callable[[str], None] = lambda text: None
+) -> RelearnReport | None:
     """Learn again while that was from fewer than 2,000 photos and the store has doubled; needs the lease.
 
     Args:
         store: The store.
         listed: Number of photos that the stored ones are a sample of, if there are more.
+        say: Shows one line to the user, where this takes more than some seconds.
     """
     aggregation = open_aggregation(store.artifact, store.card)
     if aggregation is None or not _grows_by_itself(store, aggregation):
         return None
     if store.count < max(MIN_LEARNED, 2 * aggregation.photos):
         return None
+    if store.count >= _SLOW:
+        say(f"learning descriptors from the stored photos, then describing {store.count} anew")
     learned = learn_from(store)
     return relearn_store(store, dataclasses.replace(learned, city_photos=max(store.count, listed)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ __all__ = ["OTHERS", "SERVE", "THIS_JOB", "Cluster", "Node"]
 
 THIS_JOB, SERVE, OTHERS = "this job", "Serve", "others"
 
+_PROBES, _PROBE_S = 32, 1.0
 _DRAINED_IDLE = 4  # NodeDeathInfo.AUTOSCALER_DRAIN_IDLE: removed by the autoscaler since nothing ran on it
 
 
@@ -77,6 +80,19 @@ class Cluster:
                 lost.append(_name(node))
         return lost
 
+    def silent_nodes(self) -> list[str]:
+        """Return the names of the nodes that Ray takes for alive and that accept no connection.
+
+        Ray gives up a node after some health checks, 10 to 25 s after its end. None where no node can be
+        reached: this process is not in the cluster's network.
+        """
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        with ThreadPoolExecutor(_PROBES) as pool:
+            answers = list(pool.map(_answers, nodes))
+        return (
+            [_name(node) for node, one in zip(nodes, answers, strict=True) if not one] if any(answers) else []
+        )
+
     @property
     def alive(self) -> int:
         """Number of nodes that were alive at the last look."""
@@ -129,6 +145,16 @@ class Cluster:
             parts.append(text + (f" ({who})" if who else ""))
         spread = "" if short else ", but on no node enough for one worker"
         return f"waiting for {'; '.join(parts)}{spread}"
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Return whether a node's raylet accepts a connection."""
+    try:
+        address = (str(node["NodeManagerAddress"]), int(node["NodeManagerPort"]))
+        socket.create_connection(address, timeout=_PROBE_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _name(node: Mapping[str, Any]) -> str:

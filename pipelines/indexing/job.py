@@ -184,7 +184,7 @@ def index(
         relearned = None
         for part in sample_first(store, work):
             run.extract(part)
-            due = relearn_if_due(store, listed=work.num_rows) if tally.extracted else None
+            due = relearn_if_due(store, listed=work.num_rows, say=bar.say) if tally.extracted else None
             relearned = due or relearned
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))

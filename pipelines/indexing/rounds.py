@@ -33,8 +33,8 @@ __all__ = ["Rounds"]
 POLL_S, ROOM_POLL_S, CHECK_S = 0.1, 0.5, 2.0
 # A worker that has no place after this time gets none: Ray restarts an actor within seconds.
 PATIENCE_S, MAX_PATIENCE_S = 15.0, 240.0
-LOST_PATIENCE_S = 60.0
-SETTLE_S, SALVAGE_S = 5.0, 30.0
+LOST_PATIENCE_S = 30.0
+SETTLE_S, SALVAGE_S, VERDICT_S = 5.0, 30.0, 60.0
 MAX_LOSSES = 5  # without a finished image in between
 
 
@@ -178,7 +178,12 @@ class Rounds:
         return plan
 
     def _settle(self) -> Iterator[None]:
-        """Wait until the actors of the last flow have gone; jobs that lost to each other return in turn."""
+        """Wait until what is free is known again.
+
+        The actors of the last flow must have gone, and Ray must have given up lost nodes, since it places
+        workers there until then. Jobs that lost to each other return in turn.
+        """
+        yield from self._wait_for_verdict()
         pause_s = random.uniform(0.0, 3.0) if self._patience_s > PATIENCE_S else 0.0
         deadline = time.monotonic() + SETTLE_S
         resume = time.monotonic() + 0.5 + pause_s
@@ -187,6 +192,19 @@ class Rounds:
         ):
             yield None
             time.sleep(POLL_S)
+
+    def _wait_for_verdict(self) -> Iterator[None]:
+        """Wait until Ray gives up the nodes that do not answer."""
+        deadline, told = time.monotonic() + VERDICT_S, False
+        while (silent := self._watch.cluster.silent_nodes()) and time.monotonic() < deadline:
+            names = ", ".join(silent)
+            if not told:
+                verb, them = ("does", "it") if len(silent) == 1 else ("do", "them")
+                self._watch.say(f"node {names} {verb} not answer: waiting until Ray gives {them} up")
+                told = True
+            self._watch.look(lambda names=names: ("room", f"Ray has not given up {names}"))  # type: ignore[misc]
+            yield None
+            time.sleep(ROOM_POLL_S)
 
     def _announce(self, plan: Plan, left: int) -> None:
         nodes = self._watch.cluster.nodes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -88,3 +89,25 @@ def test_a_flow_does_not_grow_without_need(monkeypatch: pytest.MonkeyPatch) -> N
     short = Flow(monkeypatch, images=100)
     short.cluster.free = [0.0, 2.0]
     assert not short.can_grow(50)
+
+
+def test_nodes_that_accept_no_connection_are_named_unless_none_can_be_reached() -> None:
+    """Ray takes a node for alive until some health checks have failed."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_server(("127.0.0.1", 0)) as ended:
+        ports = [listening.getsockname()[1], ended.getsockname()[1]]
+        nodes = [
+            {
+                "Alive": True,
+                "NodeID": f"{name}{'0' * 8}",
+                "NodeName": name,
+                "NodeManagerAddress": "127.0.0.1",
+                "NodeManagerPort": port,
+            }
+            for name, port in zip(("first", "second"), ports, strict=True)
+        ]
+        cluster = Cluster(SimpleNamespace(nodes=lambda: nodes))
+        assert cluster.silent_nodes() == []
+        ended.close()
+        assert cluster.silent_nodes() == ["second (second00)"]
+        listening.close()
+        assert cluster.silent_nodes() == []

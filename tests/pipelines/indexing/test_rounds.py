@@ -40,6 +40,7 @@ class FewNodes(Cluster):
 
     def __init__(self) -> None:
         self.free, self.unplaced, self.losing = 1.0, 0, 0
+        self.silent_until_s, self.clock = 0.0, Clock()
         self._alive = {"a": "node a"}
 
     def nodes(self) -> list[Node]:
@@ -52,6 +53,9 @@ class FewNodes(Cluster):
     def holders(self, resource: str) -> dict[str, float]:
         return {} if self.free else {"Serve": 1.0}
 
+    def silent_nodes(self) -> list[str]:
+        return ["b"] * (self.clock.now < self.silent_until_s)
+
     def unplaced_actors(self) -> list[dict[str, float]]:
         return [{"CPU": 0.5}] * self.unplaced
 
@@ -60,7 +64,8 @@ class Run:
     """A run over numbered rows, whose flows follow scripts: an error, `stuck`, or the number of blocks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *scripts: list[Step], rows: int = 24) -> None:
-        self.clock, self.cluster = Clock(), FewNodes()
+        self.cluster = FewNodes()
+        self.clock = self.cluster.clock
         self.scripts = list(scripts)
         self.flows: list[int] = []
         self.lines: list[str] = []
@@ -187,6 +192,18 @@ def test_workers_that_find_no_place_after_a_lost_node_end_the_flow(monkeypatch: 
     assert run.flows == [24, 20]
     assert 15 <= run.clock.now < 25
     assert run.watch.nodes_lost == 1
+
+
+def test_a_new_flow_waits_until_ray_gives_up_a_node_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until then Ray places workers there, and the flow would wait for them."""
+    run = Run(monkeypatch, ["", exceptions.ActorDiedError()])
+    run.cluster.silent_until_s = 20.0
+    assert run.written() == once()
+    assert 20 <= run.clock.now < 25
+    assert run.lines[1] == "node b does not answer: waiting until Ray gives it up"
+    assert run.lines[2].startswith("continuing with 20 images")
 
 
 def test_a_slow_flow_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
