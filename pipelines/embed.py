@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.aggregation import Aggregation, AggregationRejected
 from models.aggregation.choice import GEM, LEARNED, chosen_aggregation, with_aggregation
@@ -90,18 +91,24 @@ def embed(
         descriptors.append(describer.describe(card, descriptor, feature)[0])
         features.append(feature[0])
     if names:
-        arrays = {
-            "names": np.array(names),
-            "descriptors": np.stack(descriptors),
-            "features": np.stack(features),
-        }
-        target = Path(out).expanduser().resolve()  # of a link the file that it leads to
-        size = sum(array.nbytes for array in arrays.values())
-        # A device or a pipe is written to; a file is replaced once it is whole.
-        special = target.exists() and not target.is_file()
-        with open(target, "wb") if special else replacing(target, size) as file:
-            np.savez(file, **arrays)
+        _write(Path(out), names, np.stack(descriptors), np.stack(features))
     return len(names), rejected
+
+
+def _write(
+    out: Path, names: list[str], descriptors: NDArray[np.float32], features: NDArray[np.float32]
+) -> None:
+    """Write the arrays: a device or a pipe is written to, a file is replaced once the new one is whole.
+
+    Raises:
+        OutOfSpace: the disk is full.
+        NotWritable: the folder cannot be written.
+    """
+    target = out.expanduser().resolve()  # of a link the file that it leads to
+    special = target.exists() and not target.is_file()
+    size = descriptors.nbytes + features.nbytes
+    with open(target, "wb") if special else replacing(target, size) as file:
+        np.savez(file, names=np.array(names), descriptors=descriptors, features=features)
 
 
 def _without_store(chosen: str | None, card: Card) -> Aggregation | None:
