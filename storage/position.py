@@ -22,7 +22,7 @@ from storage.utm_zones import NORTH, SOUTH, UNKNOWN, project, project_missing, s
 if TYPE_CHECKING:
     import pyproj
 
-__all__ = ["POSITION_COLUMNS", "Position", "Positions", "within"]
+__all__ = ["POSITION_COLUMNS", "Position", "Positions", "geodesics", "within"]
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -211,7 +211,7 @@ class Positions:
         known = np.isfinite(mine).all(axis=1) & np.isfinite(theirs).all(axis=1)
         if known.any():
             (lat, lon), (other_lat, other_lon) = mine[known].T, theirs[known].T
-            metres[known] = _geod().inv(lon, lat, other_lon, other_lat)[2]
+            metres[known] = geodesics().inv(lon, lat, other_lon, other_lat)[2]
         return metres
 
 
@@ -222,7 +222,8 @@ def within(distances_m: Floats, radius_m: float) -> npt.NDArray[np.bool_]:
 
 
 @cache
-def _geod() -> pyproj.Geod:
+def geodesics() -> pyproj.Geod:
+    """Return the geodesics of the WGS84 ellipsoid."""
     import pyproj  # 40 ms, for the few cities that a border of zones runs through
 
     return pyproj.Geod(ellps="WGS84")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.demo.plan import City
+from pipelines.demo.plan import PLACE_STEP_M, City
 from pipelines.demo.scene import render_view
 from pipelines.demo.shots import CityError, Shot, check_counts, plan_shots
 
@@ -70,6 +70,7 @@ def draw_city(
     workers: int | None = None,
     split: str = "test",
     hard: bool = False,
+    spacing_m: float = PLACE_STEP_M,
 ) -> CitySummary:
     """Draw a city into `out`/images/`split`/{database,queries}.
 
@@ -89,19 +90,24 @@ def draw_city(
         split: `train`, `val` or `test`.
         hard: Blocks and facades repeat, scaffolding and vans hide some; queries are taken in rain and glare
             too, turned by up to 60 degrees, from other heights and through wide and narrow lenses.
+        spacing_m: Metres between two places of the database, 1 to 100.
 
     Raises:
         CityError: a number out of range, or a folder that holds something else.
     """
     folder = Path(out)
     _check(seed, database_images, query_images, size, workers, split)
+    if not 1.0 <= spacing_m <= 100.0:
+        raise CityError(f"spacing_m {spacing_m:g}: give 1 to 100 metres")
     counts = {"seed": seed, "database_images": database_images, "query_images": query_images}
     _claim(
         folder,
         split,
-        {"version": CITY_VERSION, **counts, "size": list(size)} | ({"hard": True} if hard else {}),
+        {"version": CITY_VERSION, **counts, "size": list(size)}
+        | ({"hard": True} if hard else {})
+        | ({"spacing_m": spacing_m} if spacing_m != PLACE_STEP_M else {}),
     )
-    city, shots = plan_shots(**counts, hard=hard)
+    city, shots = plan_shots(**counts, hard=hard, spacing_m=spacing_m)
     pictures = folder / "images" / split
     missing = [shot for shot in shots if not _path(pictures, shot).exists()]
     tasks = [missing[i : i + SHOTS_PER_TASK] for i in range(0, len(missing), SHOTS_PER_TASK)]
@@ -112,7 +118,7 @@ def draw_city(
         _take_in_processes(pictures, city, tasks, size, processes)
     conditions = Counter(shot.condition for shot in shots if shot.folder == "queries")
     return CitySummary(
-        folder, database_images, query_images, 5.0 * database_images, dict(conditions), len(missing)
+        folder, database_images, query_images, spacing_m / 2 * database_images, dict(conditions), len(missing)
     )
 
 

@@ -13,7 +13,7 @@ from random import Random
 
 from pipelines.demo.buildings import STYLES, Building, plan_building, plan_repeating
 
-__all__ = ["City", "Item", "Place", "Row", "plan_city", "plan_row"]
+__all__ = ["PLACE_STEP_M", "City", "Item", "Place", "Row", "plan_city", "plan_row"]
 
 PLACE_STEP_M = 10.0
 KERB_M = 3.2
@@ -119,24 +119,25 @@ class City:
         across = self.lines_m[1 - axis]
         return across[MARGIN_LINES], across[-1 - MARGIN_LINES]
 
-    def places(self) -> Iterator[Place]:
-        """Yield the places of the drive, every 10 m, street after street."""
+    def places(self, spacing_m: float = PLACE_STEP_M) -> Iterator[Place]:
+        """Yield the places of the drive, every `spacing_m`, street after street."""
         for axis, line in self.streets():
             start, end = self.span_m(axis)
             middle = self.lines_m[axis][line]
-            for step in range(int((end - start) / PLACE_STEP_M)):
-                along = start + (step + 0.5) * PLACE_STEP_M
+            for step in range(int((end - start) / spacing_m)):
+                along = start + (step + 0.5) * spacing_m
                 x, y = (along, middle) if axis == 0 else (middle, along)
                 yield Place(axis, line, along, x, y)
 
 
-def plan_city(*, seed: int, places: int, hard: bool = False) -> City:
+def plan_city(*, seed: int, places: int, hard: bool = False, spacing_m: float = PLACE_STEP_M) -> City:
     """Plan the smallest square city with room for `places` places.
 
     Args:
         seed: Everything in the city follows from it.
         places: Number of places of the drive.
         hard: All blocks have one size, all streets one width, and facades repeat.
+        spacing_m: Metres between two places.
     """
     for driven in range(2, 1_000):
         count = driven + 2 * MARGIN_LINES
@@ -150,7 +151,7 @@ def plan_city(*, seed: int, places: int, hard: bool = False) -> City:
                 (_half_widths(seed, 0, count), _half_widths(seed, 1, count)),
             )
         if (
-            sum(int((city.span_m(a)[1] - city.span_m(a)[0]) / PLACE_STEP_M) for a, _ in city.streets())
+            sum(int((city.span_m(a)[1] - city.span_m(a)[0]) / spacing_m) for a, _ in city.streets())
             >= places
         ):
             return city

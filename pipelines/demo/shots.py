@@ -14,7 +14,7 @@ from random import Random
 import utm
 
 from pipelines.demo.camera import Pose
-from pipelines.demo.plan import City, Place, plan_city
+from pipelines.demo.plan import PLACE_STEP_M, City, Place, plan_city
 from storage.errors import PlacerayError
 
 __all__ = ["HARD_CONDITIONS", "QUERY_CONDITIONS", "CityError", "Shot", "check_counts", "plan_shots"]
@@ -63,7 +63,12 @@ class Shot:
 
 
 def plan_shots(
-    *, seed: int, database_images: int, query_images: int, hard: bool = False
+    *,
+    seed: int,
+    database_images: int,
+    query_images: int,
+    hard: bool = False,
+    spacing_m: float = PLACE_STEP_M,
 ) -> tuple[City, list[Shot]]:
     """Plan a city just large enough and every picture to take in it, the database first.
 
@@ -72,14 +77,15 @@ def plan_shots(
         database_images: Pictures in the database, two per place.
         query_images: Pictures among the queries.
         hard: As of `plan_city`; queries look from other heights, further aside and through other lenses.
+        spacing_m: Metres between two places of the database.
 
     Raises:
         CityError: a number out of range.
     """
     check_counts(seed, database_images, query_images)
     count = (database_images + 1) // 2
-    city = plan_city(seed=seed, places=count, hard=hard)
-    places = list(islice(city.places(), count))
+    city = plan_city(seed=seed, places=count, hard=hard, spacing_m=spacing_m)
+    places = list(islice(city.places(spacing_m), count))
     shots = list(islice(_database_shots(places), database_images))
     # In order along the streets, so that a worker draws each facade once.
     chosen = sorted(
