@@ -11,6 +11,7 @@ from typing import Any
 from models.aggregation.choice import read_aggregation
 from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
+from pipelines.calibration.own_photos import measure_if_due
 from pipelines.relearning import relearn_store
 from storage.store import Store
 
@@ -55,6 +56,7 @@ def relearn(
     before = _recall(store_uri, dataset, split, model, threshold_m)
     with store.lease():
         report = dataclasses.asdict(relearn_store(store, aggregation))
+        measure_if_due(store)
     if before is None:
         return report
     after = _recall(store_uri, dataset, split, model, threshold_m)

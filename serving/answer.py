@@ -92,6 +92,8 @@ class QueryResult:
         timings_ms: Milliseconds for decode, extract, search, fetch, rerank and total.
         reranked: Number of candidates that were matched, where the matching options allow candidates to be
             skipped; None otherwise.
+        place: Where the photo was taken, made of all candidates, see `serving.places`; None where none of
+            them has a position.
         request_id: Of the service; None for a result of the engine.
     """
 
@@ -102,6 +104,7 @@ class QueryResult:
     timings_ms: dict[str, float]
     reranked: int | None = None
     request_id: str | None = None
+    place: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON of the command line and HTTP."""
@@ -109,6 +112,7 @@ class QueryResult:
         answer |= {"model": self.model, "store_version": self.store_version, "degraded": self.degraded}
         if self.reranked is not None:
             answer["reranked"] = self.reranked
+        answer["place"] = self.place
         answer["matches"] = [match.to_dict() for match in self.matches]
         answer["timings_ms"] = {name: round(value, 3) for name, value in self.timings_ms.items()}
         return answer
@@ -130,6 +134,7 @@ class QueryResult:
             timings_ms=dict(values["timings_ms"]),
             reranked=values.get("reranked"),
             request_id=values.get("request_id"),
+            place=values.get("place"),
         )
 
     def __repr__(self) -> str:

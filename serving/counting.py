@@ -28,6 +28,7 @@ class CandidateMatcher:
         codec: Of the store.
         device: Where to match.
         matching: How.
+        stored: Whether `features` are those of a stored photo, as `codec.decode` returns them.
 
     Attributes:
         kind: What the scores are.
@@ -41,9 +42,10 @@ class CandidateMatcher:
         codec: FeatureCodec,
         device: torch.device | str = "cpu",
         matching: Matching = ALL_EXACTLY,
+        stored: bool = False,
     ) -> None:
         self.kind = matching.score_of(card)
-        self._features = features
+        self._query = features if stored else codec.query(features)
         self._card = card
         self._codec = codec
         self._device = device
@@ -63,15 +65,7 @@ class CandidateMatcher:
             K counts of mutual nearest neighbours; None where `ok` is False.
         """
         if self.kind == "count":
-            counts = count_matches(
-                self._features,
-                stored,
-                ok,
-                self._card,
-                codec=self._codec,
-                device=self._device,
-                precision=self._precision,
-            )
+            counts = _count(self._query, stored, ok, self._card, self._codec, self._device, self._precision)
         else:
             counts = self._match_to_vote(stored, ok)
         self._counts.extend(counts)
@@ -89,7 +83,7 @@ class CandidateMatcher:
         if not ok.any():
             return [None] * len(ok)
         readable = stored if ok.all() else stored[ok]
-        query = torch.tensor(self._codec.query(self._features), device=self._device)
+        query = torch.tensor(self._query, device=self._device)
         others = torch.from_numpy(readable).to(self._device)
         if self._codec.binary:
             partner, similarity = mutual_hamming_neighbours(query, others, bits=self._codec.channels)
@@ -139,11 +133,23 @@ def count_matches(
     Returns:
         K counts; None where `ok` is False.
     """
+    return _count(codec.query(features), stored, ok, card, codec, device, precision)
+
+
+def _count(
+    query: NDArray[Any],
+    stored: NDArray[Any],
+    ok: NDArray[np.bool_],
+    card: Card,
+    codec: FeatureCodec,
+    device: torch.device | str,
+    precision: MatchingPrecision,
+) -> list[int | None]:
     # A copy: arrays from another process are read-only.
-    query = torch.tensor(codec.query(features), device=device)
+    asked = torch.tensor(query, device=device)
     others = torch.from_numpy(stored).to(device)
     if codec.binary:
-        counts = mutual_hamming_count(query, others, bits=codec.channels, min_similarity=card.min_similarity)
+        counts = mutual_hamming_count(asked, others, bits=codec.channels, min_similarity=card.min_similarity)
     else:
-        counts = mutual_nn_count(query, others, min_similarity=card.min_similarity, precision=precision)
+        counts = mutual_nn_count(asked, others, min_similarity=card.min_similarity, precision=precision)
     return [count if usable else None for count, usable in zip(counts.tolist(), ok.tolist(), strict=True)]

@@ -23,10 +23,12 @@ from serving.decoding import DecodedPhoto, decoded_batches
 from serving.defaults import CANDIDATES, TOP_K
 from serving.lines import MatchedLines, line_points
 from serving.matching_options import ALL_EXACTLY, Matching
+from serving.places.places import Places
 from serving.query import Query, QueryOptions
 from serving.reranking import match_in_turn
-from storage.records import ImageRecord
+from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
+from storage.search.snapshot import Snapshot
 from storage.store import Store
 
 __all__ = ["QueryEngine"]
@@ -59,6 +61,7 @@ class QueryEngine:
         self.store = store
         self.extractor = extractor
         self._describer = Describer(store.artifact, store.codec)
+        self._places = Places(store)
         self.method: SearchMethod = method
         self.matching = matching
         self.max_pixels = pixels_of(max_megapixels)
@@ -135,9 +138,7 @@ class QueryEngine:
             descriptors = self._describer.describe(snapshot.card, descriptors, features)
         with query.timed("search"):
             hits = snapshot.search(descriptors, k=query.k, method=self.method)[0]
-        self._match(
-            query, features[0], query.searched(hits, version=snapshot.version, degraded=snapshot.degraded)
-        )
+        self._match(query, features[0], _searched(query, hits, snapshot))
         return query.result()
 
     def answer_many(
@@ -219,12 +220,11 @@ class QueryEngine:
             query = self._query(options)
             query.timings_ms |= {"decode": photo.decode_ms, **shares_ms}
             photo_hits, photo_features = next(outputs)
-            records = query.searched(photo_hits, version=snapshot.version, degraded=snapshot.degraded)
-            self._match(query, photo_features, records)
+            self._match(query, photo_features, _searched(query, photo_hits, snapshot))
             yield query.result(total_ms=sum(query.timings_ms.values()))
 
     def _query(self, options: QueryOptions) -> Query:
-        return Query(options, model=self.store.card.model, partial=self.matching.partial)
+        return Query(options, model=self.store.card.model, partial=self.matching.partial, places=self._places)
 
     def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:
         """Fetch and match a query's candidates, if there are any."""
@@ -286,3 +286,7 @@ class QueryEngine:
         card = self.store.card
         kind = self.matching.score_of(card)
         return line_points(features[0], candidate, card, codec=self.store.codec, kind=kind)
+
+
+def _searched(query: Query, hits: list[Candidate], snapshot: Snapshot) -> list[ImageRecord]:
+    return query.searched(hits, version=snapshot.version, degraded=snapshot.degraded, card=snapshot.card)

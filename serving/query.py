@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from serving.answer import QueryResult, rank
 from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import ScoreKind
+from serving.places.places import Places
+from storage.card import Card
 from storage.records import Candidate, ImageRecord
 
 __all__ = ["STAGES", "Query", "QueryOptions"]
 
 STAGES = ("decode", "extract", "search", "fetch", "rerank")
+PLACE_HITS = 20  # what a place is made of without re-ranking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class Query:
         options: Of this query.
         model: Name of the model that answers.
         partial: Whether the matching options allow candidates to be skipped.
+        places: Makes the place of the answer; None: it has none.
 
     Attributes:
         k: Number of hits to search for.
@@ -58,13 +62,18 @@ class Query:
         timings_ms: Milliseconds of each of `STAGES` so far.
     """
 
-    def __init__(self, options: QueryOptions, *, model: str, partial: bool) -> None:
-        self.k = max(options.top_k, options.candidates if options.rerank else 0)
+    def __init__(
+        self, options: QueryOptions, *, model: str, partial: bool, places: Places | None = None
+    ) -> None:
+        hits = options.candidates if options.rerank else PLACE_HITS if places is not None else 0
+        self.k = max(options.top_k, hits)
         self.min_candidates = options.min_candidates or options.top_k
         self.timings_ms = dict.fromkeys(STAGES, 0.0)
         self._options = options
         self._model = model
         self._partial = partial
+        self._places = places
+        self._card: Card | None = None
         self._started = time.perf_counter()
         self._hits: list[Candidate] = []
         self._version = 0
@@ -80,18 +89,21 @@ class Query:
         yield
         self.timings_ms[stage] += (time.perf_counter() - started) * 1e3
 
-    def searched(self, hits: list[Candidate], *, version: int, degraded: bool) -> list[ImageRecord]:
+    def searched(
+        self, hits: list[Candidate], *, version: int, degraded: bool, card: Card | None = None
+    ) -> list[ImageRecord]:
         """Set the hits of the search.
 
         Args:
             hits: At most `k`, most similar first.
             version: The store version that was searched.
             degraded: Whether the search skipped unreadable rows.
+            card: Of that version, for places.
 
         Returns:
             The candidates to match, most similar first; empty where nothing is re-ranked.
         """
-        self._hits, self._version, self._degraded = hits, version, degraded
+        self._hits, self._version, self._degraded, self._card = hits, version, degraded, card
         return [hit.record for hit in hits[: self._options.candidates]] if self._options.rerank else []
 
     def counted(
@@ -117,6 +129,10 @@ class Query:
         Args:
             total_ms: Time of the whole query; default: since this object was created.
         """
+        ranked = rank(self._hits, self._counts, self._scores, self._score_kind)
+        place = None
+        if self._places is not None and self._card is not None:
+            place = self._places.place(ranked, self._card)
         if total_ms is None:
             total_ms = (time.perf_counter() - self._started) * 1e3
         return QueryResult(
@@ -124,7 +140,8 @@ class Query:
             store_version=self._version,
             # A corrupt row or unreadable features: the rest of the result is right.
             degraded=self._degraded or None in self._counts,
-            matches=rank(self._hits, self._counts, self._scores, self._score_kind)[: self._options.top_k],
+            matches=ranked[: self._options.top_k],
             timings_ms={**self.timings_ms, "total": total_ms},
             reranked=len(self._counts) if self._partial else None,
+            place=place,
         )

@@ -25,6 +25,7 @@ from serving.http.routes import build_guarded
 from serving.http.tokens import TokenTable
 from serving.logs import log_json
 from serving.metrics import Metrics
+from serving.places.places import Places
 from serving.service import Service
 from serving.settings import ServeSettings
 from serving.stages.local import LocalStages
@@ -124,11 +125,10 @@ class IngressReplica:
             stages = _local_stages(settings)
         else:
             stages = RemoteStages(extractor, searchers, reranker, metrics)
-        gallery = Gallery(
-            Store.open(settings.store), refresh_s=settings.refresh_s, max_pixels=settings.max_pixels
-        )
+        store = Store.open(settings.store)
+        gallery = Gallery(store, refresh_s=settings.refresh_s, max_pixels=settings.max_pixels)
         self._tokens = tokens
-        self._service = Service(settings, stages, gallery, metrics)
+        self._service = Service(settings, stages, gallery, metrics, Places(store))
 
     def __serve_build_asgi_app__(self) -> Guard:
         """Return the ASGI application."""

@@ -10,6 +10,7 @@ from serving.answer import QueryResult
 from serving.errors import Refusal, refusal_of
 from serving.gallery import Gallery
 from serving.metrics import Metrics
+from serving.places.places import Places
 from serving.query import Query, QueryOptions
 from serving.settings import ServeSettings
 from serving.stages.messages import Extracted, IndexStatus
@@ -29,11 +30,19 @@ class Service:
         gallery: Reads stored images.
     """
 
-    def __init__(self, settings: ServeSettings, stages: Stages, gallery: Gallery, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        stages: Stages,
+        gallery: Gallery,
+        metrics: Metrics,
+        places: Places | None = None,
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.gallery = gallery
         self._stages = stages
+        self._places = places
         self._in_flight = 0
         self._partial = settings.matching_options.partial
 
@@ -44,7 +53,7 @@ class Service:
             Refusal: the query was refused or failed in an expected way.
         """
         options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank)
-        query = Query(options, model=self.settings.model_name, partial=self._partial)
+        query = Query(options, model=self.settings.model_name, partial=self._partial, places=self._places)
         with self._admitted():
             async with asyncio.timeout(self.settings.request_timeout_s) as limit:
                 extracted = await self._extract(image, _left(limit))
@@ -54,7 +63,9 @@ class Service:
                 hits = searched.result
                 assert hits is not None
                 query.timings_ms["search"] = searched.search_ms
-                records = query.searched(hits.hits, version=hits.version, degraded=hits.degraded)
+                records = query.searched(
+                    hits.hits, version=hits.version, degraded=hits.degraded, card=hits.card
+                )
                 if records:
                     counted = await self._stages.count(
                         extracted.features,

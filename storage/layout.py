@@ -18,9 +18,11 @@ from storage.errors import CorruptStore, NotReadable, repair_command
 
 __all__ = [
     "ARTIFACTS_FOLDER",
+    "CALIBRATION_FILE",
     "CARDS_FOLDER",
     "CARD_FILE",
     "FEATURES_FOLDER",
+    "OWN_PHOTOS_FILE",
     "QUARANTINE_FOLDER",
     "TABLE_FOLDER",
     "check_layout",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 CARD_FILE = "card.json"
+CALIBRATION_FILE, OWN_PHOTOS_FILE = "calibration.json", "places.json"
 FEATURES_FOLDER, TABLE_FOLDER, QUARANTINE_FOLDER = "features", "records.lance", "quarantine"
 CARDS_FOLDER, ARTIFACTS_FOLDER = "cards", "artifacts"  # files named by the digest of their contents
 _TABLE_FOLDERS = ("data", "_deletions", "_indices", "_versions", "_transactions", "_refs")
@@ -42,7 +45,10 @@ _FOLDERS = (
     *(FEATURES_FOLDER, QUARANTINE_FOLDER, TABLE_FOLDER, CARDS_FOLDER, ARTIFACTS_FOLDER),
     *(f"{TABLE_FOLDER}/{name}" for name in _TABLE_FOLDERS),
 )
-_FILES = (CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", "calibration.json", "rejected.csv", "notes.csv")
+_FILES = (
+    *(CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", "rejected.csv", "notes.csv"),
+    *(CALIBRATION_FILE, OWN_PHOTOS_FILE),
+)
 
 # As `write_shard` makes them: 32 hex digits, then the CRC-32 of the file.
 _SHARD = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}", re.ASCII)

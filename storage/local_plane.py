@@ -74,7 +74,7 @@ class LocalPlane:
             lon, lat, _ = geodesics().fwd(lon, lat, azimuth_deg, float(np.hypot(east, north)))
             return _completed(Position(lat=float(lat), lon=float(lon)))
         zone, hemisphere = int(self.origin.zones[0]), int(self.origin.hemispheres[0])
-        moved = dataclasses.replace(self.origin, utm_m=self.origin.utm_m + (east, north))
+        moved = dataclasses.replace(self.origin, utm_m=self.origin.utm_m + np.array([east, north]))
         easting, northing = moved.utm_m[0].tolist()
         if not zone or hemisphere == UNKNOWN:
             return Position(utm_e=easting, utm_n=northing, utm_zone=f"{zone}" if zone else None)

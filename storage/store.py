@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from storage.artifacts import write_artifact
+from storage.calibration_file import write_measured
 from storage.card import FORMAT_VERSION, Card
 from storage.care.compaction import CompactPreview, CompactReport, compact_store, preview_compaction
 from storage.care.leftovers import LEFTOVER_AGE_S, remove_leftovers
@@ -194,6 +196,19 @@ class Store(StoreReader):
         self._leased().upgrade()
         self._advance()
         return older
+
+    def write_measured(self, name: str, values: Mapping[str, Any]) -> None:
+        """Keep what was measured about the store's answers beside its rows; needs the lease.
+
+        Args:
+            name: `CALIBRATION_FILE` or `OWN_PHOTOS_FILE` of `storage.calibration_file`.
+            values: Plain finite values.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+            OutOfSpace: the disk is full.
+        """
+        write_measured(self._folder, self._leased().lease, name, values)
 
     def repair(self) -> RepairReport:
         """Remove what is damaged and list the images to index again; takes the lease.

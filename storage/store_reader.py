@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from storage.artifacts import read_artifact
+from storage.calibration_file import read_measured, stamp_of
 from storage.card import Card
 from storage.care.leftovers import find_leftovers, used_shards
 from storage.care.verify import VerifyReport, verify_store
@@ -140,6 +141,19 @@ class StoreReader:
             CorruptStore: it is missing or damaged.
         """
         return read_artifact(self._folder, sha256)
+
+    def measured(self, name: str) -> dict[str, Any] | None:
+        """Return what `Store.write_measured` wrote, as somebody wrote it; None where there is nothing.
+
+        Raises:
+            ValueError: the file is not a JSON object.
+            StoreError: it cannot be read.
+        """
+        return read_measured(self._folder, name)
+
+    def measured_stamp(self, name: str) -> object:
+        """Return what changes whenever that file is replaced; None where there is none."""
+        return stamp_of(self._folder, name)
 
     def known(self) -> pa.Table:
         """Return `metadata()`: its name up to version 0.1, which scripts use."""

@@ -150,10 +150,7 @@ def plan_city(*, seed: int, places: int, hard: bool = False, spacing_m: float = 
                 (_line_positions(seed, 0, count), _line_positions(seed, 1, count)),
                 (_half_widths(seed, 0, count), _half_widths(seed, 1, count)),
             )
-        if (
-            sum(int((city.span_m(a)[1] - city.span_m(a)[0]) / spacing_m) for a, _ in city.streets())
-            >= places
-        ):
+        if sum(int((city.span_m(a)[1] - city.span_m(a)[0]) / spacing_m) for a, _ in city.streets()) >= places:
             return city
     raise AssertionError("callers bound the number of places")
 

@@ -63,6 +63,37 @@ class Match(BaseModel):
     )
 
 
+class PlacePosition(BaseModel):
+    """A position in degrees and in UTM, as far as the store has them."""
+
+    lat: float | None
+    lon: float | None
+    utm_e: float | None
+    utm_n: float | None
+    utm_zone: str | None
+
+
+class PlaceAnswer(BaseModel):
+    """Where the photo was taken, made of all candidates."""
+
+    position: PlacePosition | None
+    radius_m: float | None = Field(
+        description="holds the truth with 90 %, as measured on the store's own photos or by calibration; "
+        "null where neither was measured"
+    )
+    heading_deg: float | None = Field(description="direction of view; null where it is not known")
+    probability_right: float | None = Field(
+        description="that the first answer is right; null without a valid calibration"
+    )
+    known: bool | None = Field(
+        description="whether the probability suffices for the share of wrong answers that was asked for; "
+        "null without a valid calibration"
+    )
+    evidence: list[str] = Field(description="ids of the images that the position was made of")
+    spread_m: float = Field(description="weighted distance of the evidence from the position")
+    calibrated: bool = Field(description="whether a calibration that fits this query was used")
+
+
 class QueryAnswer(BaseModel):
     """Ranked places of one photo."""
 
@@ -73,6 +104,7 @@ class QueryAnswer(BaseModel):
     reranked: int | None = Field(
         default=None, description="candidates that were matched; only where some may have been left out"
     )
+    place: PlaceAnswer | None = Field(default=None, description="null where no candidate has a position")
     matches: list[Match]
     timings_ms: dict[str, float]
 

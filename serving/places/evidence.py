@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 ELSEWHERE_M = 25.0  # beyond it an image shows another place: the next image of a street is no rival
 RANKED_BY = ("votes", "count", "similarity")
+_FLOOR = 0.9  # quantile of the scores elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +72,16 @@ class Evidence:
     def weights(self) -> Floats:
         """(N,) float64 from 0 to 1: how far each stands out of the candidates elsewhere, 1 for the first.
 
-        What any street reaches says nothing about the place: the score of the best tenth of the candidates
-        elsewhere counts as 0.
+        What any street reaches says nothing about the place: the score that a tenth of the candidates
+        elsewhere exceed counts as 0.
         """
         scores = np.where(np.isfinite(self.scores), self.scores, -np.inf)
         elsewhere = scores[(self.from_first_m > ELSEWHERE_M) & np.isfinite(scores)]
-        floor = float(np.quantile(elsewhere, 0.5)) if len(elsewhere) else 0.0
-        range_ = scores[0] - floor
-        if not np.isfinite(range_) or range_ <= 0:
+        floor = float(np.quantile(elsewhere, _FLOOR)) if len(elsewhere) else 0.0
+        lead = scores[0] - floor
+        if not np.isfinite(lead) or lead <= 0:
             return np.asarray(self.from_first_m == 0.0, np.float64)
-        return np.asarray(np.clip((scores - floor) / range_, 0.0, 1.0))
+        return np.asarray(np.clip((scores - floor) / lead, 0.0, 1.0))
 
 
 def ranked_by(matches: Sequence[Match]) -> str:

@@ -43,6 +43,7 @@ class Writer:
     Attributes:
         lease: The store's lease.
         folder: The store's folder.
+        lease: The store's lease.
         table: The table at its head.
         card: The card of the acknowledged version.
         committed: The acknowledged version.

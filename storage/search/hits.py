@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from storage.card import Card
 from storage.records import Candidate
 
 __all__ = ["SearchHits", "merge_hits"]
@@ -19,6 +20,7 @@ class SearchHits:
         degraded: Whether damaged rows had to be left out.
         hits: Best first, ties by image_id.
         loaded_versions: Every version that this partition could have searched.
+        card: Of the version that was searched.
     """
 
     version: int
@@ -26,6 +28,7 @@ class SearchHits:
     degraded: bool
     hits: list[Candidate]
     loaded_versions: tuple[int, ...]
+    card: Card | None = None
 
 
 def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
@@ -43,4 +46,5 @@ def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
         degraded=any(partition.degraded for partition in partitions),
         hits=hits[:k],
         loaded_versions=partitions[0].loaded_versions,
+        card=partitions[0].card,
     )

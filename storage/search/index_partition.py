@@ -164,7 +164,8 @@ class IndexPartition:
             raise VersionNotLoaded(f"{wanted}{made} is not loaded: request one of {numbers}")
         results = snapshot.search(descriptors, k=k, method=self._method_for(snapshot))
         return [
-            SearchHits(snapshot.version, snapshot.count, snapshot.degraded, hits, numbers) for hits in results
+            SearchHits(snapshot.version, snapshot.count, snapshot.degraded, hits, numbers, snapshot.card)
+            for hits in results
         ]
 
     def _load(self) -> _Loaded:

@@ -12,6 +12,7 @@ from serving.answer import QueryResult
 from serving.engine import QueryEngine
 from serving.gallery import Gallery
 from serving.metrics import Metrics
+from serving.places.places import Places
 from serving.query import STAGES, Query, QueryOptions
 from serving.service import Service
 from serving.settings import read_settings
@@ -103,8 +104,9 @@ async def answers_of_service(city_store: CityStore, photo: bytes, **options: Any
     stages = LocalStages(
         open_extract_worker(settings), open_search_worker(settings, WHOLE_INDEX), open_rerank_worker(settings)
     )
-    gallery = Gallery(Store.open(city_store.uri), refresh_s=60.0)
-    service = Service(settings, stages, gallery, Metrics("test"))
+    store = Store.open(city_store.uri)
+    gallery = Gallery(store, refresh_s=60.0)
+    service = Service(settings, stages, gallery, Metrics("test"), Places(store))
     try:
         return [await service.answer(photo, **each) for each in QUERIES]
     finally:

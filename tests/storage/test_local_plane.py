@@ -1,4 +1,4 @@
-"""The plane that positions are averaged on: right in a zone, across zones, at 180 degrees and near the poles."""
+"""The plane that positions are averaged on: right across zones, at 180 degrees and near the poles."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def test_a_point_leads_back_to_its_position(name: str) -> None:
     plane = LocalPlane.around(columns)
     for here, point in zip(places, plane.points(columns), strict=True):
         back = plane.position(point)
-        assert back.lat is not None and back.lon is not None
+        assert back.lat is not None
+        assert back.lon is not None
         _, _, metres = geodesics().inv(here.lon, here.lat, back.lon, back.lat)
         assert metres < 0.01
         assert (back.utm_e is None) == (abs(here.lat or 0) > 84 or (here.lat or 0) < -80)

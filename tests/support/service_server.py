@@ -18,6 +18,7 @@ from serving.http.protocol import BoundedProtocol
 from serving.http.routes import build_guarded
 from serving.http.tokens import TokenTable
 from serving.metrics import Metrics
+from serving.places.places import Places
 from serving.service import Service
 from serving.settings import read_settings
 from serving.stages.extract import open_extract_worker
@@ -51,11 +52,12 @@ def running_service(
     done: list[uvicorn.Server] = []
 
     async def serve() -> None:
-        gallery = Gallery(Store.open(store_uri), refresh_s=chosen.refresh_s)
+        store = Store.open(store_uri)
+        gallery = Gallery(store, refresh_s=chosen.refresh_s)
         stages = LocalStages(
             open_extract_worker(chosen), open_search_worker(chosen, WHOLE_INDEX), open_rerank_worker(chosen)
         )
-        service = Service(chosen, stages, gallery, Metrics("test"))
+        service = Service(chosen, stages, gallery, Metrics("test"), Places(store))
         guarded = build_guarded(service, tokens=tokens or {}, behind_serve=False)
         digests = TokenTable(tokens or {}).digests
         app = Front(guarded, settings=FrontSettings(digests=digests))
