@@ -1,8 +1,7 @@
-"""Asks a store about its own photos, and keeps what that says about the radius of its places."""
+"""Asks a store about its own photos: what the answers say about the radius of its places."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,21 +16,16 @@ from serving.places.evidence import Evidence
 from serving.places.own_photos import MIN_PHOTOS, OwnPhotos, RadiusLine
 from serving.places.position import locate
 from serving.places.signs import SIGNS, signs_of
-from storage.calibration_file import OWN_PHOTOS_FILE
-from storage.errors import PlacerayError
 from storage.position import POSITION_COLUMNS, Positions
 from storage.records import Candidate, ImageRecord
-from storage.store import Store
 from storage.store_reader import StoreReader
 from storage.table.checksums import intact_rows
 from storage.table.schema import descriptor_matrix, to_records
 
-__all__ = ["measure_if_due", "measure_own_photos", "measure_spacing_m"]
+__all__ = ["measure_own_photos", "measure_spacing_m"]
 
-LOG = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 
-_GROWN = 1.5  # times the rows of the last measurement
 _SPACED = 400  # photos whose distance to the next place is measured
 _SAME_PLACE_M = 1.0  # the views of one place, such as both sides of a street, are no distance apart
 _RATIO = SIGNS.index("ratio")
@@ -52,30 +46,6 @@ class _Effort:
 
 _COARSE, _FINE = _Effort(40, 100), _Effort(16, 20)  # maps of up to 400 cells, and larger ones
 _COARSE_CELLS = 400
-
-
-def measure_if_due(store: Store) -> OwnPhotos | None:
-    """Measure a store's own photos where that was never done, or not since it changed; needs the lease.
-
-    Due is what was measured on two thirds of the rows or fewer, on half as many more, or with other
-    descriptors. Nothing that goes wrong here fails the run that it is the end of.
-    """
-    try:
-        values = store.measured(OWN_PHOTOS_FILE)
-        former = None if values is None else OwnPhotos.from_dict(values)
-    except (ValueError, PlacerayError):
-        former = None
-    if former is not None and former.fits(store.card):
-        if max(former.rows, 1) / _GROWN <= store.count <= max(former.rows, 1) * _GROWN:
-            return None
-    try:
-        measured = measure_own_photos(store)
-        if measured is not None:
-            store.write_measured(OWN_PHOTOS_FILE, measured.to_dict())
-    except PlacerayError as error:
-        LOG.warning("the radius of places was not measured: %s", error)
-        return None
-    return measured
 
 
 def measure_own_photos(store: StoreReader) -> OwnPhotos | None:

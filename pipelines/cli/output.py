@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.cli.place_words import place_words
 from storage.text import MAX_TERMINAL_LENGTH, plain
 
 __all__ = [
@@ -65,6 +66,8 @@ def print_answer(answer: dict[str, Any]) -> None:
         ranked_by = f"{score:>6}  " if votes else ""
         scores = f"{match['rank']:>4}  {ranked_by}{count:>7}  {match['similarity']:>10.4f}"
         print_line(f"  {scores}  {position:<28}  {match['image_id']}")
+    if answer.get("place") is not None:
+        print_line(f"  {place_words(answer['place'])}")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
@@ -86,6 +89,7 @@ def print_truth(truth: Mapping[str, Any]) -> None:
 def print_evaluation(summary: Mapping[str, Any]) -> None:
     """Print the recall table of an evaluation, its conditions, and notes on what was left out."""
     from pipelines.evaluation.describe import STAGE_NAMES, describe_notes, interval_text
+    from pipelines.evaluation.place_figures import describe_place
 
     print()
     print_line(f"{summary['dataset']}: {summary['queries']} queries, {summary['database']} database images")
@@ -101,6 +105,8 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
                 f"  95 % intervals: {', '.join(f'R@{k} {t}' for k, t in zip(columns, texts, strict=True))}"
             )
     _print_figures(summary)
+    if line := describe_place(summary.get("place", {})):
+        print_line(f"place: {line}")
     _print_conditions(summary["conditions"])
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
     print(f"candidates matched per query: {summary['matched_per_query']:g}")

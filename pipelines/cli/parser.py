@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import Literal
 
 from models.names import DEFAULT_MODEL
 from models.photo_limits import MAX_MEGAPIXELS, MEGAPIXELS_BOUND, MEGAPIXELS_HELP
@@ -135,6 +136,8 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
     flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
+    help = "what is printed; default: table, or json with --json"
+    flag("format", Literal["table", "json", "geojson"], help)
     _add_photos(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)

@@ -16,6 +16,7 @@ from pipelines.cli.options import (
     photos_from,
 )
 from pipelines.cli.output import print_answer, print_json
+from pipelines.cli.place_words import geojson_of
 
 __all__ = ["run_query", "run_serve"]
 
@@ -26,6 +27,8 @@ def run_query(args: argparse.Namespace) -> int:
 
     matching = matching_from(args)
     rerank = args.candidates > 0 and not args.no_rerank
+    if args.json and args.format not in (None, "json"):
+        raise UsageError(f"--json and --format {args.format} exclude each other: give one of them")
     if matching and not rerank:
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     if args.url is None:
@@ -46,7 +49,9 @@ def run_query(args: argparse.Namespace) -> int:
     answers, rejected = query(
         args.image, ask, top_k=args.top_k, candidates=max(1, args.candidates), rerank=rerank
     )
-    if args.json:
+    if args.format == "geojson":
+        print_json(geojson_of(answers))
+    elif args.json or args.format == "json":
         print_json({"queries": answers})
     else:
         for answer in answers:

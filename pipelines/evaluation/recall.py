@@ -21,6 +21,7 @@ from pipelines.evaluation.conditions import DISTANCE, conditions_of
 from pipelines.evaluation.dataset_digest import dataset_digest
 from pipelines.evaluation.figures import figures_of
 from pipelines.evaluation.ground_truth import Truth
+from pipelines.evaluation.place_figures import place_figures
 from pipelines.evaluation.queries import Queries, read_queries
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
 from pipelines.evaluation.scoring import Scoring, scoring_by_metres
@@ -116,6 +117,7 @@ def measure_recall(
         outcomes=tuple(outcomes),
         matched_per_query=_matched_per_query(results),
         conditions=conditions,
+        place=place_figures(outcomes),
         **figures_of(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
 

@@ -96,6 +96,7 @@ class Evaluation(Mapping[str, Any]):
             queries have no answer.
         by_condition: Recall of the queries of each condition that names, folders or columns tell.
         by_density: Recall by the number of right images in the database.
+        place: How far off the places of the answers are, see `pipelines.evaluation.place_figures`.
     """
 
     dataset: str
@@ -120,6 +121,7 @@ class Evaluation(Mapping[str, Any]):
     median_error_m: Mapping[str, float | None] = field(default_factory=dict)
     by_condition: Sequence[Mapping[str, Any]] = ()
     by_density: Sequence[Mapping[str, Any]] = ()
+    place: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names():

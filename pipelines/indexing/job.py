@@ -16,6 +16,7 @@ from pathlib import Path
 from models.aggregation.choice import aggregation_kind
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
+from pipelines.calibration.due import measure_if_due
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
 from pipelines.indexing.opening import card_of, open_or_create
 from pipelines.indexing.plan import Request
@@ -189,6 +190,7 @@ def index(
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
         advice = relearning_advice(store) if tally.extracted else None
+        measure_if_due(store)
         tally.write_rejections(rejections)
         tally.write_notes(notes_file)
     report = report_of(tally, store, rejections, time.perf_counter() - started, run.outcome)

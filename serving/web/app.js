@@ -7,7 +7,7 @@ import { PairView } from "./pair.js";
 import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.js";
 import { Ranking } from "./ranking.js";
 import { showTimes } from "./times.js";
-import { bytes, distanceM, element, milliseconds, plural, position, positionToCopy, sentence, shortName, whole } from "./words.js";
+import { bytes, distanceM, element, metres, milliseconds, plural, position, positionToCopy, sentence, shortName, verdict, whole } from "./words.js";
 
 const NEAR_M = 50;
 // While an arrow key is held down, lines are not requested for every place passed.
@@ -234,11 +234,11 @@ function showAnswer(answer, roundTripMs) {
   for (const id of ["headline", "ranking"]) $(id).hidden = false;
   $("degraded").hidden = !answer.degraded;
   showFacts(state.info?.rows ?? 0, answer.store_version, answer.model);
-  showVerdict(matches);
+  showVerdict(answer);
   showTimes($("times"), answer.timings_ms, roundTripMs);
   ranking.show(matches, own?.image_id);
   $("pair").hidden = matches.length === 0;
-  state.map?.showRanked(matches, own);
+  state.map?.showRanked(matches, own, answer.place);
   if (matches.length > 0) ranking.choose(0);
   const first = matches[0];
   say(
@@ -251,15 +251,18 @@ function showAnswer(answer, roundTripMs) {
   if (state.info && answer.store_version !== state.info.store_version) followStore();
 }
 
-function showVerdict(matches) {
+function showVerdict({ matches, place }) {
   const [first, ...others] = matches;
-  $("verdict-label").textContent = first && position(first) ? "Most likely taken at" : "Most similar";
-  $("verdict-place").textContent = first ? position(first) ?? shortName(first.image_id) : "No place found";
+  const { label, text } = verdict(place, first);
+  $("verdict-label").textContent = label;
+  $("verdict-place").textContent = text;
+  $("headline").classList.toggle("unknown", place?.known === false);
   const near = others.filter((other) => (distanceM(first, other) ?? Infinity) <= NEAR_M).length;
   let note = "";
   if (first && first.mutual_matches !== null) note = plural(first.mutual_matches, "mutual match", "mutual matches");
   if (first && first.score_kind === "votes") note = `${first.score.toFixed(1)} votes of ${note}`;
   if (first) note += `${note ? ", " : ""}similarity ${first.similarity.toFixed(3)}`;
+  if (place?.radius_m != null && place.known !== false) note = `within ${metres(place.radius_m)} with 90 %; ${note}`;
   if (others.length > 0 && position(first)) note += `; ${near} of the other ${others.length} within ${NEAR_M} m`;
   $("verdict-note").textContent = first ? note : "The store holds no images yet.";
 }

@@ -3,6 +3,7 @@
 import { element, hasDegrees, hasMetres, position } from "./words.js";
 
 const L = window.L;
+const MAX_SHOWN_M = 500; // a larger circle does not decide what the map shows
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -19,6 +20,7 @@ export class CityMap {
   #dots = L.layerGroup();
   #pins = [];
   #own = null;
+  #circle = null; // the position of the photo with its radius
   #all = null;
   #view = null; // the extent that the map chose; null once the user has moved it
   #onChoose;
@@ -66,11 +68,16 @@ export class CityMap {
     if (this.#pins.length === 0) this.#look(this.#all, 19);
   }
 
-  /** Put numbered pins on the ranked places; `own` is the photo's own place, if known. */
-  showRanked(matches, own = null) {
+  /**
+   * Put numbered pins on the ranked places and a circle on where the photo was taken.
+   * `own` is the photo's own place, if known; `place` that of the answer.
+   */
+  showRanked(matches, own = null, place = null) {
     for (const pin of this.#pins) pin?.remove();
     this.#own?.remove();
     this.#own = null;
+    this.#circle?.remove();
+    this.#circle = this.#circleOf(place);
     this.#pins = matches.map((match, index) => this.#pin(match, index));
     const ownPoint = own && this.#point(own);
     if (ownPoint) {
@@ -78,6 +85,7 @@ export class CityMap {
       this.#own = L.circleMarker(ownPoint, { ...style, color: colour("--ink") }).addTo(this.#map);
     }
     const bounds = L.latLngBounds(this.#pins.filter(Boolean).map((pin) => pin.getLatLng()));
+    if (this.#circle && place.radius_m < MAX_SHOWN_M) bounds.extend(this.#extent(place));
     if (bounds.isValid()) this.#look(bounds, this.#kind === "metres" ? 1 : 18);
     else if (this.#all) this.#look(this.#all, 19);
   }
@@ -89,6 +97,20 @@ export class CityMap {
       pin.setZIndexOffset(i === index ? 5000 : 1000 - 10 * i);
       if (i === index) this.#map.panInside(pin.getLatLng(), { padding: [40, 40], animate: !calm.matches });
     });
+  }
+
+  #circleOf(place) {
+    const point = place?.position && this.#point(place.position);
+    if (!point || place.radius_m === null || place.known === false) return null;
+    // Metres on the ground, also on a plane, where a unit is one metre.
+    return L.circle(point, { radius: place.radius_m, interactive: false, className: "where-circle", ...circleStyle() }).addTo(this.#map);
+  }
+
+  /** The corners of the circle, which Leaflet knows only of one that is drawn. */
+  #extent({ position: { lat, lon, utm_e, utm_n }, radius_m: radius }) {
+    if (this.#kind === "metres") return L.latLngBounds([utm_n - radius, utm_e - radius], [utm_n + radius, utm_e + radius]);
+    const [north, east] = [radius / 111_320, radius / (111_320 * Math.max(0.01, Math.cos((lat * Math.PI) / 180)))];
+    return L.latLngBounds([lat - north, lon - east], [lat + north, lon + east]);
   }
 
   #point(place) {
@@ -162,11 +184,16 @@ export class CityMap {
   #recolour() {
     this.#dots.eachLayer((dot) => dot.setStyle(dotStyle()));
     this.#own?.setStyle({ color: colour("--ink") });
+    this.#circle?.setStyle(circleStyle());
   }
 }
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function circleStyle() {
+  return { color: colour("--accent"), weight: 2, fillColor: colour("--accent"), fillOpacity: 0.15 };
 }
 
 function dotStyle() {

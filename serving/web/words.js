@@ -94,6 +94,25 @@ export function distanceM(a, b) {
   return null;
 }
 
+/** Where a photo was probably taken: a label and the text below it; `first` is the best match, if any. */
+export function verdict(place, first) {
+  if (place?.known === false) return { label: "Probably not here", text: "Not in this city, or not recognisable" };
+  const where = place?.position && position(place.position);
+  if (where) {
+    const right = place.probability_right;
+    const label = right === null || right === undefined ? "Most likely taken at" : `Probably here: ${percent(right)}`;
+    return { label, text: where };
+  }
+  if (!first) return { label: "Most similar", text: "No place found" };
+  const at = position(first);
+  return { label: at ? "Most likely taken at" : "Most similar", text: at ?? shortName(first.image_id) };
+}
+
+/** A probability in whole per cent; never 100 %, since nothing is certain. */
+export function percent(probability) {
+  return `${Math.min(99, Math.max(1, Math.round(100 * probability)))} %`;
+}
+
 /** A message of the service as a sentence, with a capital and a full stop. */
 export function sentence(text) {
   const trimmed = text.trim();

@@ -20,6 +20,7 @@ JSON: dict[str, Any] = {
     "store_version": 3,
     "degraded": True,
     "reranked": 20,
+    "place": {"position": None, "radius_m": None, "evidence": [], "calibrated": False},
     "matches": [
         {
             "rank": 1,

@@ -29,15 +29,16 @@ FLAGS = {
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
-    "query": f"store url model aggregation top-k candidates no-rerank max-megapixels {EXECUTION} {MATCHING} "
-    "max-rejected",
+    "query": f"store url model aggregation top-k candidates no-rerank format max-megapixels {EXECUTION} "
+    f"{MATCHING} max-rejected",
     "serve": f"store host port model aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
     "refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
     "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"database queries root model store split candidates no-rerank threshold-m {EXECUTION} "
-    f"{MATCHING} protocol keys report predictions features aggregation image-size max-megapixels follow-links quiet",
+    f"{MATCHING} protocol keys report predictions features aggregation image-size max-megapixels "
+    "follow-links quiet",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "

