@@ -11,6 +11,7 @@ __all__ = [
     "LEFTOVER_AGE_S",
     "MAX_FAILURES",
     "MAX_REJECTED",
+    "MAX_WRONG",
     "PORT",
     "PRUNE_SHARE",
     "SPLIT",
@@ -25,6 +26,7 @@ PRUNE_SHARE = 0.2  # share of a source's images that may vanish at once
 LEFTOVER_AGE_S = 600.0  # of feature files that no row uses, before compact removes them
 COMMIT_SECONDS = 30.0  # and at most this time, if any image was finished
 MAX_REJECTED = 0.1  # share of rejected images above which a job fails
+MAX_WRONG = 0.05  # share of wrong answers among those called known, to be promised
 THRESHOLD_M = 25.0  # distance up to which a result is correct, as in the published protocols
 SPLIT, TRAINING_SPLIT, VALIDATION_SPLIT = "test", "train", "val"  # of a data set in the standard layout
 MAX_FAILURES = 3  # of training workers

@@ -94,6 +94,7 @@ class QueryResult:
             skipped; None otherwise.
         place: Where the photo was taken, made of all candidates, see `serving.places`; None where none of
             them has a position.
+        calibration: What is to be said about the calibration of `place`: whether it is valid, or why not.
         request_id: Of the service; None for a result of the engine.
     """
 
@@ -105,6 +106,7 @@ class QueryResult:
     reranked: int | None = None
     request_id: str | None = None
     place: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON of the command line and HTTP."""
@@ -112,7 +114,7 @@ class QueryResult:
         answer |= {"model": self.model, "store_version": self.store_version, "degraded": self.degraded}
         if self.reranked is not None:
             answer["reranked"] = self.reranked
-        answer["place"] = self.place
+        answer |= {"place": self.place, "calibration": self.calibration}
         answer["matches"] = [match.to_dict() for match in self.matches]
         answer["timings_ms"] = {name: round(value, 3) for name, value in self.timings_ms.items()}
         return answer
@@ -135,6 +137,7 @@ class QueryResult:
             reranked=values.get("reranked"),
             request_id=values.get("request_id"),
             place=values.get("place"),
+            calibration=values.get("calibration"),
         )
 
     def __repr__(self) -> str:

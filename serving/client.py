@@ -55,6 +55,7 @@ class PlaceClient:
         top_k: int = TOP_K,
         candidates: int = CANDIDATES,
         rerank: bool = True,
+        max_wrong: float | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same class as of `QueryEngine.answer`.
 
@@ -64,17 +65,27 @@ class PlaceClient:
             top_k: Number of places to return.
             candidates: Number of search hits that are re-ranked.
             rerank: False keeps the order of the global descriptors.
+            max_wrong: Largest share of wrong answers among those called known; by default that of the
+                calibration.
 
         Raises:
             ImageRejected: the file cannot be read, or the pixels are not those of a photo.
             PhotoRefused: the photo or a parameter cannot be used.
             ServiceUnavailable, ServiceRefused, BadAnswer: see each.
         """
-        answer = self.query(encode_photo(photo), top_k=top_k, candidates=candidates, rerank=rerank)
+        answer = self.query(
+            encode_photo(photo), top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong
+        )
         return QueryResult.from_dict(answer)
 
     def query(
-        self, image: bytes, *, top_k: int = TOP_K, candidates: int = CANDIDATES, rerank: bool = True
+        self,
+        image: bytes,
+        *,
+        top_k: int = TOP_K,
+        candidates: int = CANDIDATES,
+        rerank: bool = True,
+        max_wrong: float | None = None,
     ) -> dict[str, Any]:
         """Rank the places where a photo may have been taken.
 
@@ -83,6 +94,7 @@ class PlaceClient:
             top_k: Number of places to return.
             candidates: Number of search hits that are re-ranked.
             rerank: False keeps the order of the global descriptors.
+            max_wrong: See `answer`.
 
         Returns:
             The service's answer, see `POST /v1/query`.
@@ -91,7 +103,9 @@ class PlaceClient:
             PhotoRefused: the photo or a parameter cannot be used.
             ServiceUnavailable, ServiceRefused, BadAnswer: see each.
         """
-        parameters = {"top_k": top_k, "candidates": candidates, "rerank": str(rerank).lower()}
+        parameters: dict[str, Any] = {"top_k": top_k, "candidates": candidates, "rerank": str(rerank).lower()}
+        if max_wrong is not None:
+            parameters["max_wrong"] = max_wrong
         answer = self._transport.send("POST", "/v1/query", parameters, image)
         try:
             QueryAnswer.model_validate(answer, strict=True)

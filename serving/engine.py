@@ -103,6 +103,7 @@ class QueryEngine:
         candidates: int = CANDIDATES,
         rerank: bool = True,
         min_candidates: int | None = None,
+        max_wrong: float | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken.
 
@@ -113,6 +114,7 @@ class QueryEngine:
                 neighbours between local features (SelaVPR, section 3.3).
             rerank: False keeps the order of the global descriptors.
             min_candidates: Candidates matched before an early stop, never below 20; by default `top_k`.
+            max_wrong: Share of wrong answers among those called known; by default that of the calibration.
 
         Returns:
             At most `top_k` matches, best first. Without re-ranking their order is by similarity; with it by
@@ -122,11 +124,18 @@ class QueryEngine:
             ImageRejected: the photo cannot be used; it carries the reason.
             ModelFault: the model's output is not finite.
             CannotCompile: compiling was requested and is not possible here.
+            NotCalibrated, LevelNotPromised: the store cannot keep `max_wrong`.
             ValueError: `top_k` or `candidates` below 1.
             StoreError: the store cannot be read.
         """
         query = self._query(
-            QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, min_candidates=min_candidates)
+            QueryOptions(
+                top_k=top_k,
+                candidates=candidates,
+                rerank=rerank,
+                min_candidates=min_candidates,
+                max_wrong=max_wrong,
+            )
         )
         with query.timed("decode"):
             pixels = load_pixels(photo, max_pixels=self.max_pixels)
@@ -138,7 +147,7 @@ class QueryEngine:
             descriptors = self._describer.describe(snapshot.card, descriptors, features)
         with query.timed("search"):
             hits = snapshot.search(descriptors, k=query.k, method=self.method)[0]
-        self._match(query, features[0], _searched(query, hits, snapshot))
+        self._match(query, features[0], self._searched(query, hits, snapshot))
         return query.result()
 
     def answer_many(
@@ -149,6 +158,7 @@ class QueryEngine:
         candidates: int = CANDIDATES,
         rerank: bool = True,
         min_candidates: int | None = None,
+        max_wrong: float | None = None,
         batch_size: int = 8,
     ) -> Generator[QueryResult | ImageRejected]:
         """Answer many photos in batches, faster than one by one; decoding runs ahead in threads.
@@ -166,6 +176,7 @@ class QueryEngine:
             candidates: See `answer`.
             rerank: See `answer`.
             min_candidates: See `answer`.
+            max_wrong: See `answer`.
             batch_size: Photos per batch; the pixels of two batches and the features of one are held. The
                 network takes up to 8 photos at once on a CPU, 64 on an accelerator.
 
@@ -181,7 +192,11 @@ class QueryEngine:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give 1 or more")
         options = QueryOptions(
-            top_k=top_k, candidates=candidates, rerank=rerank, min_candidates=min_candidates
+            top_k=top_k,
+            candidates=candidates,
+            rerank=rerank,
+            min_candidates=min_candidates,
+            max_wrong=max_wrong,
         )
         return self._answer_batches(
             decoded_batches(photos, batch_size=batch_size, max_pixels=self.max_pixels), options
@@ -220,11 +235,27 @@ class QueryEngine:
             query = self._query(options)
             query.timings_ms |= {"decode": photo.decode_ms, **shares_ms}
             photo_hits, photo_features = next(outputs)
-            self._match(query, photo_features, _searched(query, photo_hits, snapshot))
+            self._match(query, photo_features, self._searched(query, photo_hits, snapshot))
             yield query.result(total_ms=sum(query.timings_ms.values()))
 
     def _query(self, options: QueryOptions) -> Query:
-        return Query(options, model=self.store.card.model, partial=self.matching.partial, places=self._places)
+        return Query(
+            options,
+            model=self.store.card.model,
+            partial=self.matching.partial,
+            places=self._places,
+            matching=self.matching,
+        )
+
+    def _searched(self, query: Query, hits: list[Candidate], snapshot: Snapshot) -> list[ImageRecord]:
+        return query.searched(
+            hits,
+            version=snapshot.version,
+            degraded=snapshot.degraded,
+            card=snapshot.card,
+            rows=snapshot.count,
+            precision=self.extractor.precision,
+        )
 
     def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:
         """Fetch and match a query's candidates, if there are any."""
@@ -286,7 +317,3 @@ class QueryEngine:
         card = self.store.card
         kind = self.matching.score_of(card)
         return line_points(features[0], candidate, card, codec=self.store.codec, kind=kind)
-
-
-def _searched(query: Query, hits: list[Candidate], snapshot: Snapshot) -> list[ImageRecord]:
-    return query.searched(hits, version=snapshot.version, degraded=snapshot.degraded, card=snapshot.card)

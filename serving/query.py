@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from serving.answer import QueryResult, rank
 from serving.defaults import CANDIDATES, TOP_K
-from serving.matching_options import ScoreKind
-from serving.places.places import Places
+from serving.matching_options import ALL_EXACTLY, Matching, ScoreKind
+from serving.places.conditions import ScoreConditions
+from serving.places.places import Asked, Places
 from storage.card import Card
 from storage.records import Candidate, ImageRecord
 
-__all__ = ["STAGES", "Query", "QueryOptions"]
+__all__ = ["STAGES", "Query", "QueryOptions", "hits_of_place"]
 
 STAGES = ("decode", "extract", "search", "fetch", "rerank")
 PLACE_HITS = 20  # what a place is made of without re-ranking
@@ -32,19 +33,28 @@ class QueryOptions:
         candidates: Number of global-descriptor hits that are re-ranked.
         rerank: False keeps the order of the global descriptors.
         min_candidates: Candidates matched before an early stop, never below 20; None: `top_k`.
+        max_wrong: Share of wrong answers among those called known; None: that of the calibration.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or the share not between 0 and 1.
     """
 
     top_k: int = TOP_K
     candidates: int = CANDIDATES
     rerank: bool = True
     min_candidates: int | None = None
+    max_wrong: float | None = None
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.candidates < 1:
             raise ValueError(f"top_k {self.top_k} and candidates {self.candidates} must be at least 1")
+        if self.max_wrong is not None and not 0 < self.max_wrong < 1:
+            raise ValueError(f"max_wrong is {self.max_wrong}: give a share above 0 and below 1, such as 0.05")
+
+
+def hits_of_place(candidates: int, *, rerank: bool) -> int:
+    """Return how many of the most similar hits a place is made of, whatever is returned."""
+    return candidates if rerank else PLACE_HITS
 
 
 class Query:
@@ -55,6 +65,7 @@ class Query:
         model: Name of the model that answers.
         partial: Whether the matching options allow candidates to be skipped.
         places: Makes the place of the answer; None: it has none.
+        matching: Options of matching, which a calibration holds for.
 
     Attributes:
         k: Number of hits to search for.
@@ -63,17 +74,25 @@ class Query:
     """
 
     def __init__(
-        self, options: QueryOptions, *, model: str, partial: bool, places: Places | None = None
+        self,
+        options: QueryOptions,
+        *,
+        model: str,
+        partial: bool,
+        places: Places | None = None,
+        matching: Matching = ALL_EXACTLY,
     ) -> None:
-        hits = options.candidates if options.rerank else PLACE_HITS if places is not None else 0
-        self.k = max(options.top_k, hits)
+        self._place_hits = hits_of_place(options.candidates, rerank=options.rerank)
+        self.k = max(options.top_k, self._place_hits if options.rerank or places is not None else 0)
         self.min_candidates = options.min_candidates or options.top_k
         self.timings_ms = dict.fromkeys(STAGES, 0.0)
         self._options = options
         self._model = model
         self._partial = partial
         self._places = places
+        self._matching = matching
         self._card: Card | None = None
+        self._asked = Asked()
         self._started = time.perf_counter()
         self._hits: list[Candidate] = []
         self._version = 0
@@ -90,7 +109,14 @@ class Query:
         self.timings_ms[stage] += (time.perf_counter() - started) * 1e3
 
     def searched(
-        self, hits: list[Candidate], *, version: int, degraded: bool, card: Card | None = None
+        self,
+        hits: list[Candidate],
+        *,
+        version: int,
+        degraded: bool,
+        card: Card | None = None,
+        rows: int = 0,
+        precision: str = "",
     ) -> list[ImageRecord]:
         """Set the hits of the search.
 
@@ -99,11 +125,16 @@ class Query:
             version: The store version that was searched.
             degraded: Whether the search skipped unreadable rows.
             card: Of that version, for places.
+            rows: How many rows that version has.
+            precision: What the network computed in.
 
         Returns:
             The candidates to match, most similar first; empty where nothing is re-ranked.
         """
         self._hits, self._version, self._degraded, self._card = hits, version, degraded, card
+        self._asked = self._asked_of(card, rows, precision)
+        if self._places is not None:
+            self._places.calibration(self._asked)  # refused before anything is matched
         return [hit.record for hit in hits[: self._options.candidates]] if self._options.rerank else []
 
     def counted(
@@ -130,9 +161,11 @@ class Query:
             total_ms: Time of the whole query; default: since this object was created.
         """
         ranked = rank(self._hits, self._counts, self._scores, self._score_kind)
-        place = None
+        place, calibration = None, None
         if self._places is not None and self._card is not None:
-            place = self._places.place(ranked, self._card)
+            hits = self._hits[: self._place_hits]  # as many for every top_k
+            made_of = rank(hits, self._counts, self._scores, self._score_kind)
+            place, calibration = self._places.answer(made_of, self._card, self._asked)
         if total_ms is None:
             total_ms = (time.perf_counter() - self._started) * 1e3
         return QueryResult(
@@ -144,4 +177,17 @@ class Query:
             timings_ms={**self.timings_ms, "total": total_ms},
             reranked=len(self._counts) if self._partial else None,
             place=place,
+            calibration=calibration,
         )
+
+    def _asked_of(self, card: Card | None, rows: int, precision: str) -> Asked:
+        if card is None:
+            return Asked(max_wrong=self._options.max_wrong)
+        conditions = ScoreConditions.of(
+            card,
+            self._matching,
+            candidates=self._options.candidates,
+            rerank=self._options.rerank,
+            precision=precision,
+        )
+        return Asked(conditions=conditions, rows=rows, max_wrong=self._options.max_wrong)

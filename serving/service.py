@@ -46,14 +46,22 @@ class Service:
         self._in_flight = 0
         self._partial = settings.matching_options.partial
 
-    async def answer(self, image: bytes, *, top_k: int, candidates: int, rerank: bool) -> QueryResult:
+    async def answer(
+        self, image: bytes, *, top_k: int, candidates: int, rerank: bool, max_wrong: float | None = None
+    ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 
         Raises:
             Refusal: the query was refused or failed in an expected way.
         """
-        options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank)
-        query = Query(options, model=self.settings.model_name, partial=self._partial, places=self._places)
+        options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong)
+        query = Query(
+            options,
+            model=self.settings.model_name,
+            partial=self._partial,
+            places=self._places,
+            matching=self.settings.matching_options,
+        )
         with self._admitted():
             async with asyncio.timeout(self.settings.request_timeout_s) as limit:
                 extracted = await self._extract(image, _left(limit))
@@ -64,7 +72,12 @@ class Service:
                 assert hits is not None
                 query.timings_ms["search"] = searched.search_ms
                 records = query.searched(
-                    hits.hits, version=hits.version, degraded=hits.degraded, card=hits.card
+                    hits.hits,
+                    version=hits.version,
+                    degraded=hits.degraded,
+                    card=hits.card,
+                    rows=hits.rows,
+                    precision=extracted.precision,
                 )
                 if records:
                     counted = await self._stages.count(
@@ -77,7 +90,7 @@ class Service:
                     self.metrics.cache(counted.cache_hits, counted.cache_misses)
                     query.timings_ms |= {"fetch": counted.fetch_ms, "rerank": counted.rerank_ms}
                     query.counted(counted.counts, counted.scores, counted.score_kind)
-        result = query.result()
+            result = query.result()
         self.metrics.stages(result.timings_ms)
         self.metrics.store(hits.version, hits.rows, ready=True)
         if result.degraded:

@@ -41,6 +41,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compact": store.run_compact,
     "delete": store.run_delete,
     "relearn": store.run_relearn,
+    "calibrate": jobs.run_calibrate,
     "upgrade": store.run_upgrade,
 }
 

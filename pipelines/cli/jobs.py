@@ -16,6 +16,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.output import (
     print_answer,
+    print_calibration,
     print_evaluation,
     print_json,
     print_line,
@@ -24,7 +25,7 @@ from pipelines.cli.output import (
 )
 from storage.text import plain
 
-__all__ = ["run_demo", "run_evaluate", "run_finetune", "run_index"]
+__all__ = ["run_calibrate", "run_demo", "run_evaluate", "run_finetune", "run_index"]
 
 
 def run_demo(args: argparse.Namespace) -> int:
@@ -175,6 +176,33 @@ def run_evaluate(args: argparse.Namespace) -> int:
             print_line(f"report: {args.report}/index.html")
         if args.predictions:
             print_line(f"predictions: {args.predictions}/predictions.csv, predictions.npz")
+    return EXIT_OK
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Calibrate a store on labelled photos."""
+    from pipelines.calibration.job import calibrate
+    from pipelines.progress import ProgressBar
+
+    with ProgressBar("calibrate", quiet=args.quiet) as bar:
+        summary = calibrate(
+            args.dataset,
+            args.store,
+            max_wrong=args.max_wrong,
+            elsewhere=args.elsewhere,
+            split=args.split,
+            model=args.model,
+            candidates=max(1, args.candidates),
+            rerank=args.candidates > 0 and not args.no_rerank,
+            threshold_m=args.threshold_m,
+            execution=execution_from(args),
+            progress=bar.update,
+            **matching_from(args),
+        )
+    if args.json:
+        print_json(summary)
+    else:
+        print_calibration(summary)
     return EXIT_OK
 
 

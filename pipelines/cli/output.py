@@ -11,6 +11,7 @@ from storage.text import MAX_TERMINAL_LENGTH, plain
 
 __all__ = [
     "print_answer",
+    "print_calibration",
     "print_evaluation",
     "print_json",
     "print_line",
@@ -138,6 +139,21 @@ def _print_conditions(conditions: Mapping[str, Any]) -> None:
 
     for name, value in describe_conditions(conditions):
         print_line(f"{name}: {value}")
+
+
+def print_calibration(summary: Mapping[str, Any]) -> None:
+    """Print what a calibration promises."""
+    print_line(
+        f"{summary['dataset']}: {summary['photos']} labelled photos, {summary['elsewhere']} of them taken "
+        f"elsewhere; the first answer is right for {100 * summary['right']:.1f} %"
+    )
+    print(f"promised with a confidence of {summary['confidence']:g}, tested on {summary['tested']} photos:")
+    for promise in summary["promises"]:
+        print(
+            f"  at most {100 * promise['level']:g} % wrong: {promise['known']} called known, "
+            f"{promise['wrong']} of them wrong"
+        )
+    print_line(f"answers are called known at {100 * summary['max_wrong']:g} %; kept in {summary['file']}")
 
 
 def print_training(report: dict[str, Any]) -> None:

@@ -71,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_relearn(
         verb("relearn", "learn a store's descriptors again from its stored local features", store=True)
     )
+    calibrate = "measure on labelled photos how probable answers are, and when they may be called known"
+    _add_calibrate(verb("calibrate", calibrate, store=True))
     verb("upgrade", "bring a store of an older format to the newest, for columns it lacks", store=True)
     return parser
 
@@ -136,6 +138,8 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
     flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
+    help = "largest share of wrong answers among those called known; default: that of the calibration"
+    flag("max_wrong", float, help, metavar="SHARE", gt=0, lt=1)
     help = "what is printed; default: table, or json with --json"
     flag("format", Literal["table", "json", "geojson"], help)
     _add_photos(parser)
@@ -263,6 +267,25 @@ def _add_relearn(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
     flag("model", str, "name or weights file, for --dataset; default: the store's")
     _add_threshold(parser)
+    _add_quiet(parser)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.calibration.job.calibrate`."""
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="data set of the store; its queries are the labelled photos"
+    )
+    flag = partial(add_flag, parser)
+    help = "share of wrong answers among those called known that is to be promised"
+    flag("max_wrong", float, help, default=defaults.MAX_WRONG, metavar="SHARE", gt=0, lt=1)
+    flag("elsewhere", str, "folder or listing of photos that were taken elsewhere", metavar="PATH")
+    parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
+    flag("model", str, "name or weights file; default: the store's")
+    flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
+    flag("no_rerank", bool, "rank by global descriptor only")
+    _add_threshold(parser)
+    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_quiet(parser)
 
 

@@ -47,7 +47,12 @@ def run_query(args: argparse.Namespace) -> int:
     else:
         ask = ask_service(args.url, token=os.environ.get("PLACERAY_TOKEN"))
     answers, rejected = query(
-        args.image, ask, top_k=args.top_k, candidates=max(1, args.candidates), rerank=rerank
+        args.image,
+        ask,
+        top_k=args.top_k,
+        candidates=max(1, args.candidates),
+        rerank=rerank,
+        max_wrong=args.max_wrong,
     )
     if args.format == "geojson":
         print_json(geojson_of(answers))

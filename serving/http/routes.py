@@ -36,6 +36,12 @@ __all__ = ["build_guarded", "build_routes"]
 STORED_IMAGE = {"cache-control": "private, max-age=300", "cross-origin-resource-policy": "same-origin"}
 # Statuses of a route that takes a photo.
 PHOTO_ERRORS = (400, 401, 403, 408, 413, 415, 422, 500, 503)
+MAX_WRONG = Query(
+    gt=0,
+    lt=1,
+    allow_inf_nan=False,
+    description="largest share of wrong answers among those called known; 422 where it cannot be kept",
+)
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 
 
@@ -125,10 +131,16 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         summary="Rank the places where a photo may have been taken",
     )
     async def query(
-        request: Request, top_k: int = top_k, candidates: int = candidates, rerank: bool = rerank
+        request: Request,
+        top_k: int = top_k,
+        candidates: int = candidates,
+        rerank: bool = rerank,
+        max_wrong: Annotated[float | None, MAX_WRONG] = None,
     ) -> Response:
         image = await read_photo(request)
-        result = await service.answer(image, top_k=top_k, candidates=candidates, rerank=rerank)
+        result = await service.answer(
+            image, top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong
+        )
         answer = replace(result, request_id=request.state.request_id).to_dict()
         for match, described in zip(result.matches, answer["matches"], strict=True):
             described["uri"] = shown_uri(match.record, request.state.role)

@@ -94,6 +94,16 @@ class PlaceAnswer(BaseModel):
     calibrated: bool = Field(description="whether a calibration that fits this query was used")
 
 
+class CalibrationAnswer(BaseModel):
+    """What is to be said about the calibration of a place."""
+
+    valid: bool
+    reason: str | None = Field(description="why there is none that holds, or why nothing is guaranteed")
+    max_wrong: float | None = Field(description="at most this share of the answers called known is wrong")
+    confidence: float | None = Field(description="with which that holds, over the draw of labelled photos")
+    guaranteed: bool = Field(description="whether that is guaranteed for this query")
+
+
 class QueryAnswer(BaseModel):
     """Ranked places of one photo."""
 
@@ -105,6 +115,7 @@ class QueryAnswer(BaseModel):
         default=None, description="candidates that were matched; only where some may have been left out"
     )
     place: PlaceAnswer | None = Field(default=None, description="null where no candidate has a position")
+    calibration: CalibrationAnswer | None = None
     matches: list[Match]
     timings_ms: dict[str, float]
 

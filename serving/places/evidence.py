@@ -59,7 +59,7 @@ class Evidence:
         scores = similarity
         if kind != "similarity":
             scores = np.array([match.score for match in placed], np.float64)  # None becomes NaN
-        usable = np.isfinite(points).all(axis=1)
+        usable = np.asarray(np.isfinite(points).all(axis=1), np.bool_)
         if not usable.all():
             placed = tuple(match for match, has in zip(placed, usable.tolist(), strict=True) if has)
             points, scores, similarity = points[usable], scores[usable], similarity[usable]

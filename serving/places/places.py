@@ -6,18 +6,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from serving.answer import Match
+from serving.places.calibration import Calibration, is_known
+from serving.places.conditions import ScoreConditions
+from serving.places.errors import NotCalibrated
 from serving.places.evidence import Evidence
 from serving.places.own_photos import OwnPhotos
 from serving.places.position import locate
 from serving.places.signs import SIGNS, signs_of
-from storage.calibration_file import OWN_PHOTOS_FILE
+from storage.calibration_file import CALIBRATION_FILE, OWN_PHOTOS_FILE
 from storage.card import Card
 from storage.errors import StoreError
 
-__all__ = ["MeasuredStore", "Places"]
+__all__ = ["Asked", "MeasuredStore", "PlaceAnswer", "Places"]
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +39,30 @@ class MeasuredStore(Protocol):
         """Return what changes whenever a file is replaced."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a query asks of its place.
+
+    Attributes:
+        conditions: What its scores are made with; None: no calibration is used.
+        rows: Rows of the version that was searched.
+        max_wrong: Share of wrong answers among those called known; None: that of the calibration.
+        narrowed: Whether a filter or a prior changed what was searched, so that nothing is guaranteed.
+    """
+
+    conditions: ScoreConditions | None = None
+    rows: int = 0
+    max_wrong: float | None = None
+    narrowed: bool = False
+
+
+class PlaceAnswer(NamedTuple):
+    """The place of an answer, and what is to be said about its calibration, both as JSON."""
+
+    place: dict[str, Any] | None
+    calibration: dict[str, Any]
+
+
 class Places:
     """Makes the places of answers from one store; safe to share between threads.
 
@@ -47,33 +75,82 @@ class Places:
 
     def __init__(self, store: MeasuredStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._own_photos = _Followed(store, OWN_PHOTOS_FILE, OwnPhotos.from_dict, clock)
+        self._calibration = _Followed(store, CALIBRATION_FILE, Calibration.from_dict, clock)
 
-    def place(self, ranked: Sequence[Match], card: Card) -> dict[str, Any] | None:
-        """Return the place of an answer as JSON; None where no candidate has a position.
+    def calibration(self, asked: Asked) -> tuple[Calibration | None, str | None]:
+        """Return the calibration that holds for a query, or None and why there is none.
+
+        Raises:
+            NotCalibrated: none holds, and the query asks for a share of wrong answers.
+        """
+        calibration: Calibration | None = self._calibration.value
+        why = "it was never calibrated"
+        if calibration is not None and asked.conditions is not None:
+            invalid = calibration.why_invalid(asked.conditions, asked.rows)
+            if invalid is None:
+                calibration.promise(asked.max_wrong)  # raises where it was not promised
+                return calibration, None
+            why = f"its calibration is not valid any more: {invalid}"
+        if asked.max_wrong is not None:
+            raise NotCalibrated(
+                f"at most {asked.max_wrong:g} wrong cannot be kept by this store: {why}: run placeray "
+                "calibrate on it, or leave --max-wrong out"
+            )
+        return None, why
+
+    def answer(self, ranked: Sequence[Match], card: Card, asked: Asked) -> PlaceAnswer:
+        """Return the place of an answer.
 
         Args:
-            ranked: All candidates, the best first.
+            ranked: All candidates that it is made of, the best first.
             card: Of the version that was searched.
+            asked: What the query asks for.
+
+        Raises:
+            NotCalibrated, LevelNotPromised: the share of wrong answers that is asked for cannot be kept.
         """
+        calibration, why = self.calibration(asked)
+        about = _about(calibration, why, asked)
         evidence = Evidence.of(ranked)
         if evidence is None:
-            return None
-        own = self._own_photos.value
+            return PlaceAnswer(None, about)
+        own: OwnPhotos | None = self._own_photos.value
         if own is not None and not own.fits(card):
             own = None
         located = locate(evidence, None if own is None else own.spacing_m).to_dict()
         signs = signs_of(evidence)
         radius_m = None if own is None else own.radius_m(float(signs[_RATIO]), evidence.kind)
-        return {
-            "position": located["position"],
-            "radius_m": None if radius_m is None else round(radius_m, 1),
-            "heading_deg": located["heading_deg"],
-            "probability_right": None,
-            "known": None,
-            "evidence": located["evidence"],
-            "spread_m": located["spread_m"],
-            "calibrated": False,
-        }
+        probability, known = None, None
+        if calibration is not None:
+            score, probability = calibration.probability_of(signs)
+            known = is_known(calibration.promise(asked.max_wrong), score)
+            radius_m = calibration.radius_m(score)
+        return PlaceAnswer(
+            {
+                "position": located["position"],
+                "radius_m": None if radius_m is None else round(radius_m, 1),
+                "heading_deg": located["heading_deg"],
+                "probability_right": None if probability is None else round(probability, 4),
+                "known": known,
+                "evidence": located["evidence"],
+                "spread_m": located["spread_m"],
+                "calibrated": calibration is not None,
+            },
+            about,
+        )
+
+
+def _about(calibration: Calibration | None, why: str | None, asked: Asked) -> dict[str, Any]:
+    """Return what an answer says about its calibration."""
+    if calibration is None:
+        return {"valid": False, "reason": why, "max_wrong": None, "confidence": None, "guaranteed": False}
+    return {
+        "valid": True,
+        "reason": "a filter or a prior changed what was searched" if asked.narrowed else None,
+        "max_wrong": calibration.promise(asked.max_wrong).level,
+        "confidence": calibration.confidence,
+        "guaranteed": not asked.narrowed,
+    }
 
 
 class _Followed:

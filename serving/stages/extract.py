@@ -93,7 +93,9 @@ class ExtractWorker:
         if isinstance(done, ModelFault):
             raise done
         descriptor, features, extract_ms, batch = done
-        return Extracted(descriptor, features, decode_ms, extract_ms, batch, self.queued)
+        return Extracted(
+            *(descriptor, features, decode_ms, extract_ms, batch, self.queued), self._extractor.precision
+        )
 
     @contextmanager
     def _decoding_slot(self, pixels: int) -> Iterator[None]:

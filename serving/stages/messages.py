@@ -39,6 +39,7 @@ class Extracted:
         extract_ms: Time of the model for the whole batch.
         batch: Photos in the batch.
         queued: Photos queued when the batch was done.
+        precision: What the network computed in.
     """
 
     descriptor: Descriptor
@@ -47,6 +48,7 @@ class Extracted:
     extract_ms: float
     batch: int
     queued: int
+    precision: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-__all__ = ["agreeing_matches"]
+from storage.position import Position
+
+__all__ = ["agreeing_matches", "agreeing_places"]
 
 # Extraction differs in the last digits between batch sizes and numbers of threads. Votes round similarities
 # to 1 / 2000; one on the border falls to either side, which moves the weight of its match by this much.
@@ -27,6 +29,21 @@ def agreeing_matches(got: list[dict[str, Any]], expected: list[dict[str, Any]]) 
     return all(
         _agree(match, of_image[match["image_id"]]) and _close(match["score"], at_rank["score"], at_rank)
         for match, at_rank in zip(got, expected, strict=True)
+    )
+
+
+def agreeing_places(got: dict[str, Any] | None, expected: dict[str, Any] | None) -> bool:
+    """Whether two places agree up to the last digits of the features: to half a metre and a degree."""
+    if got is None or expected is None:
+        return got is expected
+    loose = {"position", "radius_m", "heading_deg", "spread_m", "evidence", "probability_right"}
+    apart_m = Position.of(got["position"]).distance_m(Position.of(expected["position"]))
+    return (
+        {name: value for name, value in got.items() if name not in loose}
+        == {name: value for name, value in expected.items() if name not in loose}
+        and (apart_m is None or apart_m < 0.5)
+        and got["radius_m"] == pytest.approx(expected["radius_m"], rel=0.05)
+        and set(got["evidence"][:1]) == set(expected["evidence"][:1])
     )
 
 

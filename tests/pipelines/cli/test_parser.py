@@ -29,8 +29,8 @@ FLAGS = {
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
-    "query": f"store url model aggregation top-k candidates no-rerank format max-megapixels {EXECUTION} "
-    f"{MATCHING} max-rejected",
+    "query": f"store url model aggregation top-k candidates no-rerank max-wrong format max-megapixels "
+    f"{EXECUTION} {MATCHING} max-rejected",
     "serve": f"store host port model aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
     "refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
@@ -50,6 +50,8 @@ FLAGS = {
     "verify": "store repair",
     "compact": "store min-age dry-run",
     "relearn": "store use dataset split model threshold-m quiet",
+    "calibrate": f"store max-wrong elsewhere split model candidates no-rerank threshold-m "
+    f"{EXECUTION} {MATCHING} quiet",
     "upgrade": "store",
     "delete": "store",
 }

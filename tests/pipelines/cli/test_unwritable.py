@@ -48,6 +48,7 @@ WRITES = {
     "compact": "compact --store {s}",
     "verify": "verify --repair --store {s}",
     "relearn": "relearn --store {s}",
+    "calibrate": "calibrate {c} --store {s} --quiet",
     "upgrade": "upgrade --store {d}/old",
     "embed": "embed {c}/photo.jpg --model efficientnet-lite0 --out {d}/out.npz",
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",

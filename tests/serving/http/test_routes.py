@@ -18,7 +18,7 @@ from models.images import encode_thumbnail
 from serving.engine import QueryEngine
 from serving.http.page_files import static_paths
 from storage.store import Store
-from tests.support.answers import agreeing_matches
+from tests.support.answers import agreeing_matches, agreeing_places
 from tests.support.city_store import MODEL, CityStore, copy_rows
 from tests.support.http_client import ask, multipart, reason
 from tests.support.serve_client import wait_for
@@ -82,6 +82,9 @@ def test_query_answers_field_by_field_as_the_engine(
         assert len(expected) == min(48, options.get("top_k", 5))
         timings = response.pop("timings_ms")
         del response["matches"]
+        place, calibration = response.pop("place"), response.pop("calibration")
+        assert agreeing_places(place, engine.answer(photo, **options).place)
+        assert (calibration["valid"], calibration["guaranteed"]) == (False, False)
         assert response == {
             "request_id": "q-1",
             "model": MODEL,

@@ -116,6 +116,6 @@ def test_signs_tell_a_clear_answer_from_a_doubtful_one() -> None:
         dict(zip(SIGNS, signs_of(clear), strict=True)),
         dict(zip(SIGNS, signs_of(doubtful), strict=True)),
     )
-    for name in ("ratio", "lead", "strength", "agreement", "nearness"):
+    for name in ("ratio", "lead", "strength", "agreement"):
         assert higher[name] > lower[name], name
     assert higher["ratio"] == pytest.approx(1 - 8 / 50)
