@@ -10,8 +10,8 @@ from typing import Any
 
 from models.aggregation.choice import read_aggregation
 from models.store_fit import require_fit
-from pipelines.calibration.due import measure_if_due
 from pipelines.defaults import SPLIT, THRESHOLD_M
+from pipelines.own_photos.due import measure_if_due
 from pipelines.relearning import relearn_store
 from storage.store import Store
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from models.aggregation.choice import aggregation_kind
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
-from pipelines.calibration.due import measure_if_due
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
 from pipelines.indexing.opening import card_of, open_or_create
 from pipelines.indexing.plan import Request
@@ -25,6 +24,7 @@ from pipelines.indexing.report import IndexReport, report_of
 from pipelines.indexing.run import ClusterRun
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
+from pipelines.own_photos.due import measure_if_due
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, ray_session

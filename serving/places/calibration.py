@@ -241,11 +241,12 @@ def radii_of(scores: Sequence[float], errors_m: Sequence[float], *, bins: int, s
     """
     order = np.argsort(scores, kind="stable")
     ordered, errors = np.asarray(scores, np.float64)[order], np.asarray(errors_m, np.float64)[order]
-    edges, radii = [], []
+    edges: list[float] = []
+    radii: list[float] = []
     for rows in np.array_split(np.arange(len(ordered)), max(1, bins)):
         if len(rows):
             at = min(len(rows), math.ceil(share * (len(rows) + 1))) - 1
             edges.append(float(ordered[rows[0]]))
             radii.append(round(float(np.sort(errors[rows])[at]), 2))
-    falling = np.maximum.accumulate(radii[::-1])[::-1] if radii else []
-    return Steps(tuple(edges), tuple(float(radius) for radius in falling))
+    falling = list(itertools.accumulate(reversed(radii), max))[::-1]
+    return Steps(tuple(edges), tuple(falling))

@@ -21,6 +21,7 @@ JSON: dict[str, Any] = {
     "degraded": True,
     "reranked": 20,
     "place": {"position": None, "radius_m": None, "evidence": [], "calibrated": False},
+    "calibration": None,
     "matches": [
         {
             "rank": 1,

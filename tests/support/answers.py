@@ -42,7 +42,8 @@ def agreeing_places(got: dict[str, Any] | None, expected: dict[str, Any] | None)
         {name: value for name, value in got.items() if name not in loose}
         == {name: value for name, value in expected.items() if name not in loose}
         and (apart_m is None or apart_m < 0.5)
-        and got["radius_m"] == pytest.approx(expected["radius_m"], rel=0.05)
+        and (got["radius_m"] is None) == (expected["radius_m"] is None)
+        and (got["radius_m"] or 0.0) == pytest.approx(expected["radius_m"] or 0.0, rel=0.05)
         and set(got["evidence"][:1]) == set(expected["evidence"][:1])
     )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.calibration.due import measure_if_due
-from pipelines.calibration.own_photos import measure_own_photos, measure_spacing_m
+from pipelines.own_photos.due import measure_if_due
+from pipelines.own_photos.measuring import measure_own_photos, measure_spacing_m
 from serving.engine import QueryEngine
 from serving.places.own_photos import OwnPhotos
 from storage.calibration_file import OWN_PHOTOS_FILE

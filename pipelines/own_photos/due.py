@@ -31,7 +31,7 @@ def measure_if_due(store: Store) -> OwnPhotos | None:
         return None
     if not _has_positions(store):
         return None
-    from pipelines.calibration.own_photos import measure_own_photos  # loads torch
+    from pipelines.own_photos.measuring import measure_own_photos  # loads torch
 
     try:
         measured = measure_own_photos(store)

@@ -1,0 +1,1 @@
+"""What a store's own photos say about the radius of its places."""
