@@ -45,7 +45,7 @@ FLAGS = {
     "precision recompute seed val-queries val-candidates threshold-m threads jitter perspective crop "
     "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
     "embed": f"model store out aggregation {EXECUTION} image-size max-megapixels max-rejected",
-    "import-weights": "out heads",
+    "import-weights": "out heads whole",
     "info": "store",
     "verify": "store repair",
     "compact": "store min-age dry-run",
