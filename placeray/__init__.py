@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from models.images.decoder import decode_image
     from models.matching import mutual_nn_count
     from models.weights import load_extractor
+    from pipelines.evaluation.comparison import compare
     from pipelines.evaluation.job import evaluate
     from pipelines.indexing.job import index
     from pipelines.training.job import finetune
@@ -50,6 +51,7 @@ __all__ = [
     "QueryResult",
     "Store",
     "__version__",
+    "compare",
     "decode_image",
     "evaluate",
     "finetune",
@@ -66,6 +68,7 @@ _MODULES = {
     "QueryEngine": "serving.engine",
     "QueryResult": "serving.answer",
     "Store": "storage.store",
+    "compare": "pipelines.evaluation.comparison",
     "decode_image": "models.images.decoder",
     "evaluate": "pipelines.evaluation.job",
     "finetune": "pipelines.training.job",

@@ -9,7 +9,7 @@ import numpy as np
 from models.images.decoder import decode_image
 from models.images.photo import Photo, load_pixels
 from models.images.photo_file import read_indexed
-from storage.errors import PlacerayError
+from pipelines.evaluation.plots import PlottingUnavailable
 from storage.text import plain
 
 if TYPE_CHECKING:
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from serving.engine import QueryEngine
 
 __all__ = ["PlottingUnavailable", "plot_matches"]
-
-
-class PlottingUnavailable(PlacerayError, ImportError):
-    """matplotlib is not installed."""
-
-    reason = "plotting_unavailable"
 
 
 def plot_matches(engine: QueryEngine, photo: Photo, match: Match, *, max_lines: int = 60) -> Figure:

@@ -21,7 +21,7 @@ Import these names from `placeray`, unless the entry says otherwise. By example:
 """
 SECTIONS = {
     "Querying": ("QueryEngine", "QueryResult", "Match", "plot_matches", "PlaceClient"),
-    "Whole jobs": ("index", "IndexReport", "evaluate", "finetune", "TrainingSettings"),
+    "Whole jobs": ("index", "IndexReport", "evaluate", "compare", "finetune", "TrainingSettings"),
     "Stores": ("Store", "Candidate", "Position"),
     "Models and images": ("load_extractor", "Extractor", "decode_image", "mutual_nn_count"),
     "Errors": ("PlacerayError",),

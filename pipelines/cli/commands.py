@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.cli import jobs, model, queries, store
+from pipelines.cli import jobs, model, queries, results, store
 from pipelines.cli.options import UsageError
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
@@ -33,6 +33,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "query": queries.run_query,
     "serve": queries.run_serve,
     "evaluate": jobs.run_evaluate,
+    "compare": results.run_compare,
+    "export": results.run_export,
     "finetune": jobs.run_finetune,
     "embed": model.run_embed,
     "import-weights": model.run_import_weights,

@@ -137,6 +137,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     matching = matching_from(args)
     if matching and (args.no_rerank or not args.candidates):
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
+    if args.descriptors and not args.predictions:
+        raise UsageError("--descriptors goes with --predictions: name the folder to write them to")
 
     def say(sentence: str) -> None:
         if not args.quiet:
@@ -161,6 +163,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
             keys=args.keys,
             report=args.report,
             predictions=args.predictions,
+            descriptors=args.descriptors,
             follow_links=args.follow_links,
             **photos_from(args),
             execution=execution_from(args),
@@ -175,7 +178,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         if args.report:
             print_line(f"report: {args.report}/index.html")
         if args.predictions:
-            print_line(f"predictions: {args.predictions}/predictions.csv, predictions.npz")
+            print_line(f"predictions: {args.predictions}/predictions.csv, queries.csv, preds/ and others")
     return EXIT_OK
 
 

@@ -12,7 +12,9 @@ from pipelines.cli.options import UsageError
 __all__ = ["FILES", "FOLDERS", "require_outputs"]
 
 # Flags of every verb; a flag of one verb alone is written verb.flag.
-FILES = frozenset({"embed.out", "import-weights.out", "finetune.out", "rejected", "trace", "log_file"})
+FILES = frozenset(
+    {"embed.out", "export.out", "import-weights.out", "finetune.out", "rejected", "trace", "log_file"}
+)
 FOLDERS = frozenset({"demo.out", "report", "predictions", "run"})
 
 

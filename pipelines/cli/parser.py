@@ -51,6 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True, ray=True))
     evaluate = "measure Recall@K on a data set, indexing what the store lacks of its database"
     _add_evaluate(verb("evaluate", evaluate, ray=True))
+    compare = verb("compare", "compare two evaluations of the same queries, photo by photo")
+    compare.add_argument(
+        "first", metavar="FIRST", help="folder that evaluate wrote by --predictions or --report"
+    )
+    compare.add_argument("second", metavar="SECOND", help="the other one")
+    add_flag(compare, "report", str, "write comparison.html and comparison.json there", metavar="DIR")
+    _add_export(verb("export", "write descriptors of a store (.npy, .parquet) or a model (.onnx)"))
     _add_finetune(verb("finetune", "train the adapters of a model on your own city", ray=True))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
     weights = verb("import-weights", "convert a published SelaVPR or SelaVPR++ checkpoint to safetensors")
@@ -207,7 +214,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_photos(parser)
     _add_follow_links(parser)
     flag("report", str, "write index.html and evaluation.json to this folder", metavar="DIR")
-    flag("predictions", str, "write predictions.csv and predictions.npz to this folder", metavar="DIR")
+    flag(
+        "predictions", str, "write the answers to each query to this folder, in several forms", metavar="DIR"
+    )
+    flag("descriptors", bool, "with --predictions: the descriptors of queries and database as .npy too")
     _add_features(parser)
     _add_aggregation(parser)
     _add_image_size(parser)
@@ -257,6 +267,14 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
     _add_max_rejected(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.export`."""
+    add_flag(parser, "store", str, "store whose descriptors are written, or whose model", metavar="URI")
+    add_flag(parser, "model", str, "name or weights file of the model that is written")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write: .npy, .parquet or .onnx")
+    _add_image_size(parser)
 
 
 def _add_relearn(parser: argparse.ArgumentParser) -> None:

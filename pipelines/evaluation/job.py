@@ -15,9 +15,12 @@ from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.database import complete_store
+from pipelines.evaluation.descriptors import describe_photos, descriptor_matrix, stored_descriptors
+from pipelines.evaluation.field_files import write_descriptors
 from pipelines.evaluation.predictions import write_predictions
 from pipelines.evaluation.protocols import BadProtocol, Protocol, protocol_of
 from pipelines.evaluation.queries import Queries, read_queries
+from pipelines.evaluation.query_table import query_table, write_query_table
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import Evaluation
@@ -72,6 +75,7 @@ def evaluate(
     max_megapixels: float = MAX_MEGAPIXELS,
     report: str | Path | None = None,
     predictions: str | Path | None = None,
+    descriptors: bool = False,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> DatasetEvaluation:
@@ -106,6 +110,7 @@ def evaluate(
         max_megapixels: Largest photo, of queries and database.
         report: Folder for index.html and evaluation.json.
         predictions: Folder for the answers to each query, see `pipelines.evaluation.predictions`.
+        descriptors: Whether the descriptors of both sides are written there too.
         progress: Called with (done, rejected, total) while queries are checked, images indexed and queries
             answered.
         say: Called with a sentence on what cannot be used and on what is indexed.
@@ -179,7 +184,7 @@ def evaluate(
         changes = {f"database_{name}": count for name, count in vars(done).items()}
         result = DatasetEvaluation(**vars(evaluation), **changes)
         if predictions is not None:
-            write_predictions(Path(predictions), result)
+            _write_predictions(Path(predictions), result, engine, descriptors=descriptors)
         if report is not None:
             _write_report(Path(report), result, engine)
     return result
@@ -212,7 +217,22 @@ def _root_of(source: Path, root: str | Path | None) -> str | Path | None:
     return None if source.is_dir() else root
 
 
+def _write_predictions(folder: Path, result: Evaluation, engine: QueryEngine, *, descriptors: bool) -> None:
+    known = engine.store.metadata()
+    uris = dict(zip(known["image_id"].to_pylist(), known["uri"].to_pylist(), strict=True))
+    write_predictions(folder, result, uris)
+    if descriptors:
+        stored = stored_descriptors(engine.store).sort_by("uri")
+        write_descriptors(
+            folder,
+            queries=describe_photos(engine, [outcome.uri for outcome in result.outcomes]),
+            database=descriptor_matrix(stored),
+            database_paths=stored["uri"].to_pylist(),
+        )
+
+
 def _write_report(folder: Path, result: Evaluation, engine: QueryEngine) -> None:
     write_report(folder / "index.html", result, engine)
     values: dict[str, Any] = dict(result)
+    write_query_table(folder, query_table(result.outcomes, values), as_csv=False)
     replace_file(folder / "evaluation.json", (json.dumps(values, indent=2) + "\n").encode())

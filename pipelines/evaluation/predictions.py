@@ -18,6 +18,9 @@ queries by K answers, as retrieval libraries give them (indices into the databas
     first_hit_global (Q,)       rank of the first right answer, from 1; 0: none
     first_hit_reranked (Q,)     the same in the final order
     conditions () str           JSON, see `pipelines.evaluation.conditions`
+
+Beside them lie `queries.csv` and `queries.parquet` (`pipelines.evaluation.query_table`), and the files that
+programs of the field write (`pipelines.evaluation.field_files`).
 """
 
 from __future__ import annotations
@@ -25,13 +28,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.evaluation.field_files import write_field_files
+from pipelines.evaluation.query_table import query_table, write_query_table
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from storage.durable import explain_write_errors, replace_file
 from storage.position import Position, Positions
@@ -45,8 +50,13 @@ _COLUMNS = (
 )
 
 
-def write_predictions(folder: Path, evaluation: Evaluation) -> None:
-    """Write predictions.csv and predictions.npz, each whole or not at all.
+def write_predictions(folder: Path, evaluation: Evaluation, uris: Mapping[str, str] | None = None) -> None:
+    """Write predictions.csv, predictions.npz, the table of queries, and the files of the field.
+
+    Args:
+        folder: Destination; created if missing.
+        evaluation: The evaluation.
+        uris: Path of each stored image by its id.
 
     Raises:
         OutOfSpace: the disk is full.
@@ -65,6 +75,8 @@ def write_predictions(folder: Path, evaluation: Evaluation) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "predictions.csv", table.getvalue().encode("utf-8", "replace"))
     replace_file(folder / "predictions.npz", arrays.getvalue())
+    write_query_table(folder, query_table(evaluation.outcomes, dict(evaluation)))
+    write_field_files(folder, evaluation, uris or {})
 
 
 def _distances_m(outcome: QueryOutcome) -> NDArray[np.float64]:

@@ -198,6 +198,7 @@ def _score(
         first_hit_global=None,
         first_hit_reranked=_first_hit(right),
         right=right,
+        positive_ids=positives,
         timings_ms={} if isinstance(answer, ImageRejected) else dict(answer.timings_ms),
         place=getattr(answer, "place", None),
     )

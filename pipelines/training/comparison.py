@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from pipelines.evaluation.result import Evaluation, QueryOutcome
+from pipelines.evaluation.sign_test import p_value_of
 from serving.answer import Match
 
-__all__ = ["STAGES", "describe_change", "p_value_of"]
+__all__ = ["STAGES", "describe_change"]
 
 STAGES = ("global", "reranked")
 
@@ -69,17 +69,6 @@ def _changed_queries(
         if was != now:
             (gained if now else lost).append((one, other))
     return gained, lost
-
-
-def p_value_of(gained: int, lost: int) -> float:
-    """Return the two-sided probability of a split as uneven or more where both outcomes are equally likely.
-
-    McNemar's test in its exact binomial form (McNemar, "Note on the sampling error of the difference between
-    correlated proportions or percentages", Psychometrika 1947).
-    """
-    total, fewer = gained + lost, min(gained, lost)
-    tail = sum(math.comb(total, i) for i in range(fewer + 1))
-    return min(1.0, float(2 * tail / 2**total))
 
 
 def _first_hit(outcome: QueryOutcome, stage: str) -> int | None:

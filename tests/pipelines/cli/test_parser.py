@@ -37,8 +37,10 @@ FLAGS = {
     "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"database queries root model store split candidates no-rerank threshold-m {EXECUTION} "
-    f"{MATCHING} protocol keys report predictions features aggregation image-size max-megapixels "
-    "follow-links quiet",
+    f"{MATCHING} protocol keys descriptors report predictions features aggregation image-size "
+    "max-megapixels follow-links quiet",
+    "compare": "report",
+    "export": "store model out image-size",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "

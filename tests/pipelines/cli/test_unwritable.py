@@ -20,9 +20,11 @@ from models.weights import load_extractor
 from pipelines.cli import main
 from pipelines.cli.outputs import FILES, FOLDERS
 from pipelines.cli.parser import build_parser
+from pipelines.evaluation.query_table import query_table, write_query_table
 from pipelines.sources import list_source
 from storage.store import Store
 from tests.support.city_store import commit_photos
+from tests.support.made_evaluations import make_evaluation, make_outcome
 from tests.support.mounts import fill_disk, mounted, read_only
 from tests.support.paths import GOLDEN, ROOT
 from tests.support.pictures import write_photos
@@ -44,6 +46,8 @@ WRITES = {
     "evaluate, a new store": "evaluate {c} --store {d}/new --quiet",
     "evaluate, its page": "evaluate {c} --store {s} --report {d}/report --quiet",
     "evaluate, its predictions": "evaluate {c} --store {s} --predictions {d}/predictions --quiet",
+    "compare": "compare {c}/made {c}/made --report {d}/report",
+    "export": "export --store {s} --out {d}/out.npy",
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
     "verify": "verify --repair --store {s}",
@@ -65,6 +69,8 @@ FULL = {
     "evaluate, its page": "evaluate {c} --store {s} --report {d}/report --quiet",
     "evaluate, its predictions": "evaluate {c} --store {s} --predictions {d}/predictions --quiet",
     "evaluate, a new store": "evaluate {c} --store {d}/new --quiet",
+    "compare": "compare {c}/made {c}/made --report {d}/report",
+    "export": "export --store {s} --out {d}/out.npy",
     "embed": "embed {c}/photo.jpg --model efficientnet-lite0 --out {d}/out.npz",
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "demo": "demo --out {d}/demo --quiet",
@@ -89,6 +95,9 @@ def make_inputs(folder: Path) -> None:
     with store.lease():
         commit_photos(store, extractor, list_source(folder / "small"))
     shutil.copytree(GOLDEN / "store_v1_float16", folder / "stores/old")
+    evaluation = make_evaluation([make_outcome(0, [5.0])])
+    (folder / "small/made").mkdir()
+    write_query_table(folder / "small/made", query_table(evaluation.outcomes, dict(evaluation)))
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from PIL import Image
 from playwright.sync_api import Request
 
 from pipelines.evaluation.result import Evaluation, QueryOutcome
+from pipelines.evaluation.sign_test import p_value_of
 from pipelines.training.charts import MAX_POINTS
-from pipelines.training.comparison import describe_change, p_value_of
+from pipelines.training.comparison import describe_change
 from pipelines.training.report import EXAMPLES, write_training_report
 from serving.answer import Match
 from storage.errors import OutOfSpace

@@ -1,0 +1,59 @@
+"""The verbs that work on results: compare, export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipelines.cli.options import EXIT_OK, UsageError
+from pipelines.cli.output import print_json, print_line, print_pairs
+
+__all__ = ["run_compare", "run_export"]
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Compare two evaluations of the same queries."""
+    from pipelines.evaluation.comparison import compare
+    from pipelines.evaluation.comparison_page import comparison_lines, write_comparison
+
+    comparison = compare(args.first, args.second)
+    if args.report:
+        write_comparison(Path(args.report), comparison)
+    if args.json:
+        print_json(dict(comparison))
+    else:
+        for line in comparison_lines(comparison):
+            print_line(line)
+        if args.report:
+            print_line(f"report: {args.report}/comparison.html")
+    return EXIT_OK
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write descriptors or a model for other programs."""
+    if args.store is None and args.model is None:
+        raise UsageError("export needs --store for descriptors, or --model for ONNX: give one of them")
+    model, image_size = args.model, args.image_size
+    if args.store is not None:
+        from models.store_fit import require_fit
+        from storage.store import Store
+
+        card = Store.open(args.store).card
+        require_fit(args.store, card, {"model": model, "image_size": image_size})
+        model = model or card.model
+        image_size = card.preprocessing.height, card.preprocessing.width
+    if args.out.lower().endswith(".onnx"):
+        from pipelines.export.network import export_network
+
+        result = export_network(model, args.out, image_size=image_size)
+    elif args.store is not None:
+        from pipelines.export.descriptors import export_descriptors
+
+        result = export_descriptors(args.store, args.out)
+    else:
+        raise UsageError(f"--out {args.out} does not end with .onnx, as the file of a model does: rename it")
+    if args.json:
+        print_json(result)
+    else:
+        print_pairs(result)
+    return EXIT_OK

@@ -1,0 +1,104 @@
+"""A comparison as lines of text and as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from models.images import ImageRejected
+from models.images.photo_file import read_bytes
+from pipelines.evaluation.comparison import Comparison, interval_words
+from pipelines.html_report import Thumbnail, make_thumbnail, render
+from storage.durable import explain_write_errors, replace_file
+
+__all__ = ["comparison_lines", "write_comparison"]
+
+_SHOWN, _THUMBNAIL_PX = 12, 280
+_ORDER_NAMES = {"global": "global descriptor", "final": "final order"}
+_SCALE_POINTS = 5.0  # least half-width of the chart
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield the lines of the table for a terminal."""
+    yield f"first:  {_described(comparison.first)}"
+    yield f"second: {_described(comparison.second)}"
+    yield f"{comparison.queries} queries of {comparison.places} places; p is that of a sign test over places"
+    yield (
+        f"{'':<24}{'first':>8}{'second':>8}{'difference':>12}  {'95 % interval':<18}"
+        f"{'won':>5}{'lost':>6}{'p':>10}"
+    )
+    for order, depths in comparison.differences.items():
+        for k, at in depths.items():
+            yield (
+                f"{_ORDER_NAMES[order] + ' R@' + k:<24}{at['first']:>8.1f}{at['second']:>8.1f}"
+                f"{at['difference']:>+12.1f}  {interval_words(at['interval']):<18}"
+                f"{at['won']:>5}{at['lost']:>6}{at['p_value']:>10.3g}"
+            )
+    for name, (was, now) in comparison.conditions.items():
+        yield f"differs: {name}: {_short(was)} and {_short(now)}"
+    for name, rows in (("won", comparison.won), ("lost", comparison.lost)):
+        for row in rows[:_SHOWN]:
+            yield f"{name}: {row['query']}"
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> None:
+    """Write comparison.html and comparison.json, each whole or not at all.
+
+    Raises:
+        OutOfSpace: the disk is full.
+        NotWritable: the folder cannot be written.
+    """
+    widest = max(
+        _SCALE_POINTS,
+        *(
+            abs(value)
+            for depths in comparison.differences.values()
+            for at in depths.values()
+            for value in (at["difference"], *at["interval"])
+            if value is not None
+        ),
+    )
+    page = render(
+        "comparison.html",
+        comparison=comparison,
+        order_names=_ORDER_NAMES,
+        interval_words=interval_words,
+        described=_described,
+        short=_short,
+        widest=widest,
+        examples=[
+            (title, [_example(row) for row in rows[:_SHOWN]], len(rows))
+            for title, rows in (("Won", comparison.won), ("Lost", comparison.lost))
+        ],
+    )
+    with explain_write_errors(folder, len(page)):
+        folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "comparison.html", page)
+    replace_file(folder / "comparison.json", (json.dumps(dict(comparison), indent=2) + "\n").encode())
+
+
+def _described(side: Any) -> str:
+    return f"{side['dataset']}, {side['model']}, store version {side['store_version']}; {side['protocol']}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _example(row: Any) -> dict[str, Any]:
+    """Return a query and both first answers with their pictures."""
+    return {
+        "name": Path(row["query"]).name,
+        "query": _thumbnail(row["query"]),
+        "answers": [(name, row[name], _thumbnail(row[name]["uri"])) for name in ("first", "second")],
+    }
+
+
+def _thumbnail(uri: str | None) -> Thumbnail | None:
+    try:
+        return None if uri is None else make_thumbnail(read_bytes(uri), max_side_px=_THUMBNAIL_PX)
+    except ImageRejected:
+        return None

@@ -1,0 +1,1 @@
+"""Exporting: the descriptors of a store as arrays, and a model as ONNX."""

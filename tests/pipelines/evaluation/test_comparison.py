@@ -1,0 +1,122 @@
+"""Comparing two evaluations: paired differences, tests, photos won and lost, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import placeray
+from pipelines.cli import main
+from pipelines.evaluation.comparison import NotComparable, compare
+from pipelines.evaluation.query_table import query_table, write_query_table
+from pipelines.evaluation.result import Evaluation
+from pipelines.sources import SourceError
+from tests.support.made_evaluations import make_evaluation, make_outcome
+
+RIGHT, WRONG = [5.0, 90.0], [90.0, 5.0]
+
+
+def made(hits: list[bool], *, per_place: int = 1, folder: str = "/q", **changed: Any) -> Evaluation:
+    outcomes = [
+        make_outcome(i, RIGHT if hit else WRONG, cluster=i // per_place, folder=folder)
+        for i, hit in enumerate(hits)
+    ]
+    return make_evaluation(outcomes, **changed)
+
+
+def test_differences_are_paired_photo_by_photo() -> None:
+    first = made([True] * 40 + [False] * 20)
+    second = made([True] * 38 + [False] * 2 + [True] * 12 + [False] * 8)
+    comparison = compare(first, second)
+    at_1 = comparison["differences"]["final"]["1"]
+    assert (at_1["first"], at_1["second"], at_1["difference"]) == (66.67, 83.33, 16.67)
+    assert (at_1["won"], at_1["lost"], at_1["places_won"], at_1["places_lost"]) == (12, 2, 12, 2)
+    assert at_1["p_value"] == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+    low, high = at_1["interval"]
+    assert 2 < low < 16.67 < high < 31
+    assert [row["query"] for row in comparison.lost] == ["/q/38.jpg", "/q/39.jpg"]
+    assert comparison.won[0]["first"]["error_m"] == 90.0
+    assert comparison.differences["global"]["1"]["difference"] == -16.67, "the opposite order"
+    assert comparison.differences["final"]["5"]["interval"] == [0.0, 0.0]
+    json.dumps(dict(comparison), allow_nan=False)
+    frame = comparison.to_pandas()
+    assert (frame["first_hit_reranked_first"] == 1).sum() == 40
+    assert "16.7 points" in repr(comparison)
+    assert "<td>12</td>" in comparison._repr_html_()
+
+
+def test_photos_of_one_place_are_one_sign() -> None:
+    first, second = made([False] * 60, per_place=10), made([True] * 60, per_place=10)
+    at_1 = compare(first, second).differences["final"]["1"]
+    assert (at_1["won"], at_1["places_won"]) == (60, 6)
+    assert at_1["p_value"] == pytest.approx(2 / 2**6)
+    assert at_1["p_value_of_photos"] < 1e-15
+
+
+def test_queries_are_found_by_their_content_wherever_they_lie() -> None:
+    second = made([True, False, True], folder="/elsewhere")
+    shuffled = make_evaluation(second.outcomes[::-1])
+    comparison = compare(made([True, False, False]), shuffled)
+    assert [row["query"] for row in comparison.won] == ["/q/2.jpg"]
+    assert comparison.lost == []
+
+
+def test_other_queries_and_other_rules_are_refused() -> None:
+    with pytest.raises(NotComparable, match=r"3 queries and the second 2, of which 2 are the same"):
+        compare(made([True] * 3), made([True] * 2))
+    ten = make_evaluation(made([True] * 3).outcomes)
+    ten.conditions["threshold_m"] = 10.0  # type: ignore[index]
+    with pytest.raises(NotComparable, match="by one protocol"):
+        compare(made([True] * 3), ten)
+
+
+def written(folder: Path, evaluation: Evaluation) -> Path:
+    folder.mkdir()
+    write_query_table(folder, query_table(evaluation.outcomes, dict(evaluation)))
+    return folder
+
+
+def test_the_verb_reads_folders_and_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = written(tmp_path / "a", made([True] * 40 + [False] * 20, model="<b>old</b>"))
+    second = written(tmp_path / "b", made([True] * 60))
+    assert main(["compare", str(first), str(second), "--report", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "+33.3" in shown
+    assert "won: /q/40.jpg" in shown
+    page = (tmp_path / "out/comparison.html").read_text()
+    assert "+33.3 points at the first answer" in page
+    assert "&lt;b&gt;old&lt;/b&gt;" in page
+    assert "<b>old" not in page
+    assert "://" not in page
+    assert main(["compare", str(first), str(second), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values == json.loads((tmp_path / "out/comparison.json").read_text())
+    assert values["differences"]["final"]["1"]["won"] == 20
+    assert placeray.compare(first, second / "queries.parquet").differences == values["differences"]
+
+
+def test_a_folder_without_an_evaluation_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = written(tmp_path / "good", made([True] * 3))
+    (tmp_path / "none").mkdir()
+    assert main(["compare", str(good), str(tmp_path / "none")]) == 2
+    assert "--predictions DIR" in capsys.readouterr().err
+    for content in (b"", b"PAR1 nothing", None):
+        path = tmp_path / "queries.parquet"
+        if content is None:
+            pq.write_table(pq.read_table(good / "queries.parquet").replace_schema_metadata({}), path)
+        else:
+            path.write_bytes(content)
+        with pytest.raises(SourceError, match="not the query table"):
+            compare(good, path)
+
+
+def test_plot_shows_both_orders() -> None:
+    pytest.importorskip("matplotlib")
+    figure = compare(made([True] * 9 + [False] * 9), made([True] * 18)).plot()
+    assert len(figure.axes[0].lines) == 3
