@@ -233,10 +233,12 @@ def _listed(one: pa.Table, other: pa.Table, chosen: NDArray[np.bool_]) -> list[d
     return [
         {
             "query": before["query"],
+            "sha256": before["sha256"],
             **{
                 name: {
                     "image_id": row["best_id"],
                     "uri": row["best_uri"],
+                    "sha256": row["best_sha256"],
                     "error_m": None if row["error_m_reranked"] is None else round(row["error_m_reranked"], 2),
                     "first_hit": row["first_hit_reranked"],
                 }

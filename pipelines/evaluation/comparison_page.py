@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.images import ImageRejected
-from models.images.photo_file import read_bytes
+from models.images.photo_file import read_indexed
 from pipelines.evaluation.comparison import Comparison, interval_words
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from storage.durable import explain_write_errors, replace_file
@@ -92,13 +92,19 @@ def _example(row: Any) -> dict[str, Any]:
     """Return a query and both first answers with their pictures."""
     return {
         "name": Path(row["query"]).name,
-        "query": _thumbnail(row["query"]),
-        "answers": [(name, row[name], _thumbnail(row[name]["uri"])) for name in ("first", "second")],
+        "query": _thumbnail(row["query"], row["sha256"]),
+        "answers": [
+            (name, row[name], _thumbnail(row[name]["uri"], row[name]["sha256"]))
+            for name in ("first", "second")
+        ],
     }
 
 
-def _thumbnail(uri: str | None) -> Thumbnail | None:
+def _thumbnail(uri: str | None, sha256: str | None) -> Thumbnail | None:
+    """Return the picture of a photo; None where the file is gone or is another one."""
+    if uri is None or sha256 is None:
+        return None
     try:
-        return None if uri is None else make_thumbnail(read_bytes(uri), max_side_px=_THUMBNAIL_PX)
+        return make_thumbnail(read_indexed(uri, sha256), max_side_px=_THUMBNAIL_PX)
     except ImageRejected:
         return None

@@ -3,7 +3,7 @@
 Columns: `query` (path), `sha256` of the photo, `rejected`, `lat`, `lon`, `utm_e`, `utm_n`, `utm_zone`,
 `place` (queries of one place have the same number), `positives` (right images in the database), and for
 each stage `first_hit_...` (rank of the first right answer, from 1; missing: none), `error_m_...` (metres to
-the first answer); of the first answer in the final order `best_id`, `best_uri`, `similarity`,
+the first answer); of the first answer in the final order `best_id`, `best_uri`, `best_sha256`, `similarity`,
 `mutual_matches` and `score`; what is known of the photo (`condition`, `light`, `season`, `weather`, `view`,
 `city`); and milliseconds per stage (`ms_...`).
 """
@@ -45,6 +45,7 @@ _SCHEMA = pa.schema(
         *((f"error_m_{stage}", pa.float64()) for stage in _STAGES),
         ("best_id", pa.string()),
         ("best_uri", pa.string()),
+        ("best_sha256", pa.string()),
         ("similarity", pa.float64()),
         ("mutual_matches", pa.int64()),
         ("score", pa.float64()),
@@ -132,6 +133,7 @@ def _row(outcome: QueryOutcome) -> dict[str, Any]:
         **{f"error_m_{stage}": outcome.error_m(stage) for stage in _STAGES},
         "best_id": best and best.record.image_id.encode("utf-8", "replace").decode(),
         "best_uri": best and best.record.uri.encode("utf-8", "replace").decode(),
+        "best_sha256": best and (getattr(best.record, "sha256", None) or None),
         "similarity": best and best.similarity,
         "mutual_matches": best and best.mutual_matches,
         "score": best and best.score,
