@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 
 from pipelines.cli.options import (
@@ -137,6 +138,10 @@ def run_evaluate(args: argparse.Namespace) -> int:
     matching = matching_from(args)
     if matching and (args.no_rerank or not args.candidates):
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
+    if args.url is not None and args.store is None:
+        raise UsageError("--url needs --store, the store that the service serves: name its folder too")
+    if args.url is not None and matching:
+        raise UsageError("options of matching are the service's own: leave them out with --url")
     if args.descriptors and not args.predictions:
         raise UsageError("--descriptors goes with --predictions: name the folder to write them to")
 
@@ -161,6 +166,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
             threshold_m=args.threshold_m,
             protocol=args.protocol,
             keys=args.keys,
+            url=args.url,
+            token=os.environ.get("PLACERAY_TOKEN"),
+            remember=not args.fresh,
             report=args.report,
             predictions=args.predictions,
             descriptors=args.descriptors,

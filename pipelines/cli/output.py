@@ -108,11 +108,26 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
     _print_figures(summary)
     if line := describe_place(summary.get("place", {})):
         print_line(f"place: {line}")
+    _print_deployed(summary.get("deployed"))
     _print_conditions(summary["conditions"])
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))
     print(f"candidates matched per query: {summary['matched_per_query']:g}")
     for note in describe_notes(summary):
         print_line(f"note: {note}")
+
+
+def _print_deployed(deployed: Mapping[str, Any] | None) -> None:
+    """Print what a service gives beside more exact engines, and which part costs what."""
+    if deployed is None:
+        return
+    from pipelines.evaluation.describe import in_brackets, interval_text
+
+    for column in deployed["columns"]:
+        ends = in_brackets(column["interval"])
+        print_line(f"{column['name']}: R@1 {column['recall']['1']:.1f}{ends}, {column['ms_per_query']:g} ms")
+    for cost in deployed["costs"]:
+        ends = interval_text(cost["interval"])
+        print_line(f"{cost['part']}: {cost['points']:+.2f} points{f' ({ends})' if ends else ''}")
 
 
 def _print_figures(summary: Mapping[str, Any]) -> None:

@@ -213,6 +213,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_photos(parser)
     _add_follow_links(parser)
+    flag("url", str, "running service of --store that answers; its token is read from PLACERAY_TOKEN")
+    flag("fresh", bool, "answer every query again, also those of an earlier run with the same settings")
     flag("report", str, "write index.html and evaluation.json to this folder", metavar="DIR")
     flag(
         "predictions", str, "write the answers to each query to this folder, in several forms", metavar="DIR"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pipelines.evaluation.engines import AnsweringEngine
 from pipelines.evaluation.protocols import Protocol
-from serving.engine import QueryEngine
 from storage.version import __version__
 
 __all__ = ["DISTANCE", "conditions_of"]
@@ -17,7 +17,7 @@ _ARTIFACTS = ("projection_sha256", "aggregation_sha256", "local_whitening_sha256
 
 
 def conditions_of(
-    engine: QueryEngine, *, candidates: int, protocol: Protocol, score: str | None, dataset_sha256: str
+    engine: AnsweringEngine, *, candidates: int, protocol: Protocol, score: str | None, dataset_sha256: str
 ) -> dict[str, Any]:
     """Return the conditions under which an engine answers, plain values for JSON.
 

@@ -25,6 +25,7 @@ _NOTES = {
     "database_indexed": "database images were indexed for this evaluation",
     "database_rejected": "database images could not be used and are not in the store",
     "database_elsewhere": "stored images are not in this database and were searched with it",
+    "answers_remembered": "answers are those of an earlier run with the same settings, with its times",
     "degraded": "queries were answered while something stored could not be read",
 }
 
@@ -111,4 +112,11 @@ def describe_part(part: Mapping[str, Any]) -> str:
 
 def describe_notes(evaluation: Mapping[str, Any]) -> list[str]:
     """Return what was left out or done beside scoring, one sentence each."""
-    return [f"{evaluation[name]} {what}." for name, what in _NOTES.items() if evaluation.get(name)]
+    notes = [f"{evaluation[name]} {what}." for name, what in _NOTES.items() if evaluation.get(name)]
+    versions = evaluation.get("store_versions", ())
+    newest = evaluation.get("newest_version")
+    if len(versions) > 1:
+        notes.append(f"The store changed during the run: versions {', '.join(map(str, versions))} answered.")
+    elif newest is not None and versions and newest != versions[-1]:
+        notes.append(f"The store moved to version {newest} during the run; version {versions[-1]} answered.")
+    return notes

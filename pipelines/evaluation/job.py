@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.database import complete_store
+from pipelines.evaluation.deployed import deployed_costs
 from pipelines.evaluation.descriptors import describe_photos, descriptor_matrix, stored_descriptors
+from pipelines.evaluation.engines import AnsweringEngine, RememberingEngine
 from pipelines.evaluation.field_files import write_descriptors
 from pipelines.evaluation.predictions import write_predictions
 from pipelines.evaluation.protocols import BadProtocol, Protocol, protocol_of
@@ -25,7 +27,9 @@ from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import Evaluation
 from pipelines.evaluation.scoring import Scoring, scoring_of
+from pipelines.evaluation.service_engine import ServiceEngine
 from pipelines.sources import SourceError, list_source, open_dataset
+from serving.client import PlaceClient
 from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
@@ -45,11 +49,18 @@ class DatasetEvaluation(Evaluation):
         database_indexed: Images that were indexed for it, because the store lacked them.
         database_rejected: Database images that could not be used and are not in the store.
         database_elsewhere: Stored images that are not in the database; they were searched with it.
+        answers_remembered: Queries whose answers are those of an earlier run with the same settings.
+        newest_version: Version of the store after the run.
+        deployed: With `url`: recall of more exact engines and what each part of the service costs, see
+            `pipelines.evaluation.deployed`.
     """
 
     database_indexed: int = 0
     database_rejected: int | None = None
     database_elsewhere: int = 0
+    answers_remembered: int = 0
+    newest_version: int | None = None
+    deployed: Mapping[str, Any] | None = None
 
 
 def evaluate(
@@ -73,6 +84,9 @@ def evaluate(
     keys: str | Path | None = None,
     follow_links: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
+    url: str | None = None,
+    token: str | None = None,
+    remember: bool = True,
     report: str | Path | None = None,
     predictions: str | Path | None = None,
     descriptors: bool = False,
@@ -108,6 +122,9 @@ def evaluate(
         keys: File with the keys of the queries to score.
         follow_links: Whether symbolic links may lead out of the folders of the data set.
         max_megapixels: Largest photo, of queries and database.
+        url: A running service of the store, which answers instead; its parts are compared with exact search.
+        token: Of the service.
+        remember: Whether answers are kept on this machine, and used again by a run with the same settings.
         report: Folder for index.html and evaluation.json.
         predictions: Folder for the answers to each query, see `pipelines.evaluation.predictions`.
         descriptors: Whether the descriptors of both sides are written there too.
@@ -172,22 +189,45 @@ def evaluate(
             **how,
         )
         engine = QueryEngine.open(uri, matching=matching, **how)
-        evaluation = measure_recall(
-            layout,
-            engine,
-            queries=photos,
-            candidates=candidates,
-            rerank=rerank,
-            scoring=scoring,
-            progress=lambda answered, total: progress(answered, photos.rejected, total),
+
+        def measure(chosen: AnsweringEngine) -> Evaluation:
+            return measure_recall(
+                layout,
+                chosen,
+                queries=photos,
+                candidates=candidates,
+                rerank=rerank,
+                scoring=scoring,
+                progress=lambda answered, total: progress(answered, photos.rejected, total),
+            )
+
+        answering = _answering(
+            engine, photos, url=url, token=token, remember=remember and store_uri is not None
         )
-        changes = {f"database_{name}": count for name, count in vars(done).items()}
+        evaluation = measure(answering)
+        changes: dict[str, Any] = {f"database_{name}": count for name, count in vars(done).items()}
+        changes["answers_remembered"] = getattr(answering, "remembered", 0)
+        changes["newest_version"] = Store.open(uri).version
+        if isinstance(answering, ServiceEngine):
+            method = str(answering.info["method"])
+            changes["deployed"] = deployed_costs(engine, evaluation, method, measure)
         result = DatasetEvaluation(**vars(evaluation), **changes)
         if predictions is not None:
             _write_predictions(Path(predictions), result, engine, descriptors=descriptors)
         if report is not None:
             _write_report(Path(report), result, engine)
     return result
+
+
+def _answering(
+    engine: QueryEngine, photos: Queries, *, url: str | None, token: str | None, remember: bool
+) -> AnsweringEngine:
+    """Return what answers: the engine, one that remembers answers, or a service."""
+    if url is not None:
+        return ServiceEngine(engine, PlaceClient(url, token=token))
+    if not remember or engine.matching.budget_ms is not None:  # a budget's answers depend on the moment
+        return engine
+    return RememberingEngine(engine, {row["uri"]: row["sha256"] for row in photos.rows})
 
 
 def _protocol(name: str | None, threshold_m: float) -> Protocol:

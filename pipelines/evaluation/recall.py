@@ -19,6 +19,7 @@ from models.images import ImageRejected
 from pipelines.defaults import THRESHOLD_M
 from pipelines.evaluation.conditions import DISTANCE, conditions_of
 from pipelines.evaluation.dataset_digest import dataset_digest
+from pipelines.evaluation.engines import AnsweringEngine
 from pipelines.evaluation.figures import figures_of
 from pipelines.evaluation.ground_truth import Truth
 from pipelines.evaluation.place_figures import place_figures
@@ -28,7 +29,6 @@ from pipelines.evaluation.scoring import Scoring, scoring_by_metres
 from pipelines.sources import Dataset, SourceError, open_dataset
 from serving.answer import Match, QueryResult
 from serving.defaults import CANDIDATES
-from serving.engine import QueryEngine
 from storage.position import Position
 
 __all__ = ["measure_recall"]
@@ -39,7 +39,7 @@ STAGES = ("decode", "extract", "search", "fetch", "rerank", "total")
 
 def measure_recall(
     dataset: str | Path | Dataset,
-    engine: QueryEngine,
+    engine: AnsweringEngine,
     *,
     split: str = "test",
     candidates: int = CANDIDATES,
@@ -118,11 +118,12 @@ def measure_recall(
         matched_per_query=_matched_per_query(results),
         conditions=conditions,
         place=place_figures(outcomes),
+        store_versions=tuple(sorted({result.store_version for result in results})),
         **figures_of(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
 
 
-def _protocol(engine: QueryEngine, scoring: Scoring, truth: Truth, selected: str, candidates: int) -> str:
+def _protocol(engine: AnsweringEngine, scoring: Scoring, truth: Truth, selected: str, candidates: int) -> str:
     reranked = f"{candidates} candidates re-ranked" if candidates else "no re-ranking"
     rule = f"{truth.rule} ({DISTANCE})" if scoring.by_position else truth.rule
     parts = [f"{scoring.protocol.name}: {rule}", selected, reranked]
@@ -139,7 +140,7 @@ def _score_kind(results: Sequence[QueryResult], candidates: int) -> str | None:
 
 
 def _answer_and_score(
-    engine: QueryEngine,
+    engine: AnsweringEngine,
     rows: Sequence[Mapping[str, Any]],
     truth: Truth,
     candidates: int,
@@ -160,7 +161,7 @@ def _answer_and_score(
 
 
 def _answer(
-    engine: QueryEngine, rows: Sequence[Mapping[str, Any]], candidates: int
+    engine: AnsweringEngine, rows: Sequence[Mapping[str, Any]], candidates: int
 ) -> Generator[QueryResult | ImageRejected]:
     """Yield the answer to each query, or the error of a photo that cannot be used."""
     # All candidates are listed, to score the global descriptors too; the early stop is that of a query.

@@ -53,6 +53,7 @@ class Evaluation(Mapping[str, Any]):
         by_condition: Recall of the queries of each condition that names, folders or columns tell.
         by_density: Recall by the number of right images in the database.
         place: How far off the places of the answers are, see `pipelines.evaluation.place_figures`.
+        store_versions: Versions of the store that answered; more than one where it changed during the run.
     """
 
     dataset: str
@@ -78,6 +79,7 @@ class Evaluation(Mapping[str, Any]):
     by_condition: Sequence[Mapping[str, Any]] = ()
     by_density: Sequence[Mapping[str, Any]] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
+    store_versions: Sequence[int] = ()
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names():

@@ -37,7 +37,7 @@ FLAGS = {
     "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"database queries root model store split candidates no-rerank threshold-m {EXECUTION} "
-    f"{MATCHING} protocol keys descriptors report predictions features aggregation image-size "
+    f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "
     "max-megapixels follow-links quiet",
     "compare": "report",
     "export": "store model out image-size",

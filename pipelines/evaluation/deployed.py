@@ -1,0 +1,88 @@
+"""What a deployed service gives, beside exact search on full features, and which part costs what recall.
+
+Columns, from the most exact to what users get: full features (extracted from the database's photos) and exact
+search; features as they are stored; the service's search method; the service itself, whose options of
+matching, budget and limits are the rest. Each part's cost is the paired difference to the column before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, get_args
+
+from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.full_features import FullFeatures, FullFeaturesEngine
+from pipelines.evaluation.result import Evaluation
+from serving.engine import QueryEngine
+from storage.search.methods import SearchMethod
+
+__all__ = ["deployed_costs"]
+
+_SAMPLE = 32  # photos of the database that must be readable
+
+
+def deployed_costs(
+    local: QueryEngine,
+    service: Evaluation,
+    method: str,
+    measure: Callable[[QueryEngine], Evaluation],
+) -> dict[str, Any]:
+    """Measure the columns before a service's, and what each part costs.
+
+    Args:
+        local: An engine of the served store, with exact search.
+        service: The evaluation through the service.
+        method: The service's search method.
+        measure: Evaluates an engine on the same queries.
+
+    Returns:
+        `columns`: name, recall at 1 and its interval of each; `costs`: part, points and interval, negative
+        where recall is lost.
+    """
+    columns: list[tuple[str, str, Evaluation]] = []
+    encoded = local.store.card.feature_encoding != "float16"
+    features = FullFeatures(local)
+    if encoded and _photos_are_there(local, features):
+        columns.append(("exact search, full features", "", measure(FullFeaturesEngine(local, features))))
+    stored = "exact search, features as stored" if encoded else "exact search, full features as stored"
+    part = f"{local.store.card.feature_encoding} features"
+    columns.append((stored, part, measure(QueryEngine(local.store, local.extractor))))
+    if method in get_args(SearchMethod) and method != "exact":
+        found: SearchMethod = method  # type: ignore[assignment]
+        engine = QueryEngine(local.store, local.extractor, method=found)
+        columns.append((f"{method} search, features as stored", f"{method} search", measure(engine)))
+    columns.append(("the service", "options of matching and limits of the service", service))
+    return {
+        "columns": [_column(name, evaluation) for name, _, evaluation in columns],
+        "costs": [
+            {"part": part, **_cost(before, after)} for (_, _, before), (_, part, after) in pairwise(columns)
+        ],
+        "full_features": columns[0][0].startswith("exact search, full"),
+    }
+
+
+def _photos_are_there(engine: QueryEngine, features: FullFeatures) -> bool:
+    ids = engine.store.metadata()["image_id"].to_pylist()
+    step = max(1, len(ids) // _SAMPLE)
+    return features.readable(engine.store.get(ids[::step][:_SAMPLE]))
+
+
+def _column(name: str, evaluation: Evaluation) -> dict[str, Any]:
+    stage = list(evaluation.recall)[-1]
+    return {
+        "name": name,
+        "recall": dict(evaluation.recall[stage]),
+        "interval": evaluation.intervals["recall"][stage]["1"],
+        "ms_per_query": round(1e3 * evaluation.seconds["total"] / max(1, evaluation.queries), 2),
+    }
+
+
+def _cost(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    at_1 = compare(before, after).differences["final"]["1"]
+    return {
+        "points": at_1["difference"],
+        "interval": at_1["interval"],
+        "won": at_1["won"],
+        "lost": at_1["lost"],
+    }
