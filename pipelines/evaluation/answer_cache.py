@@ -139,7 +139,8 @@ def _values(answer: QueryResult) -> dict[str, Any]:
         "store_version": answer.store_version,
         "reranked": answer.reranked,
         "timings_ms": answer.timings_ms,
-        "place": getattr(answer, "place", None),
+        "place": answer.place,
+        "calibration": answer.calibration,
         "matches": [
             [m.record.image_id, m.similarity, m.mutual_matches, m.score, m.score_kind] for m in answer.matches
         ],
@@ -158,7 +159,6 @@ def _result(values: Mapping[str, Any], store: Store) -> QueryResult | None:
         Match(rank, records[row[0]], float(row[1]), row[2], row[3], row[4])
         for rank, row in enumerate(rows, start=1)
     )
-    place = {} if values.get("place") is None else {"place": values["place"]}
     return QueryResult(
         values["model"],
         values["store_version"],
@@ -166,5 +166,6 @@ def _result(values: Mapping[str, Any], store: Store) -> QueryResult | None:
         matches,
         dict(values["timings_ms"]),
         values["reranked"],
-        **place,
+        place=values["place"],
+        calibration=values["calibration"],
     )

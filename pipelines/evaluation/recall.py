@@ -118,7 +118,7 @@ def measure_recall(
         matched_per_query=_matched_per_query(results),
         conditions=conditions,
         place=place_figures(outcomes),
-        store_versions=tuple(sorted({result.store_version for result in results})),
+        store_versions=sorted({result.store_version for result in results}),
         **figures_of(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
 
