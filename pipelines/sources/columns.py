@@ -49,6 +49,8 @@ SYNONYMS = {
         capturedon acquisitiontime eventdate unixtime unixtimestamp epoch epochtime gpsdatetime
         createdate creationdate creationtime gpstimestamp gpstime""",
     "capture_date": "date gpsdatestamp day",
+    "capture_year": "year",
+    "capture_month": "month",
     "capture_offset": "offsettimeoriginal offsettime utcoffset timezone tzoffset timezoneoffset",
     "tags": "tags keywords tag labels",
 }
@@ -109,7 +111,7 @@ def map_columns(header: list[str], path: Path) -> tuple[dict[str, list[Column]],
     for ours in COLUMN_NAMES:
         if ours not in found:
             continue
-        ranked = sorted(found[ours])
+        ranked = sorted(found[ours], key=lambda choice: (choice[0], *_order(header, choice[1])))
         certain = [rank for rank, _ in ranked if COLUMN_NAMES[ours][rank] not in UNCERTAIN]
         columns[ours] = [column for rank, column in ranked if not certain or rank in certain]
         first, *others = (header[column.place] for column in columns[ours])
@@ -121,6 +123,11 @@ def map_columns(header: list[str], path: Path) -> tuple[dict[str, list[Column]],
             for name in others
         ]
     return columns, notes
+
+
+def _order(header: list[str], column: Column) -> tuple[bool, int]:
+    """Order columns of the same name: what exiftool composes has a sign, what EXIF holds may have none."""
+    return not header[column.place].strip().lower().startswith("composite:"), column.place
 
 
 def pick(columns: Mapping[str, Sequence[Column]], cells: Sequence[Any]) -> dict[str, Any]:

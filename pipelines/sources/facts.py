@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.sources.degrees import read_heading
 from pipelines.sources.notes import Note
-from pipelines.sources.numbers import is_missing, shown
+from pipelines.sources.numbers import is_missing, read_number, shown, tidy
 from pipelines.sources.offsets import read_offset
 from pipelines.sources.paths import clean
 from pipelines.sources.times import AmbiguousTime, read_time
@@ -18,6 +18,7 @@ from pipelines.sources.times import AmbiguousTime, read_time
 __all__ = ["read_captured_at", "read_heading_deg", "read_tags"]
 
 MAX_TAGS, MAX_TAG_LENGTH, MAX_TAGS_LENGTH = 100, 200, 10_000
+_DIGITS_ONLY = re.compile(r"\d{3,6}", re.ASCII)
 _CLOCK_ONLY = re.compile(
     r"\d{1,2}:\d{2}(:\d{2})?([.,]\d+)?(\s*[ap]m)?(\s*(z|[+-]\d{2}:?\d{2}))?", re.IGNORECASE
 )
@@ -38,19 +39,18 @@ def read_captured_at(values: Mapping[str, Any], notes: list[Note]) -> datetime |
     """Return the time of capture, or None with a note where there is a value that cannot be used.
 
     Args:
-        values: With captured_at, and a date or a UTC offset that stand in columns of their own.
+        values: With captured_at, and a date, its parts or a UTC offset that stand in columns of their own.
         notes: Gets a note.
     """
-    value, day = values.get("captured_at"), values.get("capture_date")
+    value, day = values.get("captured_at"), _day(values)
     if is_missing(value):
         value = day
     elif not is_missing(day):
-        if isinstance(value, time):
-            value = value.isoformat()
-        if isinstance(day, datetime):
-            day = day.date()
-        if isinstance(value, str) and _CLOCK_ONLY.fullmatch(value.strip()):
-            value = f"{day} {value.strip()}"
+        text = value.isoformat() if isinstance(value, time) else tidy(str(value))
+        if _DIGITS_ONLY.fullmatch(text):  # 93000 is half past nine
+            text = text.zfill(4 if len(text) < 5 else 6)
+        if _CLOCK_ONLY.fullmatch(text) or _DIGITS_ONLY.fullmatch(text):
+            value = f"{day} {text}"
     if is_missing(value):
         return None
     zone = _zone(values.get("capture_offset"), notes)
@@ -60,6 +60,20 @@ def read_captured_at(values: Mapping[str, Any], notes: list[Note]) -> datetime |
         reason = "ambiguous_time" if isinstance(error, AmbiguousTime) else "bad_time"
         notes.append(Note(reason, f"captured_at {shown(value)} {error}"))
         return None
+
+
+def _day(values: Mapping[str, Any]) -> Any:
+    """Return the date of columns of its own: whole, or as year and month with or without a day."""
+    day, year, month = (values.get(name) for name in ("capture_date", "capture_year", "capture_month"))
+    if isinstance(day, datetime):
+        return day.date()
+    try:
+        parts = [read_number(part) for part in (year, month, day) if not is_missing(part)]
+    except ValueError:
+        return day
+    if is_missing(year) or (is_missing(month) and not is_missing(day)) or any(part % 1 for part in parts):
+        return day
+    return "-".join(f"{int(part):02}" for part in parts)
 
 
 def read_tags(value: Any) -> str | None:

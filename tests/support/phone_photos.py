@@ -40,6 +40,7 @@ class Photo:
         heading_deg: Direction of view, or None.
         captured_at: Time, or None.
         rejected: Why it cannot be used, or None.
+        notes: Reasons of the values that are dropped.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Photo:
     heading_deg: float | None = None
     captured_at: datetime | None = None
     rejected: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -137,9 +139,9 @@ def _without_a_fix() -> Iterator[Photo]:
     huawei.gps |= {17: UNKNOWN, 29: "1970:01:01", 7: (0.0, 0.0, 0.0)}
     yield Photo("huawei.jpg", jpeg(11, huawei), captured_at=TEN)
     oppo = Camera("OPPO", {}, clock(), {1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)})
-    yield Photo("oppo.jpg", jpeg(12, oppo), captured_at=TEN)
+    yield Photo("oppo.jpg", jpeg(12, oppo), captured_at=TEN, notes=("null_island",))
     canon = Camera("Canon", {0x0112: 8}, clock(offset=None), {0: b"\x02\x03\0\0"})
-    yield Photo("EOS/IMG_1001.JPG", jpeg(13, canon), SIZE[::-1])
+    yield Photo("EOS/IMG_1001.JPG", jpeg(13, canon), SIZE[::-1], notes=("unknown_time_zone",))
     sony = Camera("SONY", {0x0112: 3}, clock(), {})
     yield Photo("DSC00001.JPG", jpeg(14, sony), captured_at=TEN)
 
@@ -149,11 +151,11 @@ def _odd_values() -> Iterator[Photo]:
     nikon = Camera("NIKON CORPORATION", {}, clock("    :  :     :  :  "), fix())
     yield Photo("DSC_0001.JPG", jpeg(21, nikon), place=PLACE)
     gopro = Camera("GoPro", {}, clock("0000:00:00 00:00:00"), fix(t17=65535.0))
-    yield Photo("GOPR0001.JPG", jpeg(22, gopro), place=PLACE)
+    yield Photo("GOPR0001.JPG", jpeg(22, gopro), place=PLACE, notes=("bad_heading",))
     dji = Camera("DJI", {}, clock(offset="+2"), fix(t1="N", t17=4294967251.0))
-    yield Photo("DJI_0001.JPG", jpeg(23, dji), place=PLACE, captured_at=TEN)
+    yield Photo("DJI_0001.JPG", jpeg(23, dji), place=PLACE, captured_at=TEN, notes=("bad_heading",))
     kodak = Camera("EASTMAN KODAK", {0x0112: 0}, {}, fix(t2=(91.0, 0.0, 0.0)))
-    yield Photo("kodak.jpg", jpeg(24, kodak))
+    yield Photo("kodak.jpg", jpeg(24, kodak), notes=("bad_position",))
     fuji = Camera("FUJIFILM", {}, clock(), fix())
     pair = draw(26, size=SIZE)
     stereo = jpeg(25, fuji, kind="MPO", save_all=True, append_images=[pair])

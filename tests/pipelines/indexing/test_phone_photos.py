@@ -12,7 +12,7 @@ from models.images import heic as heic_module
 from models.weights import load_card
 from pipelines.indexing import index
 from pipelines.indexing.decode import decode
-from pipelines.sources import list_source
+from pipelines.sources import list_source, split_notes
 from storage.store import Store
 from tests.support.encoded_images import HEIC
 from tests.support.phone_photos import Photo, expected_rows, phone_photos, write_phone_photos
@@ -33,6 +33,10 @@ def rejected(photos: list[Photo]) -> dict[str, str]:
     return {photo.name: photo.rejected for photo in photos if photo.rejected}
 
 
+def noted(photos: list[Photo]) -> dict[str, tuple[str, ...]]:
+    return {photo.name: photo.notes for photo in photos if photo.notes}
+
+
 @pytest.mark.parametrize(
     "heic", [pytest.param(True, marks=pytest.mark.skipif(not HEIC, reason="no pillow-heif")), False]
 )
@@ -48,6 +52,8 @@ def test_every_photo_gives_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(rows) == len(photos)
     assert shown([row for row in rows if not row["rejected"]]) == expected_rows(photos)
     assert {row["image_id"]: row["rejected"] for row in rows if row["rejected"]} == rejected(photos)
+    dropped = {row["image_id"]: tuple(note.reason for note in split_notes(row["notes"])) for row in rows}
+    assert {name: notes for name, notes in dropped.items() if notes} == noted(photos)
     for row in rows:
         if row["image_id"].endswith(".HEIC") and not heic:
             assert 'pip install "placeray[heic]"' in row["message"]
@@ -81,4 +87,7 @@ def test_the_folder_is_indexed_row_by_row(tmp_path: Path) -> None:
     assert report.without_position == sum(row["lat"] is None for row in expected_rows(photos).values())
     with open(tmp_path / "store" / "rejected.csv", newline="", encoding="utf-8") as file:
         assert {row["image_id"]: row["reason"] for row in csv.DictReader(file)} == rejected(photos)
+    with open(tmp_path / "store" / "notes.csv", newline="", encoding="utf-8") as file:
+        assert {row["image_id"]: (row["reason"],) for row in csv.DictReader(file)} == noted(photos)
+    assert {row["source"] for row in stored.metadata().to_pylist()} == {str(tmp_path / "phone")}
     assert stored.verify().ok

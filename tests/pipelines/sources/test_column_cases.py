@@ -101,6 +101,9 @@ def test_columns_of_other_programs(tmp_path: Path, columns: dict[str, str]) -> N
         {"DateTimeOriginal": "20190701120000", "OffsetTimeOriginal": "+2"},
         {"time": "2019-07-01 12:00", "timezone": "Europe/Berlin"},
         {"time": "1561975200", "timezone": "Europe/Berlin"},
+        {"date": "20190701", "time": "100000"},
+        {"date": "2019-07-01", "time": "1000"},
+        {"year": "2019", "month": "7", "day": "1", "time": "10:00 am"},
         {"GPSTimeStamp": "10:00:00", "GPSDateStamp": "2019:07:01"},
         {"DateTimeOriginal": "", "CreateDate": "2019:07:01 10:00:00"},
         {"DateTimeOriginal": "2019:07:01 12:00:00+02:00", "OffsetTimeOriginal": "+05:00"},
@@ -121,6 +124,21 @@ def test_second_column_of_the_same_meaning_is_noted(tmp_path: Path) -> None:
     assert "compass_angle" in listing_notes(listing)[0].message
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"year": 2019, "month": 7, "day": 1},
+        {"year": 2019.0, "month": 7.0},
+        {"year": 2019, "month": 7, "date": datetime(2019, 7, 1)},
+        {"date": 20190701},
+    ],
+)
+def test_dates_in_parts(tmp_path: Path, columns: dict[str, Any]) -> None:
+    values: dict[str, list[Any]] = {"path": ["0.jpg"], **{name: [value] for name, value in columns.items()}}
+    for path in (write_csv(tmp_path / "l.csv", values), write_parquet(tmp_path / "l.parquet", values)):
+        assert [(row["captured_at"], row["notes"]) for row in listed(path)] == [(JULY, None)]
+
+
 def test_unknown_time_zone_is_noted(tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {"path": ["0.jpg"], "time": ["2019-07-01 10:00"], "timezone": ["local"]}
     (row,) = listed(write_csv(tmp_path / "l.csv", columns))
@@ -138,6 +156,13 @@ def test_second_column_of_the_same_meaning_fills_the_gaps_of_the_first(tmp_path:
     for path in (write_csv(tmp_path / "l.csv", columns), write_parquet(tmp_path / "l.parquet", columns)):
         rows = [(row["heading_deg"], row["lat"], row["lon"], row["notes"]) for row in listed(path)]
         assert rows == [(12.5, 48.5, 11.5, None), (31.0, 49.0, 12.0, None), (None, None, None, None)]
+
+
+def test_composite_columns_of_exiftool_come_before_those_of_exif(tmp_path: Path) -> None:
+    columns = {"SourceFile": ["0.jpg"], "EXIF:GPSLatitude": ["33.86"], "EXIF:GPSLongitude": ["151.2"]}
+    columns |= {"Composite:GPSLatitude": ["-33.86"], "Composite:GPSLongitude": ["151.2"]}
+    (row,) = listed(write_csv(tmp_path / "l.csv", columns))
+    assert (row["lat"], row["lon"]) == (-33.86, 151.2)
 
 
 def test_columns_of_other_meanings_are_left_alone(tmp_path: Path) -> None:
