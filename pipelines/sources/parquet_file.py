@@ -30,6 +30,7 @@ MAX_EXPANDED_BYTES = 4 << 30
 # Compression that no list of distinct paths reaches; small files may exceed it.
 MAX_ROWS_PER_BYTE, MAX_EXPANSION = 200, 2_000
 FREE_ROWS, FREE_BYTES = 100_000, 64 << 20
+MAX_VALUES_PER_ROW = 64  # of lists, on average
 
 EPOCH = datetime(1970, 1, 1)
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1, "D": 86_400 * 10**6}
@@ -58,6 +59,7 @@ def read_parquet(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
                 for column in choices
             }
             _check_size(file.metadata, set(kinds), path)
+            nested = _nested_texts(file.schema, set(kinds))
         for name, (ours, kind) in kinds.items():
             if ours in NAMES_OF_FILES and pa.types.is_nested(kind):
                 raise SourceError(f"{path}: column {name} has type {kind}: give text")
@@ -65,7 +67,8 @@ def read_parquet(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
         raise _unreadable(path, error) from error
     # Values that repeat stay in a dictionary until their lengths are known.
     texts = [name for name, (_, kind) in kinds.items() if _is_text(kind)]
-    return _rows(path, schema.names, columns, {name: ours for name, (ours, _) in kinds.items()}, texts), notes
+    names = {name: ours for name, (ours, _) in kinds.items()}
+    return _rows(path, schema.names, columns, names, texts + nested), notes
 
 
 def _rows(
@@ -119,12 +122,24 @@ def _check_size(metadata: Any, names: set[str], path: Path) -> None:
         for column in map(group.column, range(group.num_columns)):
             if column.path_in_schema.split(".")[0] in names or column.path_in_schema in names:
                 expanded += column.total_uncompressed_size
+                if column.num_values > max(FREE_ROWS, group.num_rows * MAX_VALUES_PER_ROW):
+                    raise SourceError(
+                        f"{path}: a list has {column.num_values} values in {group.num_rows} rows, "
+                        f"{MAX_VALUES_PER_ROW} per row at most: is it a listing?"
+                    )
     if expanded > _max_expanded(path.stat().st_size):
         raise SourceError(f"{path}: {path.stat().st_size} bytes expand to {expanded}: split it")
 
 
 def _max_expanded(size: int) -> int:
     return min(MAX_EXPANDED_BYTES, max(FREE_BYTES, size * MAX_EXPANSION))
+
+
+def _nested_texts(schema: Any, names: set[str]) -> list[str]:
+    """Return the paths of texts inside lists and the like, for those of our columns."""
+    columns = map(schema.column, range(len(schema)))
+    inside = (column for column in columns if column.path not in names)
+    return [c.path for c in inside if c.physical_type == "BYTE_ARRAY" and c.path.split(".")[0] in names]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -138,6 +153,14 @@ def _text_bytes(array: pa.Array, path: Path) -> int:
         SourceError: one of them is too long.
     """
     indices = None
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_map(array.type):
+        return _text_bytes(array.keys, path) + _text_bytes(array.items, path)
+    if pa.types.is_struct(array.type):
+        return sum(_text_bytes(field, path) for field in array.flatten())
+    if pa.types.is_nested(array.type):
+        return _text_bytes(array.flatten(), path)
     if isinstance(array, pa.DictionaryArray):
         indices, array = array.indices, array.dictionary
     kind = array.type

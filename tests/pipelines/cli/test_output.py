@@ -16,6 +16,7 @@ from pipelines.cli import commands, main
 from pipelines.cli.output import print_answer, print_json, print_pairs, print_truth
 from pipelines.indexing.tally import Tally
 from storage.store import Store
+from tests.support.paths import ROOT
 from tests.support.store_samples import make_rows, make_store, with_value
 
 ESCAPES = ("\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\r", "\u202e", "\u2066")
@@ -133,3 +134,16 @@ def test_other_errors_of_the_system_are_bugs(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(commands.VERBS, "info", broken)
     with pytest.raises(OSError, match="Bad file descriptor"):
         main(["info", "--store", str(tmp_path)])
+
+
+def test_every_table_with_names_is_safe_in_a_spreadsheet() -> None:
+    numbers_only = {"pipelines/training/log.py"}
+    writers = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("pipelines", "serving", "placeray")
+        for path in (ROOT / folder).rglob("*.py")
+        if "csv." in path.read_text() and re.search(r"csv\.(Dict)?[wW]riter\(", path.read_text())
+    }
+    assert "pipelines/indexing/tally.py" in writers
+    unsafe = {name for name in writers if "spreadsheet_safe(" not in (ROOT / name).read_text()}
+    assert unsafe == numbers_only

@@ -38,6 +38,26 @@ def test_parquet_of_long_texts_is_refused_by_its_metadata(tmp_path: Path) -> Non
         list_source(tmp_path / "l.parquet")
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        pa.array([["x" * 1_000] * 60] * 3_000),
+        pa.array([["x" * 100_000]] + [None] * 2_999),
+        pa.array([[(["x" * 1_000] * 60)]] * 3_000),
+        pa.array([{"a": "x" * 60_000}] * 3_000),
+        pa.array([[("key", "x" * 60_000)]] * 3_000, pa.map_(pa.string(), pa.string())),
+        pa.array([[1] * 3_000_000] + [None] * 2_999),
+    ],
+    ids=["texts", "one text", "lists", "structs", "maps", "numbers"],
+)
+def test_parquet_of_lists_that_expand_is_refused(tmp_path: Path, tags: pa.Array) -> None:
+    table = pa.table({"uri": [f"{number}.jpg" for number in range(3_000)], "tags": tags})
+    pq.write_table(table, tmp_path / "l.parquet", compression="zstd")
+    assert (tmp_path / "l.parquet").stat().st_size < 50_000
+    with pytest.raises(SourceError, match=r"expand|at most"):
+        list_source(tmp_path / "l.parquet")
+
+
 def test_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "l.csv")
     with pytest.raises(SourceError, match="regular file"):
