@@ -95,7 +95,8 @@ class Extractor:
         exact = on_cpu or self._dtype == torch.float32
         self._device_resize = not exact
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        keep_for_inference(self.network, self._dtype, laid_out=on_cpu and not compile_network)
+        if not getattr(network, "keep_layers", False):
+            keep_for_inference(self.network, self._dtype, laid_out=on_cpu and not compile_network)
         self._forward: Callable[[Tensor], Any] = self.network
         if compile_network:
             self._forward = compiled(self.network, max_batch=self._max_batch)

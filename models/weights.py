@@ -16,6 +16,7 @@ from models.card import make_card, resized_card
 from models.checkpoints.lite0_package import installed_tensors
 from models.checkpoints.tensors import weights_digest
 from models.checkpoints.weights_file import load_file, read_card
+from models.custom.reference import CUSTOM, is_reference
 from models.errors import UnknownModel, WeightsUnavailable
 from models.extractor import Extractor
 from models.names import DEFAULT_MODEL, MODEL_NAMES, SELAVPRPP_MODELS
@@ -25,6 +26,7 @@ from models.runtime.execution import AS_USUAL, Execution, best_device
 from storage.card import Card
 
 if TYPE_CHECKING:
+    from models.custom.network import OwnNetwork
     from models.networks.efficientnet import EfficientNetLite0
     from models.networks.selavpr import SelaVPR
     from models.networks.selavprpp import SelaVPRpp
@@ -68,7 +70,7 @@ def load_extractor(
 
 def load_network(
     name_or_path: str, *, image_size: tuple[int, int] | None = None
-) -> tuple[SelaVPR | SelaVPRpp | EfficientNetLite0, Card]:
+) -> tuple[SelaVPR | SelaVPRpp | EfficientNetLite0 | OwnNetwork, Card]:
     """Load a model's network and its card, to train or inspect it.
 
     Args:
@@ -85,6 +87,11 @@ def load_network(
         WeightsRejected: the file is damaged, altered or not a weights file.
         BadImageSize: the model does not support this input size.
     """
+    if is_reference(name_or_path):
+        from models.custom.own import load_own
+
+        own, card = load_own(name_or_path)
+        return own.to(memory_format=torch.channels_last), resized_card(card, own, image_size)
     if name_or_path in MODEL_NAMES:
         from models.checkpoints.pretrained import load_named
 
@@ -121,7 +128,7 @@ def load_card(
         return resized_card(card, description, image_size)
     _require_trained(name_or_path)
     described: Any
-    if name_or_path in MODEL_NAMES:
+    if name_or_path in MODEL_NAMES or is_reference(name_or_path):
         network, card = load_network(name_or_path, image_size=image_size)
         described = network.description
     else:
@@ -152,9 +159,14 @@ def _require_trained(name: str) -> None:
 
 
 def _weights_path(name_or_path: str) -> Path:
+    if name_or_path.startswith(CUSTOM):
+        raise UnknownModel(
+            f"the store was made by a model of your own, {name_or_path}, whose file no store remembers: give "
+            "it again with --model FILE.toml"
+        )
     if name_or_path.endswith(".safetensors") or os.path.exists(name_or_path):
         return Path(name_or_path)
     raise UnknownModel(
-        f"unknown model or file {name_or_path!r}: use one of {', '.join(MODEL_NAMES)}, "
-        "or the path of a safetensors file"
+        f"unknown model or file {name_or_path!r}: use one of {', '.join(MODEL_NAMES)}, timm:NAME, "
+        "or the path of a safetensors file or of a model file (.toml)"
     )

@@ -11,7 +11,7 @@ from storage.json_values import finite_number, whole_number
 __all__ = ["check_card_values"]
 
 # The name of an architecture, never a path: models are loaded by it.
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
+_MODEL_NAME = re.compile(r"(?:(?:custom|timm):)?[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LEARNED = ("aggregation_sha256", "local_whitening_sha256")
 _MAX_SIDE, _MAX_WIDTH, _MAX_PIXELS, _MAX_FEATURES = 1 << 14, 1 << 16, 1 << 26, 1 << 28
@@ -88,9 +88,9 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "weights_sha256": _text(_DIGEST),
     "descriptor_dim": _between(1, _MAX_WIDTH),
     "descriptor_dtype": _one_of("float16", "float32"),
-    "grid_height": _between(1, _MAX_SIDE),
-    "grid_width": _between(1, _MAX_SIDE),
-    "feature_dim": _between(1, _MAX_WIDTH),
+    "grid_height": _between(0, _MAX_SIDE),
+    "grid_width": _between(0, _MAX_SIDE),
+    "feature_dim": _between(0, _MAX_WIDTH),
     "feature_dtype": _one_of("float16"),
     "metric": _one_of("cosine"),
     "min_similarity": _or_none(lambda value: finite_number(value, -2.0, 2.0)),

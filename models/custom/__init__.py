@@ -1,0 +1,1 @@
+"""Models of others: any timm backbone, and networks that a small TOML file describes."""
