@@ -43,6 +43,8 @@ class FeatureEncoder:
         Returns:
             (B, row_bytes) uint8 on the same device.
         """
+        if self._kind == "none":
+            return features.new_empty((len(features), 0), dtype=torch.uint8)
         if self._whitening is not None:
             features = torch.nn.functional.normalize(features @ self._whitening, dim=-1)
         if self._projection is not None:

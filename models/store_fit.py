@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from models.custom.reference import shown
 from models.errors import BadImageSize
 from models.networks.local_layer import LocalLayer
 from models.runtime.execution import AS_USUAL, Execution
@@ -166,7 +167,7 @@ def _other_model(
             f"the store {os.fspath(store_uri)} was made by {stored}, and without --model its name stands for "
             f"{text}: give the weights file that made the store with --model"
         )
-    return _mismatch(store_uri, card, "model", f"{model}, which is {text},")
+    return _mismatch(store_uri, card, "model", f"{shown(model)}, which is {text},")
 
 
 def _mismatch(store_uri: str | os.PathLike[str], card: Card, name: str, text: str) -> CardMismatch:

@@ -44,7 +44,8 @@ def embed(
     Args:
         images: Paths.
         out: `.npz` file; arrays `names` (N,) str, `descriptors` (N, D) float32, unit L2 norm, and `features`
-            (N, H, W, C) float32, unit L2 norm per cell. Not written if no image can be used.
+            (N, H, W, C) float32, unit L2 norm per cell; of models that give codes also `codes`
+            (N, code_bits / 8) uint8. Not written if no image can be used.
         model: Name or weights file; default: that of the store.
         store_uri: Store whose model and input size are used.
         image_size: Height and width of the network's input; default: the store's, or the model's.
@@ -78,10 +79,10 @@ def embed(
         describer = Describer(lambda digest: chosen.to_bytes() if chosen else b"", codec)
     else:
         raise ValueError("embed needs a model, or a store whose model it uses")
-    names, descriptors, features, rejected = [], [], [], []
+    names, descriptors, features, codes, rejected = [], [], [], [], []
     for path in images:
         try:
-            descriptor, feature = extractor.extract(
+            descriptor, feature, code = extractor.extraction(
                 [decode_image(read_bytes(path), max_pixels=pixels_of(max_megapixels)).pixels]
             )
         except ImageRejected as error:
@@ -90,13 +91,25 @@ def embed(
         names.append(path)
         descriptors.append(describer.describe(card, descriptor, feature)[0])
         features.append(feature[0])
+        codes += [] if code is None else [code[0]]
     if names:
-        _write(Path(out), names, np.stack(descriptors), np.stack(features))
+        _write(
+            Path(out),
+            names,
+            np.stack(descriptors),
+            np.stack(features),
+            codes=np.stack(codes) if codes else None,
+        )
     return len(names), rejected
 
 
 def _write(
-    out: Path, names: list[str], descriptors: NDArray[np.float32], features: NDArray[np.float32]
+    out: Path,
+    names: list[str],
+    descriptors: NDArray[np.float32],
+    features: NDArray[np.float32],
+    *,
+    codes: NDArray[np.uint8] | None,
 ) -> None:
     """Write the arrays: a device or a pipe is written to, a file is replaced once the new one is whole.
 
@@ -108,7 +121,8 @@ def _write(
     special = target.exists() and not target.is_file()
     size = descriptors.nbytes + features.nbytes
     with open(target, "wb") if special else replacing(target, size) as file:
-        np.savez(file, names=np.array(names), descriptors=descriptors, features=features)
+        coded = {} if codes is None else {"codes": codes}
+        np.savez(file, names=np.array(names), descriptors=descriptors, features=features, **coded)  # type: ignore[arg-type]
 
 
 def _without_store(chosen: str | None, card: Card) -> Aggregation | None:

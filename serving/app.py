@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.context import _get_global_client
 
+from models.custom.reference import portable_model
 from models.store_fit import fitting_card
 from serving.gallery import MAX_QUEUED
 from serving.http.front import FrontSettings
@@ -68,7 +69,14 @@ def checked(settings: ServeSettings) -> ServeSettings:
     """
     card = Store.open(settings.store).card
     fitting_card(settings.store, card, settings.model)
-    return settings.model_copy(update={"model_name": card.model, "store": os.path.abspath(settings.store)})
+    model = None if settings.model is None else portable_model(settings.model, card)
+    known = {
+        "model": model,
+        "model_name": card.model,
+        "local_features": card.has_features,
+        "store": os.path.abspath(settings.store),
+    }
+    return settings.model_copy(update=known)
 
 
 def bind(settings: ServeSettings, tokens: Mapping[str, str]) -> Application:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -40,7 +41,8 @@ class QueryEngine:
     Args:
         store: An open store; `store.refresh()` between queries makes newer commits visible.
         extractor: The model; its card must equal the store's.
-        method: How nearest descriptors are searched, see `storage.search.methods`.
+        method: How nearest descriptors are searched, see `storage.search.methods`; default: by codes where
+            the store has them, else exactly.
         matching: How the candidates are matched, see `serving.matching_options`.
         max_megapixels: Largest photo.
 
@@ -53,7 +55,7 @@ class QueryEngine:
         store: Store,
         extractor: Extractor,
         *,
-        method: SearchMethod = "exact",
+        method: SearchMethod | None = None,
         matching: Matching = ALL_EXACTLY,
         max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
@@ -62,7 +64,7 @@ class QueryEngine:
         self.extractor = extractor
         self._describer = Describer(store.artifact, store.codec)
         self._places = Places(store)
-        self.method: SearchMethod = method
+        self.method: SearchMethod = method or ("exact" if store.card.code_bits is None else "codes")
         self.matching = matching
         self.max_pixels = pixels_of(max_megapixels)
 
@@ -72,7 +74,7 @@ class QueryEngine:
         store_uri: str | os.PathLike[str],
         *,
         model: str | None = None,
-        method: SearchMethod = "exact",
+        method: SearchMethod | None = None,
         matching: Matching = ALL_EXACTLY,
         execution: Execution = AS_USUAL,
         max_megapixels: float = MAX_MEGAPIXELS,
@@ -140,13 +142,13 @@ class QueryEngine:
         with query.timed("decode"):
             pixels = load_pixels(photo, max_pixels=self.max_pixels)
         with query.timed("extract"):
-            descriptors, features = self.extractor.extract([pixels])
+            descriptors, features, codes = self.extractor.extraction([pixels])
             snapshot = (
                 self.store.snapshot
             )  # one version for the whole answer, whatever is committed meanwhile
             descriptors = self._describer.describe(snapshot.card, descriptors, features)
         with query.timed("search"):
-            hits = snapshot.search(descriptors, k=query.k, method=self.method)[0]
+            hits = snapshot.search(descriptors, k=query.k, method=self.method, codes=codes)[0]
         self._match(query, features[0], self._searched(query, hits, snapshot))
         return query.result()
 
@@ -217,11 +219,11 @@ class QueryEngine:
             yield from (photo.pixels for photo in batch if isinstance(photo.pixels, ImageRejected))
             return
         started = time.perf_counter()
-        descriptors, features = self.extractor.extract(usable)
+        descriptors, features, codes = self.extractor.extraction(usable)
         snapshot = self.store.snapshot
         descriptors = self._describer.describe(snapshot.card, descriptors, features)
         extracted = time.perf_counter()
-        hits = snapshot.search(descriptors, k=self._query(options).k, method=self.method)
+        hits = snapshot.search(descriptors, k=self._query(options).k, method=self.method, codes=codes)
         searched = time.perf_counter()
         shares_ms = {
             "extract": (extracted - started) * 1e3 / len(usable),
@@ -239,6 +241,8 @@ class QueryEngine:
             yield query.result(total_ms=sum(query.timings_ms.values()))
 
     def _query(self, options: QueryOptions) -> Query:
+        if not self.store.card.has_features:  # nothing to re-rank by
+            options = dataclasses.replace(options, rerank=False)
         return Query(
             options,
             model=self.store.card.model,

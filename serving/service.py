@@ -54,6 +54,7 @@ class Service:
         Raises:
             Refusal: the query was refused or failed in an expected way.
         """
+        rerank = rerank and self.settings.local_features
         options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong)
         query = Query(
             options,

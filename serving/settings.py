@@ -61,8 +61,13 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     store: str = Field(min_length=1, description="folder of the store")
-    model: str | None = Field(default=None, description="name or weights file; default: the store's")
+    model: str | None = Field(
+        default=None, description="name, weights file, timm:NAME or model file (.toml); default: the store's"
+    )
     model_name: str = Field(default="", description="name on the store's card; set when the service starts")
+    local_features: bool = Field(
+        default=True, description="whether the store holds local features; set when the service starts"
+    )
     precision: Precision = Field(default="auto", description=_help_of(Execution, "precision"))
     compile: bool = Field(default=False, description=_help_of(Execution, "compiled"))
     topology: Literal["compact", "split"] = Field(

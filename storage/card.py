@@ -14,14 +14,25 @@ from storage.errors import CardMismatch, CorruptStore, InvalidBatch
 from storage.json_values import parse_object, whole_number
 from storage.text import plain
 
-__all__ = ["FEATURE_ENCODINGS", "FORMAT_VERSION", "Card", "FeatureEncoding", "FeaturePart", "Preprocessing"]
+__all__ = [
+    "FEATURE_ENCODINGS",
+    "FORMAT_VERSION",
+    "NO_FEATURES",
+    "Card",
+    "FeatureEncoding",
+    "FeaturePart",
+    "Preprocessing",
+]
 
 FORMAT_VERSION = 3  # of new stores, and the newest that can be read
 _PLAIN_VERSION = 1  # of models, and of stores that placeray 0.1 made with float16 features
 _LEARNED_VERSION = 3  # the oldest that has learned artifacts
 
-FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary"]
-FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = get_args(FeatureEncoding)
+FeatureEncoding = Literal["float16", "int8", "int8-pca32", "int4", "int4-pca64", "int2", "binary", "none"]
+NO_FEATURES: FeatureEncoding = "none"  # the store holds no local features
+FEATURE_ENCODINGS: tuple[FeatureEncoding, ...] = tuple(
+    name for name in get_args(FeatureEncoding) if name != NO_FEATURES
+)
 
 FeaturePart = Literal["value", "key", "query"]
 ResizeMode = Literal["pil_bilinear", "tensor_bilinear", "tensor_antialiased"]
@@ -72,7 +83,8 @@ class Card:
         min_similarity: Mutual neighbours below this cosine similarity are not counted; None counts all.
         format_version: Version of the store format.
         feature_encoding: How a store encodes local features, see `storage.features.encodings`. Always
-            `float16` on a model's own card, because the model's output does not depend on it.
+            `float16` on a model's own card, because the model's output does not depend on it; `none` in a
+            store without local features.
         projection_sha256: Digest of the store's learned projection; None if the encoding has none.
         aggregation_sha256: Digest of the artifact that makes the store's descriptors, of width
             `descriptor_dim`, out of local features; None where they are the model's own.
@@ -109,6 +121,11 @@ class Card:
     attended_share: float | None = None
 
     @property
+    def has_features(self) -> bool:
+        """Whether a store with this card holds local features."""
+        return self.feature_encoding != NO_FEATURES
+
+    @property
     def artifacts(self) -> tuple[str, ...]:
         """Digests of the artifacts that the card names."""
         return tuple(digest for name in _LEARNED_FIELDS if (digest := getattr(self, name)) is not None)
@@ -139,9 +156,12 @@ class Card:
         Raises:
             InvalidBatch: there is no such encoding, or it does not suit the model's features.
         """
-        if encoding not in FEATURE_ENCODINGS:
+        if encoding not in (known := (*FEATURE_ENCODINGS, NO_FEATURES)):
+            raise InvalidBatch(f"unknown feature encoding {encoding!r}: choose one of {', '.join(known)}")
+        if not self.feature_dim and encoding != NO_FEATURES:
             raise InvalidBatch(
-                f"unknown feature encoding {encoding!r}: choose one of {', '.join(FEATURE_ENCODINGS)}"
+                f"{self.model} gives no local features to keep as {encoding}: leave --features out, or "
+                "describe them in the model file"
             )
         if encoding == "binary" and self.attended_share not in (None, 1.0):
             raise InvalidBatch(
@@ -197,7 +217,7 @@ class Card:
                 )
             _check_names(values, cls)
             _check_names(values["preprocessing"], Preprocessing, "preprocessing.")
-            if values.get("feature_encoding", "float16") not in FEATURE_ENCODINGS:
+            if values.get("feature_encoding", "float16") not in (*FEATURE_ENCODINGS, NO_FEATURES):
                 raise CorruptStore(
                     f"the card has the unknown feature encoding {str(values['feature_encoding'])[:60]!r}: "
                     "restore card.json from a backup"

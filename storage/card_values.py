@@ -31,6 +31,9 @@ def check_card_values(values: dict[str, Any]) -> None:
     if values["format_version"] < 3 and (early := [name for name in _LEARNED if name in values]):
         raise ValueError(f"{early[0]}: only cards of format 3 have it")
     grid = values["grid_height"] * values["grid_width"] * values["feature_dim"]
+    stored = values["format_version"] > 1 and values.get("feature_encoding", "float16") != "none"
+    if not grid and stored:
+        raise ValueError("a grid without cells has no local features to keep")
     if grid > _MAX_FEATURES:
         raise ValueError(f"local features of {grid} numbers per image are too many")
     if values["preprocessing"]["height"] * values["preprocessing"]["width"] > _MAX_PIXELS:

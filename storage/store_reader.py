@@ -176,7 +176,12 @@ class StoreReader:
         return [records[image_id] for image_id in image_ids if image_id in records]
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, method: SearchMethod = "exact"
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        method: SearchMethod = "exact",
+        codes: npt.NDArray[np.uint8] | None = None,
     ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
@@ -184,12 +189,13 @@ class StoreReader:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
             method: `exact` compares every row in memory, `ivf` uses an approximate index in memory, `lance`
-                searches on disk.
+                searches on disk, `codes` compares codes and orders the nearest 100 by descriptor.
+            codes: (B, code_bits / 8) uint8, for `codes`.
 
         Raises:
             InvalidBatch: descriptors of another width, not finite, or not of unit norm; k below 1.
         """
-        return self._snapshot.search(descriptors, k=k, method=method)
+        return self._snapshot.search(descriptors, k=k, method=method, codes=codes)
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
         """Read the local features of these records; damage is reported, not raised.

@@ -9,9 +9,10 @@ from models.aggregation.aggregation import DESCRIPTOR_DIM, Aggregation
 from models.aggregation.file import MAX_BYTES
 from models.aggregation.rejected import AggregationRejected
 from models.aggregation.start import starting_aggregation
+from models.custom.reference import TIMM
 from models.names import DEFAULT_MODEL, SELAVPR_MODELS
 from models.networks.descriptions import LOCAL_CHANNELS
-from storage.card import Card
+from storage.card import NO_FEATURES, Card
 from storage.errors import InvalidBatch
 from storage.features.encodings import FeatureCodec
 
@@ -31,9 +32,10 @@ def default_aggregation(card: Card) -> str:
     """Return `learned` for a model without a trained global head, `gem` for one that has learned its own.
 
     Trained are SelaVPR models with the head of local features, and adapted ones. The embedded default and
-    backbones by name were never trained to tell places apart.
+    backbones by name were never trained to tell places apart, nor were timm's.
     """
     untrained = card.model in SELAVPR_MODELS and card.feature_dim != LOCAL_CHANNELS
+    untrained = untrained or (card.model.startswith(TIMM) and card.feature_dim > 0)
     return LEARNED if untrained or card.model == DEFAULT_MODEL else GEM
 
 
@@ -68,6 +70,14 @@ def chosen_aggregation(chosen: str | None, card: Card, codec: FeatureCodec) -> A
     Raises:
         AggregationRejected: the file cannot be read, or is of features of another width.
     """
+    if codec.encoding == NO_FEATURES:
+        if chosen not in (None, GEM):
+            raise AggregationRejected(
+                "no_features",
+                "descriptors are learned from local features, which the store would not keep: leave "
+                "--aggregation out, or choose another encoding with --features",
+            )
+        return None
     chosen = chosen or default_aggregation(card)
     if chosen == GEM:
         return None

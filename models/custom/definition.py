@@ -246,7 +246,9 @@ class _Reader:
         floor = values.get("min_similarity")
         if floor is not None and not -1 <= float(floor) <= 1:
             raise self._bad(f"min_similarity is {floor!r}", "give a cosine similarity")
-        layer = {name: values[name] for name in ("layer", "part", "attended_share") if name in values}
+        layer: dict[str, Any] = {
+            name: value for name, value in values.items() if name in ("layer", "part", "attended_share")
+        }
         if ("output" in values) == bool(layer):
             raise self._bad("[local] takes an output or a layer", "give one of them")
         if layer:

@@ -1,4 +1,4 @@
-"""Builds the network that a reference describes. This runs code: of a hub, a module or a file that was named."""
+"""Builds the network that a reference describes, which runs code: of a hub, a module or a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
+from models.checkpoints.safetensors_file import read_safetensors
 from models.checkpoints.tensors import require_finite, weights_digest
 from models.custom.errors import BadModelFile, ModelUnfit
 from models.custom.reference import Reference
@@ -58,7 +57,9 @@ def build_module(reference: Reference) -> nn.Module:
         )
     if definition.weights is not None:
         _load_weights(module, definition.weights)
-    return module.float().eval().requires_grad_(False)
+    for weights in module.parameters():
+        weights.requires_grad_(False)  # TorchScript has no requires_grad_ for a whole module
+    return module.float().eval()
 
 
 def fingerprint(reference: Reference, module: nn.Module) -> str:
@@ -87,7 +88,7 @@ def _from_hub(reference: Reference) -> Any:
     _LOG.warning("%s runs code of github.com/%s at commit %s", definition.name, repository, definition.commit)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return torch.hub.load(
+            return torch.hub.load(  # type: ignore[no-untyped-call]
                 f"{repository}:{definition.commit}",
                 entry,
                 **definition.arguments,
@@ -136,7 +137,7 @@ def _from_file(reference: Reference) -> Any:
     _LOG.warning("%s runs the program in %s", reference.definition.name, path)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return torch.jit.load(path, map_location="cpu")
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise BadModelFile(
             f"{path} is not a TorchScript file ({str(error).splitlines()[0][:200]}): save the network with "
@@ -175,7 +176,7 @@ def _import(name: str, sources: dict[str, str]) -> types.ModuleType:
         sys.meta_path.append(finder)
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds modules in a mapping of sources."""
 
     def __init__(self, sources: dict[str, str]) -> None:
@@ -189,10 +190,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package = any(other.startswith(f"{name}.") for other in self._sources)
         return importlib.util.spec_from_loader(name, self, is_package=package)
 
+    def get_source(self, fullname: str) -> str:
+        return self._sources[fullname]
+
     def exec_module(self, module: types.ModuleType) -> None:
-        source = self._sources[module.__name__]
-        module.__placeray_source__ = source  # type: ignore[attr-defined]
-        exec(compile(source, f"<{module.__name__}>", "exec"), module.__dict__)
+        module.__placeray_source__ = self._sources[module.__name__]  # type: ignore[attr-defined]
+        super().exec_module(module)
 
 
 def _load_weights(module: nn.Module, path: str) -> None:
@@ -200,13 +203,7 @@ def _load_weights(module: nn.Module, path: str) -> None:
         raise WeightsUnavailable(
             f"the weights {path} are not a file: give a safetensors file with --weights or in the model file"
         )
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise WeightsRejected(
-            "unreadable",
-            f"{path} is damaged or not a safetensors file: convert the weights with safetensors.torch",
-        ) from error
+    tensors = read_safetensors(path)
     require_finite(tensors)
     try:
         module.load_state_dict(tensors, strict=True)

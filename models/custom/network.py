@@ -92,14 +92,14 @@ class OwnNetwork(nn.Module):
         return self._input.preprocessing
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return descriptors (B, D) and local features (B, H, W, C), float32, unit L2 norm; cells may be zeros.
+        """Return descriptors (B, D) and local features (B, H, W, C), of unit L2 norm; cells may be zeros.
 
         Args:
             images: (B, 3, h, w) float, normalised.
         """
         if not self._singly or len(images) < 2:
             return self._run(images)
-        parts = [self._run(image) for image in images.split(1)]
+        parts = [self._run(images[at : at + 1]) for at in range(len(images))]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     def raw_descriptors(self, images: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ class OwnNetwork(nn.Module):
         if grid[0] * grid[1] != count:
             raise ModelUnfit(
                 "model_output",
-                f"{self._source}: {count} tokens are no grid over {images.shape[2]}x{images.shape[3]} pixels: "
-                "choose another [local] layer or output",
+                f"{self._source}: {count} tokens are no grid over {images.shape[2]}x{images.shape[3]} "
+                "pixels: choose another [local] layer or output",
             )
         return grid
 

@@ -8,13 +8,13 @@ from models.card import make_card
 from models.custom.definition import ModelDefinition
 from models.custom.loading import build_module, fingerprint
 from models.custom.network import OwnNetwork
-from models.custom.reference import CUSTOM, TIMM, Reference, carried, is_reference, read_reference
+from models.custom.reference import CUSTOM, TIMM, read_reference
 from models.custom.self_test import self_test
 from models.custom.timm_network import TimmOutputs, default_local, input_rule
 from models.errors import BadImageSize
 from storage.card import Card
 
-__all__ = ["load_own", "tested_reference"]
+__all__ = ["load_own"]
 
 # Fingerprints of what passed in this process; a worker is told so by the reference.
 _PASSED: set[str] = set()
@@ -62,20 +62,6 @@ def load_own(model: str) -> tuple[OwnNetwork, Card]:
     except ValueError as error:
         raise BadImageSize(f"{reference.source}: {error}") from error
     return network, card
-
-
-def tested_reference(model: str | None, card: Card, *, weights: str | None = None) -> str | None:
-    """Return a value of --model for workers, which need neither its file nor a second self-test.
-
-    Args:
-        model: A value of --model; anything but a reference is returned as it is.
-        card: Of the model, as it was loaded here.
-        weights: As of `read_reference`.
-    """
-    if model is None or not is_reference(model):
-        return model
-    reference: Reference = read_reference(model, weights=weights)
-    return carried(dataclasses.replace(reference, tested=card.weights_sha256))
 
 
 def _for_timm(definition: ModelDefinition, outputs: TimmOutputs) -> ModelDefinition:

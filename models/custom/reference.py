@@ -15,8 +15,18 @@ from pathlib import Path
 
 from models.custom.definition import ModelDefinition, parse_definition
 from models.custom.errors import BadModelFile
+from storage.card import Card
 
-__all__ = ["CUSTOM", "TIMM", "Reference", "carried", "is_reference", "read_reference", "shown"]
+__all__ = [
+    "CUSTOM",
+    "TIMM",
+    "Reference",
+    "carried",
+    "is_reference",
+    "portable_model",
+    "read_reference",
+    "shown",
+]
 
 CUSTOM, TIMM = "custom:", "timm:"  # beginnings of names on cards
 _CARRIED = "own-model:"
@@ -94,6 +104,18 @@ def carried(reference: Reference) -> str:
             "tested": reference.tested,
         }
     )
+
+
+def portable_model(model: str, card: Card) -> str:
+    """Return a value of --model for workers, which need neither its file nor a second self-test.
+
+    Args:
+        model: A value of --model; anything but a reference is returned as it is.
+        card: Of the model, as it was loaded here.
+    """
+    if not is_reference(model):
+        return model
+    return carried(replace(read_reference(model), tested=card.weights_sha256))
 
 
 def _sources(definition: ModelDefinition, folder: Path) -> dict[str, str]:

@@ -37,7 +37,7 @@ def self_test(
     with torch.inference_mode():
         raw = network.raw_descriptors(noise[:1]).float()
         together, again = network(noise)[0], network(noise)[0]
-        alone = torch.cat([network(image)[0] for image in noise.split(1)])
+        alone = torch.cat([network(noise[at : at + 1])[0] for at in range(_BATCH)])
     _check_output(raw, source, promised_dim, unit=unit)
     if not all(bool(torch.isfinite(each).all()) for each in (together, alone)):
         raise _unfit(source, "model_not_finite", "descriptors are not finite", "check its weights")
@@ -52,7 +52,7 @@ def self_test(
         raise _unfit(
             source,
             "model_depends_on_batch",
-            f"a photo alone and among {_BATCH} gives descriptors that differ by {_apart(together, alone):.2g}",
+            f"a photo alone and among {_BATCH} gives descriptors {_apart(together, alone):.2g} apart",
             "add batch = 1 to the model file, which runs photos one by one",
         )
     if float((alone @ alone.T).min()) > 1 - 1e-6:

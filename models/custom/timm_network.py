@@ -60,9 +60,9 @@ def default_local(outputs: TimmOutputs) -> LocalRule | None:
 
 def input_rule(network: Any) -> InputRule:
     """Return the input that timm says the weights were trained with; other sizes where the network can."""
-    import timm.data
+    from timm.data.config import resolve_model_data_config
 
-    config = timm.data.resolve_model_data_config(network)
+    config: Any = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     _, height, width = config["input_size"]
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     if patch is None:

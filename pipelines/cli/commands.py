@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipelines.cli import jobs, model, queries, results, store
-from pipelines.cli.options import UsageError
+from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
 from storage.durable import explain_write_errors
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         require_outputs(args)
+        apply_weights(args)
         return VERBS[args.verb](args)
     except PlacerayError as error:
         return _report(args.verb, error)

@@ -10,7 +10,15 @@ from storage.errors import PlacerayError
 if TYPE_CHECKING:
     from models.runtime.execution import Execution
 
-__all__ = ["EXIT_OK", "UsageError", "execution_from", "exit_code_for", "matching_from", "photos_from"]
+__all__ = [
+    "EXIT_OK",
+    "UsageError",
+    "apply_weights",
+    "execution_from",
+    "exit_code_for",
+    "matching_from",
+    "photos_from",
+]
 
 EXIT_OK, EXIT_REJECTED = 0, 3  # the other codes are those of the errors
 
@@ -39,6 +47,24 @@ def matching_from(args: argparse.Namespace) -> dict[str, Any]:
 def photos_from(args: argparse.Namespace) -> dict[str, Any]:
     """Return the argument `max_megapixels` if its flag is given."""
     return {} if args.max_megapixels is None else {"max_megapixels": args.max_megapixels}
+
+
+def apply_weights(args: argparse.Namespace) -> None:
+    """Put the file of --weights into --model, which is then a text that carries both.
+
+    Raises:
+        UsageError: the model is not one whose weights are given so.
+        BadModelFile: the model file cannot be used.
+    """
+    weights = getattr(args, "weights", None)
+    if weights is None:
+        return
+    from models.custom.reference import carried, is_reference, read_reference
+
+    model = getattr(args, "model", None)
+    if model is None or not is_reference(model):
+        raise UsageError("--weights goes with --model timm:NAME or --model FILE.toml: give one of them")
+    args.model = carried(read_reference(model, weights=weights))
 
 
 def exit_code_for(rejected: int, total: int, max_rejected: float) -> int:

@@ -20,13 +20,16 @@ from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import OPTIONS as MATCHING_OPTIONS
 from serving.matching_options import Matching
 from serving.settings import Scale, ServeSettings
-from storage.card import FEATURE_ENCODINGS
+from storage.card import FEATURE_ENCODINGS, NO_FEATURES
 from storage.version import __version__
 
 __all__ = ["build_parser"]
 
 SPLITS = ("train", "val", "test")
 ROLES = ("ingress", "extractor", "searcher", "reranker")
+
+_MODEL = "name, weights file, timm:NAME or model file (.toml)"
+_WEIGHTS = "weights of a timm:NAME or of a model file, in place of its own"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,7 +101,8 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.indexing.job.index`."""
     parser.add_argument("source", metavar="SOURCE", help="folder, listing (.csv, .parquet) or data set")
     flag = partial(add_flag, parser)
-    flag("model", str, f"name or weights file; default: the store's, or {DEFAULT_MODEL} for a new one")
+    flag("model", str, f"{_MODEL}; default: the store's, or {DEFAULT_MODEL} for a new one")
+    flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_features(parser)
     _add_aggregation(parser)
     flag("root", str, "folder that the paths of a listing are relative to; default: its own", metavar="DIR")
@@ -140,7 +144,8 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--store", metavar="URI", help="folder of the store")
     where.add_argument("--url", metavar="URL", help="running service; its token is read from PLACERAY_TOKEN")
     flag = partial(add_flag, parser)
-    flag("model", str, "name or weights file; default: the store's")
+    flag("model", str, f"{_MODEL}; default: the store's")
+    flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_aggregation(parser)
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
     flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
@@ -161,6 +166,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "port", int, "port; 0: any free one", default=defaults.PORT)
     setting = partial(add_settings, parser, ServeSettings)
     setting("model", "topology")
+    add_flag(parser, "weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_aggregation(parser)
     setting("shards", "method", ge=1)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
@@ -190,7 +196,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     flag("database", str, "folder or listing of the database, in DATASET or elsewhere", metavar="PATH")
     flag("queries", str, "folder or listing of the queries, in DATASET or elsewhere", metavar="PATH")
     flag("root", str, "folder that the paths of listings are relative to; default: their own", metavar="DIR")
-    flag("model", str, f"name or weights file; default: the store's, or {DEFAULT_MODEL} for a new one")
+    flag("model", str, f"{_MODEL}; default: the store's, or {DEFAULT_MODEL} for a new one")
+    flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
     flag(
         "store",
         str,
@@ -261,7 +268,8 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 def _add_embed(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.embed`."""
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="path of an image")
-    add_flag(parser, "model", str, "name or weights file; default: the store's")
+    add_flag(parser, "model", str, f"{_MODEL}; default: the store's")
+    add_flag(parser, "weights", str, _WEIGHTS, metavar="FILE.safetensors")
     add_flag(parser, "store", str, "store whose model and input size are used", metavar="URI")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
     _add_aggregation(parser)
@@ -285,7 +293,8 @@ def _add_relearn(parser: argparse.ArgumentParser) -> None:
     flag("use", str, "aggregation of this file instead of a learned one", metavar="FILE")
     flag("dataset", str, "data set of the store, to measure recall before and after", metavar="DATASET")
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
-    flag("model", str, "name or weights file, for --dataset; default: the store's")
+    flag("model", str, f"{_MODEL}, for --dataset; default: the store's")
+    flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_threshold(parser)
     _add_quiet(parser)
 
@@ -327,9 +336,9 @@ def _add_image_size(parser: argparse.ArgumentParser) -> None:
 def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
-        choices=FEATURE_ENCODINGS,
-        help="encoding of local features in a new store; smaller ones lose some detail; default: float16, or "
-        "int4-pca64 for large feature maps",
+        choices=(*FEATURE_ENCODINGS, NO_FEATURES),
+        help="encoding of local features in a new store; smaller ones lose some detail; none: descriptors "
+        "alone; default: float16, int4-pca64 for large feature maps, or none for models that need none",
     )
 
 

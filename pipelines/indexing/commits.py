@@ -47,7 +47,8 @@ class Committer:
         self._store, self._tally, self._trace = store, tally, trace
         self._commit_every, self._commit_seconds = commit_every, commit_seconds
         self._on_commit, self._clock = on_commit, clock
-        self._schema = row_schema(store.card, optional=("source", "tags"))
+        optional = ("source", "tags", "code") if store.card.code_bits else ("source", "tags")
+        self._schema = row_schema(store.card, optional=optional)
         self._pending: list[pa.Table] = []
         self._last = clock()
 

@@ -77,7 +77,7 @@ class Extract:
             self.failure = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Replace `pixels` by `descriptor` and `features`; images with non-finite outputs are rejected."""
+        """Replace `pixels` by `descriptor`, `features` and any `code`; unusable outputs reject an image."""
         with span(self.trace, "extract", batch.num_rows) as line:
             table = self._replace_pixels(batch)
             line["bytes"] = table.nbytes
@@ -92,31 +92,40 @@ class Extract:
         rows = np.flatnonzero(pc.is_valid(batch["pixels"]).to_numpy(zero_copy_only=False))
         descriptors: list[NDArray[Any] | None] = [None] * batch.num_rows
         features: list[bytes | None] = [None] * batch.num_rows
+        codes: list[bytes | None] = [None] * batch.num_rows
         faults: dict[int, str] = {}
         if len(rows):
             pixels = _unpack(batch["pixels"].take(pa.array(rows)), self.card)
-            for row, (descriptor, feature, fault) in zip(rows.tolist(), self._extract(pixels), strict=True):
-                descriptors[row], features[row] = descriptor, feature
-                if fault:
-                    faults[row] = fault
-        kind = row_schema(self.card).field("descriptor").type
+            for row, made in zip(rows.tolist(), self._extract(pixels), strict=True):
+                if isinstance(made, str):
+                    faults[row] = made
+                else:
+                    descriptors[row], features[row], codes[row] = made
+        types = row_schema(self.card, optional=("code",))
         table = reject_rows(batch.drop_columns(["pixels"]), faults, reason="model_fault")
-        table = table.append_column("descriptor", pa.array(descriptors, kind))
+        table = table.append_column("descriptor", pa.array(descriptors, types.field("descriptor").type))
+        if self.card.code_bits is not None:
+            table = table.append_column("code", pa.array(codes, types.field("code").type))
         return table.append_column("features", pa.array(features, pa.binary()))
 
-    def _extract(self, pixels: NDArray[Any]) -> list[tuple[NDArray[Any] | None, bytes | None, str | None]]:
+    def _extract(self, pixels: NDArray[Any]) -> list[tuple[NDArray[Any], bytes, bytes | None] | str]:
+        """Return descriptor, encoded features and code of each image, or why there are none."""
         from models.errors import ModelFault
 
         try:
-            descriptors, rows = self.extractor.extract_encoded(pixels, self.encoder)
+            descriptors, rows, codes = self.extractor.encoded_extraction(pixels, self.encoder)
         except ModelFault as error:
             if len(pixels) == 1:
-                return [(None, None, str(error))]
+                return [str(error)]
             # A single image can spoil a batch: run them one by one to find it.
             return [row for image in pixels for row in self._extract(image[None])]
         descriptors = self.describer.describe_rows(self.card, descriptors, rows)
         stored = descriptors.astype(self.card.descriptor_dtype)
-        return [(descriptor, row.tobytes(), None) for descriptor, row in zip(stored, rows, strict=True)]
+        packed = [None] * len(rows) if codes is None else [code.tobytes() for code in codes]
+        return [
+            (descriptor, row.tobytes(), code)
+            for descriptor, row, code in zip(stored, rows, packed, strict=True)
+        ]
 
 
 def _unpack(column: pa.ChunkedArray, card: Card) -> NDArray[Any]:

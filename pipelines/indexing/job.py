@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from models.aggregation.choice import aggregation_kind
+from models.custom.reference import portable_model
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
@@ -133,7 +134,7 @@ def index(
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar("index", quiet=quiet or progress is not None))
         card, fresh = card_of(model, image_size, store_uri, features, aggregation)
-        model = model or card.model
+        model = portable_model(model or card.model, card)
         listing = list_source(source, root=root, id_prefix=id_prefix, follow_links=follow_links)
         store = open_or_create(
             store_uri,

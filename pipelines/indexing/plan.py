@@ -192,7 +192,9 @@ def _divided(
         writers=writers,
         threads=0 if gpus else max(1, int(near) // extractors),
         # A small index still shows progress in eighths; a large one gets shards near SHARD_BYTES.
-        shard_rows=min(request.commit_every, max(1, SHARD_BYTES // request.row_bytes), max(32, images // 8)),
+        shard_rows=min(
+            request.commit_every, max(1, SHARD_BYTES // max(1, request.row_bytes)), max(32, images // 8)
+        ),
     )
 
 

@@ -40,7 +40,10 @@ def _write_shard(batch: pa.Table, store_uri: str, card: Card) -> pa.Table:
     extracted = np.flatnonzero(pc.is_valid(batch["features"]).to_numpy(zero_copy_only=False))
     shards: list[str | None] = [None] * batch.num_rows
     rows: list[int | None] = [None] * batch.num_rows
-    if len(extracted):
+    if not card.has_features:
+        for position in extracted.tolist():
+            shards[position], rows[position] = "", 0
+    elif len(extracted):
         selected = batch.select(["image_id", "features"]).take(pa.array(extracted))
         try:
             shard = write_shard(store_uri, selected["image_id"].to_pylist(), _joined(selected["features"]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from models.custom.network import OwnNetwork
 from models.errors import WeightsRejected
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavprpp import SelaVPRpp
@@ -41,10 +42,8 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
             model.add_adapters(settings.adapter_stages)
         except ValueError as error:
             raise BadSettings(str(error)) from error
-    if isinstance(model, SelaVPRpp):
-        raise BadSettings(
-            f"{settings.model} is a SelaVPR++, which cannot be trained yet: choose another --model"
-        )
+    if isinstance(model, SelaVPRpp | OwnNetwork):
+        raise BadSettings(f"{settings.model} has no adapters that can be trained: choose another --model")
     if settings.local_head or not isinstance(model, EfficientNetLite0):
         model.add_local_head()
     return model, card

@@ -35,12 +35,18 @@ class DescriptorMaker:
         self._cards: tuple[Card, ...] = (store.card,)
         self._describer.aggregation(store.card)
 
-    def make(self, descriptors: NDArray[np.float32], features: NDArray[np.float32]) -> list[Descriptor]:
+    def make(
+        self,
+        descriptors: NDArray[np.float32],
+        features: NDArray[np.float32],
+        codes: NDArray[np.uint8] | None = None,
+    ) -> list[Descriptor]:
         """Return the descriptors of photos.
 
         Args:
             descriptors: (B, D) float32, the model's own.
             features: (B, H, W, C) float32, the model's, unit L2 norm per cell.
+            codes: (B, code_bits / 8) uint8, or None.
         """
         self._follow()
         made = {
@@ -48,7 +54,9 @@ class DescriptorMaker:
             for card in self._cards
         }
         return [
-            Descriptor({digest: values[at] for digest, values in made.items()})
+            Descriptor(
+                {digest: values[at] for digest, values in made.items()}, None if codes is None else codes[at]
+            )
             for at in range(len(descriptors))
         ]
 

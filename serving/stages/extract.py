@@ -131,14 +131,18 @@ class ExtractWorker:
     def _work(self, batch: list[Prepared]) -> list[_Item]:
         started = time.perf_counter()
         try:
-            descriptors, features = self._extractor.extract_prepared(batch)
+            descriptors, features, codes = self._extractor.prepared_extraction(batch)
         except ModelFault as fault:
             # One photo must not fail the others.
             return [fault] if len(batch) == 1 else [self._work([image])[0] for image in batch]
         usable = len(descriptors) == len(features) == len(batch)
         comparable = [usable and self._comparable(descriptors[i], features[i]) for i in range(len(batch))]
         made: Iterator[Descriptor] = iter(
-            self._made(descriptors[comparable], features[comparable]) if usable else ()
+            self._made(
+                descriptors[comparable], features[comparable], None if codes is None else codes[comparable]
+            )
+            if usable
+            else ()
         )
         extract_ms = (time.perf_counter() - started) * 1e3
         return [
@@ -148,10 +152,18 @@ class ExtractWorker:
             for i in range(len(batch))
         ]
 
-    def _made(self, descriptors: NDArray[np.float32], features: NDArray[np.float32]) -> list[Descriptor]:
+    def _made(
+        self,
+        descriptors: NDArray[np.float32],
+        features: NDArray[np.float32],
+        codes: NDArray[np.uint8] | None,
+    ) -> list[Descriptor]:
         if self._maker is None:
-            return [Descriptor({None: descriptor}) for descriptor in descriptors]
-        return self._maker.make(descriptors, features)
+            return [
+                Descriptor({None: descriptor}, None if codes is None else codes[at])
+                for at, descriptor in enumerate(descriptors)
+            ]
+        return self._maker.make(descriptors, features, codes)
 
     def _comparable(self, descriptor: NDArray[np.float32], features: NDArray[np.float32]) -> bool:
         """Return whether a photo's output fits the card, as stored features are checked when written."""

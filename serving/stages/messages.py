@@ -23,9 +23,11 @@ class Descriptor:
     Attributes:
         by_aggregation: (D,) float32, unit L2 norm, by the digest of the aggregation that made it; None stands
             for the model itself.
+        code: (code_bits / 8,) uint8, or None where the model gives none.
     """
 
     by_aggregation: dict[str | None, NDArray[np.float32]]
+    code: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,11 +133,13 @@ class SearchWorker:
             VersionNotLoaded: none is loaded, or not the requested one.
         """
         newest = self.part.card.aggregation_sha256
+        given = [descriptor.code for descriptor in descriptors if descriptor.code is not None]
+        codes = np.stack(given) if len(given) == len(descriptors) else None
         digests = sorted(descriptors[0].by_aggregation, key=lambda digest: digest != newest)
         for last, digest in enumerate(digests, start=1 - len(digests)):
             values = np.stack([descriptor.by_aggregation[digest] for descriptor in descriptors])
             try:
-                return self.part.search(values, k=k, version=version, aggregation_sha256=digest)
+                return self.part.search(values, k=k, version=version, aggregation_sha256=digest, codes=codes)
             except VersionNotLoaded:
                 if last == 0:
                     raise

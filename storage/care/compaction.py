@@ -171,7 +171,8 @@ def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
         for image_id, shard, row in zip(
             *(batch[name].to_pylist() for name in batch.column_names), strict=True
         ):
-            shards[shard][row] = image_id
+            if shard:  # empty in a store without local features
+                shards[shard][row] = image_id
     return dict(shards)
 
 

@@ -65,7 +65,9 @@ class Leftovers:
 
 def used_shards(table: LanceTable) -> set[str]:
     """Return the shards that the rows of this version use."""
-    return {shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist()}
+    return {
+        shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist() if shard
+    }
 
 
 def unreferenced_files(folder: Path, used: set[str]) -> tuple[list[str], list[str]]:

@@ -174,6 +174,8 @@ def _check_shards(
         report.problems.append(str(error))
         return
     out = np.empty(reader.codec.row_bytes, np.uint8)
+    if not card.has_features:
+        shards.pop("", None)
     for shard, rows in sorted(shards.items()):
         if not is_shard_name(shard):
             report.bad_rows.extend(

@@ -96,7 +96,7 @@ class Writer:
             OutOfSpace: the disk is full; everything acknowledged before is kept.
         """
         rows = check_rows(rows, self.card)
-        for shard in pc.unique(rows["shard"]).to_pylist():
+        for shard in pc.unique(rows["shard"]).to_pylist() if self.card.has_features else ():
             if not is_shard_name(shard) or not shard_path(self.folder, shard).is_file():
                 raise InvalidBatch(f"shard {shard} does not exist: write it with write_shard before its rows")
         fault_point("before_commit")
@@ -231,4 +231,6 @@ class Writer:
 
 
 def _shards(table: LanceTable) -> set[str]:
-    return {shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist()}
+    return {
+        shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist() if shard
+    }

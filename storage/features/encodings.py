@@ -9,6 +9,7 @@
 | int4-pca64 | 4 + 32 N | (H, W, 64) float32, compared with a projected query |
 | int2 | 4 + N C / 4 | (H, W, C) float32 |
 | binary | N C / 8 | (H, W, C / 8) uint8, packed signs, compared by Hamming distance |
+| none | 0 | nothing: a store without local features |
 
 Scaled encodings begin with one little-endian float32 per image, the step between two levels. Each cell's
 features have unit norm, so one step suits all cells of an image. The step of 4 and 2 bits is a little wider
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.card import Card, FeatureEncoding
+from storage.card import NO_FEATURES, Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.features.projection import projection_sha256, read_projection
 from storage.features.whitening import read_whitening, whiten
@@ -45,8 +46,10 @@ def default_encoding(card: Card) -> FeatureEncoding:
 
     Measured by R@1 after re-ranking (benchmarks/README.md, Features on disk). On small maps match counts are
     small too, and everything below float16 changed a first result; maps of SelaVPR's shape have enough cells.
-    Features wider than SelaVPR's were not measured.
+    Features wider than SelaVPR's were not measured. SelaVPR++ was made to need none.
     """
+    if not card.feature_dim or card.code_bits or card.model.startswith("selavprpp-"):
+        return NO_FEATURES
     large = card.grid_height * card.grid_width >= _LARGE_CELLS and card.feature_dim <= _LARGE_CHANNELS
     return "int4-pca64" if large else "float16"
 
@@ -135,6 +138,7 @@ class FeatureCodec:
             "int4": _SCALE_BYTES + -(-self._values // 2),
             "int2": _SCALE_BYTES + -(-self._values // 4),
             "binary": card.grid_height * card.grid_width * -(-self.channels // 8),
+            "none": 0,
         }[self._kind]
 
     @property
@@ -152,6 +156,8 @@ class FeatureCodec:
             (K, H, W, C') float16 or float32, or (K, H, W, ceil(C / 8)) uint8 of packed bits; a view of `rows`
             where no conversion is needed.
         """
+        if self._kind == "none":
+            return np.zeros((len(rows), *self.grid, self.channels), np.float16)
         if self._kind == "float16":
             return rows.view(np.float16).reshape(len(rows), *self.grid, self.channels)
         if self.binary:

@@ -71,6 +71,8 @@ class FeatureReader:
             ok: (K,) bool; False where the row is missing, damaged, or belongs to another image.
         """
         rows = np.empty((len(records), self.codec.row_bytes), dtype=np.uint8)
+        if not self.codec.row_bytes:
+            return rows, np.zeros(len(records), dtype=bool)
         workers = min(_THREADS, rows.nbytes // _THREAD_BYTES)
         if workers < 2:
             failed = self._read_all(records, range(len(records)), rows)

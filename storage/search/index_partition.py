@@ -137,6 +137,7 @@ class IndexPartition:
         k: int,
         version: int | None = None,
         aggregation_sha256: str | EllipsisType | None = ...,
+        codes: npt.NDArray[np.uint8] | None = None,
     ) -> list[SearchHits]:
         """Search one version.
 
@@ -146,6 +147,7 @@ class IndexPartition:
             version: Which version; None means the newest loaded one.
             aggregation_sha256: What made the descriptors, see `Card`; only versions of the same are searched.
                 By default it is not compared.
+            codes: (B, code_bits / 8) uint8, for search by codes.
 
         Raises:
             VersionNotLoaded: `version` is not loaded, or none of this aggregation is.
@@ -162,7 +164,7 @@ class IndexPartition:
             )
             wanted = "a version" if version is None else f"version {version}"
             raise VersionNotLoaded(f"{wanted}{made} is not loaded: request one of {numbers}")
-        results = snapshot.search(descriptors, k=k, method=self._method_for(snapshot))
+        results = snapshot.search(descriptors, k=k, method=self._method_for(snapshot), codes=codes)
         return [
             SearchHits(snapshot.version, snapshot.count, snapshot.degraded, hits, numbers, snapshot.card)
             for hits in results
@@ -190,6 +192,8 @@ class IndexPartition:
             return self.method
         # Decided by the version alone, so that all partitions of an index decide alike.
         rows, card = -(-snapshot.count // self._partition.total), snapshot.card
+        if card.code_bits is not None:
+            return "codes"
         method: SearchMethod = "exact" if rows <= EXACT_ROWS else "ivf"
         stored = 2 if card.descriptor_dtype == "float16" else 4
         # Besides the descriptors as they are stored, up to half a byte of codes per dimension.

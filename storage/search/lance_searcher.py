@@ -30,12 +30,15 @@ class LanceSearcher:
         self._table = table
         self._card = card
 
-    def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
+    def search(
+        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+    ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
         Args:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
+            codes: Not used.
 
         Raises:
             CorruptStore: a data file cannot be read.

@@ -4,5 +4,6 @@ from typing import Literal
 
 __all__ = ["SearchMethod", "SearchMethodSetting"]
 
-SearchMethod = Literal["exact", "ivf", "lance"]
-SearchMethodSetting = Literal["auto", "exact", "ivf", "lance"]  # `auto`: by the number of rows
+SearchMethod = Literal["exact", "ivf", "lance", "codes"]
+# `auto`: by codes where the store has them, else by the number of rows
+SearchMethodSetting = Literal["auto", "exact", "ivf", "lance", "codes"]

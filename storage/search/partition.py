@@ -12,7 +12,7 @@ from storage.table.checksums import intact_rows
 from storage.table.lance_table import LanceTable
 from storage.table.salvage import readable_batches
 
-__all__ = ["WHOLE_INDEX", "Partition", "read_partition"]
+__all__ = ["WHOLE_INDEX", "Partition", "read_partition", "rows_in"]
 
 
 class Partition(NamedTuple):
@@ -40,11 +40,12 @@ def read_partition(table: LanceTable, card: Card, partition: Partition = WHOLE_I
     for batch, unreadable in readable_batches(table):
         intact = intact_rows(batch, card)
         damaged += unreadable + len(batch) - len(intact)
-        batches.append(_rows_in(partition, intact))
+        batches.append(rows_in(partition, intact))
     return pa.concat_tables(batches), damaged
 
 
-def _rows_in(partition: Partition, rows: pa.Table) -> pa.Table:
+def rows_in(partition: Partition, rows: pa.Table) -> pa.Table:
+    """Return those of `rows` that belong to a partition."""
     if partition.total == 1:
         return rows
     keys = rows["image_id"].to_pylist()

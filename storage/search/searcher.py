@@ -23,11 +23,14 @@ class Searcher(Protocol):
     degraded: bool
     count: int
 
-    def search(self, descriptors: npt.NDArray[np.float32], *, k: int) -> list[list[Candidate]]:
+    def search(
+        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+    ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
         Args:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
+            codes: (B, code_bits / 8) uint8, for search by codes.
         """
         ...

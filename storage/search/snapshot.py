@@ -25,16 +25,18 @@ from storage.errors import (
 )
 from storage.layout import check_table_files
 from storage.records import Candidate
+from storage.search.code_searcher import CodeSearcher, DiskCodeSearcher
 from storage.search.lance_searcher import LanceSearcher
 from storage.search.memory_searcher import MemorySearcher
 from storage.search.methods import SearchMethod
 from storage.search.partition import WHOLE_INDEX, Partition, read_partition
 from storage.search.searcher import Searcher
-from storage.table.checks import check_query
+from storage.table.checks import check_codes, check_query
 from storage.table.lance_table import LanceTable
 
 __all__ = ["Snapshot", "newest_snapshot"]
 
+_IN_MEMORY_BYTES = 1 << 30  # of descriptors beside codes; larger ones stay on disk
 _LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
 
 
@@ -74,12 +76,20 @@ class Snapshot:
         return any(searcher.degraded for searcher in list(self._searchers.values()))
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, method: SearchMethod = "exact"
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        method: SearchMethod = "exact",
+        codes: npt.NDArray[np.uint8] | None = None,
     ) -> list[list[Candidate]]:
         """Search this version; arguments, result and errors as in `Store.search`."""
         if k < 1:
             raise InvalidBatch(f"k is {k}: ask for one candidate or more")
-        return self._searcher(method).search(check_query(descriptors, self.card), k=k)
+        checked = check_query(descriptors, self.card)
+        if method == "codes":
+            codes = check_codes(codes, len(checked), self.card)
+        return self._searcher(method).search(checked, k=k, codes=codes)
 
     def load(self, method: SearchMethod) -> None:
         """Build the index of a search method, which the first search would otherwise wait for."""
@@ -97,8 +107,20 @@ class Snapshot:
             if self.partition.number > 0:
                 return MemorySearcher(self.table.schema.empty_table())
             return LanceSearcher(self._indexed_table(), self.card)
+        if method == "codes":
+            return self._by_codes()
         rows, damaged = read_partition(self.table, self.card, self.partition)
         return MemorySearcher(rows, approximate=method == "ivf", degraded=damaged > 0)
+
+    def _by_codes(self) -> Searcher:
+        if self.card.code_bits is None:
+            raise InvalidBatch(
+                f"the store of {self.card.model} has no codes to search by: choose another search method"
+            )
+        if self.count * self.card.descriptor_dim * 2 > _IN_MEMORY_BYTES * self.partition.total:
+            return DiskCodeSearcher(self.table, self.card, self.partition)
+        rows, damaged = read_partition(self.table, self.card, self.partition)
+        return CodeSearcher(rows, self.card, degraded=damaged > 0)
 
     def _indexed_table(self) -> LanceTable:
         """Return a table of the same rows, with LanceDB's index where it pays, no writer is active and the

@@ -20,7 +20,7 @@ from storage.table.schema import (
     with_optional_columns,
 )
 
-__all__ = ["AMENDABLE", "check_amendments", "check_descriptors", "check_query", "check_rows"]
+__all__ = ["AMENDABLE", "check_amendments", "check_codes", "check_descriptors", "check_query", "check_rows"]
 
 AMENDABLE = (
     "uri",
@@ -56,10 +56,9 @@ def check_rows(rows: pa.Table, card: Card) -> pa.Table:
     _check_keys(rows)
     _check_coordinates(rows)
     _check_optional(rows)
-    if pc.any(pc.less(rows["row"], 0)).as_py() or pc.any(pc.equal(rows["shard"], "")).as_py():
-        raise InvalidBatch(
-            "shard is empty or row is negative: use the name from write_shard and the row's number in it"
-        )
+    _check_places(rows, card)
+    if card.code_bits is not None and rows["code"].null_count:
+        raise InvalidBatch("column code has missing values: give every row the code of the store's model")
     vectors = descriptor_matrix(rows).astype(np.float32)
     invalid = np.flatnonzero(~_unit(vectors, _NORM_TOLERANCE[card.descriptor_dtype]))
     if len(invalid) or rows["descriptor"].combine_chunks().flatten().null_count:
@@ -135,6 +134,22 @@ def check_query(descriptors: npt.NDArray[np.float32], card: Card) -> npt.NDArray
     return array
 
 
+def check_codes(codes: npt.NDArray[np.uint8] | None, count: int, card: Card) -> npt.NDArray[np.uint8]:
+    """Return the codes of queries as C-contiguous (B, code_bits / 8) uint8.
+
+    Raises:
+        InvalidBatch: there are none, or of another width or type.
+    """
+    shape = (count, (card.code_bits or 0) // 8)
+    array = np.asarray(codes)
+    if array.shape != shape or array.dtype != np.uint8:
+        raise InvalidBatch(
+            f"codes of shape {array.shape} and type {array.dtype} are not {shape} uint8: extract them with "
+            f"the store's model ({card.model})"
+        )
+    return np.ascontiguousarray(array)
+
+
 def _unit(vectors: npt.NDArray[np.float32], tolerance: float) -> npt.NDArray[np.bool_]:
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
@@ -154,6 +169,17 @@ def _as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         raise InvalidBatch(
             f"a column has another type than in row_schema(card) ({error}): cast it to that type"
         ) from error
+
+
+def _check_places(rows: pa.Table, card: Card) -> None:
+    named = pc.any(pc.not_equal(rows["shard"], "")).as_py()
+    if not card.has_features:
+        if named or pc.any(pc.not_equal(rows["row"], 0)).as_py():
+            raise InvalidBatch("the store has no local features: leave shard empty and row 0")
+    elif pc.any(pc.less(rows["row"], 0)).as_py() or pc.any(pc.equal(rows["shard"], "")).as_py():
+        raise InvalidBatch(
+            "shard is empty or row is negative: use the name from write_shard and the row's number in it"
+        )
 
 
 def _check_keys(rows: pa.Table) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "TEXT_COLUMNS",
     "card_digest",
     "check_schema",
+    "code_matrix",
     "descriptor_field",
     "descriptor_matrix",
     "optional_schema",
@@ -155,6 +156,16 @@ def descriptor_matrix(rows: pa.Table) -> np.ndarray:
         column.offset * width, len(column) * width
     )  # flatten() would skip missing rows
     return np.asarray(values).reshape(len(column), width)
+
+
+def code_matrix(rows: pa.Table) -> np.ndarray:
+    """Return the codes of `rows`, none of them missing: (N, bits / 8) uint8."""
+    width = rows.schema.field("code").type.byte_width
+    chunks = []
+    for chunk in rows["code"].chunks:
+        values = np.frombuffer(chunk.buffers()[1] or b"", np.uint8)
+        chunks.append(values[chunk.offset * width : (chunk.offset + len(chunk)) * width])
+    return np.concatenate(chunks or [np.empty(0, np.uint8)]).reshape(-1, width)
 
 
 def to_records(rows: pa.Table) -> list[ImageRecord]:

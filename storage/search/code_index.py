@@ -1,0 +1,169 @@
+"""Nearest binary codes by Hamming distance: exact, or through inverted lists that measure their own recall.
+
+Each half of the rows is an index of FAISS of its own, searched by a thread of its own, since FAISS gives one
+query to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.search.faiss_module import import_faiss
+
+__all__ = ["EXACT_CODES", "TARGET_RECALL", "CodeIndex"]
+
+EXACT_CODES = 1_000_000  # beyond, inverted lists
+TARGET_RECALL = 0.99
+_MARGIN = 0.002  # the measured recall is an estimate from a sample
+_TARGET_K, _SAMPLE_QUERIES = 100, 200
+_BLOCK = 1 << 18
+_SAMPLES_PER_LIST = 40
+_ROUNDS = 8  # of k-means
+_MAX_PARTS = 8
+
+
+class CodeIndex:
+    """The nearest of packed binary codes; safe to share between threads.
+
+    Attributes:
+        count: Number of rows.
+        recall: Recall@100 against exact search, measured with its own rows as queries.
+        lists: Number of inverted lists of each part; 0: every row is compared.
+        probes: How many of them a query probes.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[npt.NDArray[np.uint8]],
+        rows: int,
+        *,
+        bits: int,
+        inverted: bool | None = None,
+        target: float = TARGET_RECALL,
+    ) -> None:
+        """Build and measure.
+
+        Args:
+            blocks: The codes in order, (n, bits / 8) uint8 each.
+            rows: How many there are in all.
+            bits: Of a code, a multiple of eight.
+            inverted: Whether to build inverted lists; default: beyond a million rows.
+            target: Recall of inverted lists to reach.
+        """
+        self.count, self.recall, self.lists, self.probes = rows, 1.0, 0, 0
+        self._bits = bits
+        parts = max(1, min(_MAX_PARTS, os.cpu_count() or 1, rows // 4096))
+        self._starts = [rows * part // parts for part in range(parts + 1)]
+        self._pool = ThreadPoolExecutor(parts, thread_name_prefix="codes")
+        codes = np.empty((rows, bits // 8), np.uint8)
+        at = 0
+        for block in blocks:
+            codes[at : at + len(block)] = block
+            at += len(block)
+        if at != rows:
+            raise ValueError(f"{at} codes for {rows} rows")
+        self._codes = codes
+        self._parts: list[Any] = []
+        if rows > EXACT_CODES if inverted is None else inverted:
+            self._build_lists(target)
+        else:
+            self._build_flat()
+
+    def search(self, queries: npt.NDArray[np.uint8], k: int) -> npt.NDArray[np.int64]:
+        """Return (B, k) int64: rows by ascending Hamming distance, ties by row, -1 padded.
+
+        Args:
+            queries: (B, bits / 8) uint8.
+            k: Number of rows per query.
+        """
+        if not self.count or not len(queries):
+            return np.full((len(queries), k), -1, np.int64)
+        searches: list[Callable[[], tuple[Any, Any]]] = [
+            lambda part=part, start=start: self._search_part(part, start, queries, k)  # type: ignore[misc]
+            for part, start in zip(self._parts, self._starts, strict=False)
+        ]
+        found = list(self._pool.map(lambda search: search(), searches))
+        distances = np.concatenate([part[0] for part in found], axis=1)
+        ids = np.concatenate([part[1] for part in found], axis=1)
+        order = np.lexsort((ids, distances), axis=1)[:, :k]
+        best = np.take_along_axis(ids, order, axis=1)
+        missing = np.take_along_axis(distances, order, axis=1) > self._bits
+        return np.where(missing, -1, best)
+
+    def _search_part(
+        self, part: Any, start: int, queries: npt.NDArray[np.uint8], k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        faiss = import_faiss()
+        faiss.omp_set_num_threads(1)  # of this thread
+        distances, ids = part.search(queries, min(k, part.ntotal))
+        distances = distances.astype(np.int64)
+        distances[ids < 0] = self._bits + 1
+        return distances, np.where(ids < 0, np.iinfo(np.int64).max, ids + start)
+
+    def _build_flat(self) -> None:
+        faiss = import_faiss()
+        for start, stop in zip(self._starts, self._starts[1:], strict=False):
+            flat = faiss.IndexBinaryFlat(self._bits)
+            for at in range(start, stop, _BLOCK):
+                flat.add(self._codes[at : min(stop, at + _BLOCK)])
+            self._parts.append(flat)
+        self._codes = self._codes[:0]  # FAISS holds them
+
+    def _build_lists(self, target: float) -> None:
+        """Cluster a sample, put every row of each part into its list, and choose the number of probes."""
+        faiss = import_faiss()
+        self.lists = int(2 ** np.ceil(np.log2(max(16.0, np.sqrt(self.count)))))
+        sample = self._codes[_evenly(self.count, _SAMPLES_PER_LIST * self.lists)]
+        coarse = faiss.IndexBinaryFlat(self._bits)
+        trained = faiss.IndexBinaryIVF(coarse, self._bits, self.lists)
+        trained.cp.niter, trained.cp.max_points_per_centroid = _ROUNDS, _SAMPLES_PER_LIST
+        trained.cp.min_points_per_centroid = 1  # no warning on stderr about few rows
+        trained.train(sample)
+        self._coarse = coarse  # FAISS only keeps its address
+        self._trained = trained
+        for start, stop in zip(self._starts, self._starts[1:], strict=False):
+            part = faiss.IndexBinaryIVF(coarse, self._bits, self.lists)
+            for at in range(start, stop, _BLOCK):
+                part.add(self._codes[at : min(stop, at + _BLOCK)])
+            self._parts.append(part)
+        self._measure(target)
+        self._codes = self._codes[:0]
+
+    def _measure(self, target: float) -> None:
+        """Choose the fewest probes that reach the target, with a sample of the rows as queries.
+
+        Rows at the distance of the hundredth are as good as it: which of them are found does not matter.
+        """
+        sample = self._codes[_evenly(self.count, _SAMPLE_QUERIES)]
+        k = min(_TARGET_K, self.count - 1) + 1
+        self._probe(self.lists)
+        best = self._distances(sample, k)
+        probes = 1
+        while True:
+            self._probe(probes)
+            found = self._distances(sample, k)
+            self.recall = float((found <= best[:, -1:]).mean())
+            if self.recall >= target + _MARGIN or probes == self.lists:
+                return
+            probes = min(self.lists, max(probes + 1, probes * 5 // 4))
+
+    def _probe(self, probes: int) -> None:
+        self.probes = probes
+        for part in self._parts:
+            part.nprobe = probes
+
+    def _distances(self, queries: npt.NDArray[np.uint8], k: int) -> npt.NDArray[np.int64]:
+        ids = self.search(queries, k)
+        found = self._codes[np.maximum(ids, 0)]
+        distances = np.bitwise_count(found ^ queries[:, None]).sum(axis=2, dtype=np.int64)
+        return np.where(ids < 0, self._bits + 1, distances)
+
+
+def _evenly(rows: int, count: int) -> npt.NDArray[np.int64]:
+    return np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
