@@ -24,62 +24,37 @@ MATCHING = "score matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries hard quiet",
-<<<<<<< HEAD
-    "index": "store model features aggregation root id-prefix batch-size extractors gpus-per-extractor "
-=======
     "index": f"store {MODEL} features aggregation root id-prefix batch-size extractors gpus-per-extractor "
->>>>>>> 05ab3bc (Flags of own models in the tests)
     "cpus "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
-<<<<<<< HEAD
-    "query": f"store url model aggregation top-k candidates no-rerank max-wrong format max-megapixels "
+    "query": f"store url {MODEL} aggregation top-k candidates no-rerank max-wrong format max-megapixels "
     f"{EXECUTION} {MATCHING} max-rejected",
-    "serve": f"store host port model aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
+    "serve": f"store host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
     "refresh-s "
     "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
     "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
-    "evaluate": f"database queries root model store split candidates no-rerank threshold-m {EXECUTION} "
+    "evaluate": f"database queries root {MODEL} store split candidates no-rerank threshold-m {EXECUTION} "
     f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "
     "max-megapixels follow-links quiet",
     "compare": "report",
     "export": "store model out image-size",
-=======
-    "query": f"store url {MODEL} aggregation top-k candidates no-rerank max-megapixels {EXECUTION} "
-    f"{MATCHING} max-rejected",
-    "serve": f"store host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
-    "memory-gib refresh-s "
-    "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
-    "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
-    + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
-    "evaluate": f"database queries root {MODEL} store split candidates no-rerank threshold-m {EXECUTION} "
-    f"{MATCHING} protocol keys report predictions features aggregation image-size max-megapixels "
-    "follow-links quiet",
->>>>>>> 05ab3bc (Flags of own models in the tests)
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "
     "precision recompute seed val-queries val-candidates threshold-m threads jitter perspective crop "
     "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
-<<<<<<< HEAD
-    "embed": f"model store out aggregation {EXECUTION} image-size max-megapixels max-rejected",
-=======
     "embed": f"{MODEL} store out aggregation {EXECUTION} image-size max-megapixels max-rejected",
->>>>>>> 05ab3bc (Flags of own models in the tests)
     "import-weights": "out heads whole",
     "info": "store",
     "verify": "store repair",
     "compact": "store min-age dry-run",
-<<<<<<< HEAD
-    "relearn": "store use dataset split model threshold-m quiet",
-    "calibrate": f"store max-wrong elsewhere split model candidates no-rerank threshold-m "
-    f"{EXECUTION} {MATCHING} quiet",
-=======
     "relearn": f"store use dataset split {MODEL} threshold-m quiet",
->>>>>>> 05ab3bc (Flags of own models in the tests)
+    "calibrate": f"store max-wrong elsewhere split {MODEL} candidates no-rerank threshold-m "
+    f"{EXECUTION} {MATCHING} quiet",
     "upgrade": "store",
     "delete": "store",
 }
