@@ -232,4 +232,6 @@ class Rounds:
                 return stage.name, f"waiting for {batches} in the {stage.name}s"
             if stage.starting:
                 return stage.name, f"waiting for {counted(stage.starting, stage.name)} to start"
-        return "writer", f"waiting for {counted(writers.pending, 'image')} in the writers"
+        if writers.pending:
+            return "writer", f"waiting for {counted(writers.pending, 'image')} in the writers"
+        return "decoder", "waiting for Ray to start the first batch"
