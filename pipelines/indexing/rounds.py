@@ -33,7 +33,7 @@ __all__ = ["Rounds"]
 POLL_S, ROOM_POLL_S, CHECK_S = 0.1, 0.5, 2.0
 # A worker that has no place after this time gets none: Ray restarts an actor within seconds.
 PATIENCE_S, MAX_PATIENCE_S = 15.0, 240.0
-LOST_PATIENCE_S = 30.0
+LOST_PATIENCE_S = 45.0
 SETTLE_S, SALVAGE_S, VERDICT_S = 5.0, 30.0, 60.0
 MAX_LOSSES = 5  # without a finished image in between
 
