@@ -108,8 +108,11 @@ OPTIONS = {
 def default_score(card: Card) -> ScoreKind:
     """Return what a store's candidates are ranked by unless an option says otherwise.
 
-    Trained local features, SelaVPR's and those of fine-tuned models, are trained and validated for the count.
+    Trained local features, SelaVPR's and those of fine-tuned models, are trained for the count; fine-tuning
+    compares both and notes the better one on the card.
     """
+    if card.score is not None:
+        return card.score
     untrained = card.model == DEFAULT_MODEL
     return "votes" if untrained and card.format_version >= _VOTES_FROM_FORMAT else "count"
 

@@ -97,6 +97,9 @@ class Card:
         feature_part: Which vectors of that attention they are.
         attended_share: Share of the cells that are kept, those that the class token attends to most; the
             others are zeros.
+        aggregation: What training found best for the descriptors of the model's stores, `learned` or `gem`;
+            None: the default of the architecture.
+        score: What training found best to rank candidates by, `votes` or `count`; None: as above.
     """
 
     model: str
@@ -119,6 +122,8 @@ class Card:
     feature_layer: int | None = None
     feature_part: FeaturePart | None = None
     attended_share: float | None = None
+    aggregation: Literal["learned", "gem"] | None = None
+    score: Literal["votes", "count"] | None = None
 
     @property
     def has_features(self) -> bool:
@@ -194,7 +199,7 @@ class Card:
             hidden = _ENCODING_FIELDS if self.feature_encoding == "float16" else ()
             for name in (*_LEARNED_FIELDS, *hidden):
                 del values[name]
-        for name in _RARE_FIELDS:
+        for name in (*_RARE_FIELDS, *_TRAINED_FIELDS):
             if values[name] is None:
                 del values[name]
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
@@ -288,6 +293,7 @@ class Card:
 _ENCODING_FIELDS = ("feature_encoding", "projection_sha256")
 _LEARNED_FIELDS = ("aggregation_sha256", "local_whitening_sha256")
 _RARE_FIELDS = ("code_bits", "feature_layer", "feature_part", "attended_share")
+_TRAINED_FIELDS = ("aggregation", "score")
 _MODEL_FIELDS = (
     *("model", "weights_sha256", "preprocessing", "grid_height", "grid_width", "feature_dim"),
     *("feature_dtype", "metric", *_RARE_FIELDS),

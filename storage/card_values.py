@@ -101,6 +101,8 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "feature_layer": _or_none(_between(0, 1000)),
     "feature_part": _or_none(_one_of("value", "key", "query")),
     "attended_share": _or_none(lambda value: finite_number(value, 1e-6, 1.0)),
+    "aggregation": _or_none(_one_of("learned", "gem")),
+    "score": _or_none(_one_of("votes", "count")),
     "projection_sha256": _or_none(_text(_DIGEST)),
     **dict.fromkeys(_LEARNED, _or_none(_text(_DIGEST))),
 }

@@ -31,9 +31,12 @@ LEARNED, GEM = "learned", "gem"
 def default_aggregation(card: Card) -> str:
     """Return `learned` for a model without a trained global head, `gem` for one that has learned its own.
 
-    Trained are SelaVPR models with the head of local features, and adapted ones. The embedded default and
-    backbones by name were never trained to tell places apart, nor were timm's.
+    Trained are SelaVPR models with the head of local features, and adapted ones, unless validation chose
+    otherwise. The embedded default and backbones by name were never trained to tell places apart, nor were
+    timm's.
     """
+    if card.aggregation is not None:
+        return card.aggregation
     untrained = card.model in SELAVPR_MODELS and card.feature_dim != LOCAL_CHANNELS
     untrained = untrained or (card.model.startswith(TIMM) and card.feature_dim > 0)
     return LEARNED if untrained or card.model == DEFAULT_MODEL else GEM

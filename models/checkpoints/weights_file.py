@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -39,11 +39,21 @@ __all__ = ["load_file", "read_card", "save_weights"]
 Description = SelaVPRDescription | SelaVPRppDescription | EfficientNetDescription
 
 _TRUNK = "backbone.vit."
+# What a weights file may choose; everything else on its card follows from its tensors.
+_FREE_FIELDS = ("format_version", "min_similarity", "aggregation", "score")
+
 # Raised when parsing malformed metadata.
 _MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
-def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preprocessing | None = None) -> Card:
+def save_weights(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    preprocessing: Preprocessing | None = None,
+    aggregation: Literal["learned", "gem"] | None = None,
+    score: Literal["votes", "count"] | None = None,
+) -> Card:
     """Write a model with its card to a safetensors file, atomically.
 
     For an adapted `EfficientNetLite0` the file holds the trained tensors only: the frozen ones are read from
@@ -54,6 +64,8 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
         path: The file to write or replace.
         model: A `SelaVPR`, `SelaVPRpp` or `EfficientNetLite0`.
         preprocessing: The preprocessing it was trained with. Default: the model's own.
+        aggregation: The default of its stores; None: that of the architecture.
+        score: Likewise.
 
     Returns:
         The card, also stored inside the file.
@@ -78,6 +90,7 @@ def save_weights(path: str | Path, model: nn.Module, *, preprocessing: Preproces
     require_finite(tensors)
     network: Any = model
     card = make_card(network, weights_sha256=weights_digest(tensors), preprocessing=preprocessing)
+    card = dataclasses.replace(card, aggregation=aggregation, score=score)
     shape: dict[str, Any] = {"kind": description.name}
     if isinstance(description, SelaVPRDescription):
         shape = {"kind": "selavpr", "local_head": description.local_head}
@@ -153,9 +166,7 @@ def _read(path: Path, *, in_memory: bool) -> tuple[dict[str, Tensor], Card, Desc
         description = _description_of(shape, tensors)
         digest, preprocessing = card.weights_sha256, card.preprocessing
         expected = make_card(description, weights_sha256=digest, preprocessing=preprocessing)
-        if card != dataclasses.replace(
-            expected, format_version=card.format_version, min_similarity=card.min_similarity
-        ):
+        if card != dataclasses.replace(expected, **{name: getattr(card, name) for name in _FREE_FIELDS}):
             raise ValueError("the card describes another model")
     except (*_MALFORMED, CorruptStore, CardMismatch, UnknownLayout) as error:
         raise WeightsRejected(

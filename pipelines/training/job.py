@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,7 @@ from models.photo_limits import pixels_of
 from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
 from pipelines.defaults import MAX_FAILURES, MAX_REJECTED, TRAINING_SPLIT, VALIDATION_SPLIT
-from pipelines.evaluation.recall import measure_recall
-from pipelines.evaluation.result import Evaluation
-from pipelines.indexing.job import index
-from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, ray_session
-from pipelines.sources import open_dataset
 from pipelines.training.checkpoints import STATE, disk_full
 from pipelines.training.data import DataFolders, TrainingSet
 from pipelines.training.errors import BadSettings
@@ -31,8 +25,8 @@ from pipelines.training.plan import check_data
 from pipelines.training.preflight import begin_run, check_photos, list_rejected, require_space
 from pipelines.training.report import write_training_report
 from pipelines.training.settings import TrainingSettings
-from pipelines.training.worker import trainable_model
-from serving.engine import QueryEngine
+from pipelines.training.ways import Way, best_way, measure_ways, recalls_of
+from pipelines.training.worker import starts_unchanged, trainable_model
 from storage.card import Card, Preprocessing
 from storage.commit.lease import Lease
 from storage.durable import flush, replace_file
@@ -122,16 +116,35 @@ def finetune(
         scale = scale_for(ray, workers, gpus_per_worker)
         checkpoint, result = run_workers(ray, config, scale, folder, storage, max_failures, quiet)
         trained = folder / "trained.safetensors"
-        card = _write_weights(trained, checkpoint, model, start.preprocessing, result["floor"])
+        _read_weights(checkpoint, model)
+        model.min_similarity = result["floor"]
+        _write_weights(trained, model, start.preprocessing)
         selected = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
-        before, after = (
-            _evaluate(data, name, settings, selected, quiet=quiet) for name in (settings.model, str(trained))
-        )
+        ways = {
+            name: measure_ways(data, source, settings, selected, name=name, quiet=quiet)
+            for name, source in (("before", settings.model), ("after", str(trained)))
+        }
+        before, after = (best_way(of_model) for of_model in ways.values())
+        if kept_untrained := after.order[:2] < before.order[:2] and starts_unchanged(model, settings):
+            # The adapters that training began with: they change nothing.
+            model, _ = trainable_model(settings)
+            _write_weights(trained, model, start.preprocessing)
+            ways["after"] = measure_ways(data, str(trained), settings, selected, name="after", quiet=quiet)
+            after = best_way(ways["after"])
+        card = _write_weights(trained, model, start.preprocessing, after)
         folders = {name: value for name, value in vars(data).items() if name != "without"}
         facts = result | _facts(scale, card, model, training, validation, len(rejected))
+        facts |= {f"{name}_ways": recalls_of(of_model) for name, of_model in ways.items()}
+        facts |= {"aggregation": after.aggregation, "score": after.score, "kept_untrained": kept_untrained}
+        facts |= {"aggregation_before": before.aggregation, "score_before": before.score}
         rows = read_rows(folder / "log.csv")
         report = write_training_report(
-            folder, before=before, after=after, rows=rows, settings=settings.to_dict() | folders, facts=facts
+            folder,
+            before=before.evaluation,
+            after=after.evaluation,
+            rows=rows,
+            settings=settings.to_dict() | folders,
+            facts=facts,
         )
         _publish(trained, out)
     return report | {"out": str(out), "run": str(folder)}
@@ -181,45 +194,21 @@ def _publish(trained: Path, out: Path) -> None:
     trained.unlink()
 
 
-def _write_weights(
-    path: Path, checkpoint: Any, model: Any, preprocessing: Preprocessing, floor: float | None
-) -> Card:
+def _read_weights(checkpoint: Any, model: Any) -> None:
     with checkpoint.as_directory() as folder:
         read_trained(Path(folder, STATE), model)
-    model.min_similarity = floor
+
+
+def _write_weights(path: Path, model: Any, preprocessing: Preprocessing, way: Way | None = None) -> Card:
+    """Write the weights, whose card names the way in which validation found most."""
     with disk_full("the weights file"):
-        return save_weights(path, model, preprocessing=preprocessing)
-
-
-def _evaluate(
-    data: DataFolders, model: str, settings: TrainingSettings, selected: frozenset[str], *, quiet: bool
-) -> Evaluation:
-    """Index the validation database with a model and measure its recall through the query engine."""
-    name = "before" if model == settings.model else "after"
-    with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
-        database = open_dataset(data.val, split=data.val_split).database
-        with ProgressBar(f"{name}: index", quiet=quiet) as bar:
-            index(
-                database,
-                store,
-                model=model,
-                image_size=settings.image_size,
-                progress=bar.update,
-                follow_links=data.follow_links,
-                max_megapixels=settings.max_megapixels,
-            )
-        engine = QueryEngine.open(store, model=model, max_megapixels=settings.max_megapixels)
-        with ProgressBar(f"{name}: evaluate", quiet=quiet) as bar:
-            return measure_recall(
-                data.val,
-                engine,
-                split=data.val_split,
-                candidates=settings.val_candidates,
-                threshold_m=settings.threshold_m,
-                only=selected,
-                follow_links=data.follow_links,
-                progress=lambda done, total: bar.update(done, 0, total),
-            )
+        return save_weights(
+            path,
+            model,
+            preprocessing=preprocessing,
+            aggregation=way.aggregation if way else None,
+            score=way.score if way else None,
+        )
 
 
 def _facts(

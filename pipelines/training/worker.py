@@ -24,7 +24,7 @@ from pipelines.training.worker_group import WorkerGroup
 from storage.card import Card
 from storage.errors import OutOfSpace
 
-__all__ = ["trainable_model", "work"]
+__all__ = ["starts_unchanged", "trainable_model", "work"]
 
 # Candidate values of min_similarity, in addition to the model's own.
 _FLOORS: tuple[float | None, ...] = (None, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -47,6 +47,11 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
     if settings.local_head or not isinstance(model, EfficientNetLite0):
         model.add_local_head()
     return model, card
+
+
+def starts_unchanged(model: Any, settings: TrainingSettings) -> bool:
+    """Return whether `trainable_model` works as the model it was made of; a new head of features does not."""
+    return isinstance(model, EfficientNetLite0) and not settings.local_head
 
 
 def work(config: dict[str, Any]) -> None:

@@ -38,6 +38,8 @@ def test_default_score_follows_model_and_format(model: str, format_version: int,
     assert Matching().score_of(card) == expected
     assert Matching(score="votes").score_of(card) == "votes"
     assert Matching(score="count").score_of(card) == "count"
+    for chosen in ("votes", "count"):
+        assert Matching().score_of(dataclasses.replace(card, score=chosen)) == chosen
 
 
 def test_other_scores_are_refused() -> None:

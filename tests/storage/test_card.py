@@ -32,8 +32,11 @@ OTHER = {
     "feature_layer": 10,
     "feature_part": "value",
     "attended_share": 0.5,
+    "aggregation": "learned",
+    "score": "votes",
 }
 RARE = {"code_bits", "feature_layer", "feature_part", "attended_share"}
+TRAINED = {"aggregation", "score"}
 MODEL_PART = {
     *("model", "weights_sha256", "preprocessing", "descriptor_dim", "grid_height", "grid_width"),
     *("feature_dim", "feature_dtype", "metric", *RARE),
@@ -92,18 +95,34 @@ def test_card_with_unknown_fields_is_of_a_newer_placeray(field: str, where: str)
 def test_card_text_of_older_formats_has_no_later_fields() -> None:
     later = ["aggregation_sha256", "local_whitening_sha256"]
     encoding = ["feature_encoding", "projection_sha256"]
-    plain_names = sorted({*OTHER, "format_version"} - {*later, *encoding, *RARE})
+    plain_names = sorted({*OTHER, "format_version"} - {*later, *encoding, *RARE, *TRAINED})
     plain_card, encoded = (
         make_card(),
         dataclasses.replace(make_card(), format_version=2, feature_encoding="int4"),
     )
     assert list(json.loads(plain_card.to_json())) == plain_names
     assert list(json.loads(encoded.to_json())) == sorted([*plain_names, *encoding])
-    assert list(json.loads(LEARNED.to_json())) == sorted({*OTHER, "format_version"} - RARE)
+    assert list(json.loads(LEARNED.to_json())) == sorted({*OTHER, "format_version"} - RARE - TRAINED)
     assert Card.from_json(LEARNED.to_json()) == LEARNED
-    full = dataclasses.replace(LEARNED, **{name: OTHER[name] for name in RARE})
+    full = dataclasses.replace(LEARNED, **{name: OTHER[name] for name in RARE | TRAINED})
     assert list(json.loads(full.to_json())) == sorted({*OTHER, "format_version"})
     assert Card.from_json(full.to_json()) == full
+
+
+def test_card_text_has_what_training_chose_and_nothing_else_of_it() -> None:
+    for chosen in ({"aggregation": "learned", "score": "count"}, {"aggregation": "gem"}, {"score": "votes"}):
+        card = dataclasses.replace(make_card(), **chosen)
+        assert {name: json.loads(card.to_json())[name] for name in chosen} == chosen
+        assert not (TRAINED - set(chosen)) & set(json.loads(card.to_json()))
+        assert Card.from_json(card.to_json()) == card
+        assert dataclasses.replace(card, format_version=2).stored_as("int4").score == card.score
+
+
+@pytest.mark.parametrize(("name", "value"), [("aggregation", "../x"), ("aggregation", 1), ("score", "best")])
+def test_card_with_another_choice_of_training_is_refused(name: str, value: object) -> None:
+    values = json.loads(make_card().to_json()) | {name: value}
+    with pytest.raises(CorruptStore, match=name):
+        Card.from_json(json.dumps(values))
 
 
 @pytest.mark.parametrize("name", ["store_v1_float16", "store_v2_int4_pca64"])

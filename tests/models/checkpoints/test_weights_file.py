@@ -14,6 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from models.aggregation.choice import default_aggregation
 from models.checkpoints.weights_file import save_weights
 from models.errors import WeightsRejected
 from models.networks.efficientnet import EfficientNetLite0
@@ -133,6 +134,15 @@ def test_save_efficientnet_round_trip(tmp_path: Path) -> None:
     card = save_weights(tmp_path / "lite.safetensors", extractor.network)
     assert card == extractor.card
     assert load_extractor(str(tmp_path / "lite.safetensors"), device="cpu").card == card
+
+
+def test_card_of_a_file_names_what_validation_chose_for_its_stores(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    assert default_aggregation(save_weights(path, small_model())) == "gem"
+    card = save_weights(path, small_model(), aggregation="learned", score="votes")
+    assert load_card(str(path)) == load_extractor(str(path), device="cpu").card == card
+    assert (card.aggregation, card.score) == ("learned", "votes")
+    assert default_aggregation(card) == "learned"
 
 
 def test_save_interrupted_keeps_old_file_and_leaves_nothing(

@@ -66,10 +66,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Traine
     return Trained(city, vit, out, json.loads((out.with_suffix(".run") / "report.json").read_text()))
 
 
-def recall_of(trained: Trained, model: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def recall_of(trained: Trained, model: Path, capsys: pytest.CaptureFixture[str], *way: str) -> Any:
     capsys.readouterr()
     command = ["evaluate", str(trained.city), "--split", "val", "--model", str(model), "--json", "--quiet"]
-    assert main([*command, "--image-size", f"{SIDE}x{SIDE}", "--candidates", "8"]) == 0
+    assert main([*command, "--image-size", f"{SIDE}x{SIDE}", "--candidates", "8", *way]) == 0
     return json.loads(capsys.readouterr().out)["recall"]
 
 
@@ -78,14 +78,28 @@ def test_recall_rises_and_the_report_equals_evaluate(
 ) -> None:
     recall = trained.report["recall"]
     assert recall["after"]["global"]["1"] > recall["before"]["global"]["1"]
-    assert recall["before"] == recall_of(trained, trained.vit, capsys)
-    assert recall["after"] == recall_of(trained, trained.out, capsys)
     facts = trained.report["facts"]
+    way = ["--aggregation", facts["aggregation_before"], "--score", facts["score_before"]]
+    assert recall["before"] == recall_of(trained, trained.vit, capsys, *way)
+    assert recall["after"] == recall_of(trained, trained.out, capsys)  # as its card says
     assert (facts["workers"], facts["photos_left_out"]) == (2, 1)
     assert facts["steps"] == EPOCHS * 4
     assert 1 <= facts["best_epoch"] <= EPOCHS
     page = (trained.run / "report.html").read_text()
     assert f"{recall['after']['global']['1']:.1f}" in page
+
+
+def test_the_best_of_four_ways_is_chosen_before_and_after(trained: Trained) -> None:
+    facts = trained.report["facts"]
+    card = load_extractor(str(trained.out)).card
+    assert (card.aggregation, card.score) == (facts["aggregation"], facts["score"])
+    for when, chosen in (("before", "_before"), ("after", "")):
+        ways = facts[f"{when}_ways"]
+        assert set(ways) == {f"{one}, {score}" for one in ("gem", "learned") for score in ("votes", "count")}
+        best = ways[f"{facts['aggregation' + chosen]}, {facts['score' + chosen]}"]
+        assert sum(best.values()) == max(sum(way.values()) for way in ways.values())
+        assert {stage: trained.report["recall"][when][stage]["1"] for stage in best} == best
+    assert facts["kept_untrained"] is False
 
 
 def test_trained_weights_differ_and_carry_their_own_digest(trained: Trained) -> None:

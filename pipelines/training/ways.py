@@ -1,0 +1,129 @@
+"""Measures a model in each way it can be used, and finds the best: which descriptors, and which score."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from models.aggregation.choice import GEM, default_aggregation
+from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.result import Evaluation
+from pipelines.indexing.job import index
+from pipelines.progress import ProgressBar
+from pipelines.relearning import relearn_store
+from pipelines.sources import open_dataset
+from pipelines.training.data import DataFolders
+from pipelines.training.settings import TrainingSettings
+from serving.engine import QueryEngine
+from serving.matching_options import Matching, ScoreKind, default_score
+from storage.store import Store
+
+__all__ = ["Way", "best_way", "measure_ways", "recalls_of"]
+
+AggregationKind = Literal["learned", "gem"]
+_SCORES: tuple[ScoreKind, ...] = ("votes", "count")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to use a model, and its recall.
+
+    Attributes:
+        aggregation: `learned` or `gem`: what makes the descriptors.
+        score: `votes` or `count`: what candidates are ranked by.
+        default: Whether both are what the model is used with unless a flag says otherwise.
+        evaluation: On the validation split.
+    """
+
+    aggregation: AggregationKind
+    score: ScoreKind
+    default: bool
+    evaluation: Evaluation
+
+    @property
+    def order(self) -> tuple[float, float, bool]:
+        """The order of ways: R@1 of descriptors and after re-ranking in sum, then R@5, then the default."""
+        recall = self.evaluation.recall
+        first, fifth = (sum(recall[stage][k] for stage in ("global", "reranked")) for k in ("1", "5"))
+        return round(first, 6), round(fifth, 6), self.default
+
+
+def measure_ways(
+    data: DataFolders,
+    model: str,
+    settings: TrainingSettings,
+    selected: frozenset[str],
+    *,
+    name: str,
+    quiet: bool,
+) -> tuple[Way, ...]:
+    """Index the validation database with a model and measure its recall through the query engine.
+
+    Measured are both kinds of descriptors, each with both scores.
+
+    Args:
+        data: The data sets.
+        model: Name or weights file.
+        settings: The recipe.
+        selected: Paths of the queries.
+        name: Of the model, for the progress bar.
+        quiet: Show no progress.
+
+    Raises:
+        As `index` and `measure_recall`.
+    """
+    photos: dict[str, Any] = {"max_megapixels": settings.max_megapixels}
+    with tempfile.TemporaryDirectory(prefix="placeray-finetune-") as store:
+        database = open_dataset(data.val, split=data.val_split).database
+        with ProgressBar(f"{name}: index", quiet=quiet) as bar:
+            index(
+                database,
+                store,
+                model=model,
+                image_size=settings.image_size,
+                aggregation=GEM,
+                progress=bar.update,
+                follow_links=data.follow_links,
+                **photos,
+            )
+
+        def measure(aggregation: AggregationKind, score: ScoreKind) -> Way:
+            engine = QueryEngine.open(store, model=model, matching=Matching(score=score), **photos)
+            with ProgressBar(f"{name}: {aggregation}, {score}", quiet=quiet) as bar:
+                evaluation = measure_recall(
+                    data.val,
+                    engine,
+                    split=data.val_split,
+                    candidates=settings.val_candidates,
+                    threshold_m=settings.threshold_m,
+                    only=selected,
+                    follow_links=data.follow_links,
+                    progress=lambda done, total: bar.update(done, 0, total),
+                )
+            card = engine.extractor.card
+            usual = (default_aggregation(card), default_score(engine.store.card))
+            return Way(aggregation, score, (aggregation, score) == usual, evaluation)
+
+        opened = Store.open(store)
+        usual = default_score(opened.card)
+        (other,) = (score for score in _SCORES if score != usual)
+        ways = [measure("gem", usual), measure("gem", other)]
+        with opened.lease():
+            relearn_store(opened)
+        return (*ways, measure("learned", usual), measure("learned", other))
+
+
+def best_way(ways: tuple[Way, ...]) -> Way:
+    """Return the way of the highest recall."""
+    return max(ways, key=lambda way: way.order)
+
+
+def recalls_of(ways: tuple[Way, ...]) -> dict[str, Mapping[str, float]]:
+    """Return R@1 before and after re-ranking of each way, for the report."""
+    stages = ("global", "reranked")
+    return {
+        f"{way.aggregation}, {way.score}": {stage: way.evaluation.recall[stage]["1"] for stage in stages}
+        for way in ways
+    }
