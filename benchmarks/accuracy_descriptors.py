@@ -40,6 +40,9 @@ DESCRIPTORS: dict[str, Callable[[Features, Features], Descriptors]] = {
     "learned, power 0.15": partial(learned, power=0.15),
     "learned, power 0.35": partial(learned, power=0.35),
     "learned, power 0.5": partial(learned, power=0.5),
-    "learned, 16 words": partial(learned, words=16),
-    "learned, 64 words": partial(learned, words=64),
+    "learned, 1 x 16 words": partial(learned, words=16, vocabularies=1),
+    "learned, 1 x 32 words": partial(learned, words=32, vocabularies=1),
+    "learned, 1 x 64 words": partial(learned, words=64, vocabularies=1),
+    "learned, 2 x 32 words": partial(learned, words=32, vocabularies=2),
+    "learned, 4 x 32 words": partial(learned, words=32, vocabularies=4),
 }

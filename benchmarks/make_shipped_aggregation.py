@@ -24,7 +24,7 @@ from pipelines.demo.dataset import draw_city
 
 SEEDS = (1000, 1001, 1002)
 DATABASE, QUERIES = 200, 100  # pictures by day, and at night, in snow, under clouds
-COMPONENTS = 128
+COMPONENTS, WORDS = 128, 32
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
                 photos = extract_folder(Path(folder, "images", "test", side), extractor)
                 blocks.append(photos.features.astype(np.float16))
         print(f"city {seed}: {sum(map(len, blocks))} pictures", flush=True)
-    learned = Aggregation.fit(blocks, components=COMPONENTS, power=0.0)
+    learned = Aggregation.fit(blocks, words=WORDS, vocabularies=1, components=COMPONENTS, power=0.0)
     # Of the photos of a store it was learned from none.
     shipped = dataclasses.replace(learned, photos=0, city_photos=0)
     SHIPPED_FILE.write_bytes(shipped.to_bytes())

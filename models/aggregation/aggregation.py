@@ -19,7 +19,8 @@ from models.aggregation.words import cells_share, learn_words, sample_cells
 __all__ = ["DESCRIPTOR_DIM", "Aggregation"]
 
 DESCRIPTOR_DIM = 512
-WORDS = 32
+VOCABULARIES, WORDS = 4, 16  # and words of each
+WIDE, WIDE_VOCABULARIES = 256, 2  # channels above which the vectors would be too long
 SOFTNESS = 50.0
 POWER = 0.25
 _BLOCK = 8
@@ -37,7 +38,7 @@ class Aggregation:
     all machines that work on a store use the same.
 
     Attributes:
-        words: (K, C) float32.
+        words: (K, C) float32, one vocabulary after the other.
         mean: (K C,) float32 of the aggregated vectors.
         projection: (K C, D') float32 with the precision of float16, D' at most 512.
         softness: Of the assignment to words.
@@ -45,6 +46,8 @@ class Aggregation:
         left_out: Share of the variance of these photos that the projection leaves out.
         city_photos: Number of photos in the store when it was learned from a sample of them.
         automatic: Whether a growing store may learn again by itself; False for one that was given as a file.
+        vocabularies: Number of vocabularies, each of K / `vocabularies` words; stores that learned before
+            there were several have one.
     """
 
     words: NDArray[np.float32]
@@ -55,6 +58,7 @@ class Aggregation:
     left_out: float
     city_photos: int = 0
     automatic: bool = True
+    vocabularies: int = 1
 
     def __post_init__(self) -> None:
         # One layout in memory: the rounding of a product depends on it.
@@ -67,6 +71,7 @@ class Aggregation:
         blocks: Sequence[NDArray[np.floating]],
         *,
         words: int = WORDS,
+        vocabularies: int | None = None,
         power: float = POWER,
         components: int = DESCRIPTOR_DIM,
     ) -> Aggregation:
@@ -75,7 +80,9 @@ class Aggregation:
         Args:
             blocks: Arrays (B, H, W, C) float, decoded; the sequence is read three times, block by block.
                 Their order matters for the last digits: sort photos by their sample key.
-            words: K.
+            words: Of each vocabulary.
+            vocabularies: Each is clustered from another seed of the random numbers. Default: 4, or 2 for
+                features of more than 256 channels.
             power: Of the whitening: 0 is none, 0.5 all of it.
             components: At most so many are kept.
 
@@ -89,19 +96,32 @@ class Aggregation:
                 f"an aggregation cannot be learned from {photos} photos: index more, or choose "
                 "--aggregation gem",
             )
-        height, width = blocks[0].shape[1:3]
+        height, width, channels = blocks[0].shape[1:]
+        vocabularies = vocabularies or (VOCABULARIES if channels <= WIDE else WIDE_VOCABULARIES)
         share = cells_share(photos, height * width + (height - 1) * (width - 1))
         cells = np.concatenate([sample_cells(multi_scale_cells(block), share) for block in blocks])
         if not np.isfinite(cells).all():
             raise AggregationRejected(
                 "not_finite", "local features hold NaN or infinity: run `placeray verify` on the store"
             )
-        learned = learn_words(cells, words)
+        learned = np.concatenate([learn_words(cells, words, seed=seed) for seed in range(vocabularies)])
         vectors = np.concatenate(
-            [aggregate_residuals(multi_scale_cells(block), learned, SOFTNESS) for block in blocks]
+            [
+                aggregate_residuals(multi_scale_cells(block), learned, SOFTNESS, vocabularies)
+                for block in blocks
+            ]
         )
         mean, projection, left_out = fit_whitening(vectors, components, power)
-        return cls(learned, mean, rounded(projection), SOFTNESS, photos, left_out, city_photos=photos)
+        return cls(
+            learned,
+            mean,
+            rounded(projection),
+            SOFTNESS,
+            photos,
+            left_out,
+            city_photos=photos,
+            vocabularies=vocabularies,
+        )
 
     def describe(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Aggregate the local features of photos.
@@ -129,7 +149,7 @@ class Aggregation:
             block = features[start : start + _BLOCK]
             # Always full blocks: the rounding of a product depends on its shape.
             vectors = np.zeros((_BLOCK, len(self.mean)), np.float32)
-            vectors[: len(block)] = aggregate_residuals(multi_scale_cells(block), self.words, self.softness)
+            vectors[: len(block)] = self._vectors(block)
             vectors -= self.mean
             projected = vectors @ self.projection
             descriptors[start : start + len(block), : projected.shape[1]] = projected[: len(block)]
@@ -145,9 +165,13 @@ class Aggregation:
             features: (B, H, W, C) float, as for `describe`.
         """
         axes = self.projection / np.maximum(np.linalg.norm(self.projection, axis=0), np.float32(1e-12))
-        vectors = aggregate_residuals(multi_scale_cells(features), self.words, self.softness) - self.mean
+        vectors = self._vectors(features) - self.mean
         total = float(np.square(vectors).sum())
         return max(0.0, 1 - float(np.square(vectors @ axes).sum()) / total) if total else 0.0
+
+    def _vectors(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        cells = multi_scale_cells(features)
+        return aggregate_residuals(cells, self.words, self.softness, self.vocabularies)
 
     @cached_property
     def sha256(self) -> str:
@@ -164,6 +188,7 @@ class Aggregation:
                 "left_out": self.left_out,
                 "city_photos": self.city_photos,
                 "automatic": self.automatic,
+                "vocabularies": self.vocabularies,
             },
         )
 
@@ -184,6 +209,7 @@ class Aggregation:
             left_out=values["left_out"],
             city_photos=int(values["city_photos"]),
             automatic=bool(values["automatic"]),
+            vocabularies=int(values["vocabularies"]),
         )
 
 

@@ -27,7 +27,11 @@ def write_values(arrays: dict[str, NDArray[np.generic]], values: dict[str, float
         name: np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
         for name, array in arrays.items()
     }
-    metadata = {_KEY: json.dumps({"version": 1, **values}, sort_keys=True)}
+    if values["vocabularies"] == 1:  # as it was written before there were several
+        described = {"version": 1} | {name: value for name, value in values.items() if name != "vocabularies"}
+    else:
+        described = {"version": 2, **values}
+    metadata = {_KEY: json.dumps(described, sort_keys=True)}
     return bytes(safetensors.numpy.save(little, metadata=metadata))
 
 
@@ -52,8 +56,10 @@ def read_values(data: bytes) -> tuple[dict[str, NDArray[np.floating]], dict[str,
             "city_photos": whole_number(values["city_photos"], 0, 10**12),
             "left_out": finite_number(values["left_out"], 0.0, 1.0),
             "automatic": {True: 1, False: 0}[values["automatic"]],
+            "vocabularies": 1,
         }
-        whole_number(values["version"], 1, 1)
+        if whole_number(values["version"], 1, 2) == 2:
+            numbers["vocabularies"] = whole_number(values["vocabularies"], 2, _MAX_WORDS)
     except (
         KeyError,
         ValueError,
@@ -67,11 +73,11 @@ def read_values(data: bytes) -> tuple[dict[str, NDArray[np.floating]], dict[str,
             f"the aggregation is damaged or not one that placeray wrote ({type(error).__name__}): restore it "
             "from a backup, or learn again with `placeray relearn`",
         ) from error
-    _check(arrays)
+    _check(arrays, int(numbers["vocabularies"]))
     return arrays, numbers
 
 
-def _check(arrays: dict[str, NDArray[np.generic]]) -> None:
+def _check(arrays: dict[str, NDArray[np.generic]], vocabularies: int) -> None:
     words, mean, projection = (arrays.get(name) for name in _DTYPES)
     shapes = {name: None if array is None else array.shape for name, array in arrays.items()}
     fits = (
@@ -82,6 +88,7 @@ def _check(arrays: dict[str, NDArray[np.generic]]) -> None:
         and all(arrays[name].dtype == dtype for name, dtype in _DTYPES.items())
         and words.ndim == 2
         and 1 <= words.shape[0] <= _MAX_WORDS
+        and words.shape[0] % vocabularies == 0
         and words.shape[1] >= 1
         and mean.shape == (words.size,)
         and projection.ndim == 2

@@ -35,7 +35,7 @@ def unit_norm(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def aggregate_residuals(
-    cells: NDArray[np.float32], words: NDArray[np.float32], softness: float
+    cells: NDArray[np.float32], words: NDArray[np.float32], softness: float, vocabularies: int = 1
 ) -> NDArray[np.float32]:
     """Sum the differences between cells and words, word by word (VLAD).
 
@@ -43,14 +43,17 @@ def aggregate_residuals(
     v_k = sum over cells x of a_k(x) (x - w_k). The assignment a is soft, as in Arandjelovic et al.,
     "NetVLAD", CVPR 2016, section 3.1: the softmax of -softness / 2 |x - w_k|^2. Each v_k is L2-normalised by
     itself (intra-normalisation, Arandjelovic and Zisserman, "All about VLAD", CVPR 2013, section 3.1) and so
-    is the whole. Keetha et al., "AnyLoc", 2023, aggregate the features of an untrained network so.
+    is the whole. Keetha et al., "AnyLoc", 2023, aggregate the features of an untrained network so. Several
+    vocabularies side by side, each with an assignment of its own, depend less on the chance of k-means (Jegou
+    and Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012, section 5).
 
     Each photo is computed by itself, so that the result does not depend on the batch.
 
     Args:
         cells: (B, N, C) float32.
-        words: (K, C) float32.
+        words: (K, C) float32, one vocabulary after the other.
         softness: Inverse temperature; large values assign each cell to its nearest word alone.
+        vocabularies: How many there are, each of the same number of words.
 
     Returns:
         (B, K C) float32, unit L2 norm; zeros where all cells equal their words.
@@ -59,9 +62,10 @@ def aggregate_residuals(
     sums = np.empty((len(cells), *words.shape), np.float32)
     for out, photo in zip(sums, cells, strict=True):
         weights = softness * (photo @ words.T - halves)
-        weights -= weights.max(axis=1, keepdims=True)
+        by_vocabulary = weights.reshape(len(photo), vocabularies, -1)  # a view
+        by_vocabulary -= by_vocabulary.max(axis=2, keepdims=True)
         np.exp(weights, out=weights)
-        weights /= weights.sum(axis=1, keepdims=True)
+        by_vocabulary /= by_vocabulary.sum(axis=2, keepdims=True)
         np.matmul(weights.T, photo, out=out)
         out -= weights.sum(axis=0)[:, None] * words
     return unit_norm(unit_norm(sums).reshape(len(sums), -1))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.aggregation.aggregation import DESCRIPTOR_DIM, SOFTNESS, WORDS, Aggregation
+from models.aggregation.aggregation import DESCRIPTOR_DIM, SOFTNESS, Aggregation
 from models.aggregation.residuals import unit_norm
 
 __all__ = ["MIN_LEARNED", "SHIPPED_FILE", "starting_aggregation"]
@@ -16,6 +16,7 @@ __all__ = ["MIN_LEARNED", "SHIPPED_FILE", "starting_aggregation"]
 MIN_LEARNED = 32
 SHIPPED_FILE = Path(__file__).with_name("shipped.safetensors")
 _SHIPPED_CHANNELS = 112
+_WORDS = 32
 
 
 @cache
@@ -32,6 +33,6 @@ def starting_aggregation(channels: int) -> Aggregation:
     if channels == _SHIPPED_CHANNELS:
         return Aggregation.from_bytes(SHIPPED_FILE.read_bytes())
     random = np.random.default_rng(0)
-    words = unit_norm(random.standard_normal((WORDS, channels)).astype(np.float32))
+    words = unit_norm(random.standard_normal((_WORDS, channels)).astype(np.float32))
     projection = random.standard_normal((words.size, DESCRIPTOR_DIM)).astype(np.float16).astype(np.float32)
     return Aggregation(words, np.zeros(words.size, np.float32), projection, SOFTNESS, photos=0, left_out=0.0)

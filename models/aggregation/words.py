@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 __all__ = ["learn_words", "sample_cells"]
 
-_SEED = 0
 _ROUNDS = 25
 _CELLS = 40_000
 
@@ -33,7 +32,7 @@ def cells_share(photos: int, cells: int) -> float:
     return min(1.0, _CELLS / max(1, photos * cells))
 
 
-def learn_words(cells: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def learn_words(cells: NDArray[np.float32], count: int, *, seed: int = 0) -> NDArray[np.float32]:
     """Cluster cells by k-means: k-means++ seeds, then 25 rounds of Lloyd, all in float64 and in fixed order.
 
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; Lloyd, "Least squares
@@ -43,11 +42,12 @@ def learn_words(cells: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     Args:
         cells: (M, C) float32.
         count: K, the number of words.
+        seed: Of the random numbers: another one gives other words.
 
     Returns:
         (K, C) float32. With fewer distinct cells than words some words are equal.
     """
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(seed)
     points = cells.astype(np.float64)
     squares = np.square(points).sum(axis=1)
     words = np.empty((count, points.shape[1]))

@@ -10,6 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.aggregation import DESCRIPTOR_DIM, Aggregation, AggregationRejected
+from models.aggregation.aggregation import SOFTNESS
+from models.aggregation.residuals import aggregate_residuals, multi_scale_cells
+from models.aggregation.start import starting_aggregation
 from tests.support.paths import ROOT
 
 
@@ -126,7 +129,7 @@ def test_components_left_out_are_reported() -> None:
 
 def test_more_photos_than_numbers_take_the_other_matrix_and_give_the_same_similarities() -> None:
     features = places(200)
-    wide, narrow = (Aggregation.fit([features[:count]], words=4) for count in (60, 200))
+    wide, narrow = (Aggregation.fit([features[:count]], words=4, vocabularies=1) for count in (60, 200))
     assert narrow.projection.shape == (64, 64)
     assert wide.projection.shape == (64, 59)
     spread = narrow.describe(features).std(axis=0)[:64]
@@ -139,7 +142,7 @@ def test_aggregation_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def altered(learned: Aggregation, **arrays: Any) -> bytes:
+def altered(learned: Aggregation, *, vocabularies: int = 4, **arrays: Any) -> bytes:
     from models.aggregation.file import write_values
 
     values = {
@@ -149,8 +152,63 @@ def altered(learned: Aggregation, **arrays: Any) -> bytes:
     }
     return write_values(
         values | arrays,
-        {"softness": 50.0, "photos": 60, "left_out": 0.0, "city_photos": 60, "automatic": True},
+        {
+            "softness": 50.0,
+            "photos": 60,
+            "left_out": 0.0,
+            "city_photos": 60,
+            "automatic": True,
+            "vocabularies": vocabularies,
+        },
     )
+
+
+def test_vocabularies_are_assigned_to_each_by_itself() -> None:
+    features = places(40)
+    four = Aggregation.fit([features], words=3)
+    assert (four.vocabularies, len(four.words)) == (4, 12)
+    assert len({words.tobytes() for words in four.words.reshape(4, -1)}) == 4
+    cells = multi_scale_cells(features)
+    parts = [aggregate_residuals(cells, words, SOFTNESS) for words in four.words.reshape(4, 3, 16)]
+    expected = np.concatenate(parts, axis=1) / 2
+    assert np.allclose(aggregate_residuals(cells, four.words, SOFTNESS, 4), expected, atol=1e-6)
+
+
+def test_more_vocabularies_depend_less_on_the_chance_of_their_words() -> None:
+    features, disturbed = places(60, noise=0.4), places(60)
+    shuffled = np.random.default_rng(1).permutation(60)
+
+    def similarity(count: int, order: NDArray[np.int64]) -> NDArray[np.float32]:
+        fitted = Aggregation.fit([features[order]], words=4, vocabularies=count)
+        return fitted.describe(disturbed) @ fitted.describe(features).T
+
+    apart = [
+        np.abs(similarity(count, np.arange(60)) - similarity(count, shuffled)).mean() for count in (1, 8)
+    ]
+    assert apart[1] < 0.8 * apart[0]
+
+
+def test_the_file_of_one_vocabulary_is_what_it_was_before_there_were_several() -> None:
+    one = Aggregation.fit([places(40)], words=8, vocabularies=1)
+    assert b"vocabularies" not in one.to_bytes()
+    assert Aggregation.from_bytes(one.to_bytes()).vocabularies == 1
+    several = Aggregation.fit([places(40)], words=4, vocabularies=2)
+    assert Aggregation.from_bytes(several.to_bytes()).vocabularies == 2
+    assert starting_aggregation(112).vocabularies == 1
+
+
+def test_wide_features_get_fewer_vocabularies() -> None:
+    maps = np.random.default_rng(0).standard_normal((8, 3, 3, 260)).astype(np.float32)
+    assert [Aggregation.fit([maps[..., :channels]]).vocabularies for channels in (256, 260)] == [4, 2]
+
+
+@pytest.mark.parametrize(("count", "reason"), [(3, "wrong_shapes"), (1000, "unreadable"), (0, "unreadable")])
+def test_numbers_of_vocabularies_that_do_not_fit_are_refused(
+    learned: Aggregation, count: int, reason: str
+) -> None:
+    with pytest.raises(AggregationRejected) as refused:
+        Aggregation.from_bytes(altered(learned, vocabularies=count))
+    assert refused.value.reason == reason
 
 
 def test_damaged_files_are_refused(learned: Aggregation) -> None:
