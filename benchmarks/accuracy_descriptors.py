@@ -43,6 +43,6 @@ DESCRIPTORS: dict[str, Callable[[Features, Features], Descriptors]] = {
     "learned, 1 x 16 words": partial(learned, words=16, vocabularies=1),
     "learned, 1 x 32 words": partial(learned, words=32, vocabularies=1),
     "learned, 1 x 64 words": partial(learned, words=64, vocabularies=1),
-    "learned, 2 x 32 words": partial(learned, words=32, vocabularies=2),
-    "learned, 4 x 32 words": partial(learned, words=32, vocabularies=4),
+    "learned, 2 x 16 words": partial(learned, words=16, vocabularies=2),
+    "learned, 4 x 16 words": partial(learned, words=16, vocabularies=4),
 }

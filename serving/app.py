@@ -24,6 +24,7 @@ from serving.gallery import MAX_QUEUED
 from serving.http.front import FrontSettings
 from serving.http.guard import MAX_UPLOADS
 from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
+from serving.matching_options import default_candidates
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
 from storage.store import Store
@@ -75,6 +76,7 @@ def checked(settings: ServeSettings) -> ServeSettings:
         "model_name": card.model,
         "local_features": card.has_features,
         "store": os.path.abspath(settings.store),
+        "candidates": min(settings.candidates or default_candidates(card), settings.max_candidates),
     }
     return settings.model_copy(update=known)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from models.images.photo import Photo
 from models.images.photo_encoding import encode_photo
 from serving.answer import QueryResult
-from serving.defaults import CANDIDATES, TOP_K
+from serving.defaults import TOP_K
 from serving.http.schema import QueryAnswer
 from serving.transport import BadAnswer, PhotoRefused, ServiceRefused, ServiceUnavailable, Transport
 
@@ -53,7 +53,7 @@ class PlaceClient:
         photo: Photo,
         *,
         top_k: int = TOP_K,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         rerank: bool = True,
         max_wrong: float | None = None,
     ) -> QueryResult:
@@ -63,7 +63,7 @@ class PlaceClient:
             photo: The bytes or the path of a JPEG, PNG or WebP, a PIL image, or upright (H, W, 3) uint8 RGB.
                 Images and arrays are sent as PNG, without loss.
             top_k: Number of places to return.
-            candidates: Number of search hits that are re-ranked.
+            candidates: Number of search hits that are re-ranked; default: the service's.
             rerank: False keeps the order of the global descriptors.
             max_wrong: Largest share of wrong answers among those called known; by default that of the
                 calibration.
@@ -83,7 +83,7 @@ class PlaceClient:
         image: bytes,
         *,
         top_k: int = TOP_K,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         rerank: bool = True,
         max_wrong: float | None = None,
     ) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class PlaceClient:
         Args:
             image: An encoded JPEG, PNG or WebP.
             top_k: Number of places to return.
-            candidates: Number of search hits that are re-ranked.
+            candidates: Number of search hits that are re-ranked; default: the service's.
             rerank: False keeps the order of the global descriptors.
             max_wrong: See `answer`.
 
@@ -103,9 +103,9 @@ class PlaceClient:
             PhotoRefused: the photo or a parameter cannot be used.
             ServiceUnavailable, ServiceRefused, BadAnswer: see each.
         """
-        parameters: dict[str, Any] = {"top_k": top_k, "candidates": candidates, "rerank": str(rerank).lower()}
-        if max_wrong is not None:
-            parameters["max_wrong"] = max_wrong
+        parameters: dict[str, Any] = {"top_k": top_k, "rerank": str(rerank).lower()}
+        given = {"candidates": candidates, "max_wrong": max_wrong}
+        parameters |= {name: value for name, value in given.items() if value is not None}
         answer = self._transport.send("POST", "/v1/query", parameters, image)
         try:
             QueryAnswer.model_validate(answer, strict=True)

@@ -21,9 +21,9 @@ from models.store_fit import fitting_extractor
 from serving.answer import PlaceRecord, QueryResult
 from serving.counting import CandidateMatcher
 from serving.decoding import DecodedPhoto, decoded_batches
-from serving.defaults import CANDIDATES, TOP_K
+from serving.defaults import TOP_K
 from serving.lines import MatchedLines, line_points
-from serving.matching_options import ALL_EXACTLY, Matching
+from serving.matching_options import ALL_EXACTLY, Matching, default_candidates
 from serving.places.places import Places
 from serving.query import Query, QueryOptions
 from serving.reranking import match_in_turn
@@ -102,7 +102,7 @@ class QueryEngine:
         photo: Photo,
         *,
         top_k: int = TOP_K,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         rerank: bool = True,
         min_candidates: int | None = None,
         max_wrong: float | None = None,
@@ -112,8 +112,9 @@ class QueryEngine:
         Args:
             photo: The bytes or the path of a JPEG, PNG or WebP, a PIL image, or upright (H, W, 3) uint8 RGB.
             top_k: Number of places to return.
-            candidates: Number of global-descriptor hits that are re-ranked by counting mutual nearest
-                neighbours between local features (SelaVPR, section 3.3).
+            candidates: Number of global-descriptor hits that are re-ranked by mutual nearest neighbours of
+                their local features (SelaVPR, section 3.3). Default: 50 where the store has learned its
+                descriptors, else 100.
             rerank: False keeps the order of the global descriptors.
             min_candidates: Candidates matched before an early stop, never below 20; by default `top_k`.
             max_wrong: Share of wrong answers among those called known; by default that of the calibration.
@@ -130,15 +131,7 @@ class QueryEngine:
             ValueError: `top_k` or `candidates` below 1.
             StoreError: the store cannot be read.
         """
-        query = self._query(
-            QueryOptions(
-                top_k=top_k,
-                candidates=candidates,
-                rerank=rerank,
-                min_candidates=min_candidates,
-                max_wrong=max_wrong,
-            )
-        )
+        query = self._query(self._options(top_k, candidates, rerank, min_candidates, max_wrong))
         with query.timed("decode"):
             pixels = load_pixels(photo, max_pixels=self.max_pixels)
         with query.timed("extract"):
@@ -157,7 +150,7 @@ class QueryEngine:
         photos: Iterable[Photo],
         *,
         top_k: int = TOP_K,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         rerank: bool = True,
         min_candidates: int | None = None,
         max_wrong: float | None = None,
@@ -193,13 +186,7 @@ class QueryEngine:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give 1 or more")
-        options = QueryOptions(
-            top_k=top_k,
-            candidates=candidates,
-            rerank=rerank,
-            min_candidates=min_candidates,
-            max_wrong=max_wrong,
-        )
+        options = self._options(top_k, candidates, rerank, min_candidates, max_wrong)
         return self._answer_batches(
             decoded_batches(photos, batch_size=batch_size, max_pixels=self.max_pixels), options
         )
@@ -239,6 +226,22 @@ class QueryEngine:
             photo_hits, photo_features = next(outputs)
             self._match(query, photo_features, self._searched(query, photo_hits, snapshot))
             yield query.result(total_ms=sum(query.timings_ms.values()))
+
+    def _options(
+        self,
+        top_k: int,
+        candidates: int | None,
+        rerank: bool,
+        min_candidates: int | None,
+        max_wrong: float | None,
+    ) -> QueryOptions:
+        return QueryOptions(
+            top_k=top_k,
+            candidates=default_candidates(self.store.card) if candidates is None else candidates,
+            rerank=rerank,
+            min_candidates=min_candidates,
+            max_wrong=max_wrong,
+        )
 
     def _query(self, options: QueryOptions) -> Query:
         if not self.store.card.has_features:  # nothing to re-rank by

@@ -13,10 +13,20 @@ from typing import Any, Literal, get_args
 
 from models.matching.precision import MatchingPrecision
 from models.names import DEFAULT_MODEL
+from serving.defaults import CANDIDATES, LEARNED_CANDIDATES
 from storage.card import Card
 from storage.errors import PlacerayError
 
-__all__ = ["ALL_EXACTLY", "OPTIONS", "BadMatching", "Matching", "ScoreKind", "default_score", "matching_of"]
+__all__ = [
+    "ALL_EXACTLY",
+    "OPTIONS",
+    "BadMatching",
+    "Matching",
+    "ScoreKind",
+    "default_candidates",
+    "default_score",
+    "matching_of",
+]
 
 ScoreKind = Literal["votes", "count"]
 """What candidates are ranked by: votes on displacement (`models.matching.votes`), or the count of matches."""
@@ -115,6 +125,11 @@ def default_score(card: Card) -> ScoreKind:
         return card.score
     untrained = card.model == DEFAULT_MODEL
     return "votes" if untrained and card.format_version >= _VOTES_FROM_FORMAT else "count"
+
+
+def default_candidates(card: Card) -> int:
+    """Return how many hits of a search in a store are re-ranked unless an option says otherwise."""
+    return CANDIDATES if card.aggregation_sha256 is None else LEARNED_CANDIDATES
 
 
 def matching_of(options: Mapping[str, Any]) -> Matching:

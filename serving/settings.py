@@ -99,6 +99,13 @@ class ServeSettings(BaseModel):
     max_in_flight: int = Field(
         default=64, ge=1, le=100_000, description="concurrent queries per ingress replica; 503 beyond it"
     )
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="hits that are re-ranked unless a request says otherwise; default: 50 where the store "
+        "has learned its descriptors, else 100",
+    )
     max_candidates: int = Field(
         default=1000, ge=1, le=10_000, description="largest number of candidates a client may request"
     )

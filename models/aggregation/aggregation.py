@@ -19,8 +19,8 @@ from models.aggregation.words import cells_share, learn_words, sample_cells
 __all__ = ["DESCRIPTOR_DIM", "Aggregation"]
 
 DESCRIPTOR_DIM = 512
-VOCABULARIES, WORDS = 4, 16  # and words of each
-WIDE, WIDE_VOCABULARIES = 256, 2  # channels above which the vectors would be too long
+VOCABULARIES, WORDS = 2, 32  # and words of each
+WIDE, WIDE_VOCABULARIES = 256, 1  # channels above which the vectors would be too long
 SOFTNESS = 50.0
 POWER = 0.25
 _BLOCK = 8
@@ -81,7 +81,7 @@ class Aggregation:
             blocks: Arrays (B, H, W, C) float, decoded; the sequence is read three times, block by block.
                 Their order matters for the last digits: sort photos by their sample key.
             words: Of each vocabulary.
-            vocabularies: Each is clustered from another seed of the random numbers. Default: 4, or 2 for
+            vocabularies: Each is clustered from another seed of the random numbers. Default: 2, or one for
                 features of more than 256 channels.
             power: Of the whitening: 0 is none, 0.5 all of it.
             components: At most so many are kept.

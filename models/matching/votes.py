@@ -12,10 +12,12 @@ vote:
 - The displacement of a match, from the query's cell to the candidate's, is measured in fourteenths of the
   height and width of the image and rounded to whole ones.
 - For a width v, V_v is the largest sum of the weights of matches in a square of v x v displacements, wherever
-  it lies. The score is the mean of V_5, V_9 and the sum of all weights.
+  it lies. With T, the sum of all weights, the score is (V_5 + V_9 + 3 T) / 5: agreement decides between
+  candidates whose matches weigh about the same.
 
 A change of scale by a factor s spreads displacements over seven |s - 1| to either side, which fits into a
-square of 5 x 5 up to factors of 1.3 and into one of 9 x 9 up to 1.6; what moves further still counts a third.
+square of 5 x 5 up to factors of 1.3 and into one of 9 x 9 up to 1.6; what moves further still counts three
+fifths.
 
 The score is at least 0 and at most the number of matches; it equals that number exactly where all weights
 are 1 and all displacements lie in one square of 5 x 5. Similarities are rounded to 1 / 2000, so that weights,
@@ -43,6 +45,7 @@ RELATIVE = 600  # steps above the mean that give the whole relative part, 0.3
 ABSOLUTE, ABSOLUTE_FROM = 400, 1000  # steps that give the whole absolute part, 0.2, and where it begins, 0.5
 FULL = 2 * RELATIVE + ABSOLUTE  # a whole vote: three quarters relative, one absolute
 WIDTHS = (5, 9)  # of squares, in bins
+ALL = 3  # how often the sum of all weights counts, for each width's once
 UNITS = 14  # of displacement, along either side of an image
 _FINE = 64  # cell centres are whole multiples of this part of a unit
 _BINS = 2 * UNITS + 1
@@ -205,6 +208,7 @@ def _square_votes_on_cuda(partner: Tensor, weights: Tensor, grid: Grid, other_gr
 
 def _mean(squares: list[Tensor], total: Tensor) -> Tensor:
     """Return the (K,) scores from whole numbers: of each width, and of all weights."""
+    sums = ALL * total
     for square in squares:
-        total = total + square
-    return total / (FULL * (len(squares) + 1))
+        sums = sums + square
+    return sums / (FULL * (len(squares) + ALL))

@@ -17,9 +17,8 @@ from pipelines.calibration.labelled import Labelled, labelled_of, unknown_of
 from pipelines.defaults import MAX_WRONG, SPLIT, THRESHOLD_M
 from pipelines.evaluation.recall import measure_recall
 from pipelines.sources import SourceError, list_source, open_dataset
-from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
-from serving.matching_options import ALL_EXACTLY, Matching
+from serving.matching_options import ALL_EXACTLY, Matching, default_candidates
 from serving.places.calibration import Calibration
 from serving.places.conditions import ScoreConditions
 from serving.places.promises import CONFIDENCE
@@ -38,7 +37,7 @@ def calibrate(
     elsewhere: str | Path | None = None,
     split: str = SPLIT,
     model: str | None = None,
-    candidates: int = CANDIDATES,
+    candidates: int | None = None,
     rerank: bool = True,
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
@@ -54,7 +53,7 @@ def calibrate(
         elsewhere: Folder or listing of photos that were taken elsewhere; every answer to them is wrong.
         split: Of the data set.
         model: Name or weights file; default: the store's.
-        candidates: How many hits are re-ranked.
+        candidates: How many hits are re-ranked; default: as of `QueryEngine.answer`.
         rerank: Whether they are.
         matching: Options of matching.
         execution: How the model is run.
@@ -72,6 +71,7 @@ def calibrate(
     store = Store.open(store_uri)
     with store.lease():  # nobody writes meanwhile, and a store that cannot be written is refused at once
         engine = QueryEngine.open(store_uri, model=model, matching=matching, execution=execution)
+        candidates = default_candidates(store.card) if candidates is None else candidates
         labelled, elsewhere_photos, name = _labelled(
             dataset,
             engine,

@@ -136,7 +136,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from pipelines.progress import ProgressBar
 
     matching = matching_from(args)
-    if matching and (args.no_rerank or not args.candidates):
+    if matching and (args.no_rerank or args.candidates == 0):
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     if args.url is not None and args.store is None:
         raise UsageError("--url needs --store, the store that the service serves: name its folder too")
@@ -203,8 +203,8 @@ def run_calibrate(args: argparse.Namespace) -> int:
             elsewhere=args.elsewhere,
             split=args.split,
             model=args.model,
-            candidates=max(1, args.candidates),
-            rerank=args.candidates > 0 and not args.no_rerank,
+            candidates=args.candidates or None,
+            rerank=args.candidates != 0 and not args.no_rerank,
             threshold_m=args.threshold_m,
             execution=execution_from(args),
             progress=bar.update,

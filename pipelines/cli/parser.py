@@ -16,7 +16,7 @@ from pipelines.cli.flags import add_flag, add_settings
 from pipelines.placement import parse_labels, parse_resources
 from pipelines.ray_session import RULE
 from pipelines.training.settings import TrainingSettings
-from serving.defaults import CANDIDATES, TOP_K
+from serving.defaults import CANDIDATES, LEARNED_CANDIDATES, TOP_K
 from serving.matching_options import OPTIONS as MATCHING_OPTIONS
 from serving.matching_options import Matching
 from serving.settings import Scale, ServeSettings
@@ -26,6 +26,10 @@ from storage.version import __version__
 __all__ = ["build_parser"]
 
 SPLITS = ("train", "val", "test")
+_CANDIDATES_HELP = (
+    f"hits that are re-ranked; 0: none; default: {LEARNED_CANDIDATES} where the store has learned its "
+    f"descriptors, else {CANDIDATES}"
+)
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 
 _MODEL = "name, weights file, timm:NAME or model file (.toml)"
@@ -148,7 +152,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_aggregation(parser)
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
-    flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
+    flag("candidates", int, _CANDIDATES_HELP, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
     help = "largest share of wrong answers among those called known; default: that of the calibration"
     flag("max_wrong", float, help, metavar="SHARE", gt=0, lt=1)
@@ -172,7 +176,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     setting("memory_gib", "refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight")
-    setting("max_candidates", "request_timeout_s", "receive_timeout_s", "max_body_mib", "max_megapixels")
+    setting("candidates", "max_candidates")
+    setting("request_timeout_s", "receive_timeout_s", "max_body_mib", "max_megapixels")
     setting("threads", ge=1)
     setting("allowed_hosts", "tiles", "log_file")
     for role in ROLES:
@@ -205,7 +210,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
     )
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
-    flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
+    flag("candidates", int, _CANDIDATES_HELP, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
     _add_threshold(parser)
     help = "what a published figure is of: msls-val-740, pitts30k, nordland-27592, ..., metres:25, frames:10"
@@ -311,7 +316,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
     flag("model", str, f"{_MODEL}; default: the store's")
     flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
-    flag("candidates", int, "hits that are re-ranked; 0: none", default=CANDIDATES, ge=0)
+    flag("candidates", int, _CANDIDATES_HELP, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
     _add_threshold(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)

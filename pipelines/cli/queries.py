@@ -26,7 +26,7 @@ def run_query(args: argparse.Namespace) -> int:
     from pipelines.query import ask_service, ask_store, query
 
     matching = matching_from(args)
-    rerank = args.candidates > 0 and not args.no_rerank
+    rerank = args.candidates != 0 and not args.no_rerank
     if args.json and args.format not in (None, "json"):
         raise UsageError(f"--json and --format {args.format} exclude each other: give one of them")
     if matching and not rerank:
@@ -50,7 +50,7 @@ def run_query(args: argparse.Namespace) -> int:
         args.image,
         ask,
         top_k=args.top_k,
-        candidates=max(1, args.candidates),
+        candidates=args.candidates or None,
         rerank=rerank,
         max_wrong=args.max_wrong,
     )

@@ -30,7 +30,6 @@ from pipelines.evaluation.scoring import Scoring, scoring_of
 from pipelines.evaluation.service_engine import ServiceEngine
 from pipelines.sources import SourceError, list_source, open_dataset
 from serving.client import PlaceClient
-from serving.defaults import CANDIDATES
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
 from storage.card import FeatureEncoding
@@ -75,7 +74,7 @@ def evaluate(
     features: FeatureEncoding | None = None,
     aggregation: str | None = None,
     split: str = SPLIT,
-    candidates: int = CANDIDATES,
+    candidates: int | None = None,
     rerank: bool = True,
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
@@ -112,7 +111,7 @@ def evaluate(
             of `default_encoding`.
         aggregation: See `pipelines.indexing.job.index`; queries are never learned from.
         split: One of train, val and test.
-        candidates: How many hits are re-ranked; 0: none.
+        candidates: How many hits are re-ranked; 0: none; default: as of `QueryEngine.answer`.
         rerank: False ranks by global descriptor only.
         matching: Options of matching.
         execution: How the model is run, while indexing too.

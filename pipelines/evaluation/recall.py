@@ -28,7 +28,7 @@ from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
 from pipelines.evaluation.scoring import Scoring, scoring_by_metres
 from pipelines.sources import Dataset, SourceError, open_dataset
 from serving.answer import Match, QueryResult
-from serving.defaults import CANDIDATES
+from serving.matching_options import default_candidates
 from storage.position import Position
 
 __all__ = ["measure_recall"]
@@ -42,7 +42,7 @@ def measure_recall(
     engine: AnsweringEngine,
     *,
     split: str = "test",
-    candidates: int = CANDIDATES,
+    candidates: int | None = None,
     rerank: bool = True,
     threshold_m: float = THRESHOLD_M,
     only: Collection[str] | None = None,
@@ -57,7 +57,7 @@ def measure_recall(
         dataset: Data set in a known layout; its database must be that of the engine's store.
         engine: Answers the queries.
         split: One of train, val and test, where the data set has them.
-        candidates: How many hits are re-ranked; 0: none.
+        candidates: How many hits are re-ranked; 0: none; default: as of `QueryEngine.answer`.
         rerank: False ranks by global descriptor only.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
         only: Paths of the queries to score; by default all.
@@ -81,6 +81,8 @@ def measure_recall(
     known = engine.store.metadata()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
+    if candidates is None:
+        candidates = default_candidates(engine.store.card)
     candidates = candidates if rerank else 0
     truth = scoring.truth(queries.rows, known)
     if truth.database_without_coordinates == known.num_rows:

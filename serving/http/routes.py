@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.routing import APIRoute
 
+from serving.defaults import CANDIDATES
 from serving.errors import Refusal
 from serving.gallery import MAX_PLACES
 from serving.http.error_handlers import add_error_handlers
@@ -29,6 +30,7 @@ from serving.http.schema import (
 )
 from serving.http.tokens import TokenTable
 from serving.service import Service
+from serving.settings import ServeSettings
 
 __all__ = ["build_guarded", "build_routes"]
 
@@ -114,12 +116,19 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
     return app
 
 
+def _candidates(settings: ServeSettings) -> int:
+    """Return how many hits are re-ranked unless a request says otherwise."""
+    return settings.candidates or min(CANDIDATES, settings.max_candidates)
+
+
 def _add_queries(app: FastAPI, service: Service) -> None:
     settings = service.settings
 
     # Not in the annotations, which are resolved where the settings are unknown.
     top_k = Query(5, ge=1, le=settings.max_top_k, description="number of places")
-    candidates = Query(100, ge=1, le=settings.max_candidates, description="hits that are re-ranked")
+    candidates = Query(
+        _candidates(settings), ge=1, le=settings.max_candidates, description="hits that are re-ranked"
+    )
     rerank = Query(True, description="re-rank by mutual nearest neighbours")
 
     @app.post(
@@ -232,6 +241,7 @@ def _add_info(app: FastAPI, service: Service) -> None:
         }
         shown = ("topology", "shards", "method", "max_body_bytes", "max_candidates", "max_top_k")
         answer |= {name: getattr(settings, name) for name in (*shown, "request_timeout_s")}
+        answer["candidates"] = _candidates(settings)
         return _json(answer)
 
 

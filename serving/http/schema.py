@@ -172,6 +172,7 @@ class InfoAnswer(BaseModel):
     shards: int
     method: str
     max_body_bytes: int
+    candidates: int | None = Field(default=None, description="hits that are re-ranked by default")
     max_candidates: int
     max_top_k: int
     request_timeout_s: float

@@ -60,6 +60,7 @@ async function readStore() {
   state.places = places.places;
   $("top-k").max = String(info.max_top_k ?? 50);
   $("candidates").max = String(info.max_candidates ?? 1000);
+  if (info.candidates) $("candidates").value = String(info.candidates);
   showFacts(info.rows, info.store_version, info.model);
   showStore(places.total);
 }

@@ -130,8 +130,16 @@ def test_query_is_retried_until_it_is_answered(replies: list[Reply], waits: list
         assert client(server.url, clock).query(b"photo", top_k=3, rerank=False) == GOOD
     assert clock.waits == waits
     for path, _, body in server.seen:
-        assert path == "/v1/query?top_k=3&candidates=100&rerank=false"
+        assert path == "/v1/query?top_k=3&rerank=false"
         assert body == b"photo"
+
+
+def test_candidates_are_the_service_s_unless_they_are_chosen() -> None:
+    with Server(answer(200, GOOD)).running() as server:
+        client(server.url, Clock()).query(b"photo", candidates=7)
+        client(server.url, Clock()).query(b"photo")
+    paths = [path for path, _, _ in server.seen]
+    assert paths == ["/v1/query?top_k=5&rerank=true&candidates=7", "/v1/query?top_k=5&rerank=true"]
 
 
 @pytest.mark.parametrize(

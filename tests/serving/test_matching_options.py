@@ -14,7 +14,7 @@ from models.matching.votes import vote_scores
 from models.names import DEFAULT_MODEL
 from serving.counting import CandidateMatcher, count_matches
 from serving.lines import line_points
-from serving.matching_options import BadMatching, Matching, matching_of
+from serving.matching_options import BadMatching, Matching, default_candidates, matching_of
 from serving.settings import InvalidSettings, read_settings
 from storage.card import FEATURE_ENCODINGS, FeatureEncoding
 from storage.features.reader import FeatureReader
@@ -40,6 +40,11 @@ def test_default_score_follows_model_and_format(model: str, format_version: int,
     assert Matching(score="count").score_of(card) == "count"
     for chosen in ("votes", "count"):
         assert Matching().score_of(dataclasses.replace(card, score=chosen)) == chosen
+
+
+def test_fewer_candidates_are_matched_where_the_store_has_learned_its_descriptors() -> None:
+    learned = make_card().stored_as("float16", aggregation_sha256="a" * 64, descriptor_dim=512)
+    assert [default_candidates(card) for card in (make_card(), learned)] == [100, 50]
 
 
 def test_other_scores_are_refused() -> None:

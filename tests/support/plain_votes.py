@@ -31,7 +31,8 @@ def plain_votes(
                 weight = int(1600 * (relative * 3 / 4 + absolute / 4))
                 matches.append((*displacement(cell, int(other), grid, other_grid or grid), weight))
         total = sum(weight for *_, weight in matches)
-        scores.append((largest_square(matches, 5) + largest_square(matches, 9) + total) / (3 * 1600))
+        squares = largest_square(matches, 5) + largest_square(matches, 9)
+        scores.append((squares + 3 * total) / (5 * 1600))
     return scores
 
 

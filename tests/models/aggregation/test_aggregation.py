@@ -142,7 +142,7 @@ def test_aggregation_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def altered(learned: Aggregation, *, vocabularies: int = 4, **arrays: Any) -> bytes:
+def altered(learned: Aggregation, *, vocabularies: int = 2, **arrays: Any) -> bytes:
     from models.aggregation.file import write_values
 
     values = {
@@ -165,7 +165,7 @@ def altered(learned: Aggregation, *, vocabularies: int = 4, **arrays: Any) -> by
 
 def test_vocabularies_are_assigned_to_each_by_itself() -> None:
     features = places(40)
-    four = Aggregation.fit([features], words=3)
+    four = Aggregation.fit([features], words=3, vocabularies=4)
     assert (four.vocabularies, len(four.words)) == (4, 12)
     assert len({words.tobytes() for words in four.words.reshape(4, -1)}) == 4
     cells = multi_scale_cells(features)
@@ -199,7 +199,7 @@ def test_the_file_of_one_vocabulary_is_what_it_was_before_there_were_several() -
 
 def test_wide_features_get_fewer_vocabularies() -> None:
     maps = np.random.default_rng(0).standard_normal((8, 3, 3, 260)).astype(np.float32)
-    assert [Aggregation.fit([maps[..., :channels]]).vocabularies for channels in (256, 260)] == [4, 2]
+    assert [Aggregation.fit([maps[..., :channels]]).vocabularies for channels in (256, 260)] == [2, 1]
 
 
 @pytest.mark.parametrize(("count", "reason"), [(3, "wrong_shapes"), (1000, "unreadable"), (0, "unreadable")])

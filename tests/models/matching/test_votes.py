@@ -91,7 +91,7 @@ def test_score_is_the_count_where_all_agree_with_whole_weights(grid: tuple[int, 
     assert scores == [(partner[0] >= 0).sum(), 0, 0, 0]
 
 
-def test_scattered_matches_count_a_third_and_a_change_of_scale_counts_in_full() -> None:
+def test_scattered_matches_count_three_fifths_and_a_change_of_scale_counts_in_full() -> None:
     y, x = np.divmod(np.arange(196), 14)
     scaled = np.full(196, -1)
     inner = (abs(y - 6.5) < 5.5) & (abs(x - 6.5) < 5.5)
@@ -103,7 +103,7 @@ def test_scattered_matches_count_a_third_and_a_change_of_scale_counts_in_full() 
     corners[[0, 13, 182, 195]] = [195, 182, 13, 0]  # four displacements, far apart
     partner = np.stack([scaled, corners, np.full(196, -1)])
     similarity = np.where(partner >= 0, np.float32(1), np.float32(-1))
-    assert score(partner, similarity, (14, 14)) == [len(rows), pytest.approx((4 + 1 + 1) / 3), 0]
+    assert score(partner, similarity, (14, 14)) == [len(rows), pytest.approx((3 * 4 + 1 + 1) / 5), 0]
 
 
 def test_a_cell_that_every_candidate_matches_equally_well_has_no_vote() -> None:

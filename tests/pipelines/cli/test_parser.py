@@ -34,8 +34,8 @@ FLAGS = {
     f"{EXECUTION} {MATCHING} max-rejected",
     "serve": f"store host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
     "refresh-s "
-    "cache-mib max-batch max-queue max-in-flight max-candidates request-timeout-s receive-timeout-s "
-    "max-body-mib max-megapixels threads allowed-hosts tiles log-file "
+    "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
+    "receive-timeout-s max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
     "evaluate": f"database queries root {MODEL} store split candidates no-rerank threshold-m {EXECUTION} "
     f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "

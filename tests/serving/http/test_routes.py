@@ -251,6 +251,7 @@ def test_info_says_what_is_set(running: Running, engine: QueryEngine) -> None:
         "method": "auto",
         "max_body_bytes": 16 << 20,
         "max_candidates": 1000,
+        "candidates": 100,
         "max_top_k": 100,
         "request_timeout_s": 30.0,
         "tiles": None,
