@@ -34,6 +34,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": queries.run_serve,
     "evaluate": jobs.run_evaluate,
     "compare": results.run_compare,
+    "atlas": results.run_atlas,
     "export": results.run_export,
     "finetune": jobs.run_finetune,
     "embed": model.run_embed,

@@ -15,7 +15,7 @@ __all__ = ["FILES", "FOLDERS", "require_outputs"]
 FILES = frozenset(
     {"embed.out", "export.out", "import-weights.out", "finetune.out", "rejected", "trace", "log_file"}
 )
-FOLDERS = frozenset({"demo.out", "report", "predictions", "run"})
+FOLDERS = frozenset({"atlas.out", "demo.out", "report", "predictions", "run"})
 
 
 def require_outputs(args: argparse.Namespace) -> None:

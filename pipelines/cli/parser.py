@@ -64,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("second", metavar="SECOND", help="the other one")
     add_flag(compare, "report", str, "write comparison.html and comparison.json there", metavar="DIR")
+    atlas = "find holes, near-duplicates and places that look alike in a store"
+    _add_atlas(verb("atlas", atlas, store=True))
     _add_export(verb("export", "write descriptors of a store (.npy, .parquet) or a model (.onnx)"))
     _add_finetune(verb("finetune", "train the adapters of a model on your own city", ray=True))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
@@ -282,6 +284,21 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
     _add_max_rejected(parser)
+
+
+def _add_atlas(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.atlas.job.make_atlas`."""
+    help = "folder for index.html, atlas.geojson, prune.csv and atlas.json"
+    parser.add_argument("--out", required=True, metavar="DIR", help=help)
+    flag = partial(add_flag, parser)
+    flag("listing", str, "where photos should be: a listing or a folder, to find holes", metavar="PATH")
+    flag("root", str, "folder that the paths of the listing are relative to; default: its own", metavar="DIR")
+    help = "a listed position is covered by an image within this distance"
+    flag("radius_m", float, help, default=defaults.THRESHOLD_M, gt=0)
+    flag("near_m", float, "largest distance of near-duplicates", default=5.0, ge=0)
+    flag("far_m", float, "least distance of places that look alike", default=100.0, gt=0)
+    help = "least similarity of near-duplicates; default: that of one in 1,000 similar pairs of far places"
+    flag("duplicate_similarity", float, help, ge=-1, le=1)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

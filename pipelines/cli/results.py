@@ -1,4 +1,4 @@
-"""The verbs that work on results: compare, export."""
+"""The verbs that work on results: atlas, compare, export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.cli.options import EXIT_OK, UsageError
 from pipelines.cli.output import print_json, print_line, print_pairs
 
-__all__ = ["run_compare", "run_export"]
+__all__ = ["run_atlas", "run_compare", "run_export"]
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -26,6 +26,19 @@ def run_compare(args: argparse.Namespace) -> int:
             print_line(line)
         if args.report:
             print_line(f"report: {args.report}/comparison.html")
+    return EXIT_OK
+
+
+def run_atlas(args: argparse.Namespace) -> int:
+    """Find holes, near-duplicates and places that look alike."""
+    from pipelines.atlas.job import make_atlas
+
+    names = ("listing", "root", "radius_m", "near_m", "far_m", "duplicate_similarity")
+    result = make_atlas(args.store, args.out, **{name: getattr(args, name) for name in names})
+    if args.json:
+        print_json(result)
+    else:
+        print_pairs(result)
     return EXIT_OK
 
 

@@ -7,16 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images import ImageRejected
 from models.images.photo_file import read_bytes, read_indexed
-from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions, describe_notes
+from pipelines.evaluation.describe import (
+    STAGE_NAMES,
+    describe_conditions,
+    describe_notes,
+    in_brackets,
+    interval_text,
+)
+from pipelines.evaluation.report_parts import (
+    confident_mistakes,
+    error_histogram,
+    map_of,
+    parts_table,
+    suspect_truth,
+)
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from serving.engine import QueryEngine
 from storage.durable import explain_write_errors, replace_file
-from storage.position import POSITION_COLUMNS, Position, Positions
 from storage.records import ImageRecord
 
 __all__ = ["choose_examples", "write_report"]
@@ -24,7 +35,6 @@ __all__ = ["choose_examples", "write_report"]
 MAX_LINES = 40
 THUMBNAIL_PX = 420
 _GAP_PX = 12  # between the photos of a pair
-_MAX_DOTS = 4_000  # more would slow down the page without a clearer map
 
 
 def choose_examples(evaluation: Evaluation, *, count: int = 12) -> list[QueryOutcome]:
@@ -61,7 +71,16 @@ def write_report(
         recall_at=[int(k) for k in evaluation.recall["global"]],
         stage_names=STAGE_NAMES,
         stage_ms=_stage_ms(evaluation),
-        map=_map(evaluation, engine),
+        map=map_of(evaluation, engine.store.metadata()),
+        histogram=error_histogram(evaluation),
+        intervals={stage: _interval_cells(evaluation, stage) for stage in evaluation.recall},
+        further=_further(evaluation),
+        by_condition=parts_table(evaluation.by_condition),
+        by_density=parts_table(evaluation.by_density),
+        deployed=evaluation.get("deployed"),
+        interval_text=interval_text,
+        suspects=[_pair(outcome, engine) for outcome in suspect_truth(evaluation)],
+        mistakes=confident_mistakes(evaluation),
         pairs=[_pair(outcome, engine) for outcome in choose_examples(evaluation)],
     )
     target = Path(path)
@@ -70,49 +89,29 @@ def write_report(
     replace_file(target, page)
 
 
+def _interval_cells(evaluation: Evaluation, stage: str) -> list[str]:
+    """Return the interval of each recall of a stage; empty texts where there is none."""
+    ends = evaluation.intervals.get("recall", {}).get(stage, {})
+    return [interval_text(ends.get(k)) for k in evaluation.recall[stage]] if ends else []
+
+
+def _further(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """Return mean average precision and median error of each stage, as texts with their intervals."""
+    rows = []
+    for stage, precisions in evaluation.mean_average_precision.items():
+        depth, ends = list(precisions)[-1], evaluation.intervals
+        precision = f"{precisions[depth]:.1f}{in_brackets(ends['mean_average_precision'][stage][depth])}"
+        metres = evaluation.median_error_m[stage]
+        error = "–" if metres is None else f"{metres:.1f} m{in_brackets(ends['median_error_m'][stage])}"
+        rows.append((STAGE_NAMES[stage], precision, error))
+    return rows
+
+
 def _stage_ms(evaluation: Evaluation) -> list[tuple[str, float]]:
     """Return the milliseconds per answered query of each stage, the total last."""
     answered = max(1, evaluation.queries - evaluation.queries_rejected)
     stages = [stage for stage in evaluation.seconds if stage not in {"wall", "total"}]
     return [(stage, evaluation.seconds[stage] / answered * 1e3) for stage in [*stages, "total"]]
-
-
-def _map(evaluation: Evaluation, engine: QueryEngine) -> dict[str, Any] | None:
-    """Place queries and database on a map 1000 units wide; None where no stored image has coordinates."""
-    stored = engine.store.metadata().select(POSITION_COLUMNS).to_pylist()
-    positions = [outcome.position for outcome in evaluation.outcomes] + [Position.of(row) for row in stored]
-    points = Positions.of(positions).on_one_plane()
-    queries, database = np.split(points, [len(evaluation.outcomes)])
-    database = database[np.isfinite(database).all(axis=1)]
-    if not len(database):
-        return None
-    database = np.unique(database[:: max(1, len(database) // _MAX_DOTS)], axis=0)
-    dots = np.concatenate([database, queries[np.isfinite(queries).all(axis=1)]])
-    low = dots.min(axis=0)
-    span = np.maximum(dots.max(axis=0) - low, 1.0)
-    scale = 1000.0 / max(span[0], span[1] * 2.0)
-    width, height = span * scale + 40
-
-    def on_map(point: NDArray[np.float64]) -> tuple[float, float]:
-        x, y = (point - low) * scale + 20
-        return x, height - y
-
-    shown = zip(evaluation.outcomes, queries, strict=True)
-    return {
-        "width": width,
-        "height": height,
-        "extent": f"{span[0]:.0f} m by {span[1]:.0f} m, north up",
-        "database": [on_map(point) for point in database],
-        "queries": [
-            (
-                *on_map(point),
-                "--good" if outcome.first_hit_reranked == 1 else "--bad",
-                Path(outcome.uri).name,
-            )
-            for outcome, point in shown
-            if np.isfinite(point).all()
-        ],
-    }
 
 
 def _pair(outcome: QueryOutcome, engine: QueryEngine) -> dict[str, Any]:

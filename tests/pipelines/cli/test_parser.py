@@ -41,6 +41,7 @@ FLAGS = {
     f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "
     "max-megapixels follow-links quiet",
     "compare": "report",
+    "atlas": "store out listing root radius-m near-m far-m duplicate-similarity",
     "export": "store model out image-size",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "

@@ -48,6 +48,7 @@ WRITES = {
     "evaluate, its predictions": "evaluate {c} --store {s} --predictions {d}/predictions --quiet",
     "compare": "compare {c}/made {c}/made --report {d}/report",
     "export": "export --store {s} --out {d}/out.npy",
+    "atlas": "atlas --store {s} --out {d}/atlas",
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
     "verify": "verify --repair --store {s}",
