@@ -148,12 +148,11 @@ def _alike(pairs: SimilarPairs, positions: Positions, *, near_m: float, far_m: f
     near = pairs.similarity[pairs.distance_m <= max(near_m, THRESHOLD_M)]
     least = float(np.median(near)) if len(near) else 0.9
     far = pairs.where((pairs.distance_m >= far_m) & (pairs.similarity >= least))
-    points = positions.on_one_plane()
-    seen: set[tuple[tuple[float, ...], ...]] = set()
+    places = places_of(positions, 2.0 * THRESHOLD_M)
+    seen: set[tuple[int, ...]] = set()
     chosen = np.zeros(len(far.rows), np.bool_)
     for row, (first, second) in enumerate(far.rows.tolist()):
-        cells = [tuple(np.floor(points[at] / (2 * THRESHOLD_M)).tolist()) for at in (first, second)]
-        key = tuple(sorted(cells))
+        key = tuple(sorted((int(places[first]), int(places[second]))))
         if key not in seen and len(seen) < _MAX_ALIKE:
             seen.add(key)
             chosen[row] = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ from storage.position import Position, Positions
 __all__ = ["places_of"]
 
 
-def places_of(positions: list[Position], radius_m: float) -> NDArray[np.int64]:
+def places_of(positions: Sequence[Position] | Positions, radius_m: float) -> NDArray[np.int64]:
     """Return (Q,) the place of each query; a query without a position is a place of its own.
 
     A place is a query that belongs to no earlier one, and the later ones within the radius of it that belong
@@ -22,13 +24,15 @@ def places_of(positions: list[Position], radius_m: float) -> NDArray[np.int64]:
         radius_m: In metres, inclusive; twice the threshold of right answers, as two queries that far apart
             can still share one.
     """
-    near = nearby(Positions.of(positions), Positions.of(positions), radius_m) if positions else None
+    if not len(positions):
+        return np.empty(0, np.int64)
+    where = positions if isinstance(positions, Positions) else Positions.of(positions)
+    near = nearby(where, where, radius_m)
     places = np.full(len(positions), -1, np.int64)
     count = 0
     for query in range(len(positions)):
         if places[query] >= 0:
             continue
-        assert near is not None
         members = near.of(query)
         places[members[places[members] < 0]] = count
         places[query] = count
