@@ -27,7 +27,7 @@ from tests.support.training_city import write_tiny_vit
 FREE = {
     *("help", "json", "format", "max_wrong", "elsewhere", "store", "url", "quiet", "max_rejected"),
     *("source", "image", "dataset", "image_id", "root", "id_prefix", "rejected", "trace", "report", "out"),
-*("protocol", "keys", "descriptors", "fresh", "weights"),
+    *("protocol", "keys", "descriptors", "fresh", "weights"),
     *("listing", "radius_m", "near_m", "far_m", "duplicate_similarity"),
     *("use", "split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
     *("commit_every", "scaled_decode", "max_megapixels", "follow_links"),
