@@ -37,12 +37,14 @@ ABBREVIATIONS = {
     "pdt": -7,
 }
 MAX_LENGTH = 60
+MAX_HOURS = 14
+_NUMBER = re.compile(r"[+-]?\d{1,5}(?:\.\d{1,3})?", re.ASCII)
 _OFFSET = re.compile(r"(?:utc|gmt)?\s*([+-])(\d{1,2})(?::?(\d{2}))?", re.ASCII)
 _NAME = re.compile(r"[a-z_]+(?:/[a-z0-9_+-]+){1,2}", re.ASCII | re.IGNORECASE)
 
 
 def read_offset(text: str) -> tzinfo:
-    """Return a time zone such as `+02:00`, `UTC+2`, `Z`, `CEST` or `Europe/Berlin`.
+    """Return a time zone: `+02:00`, `UTC+2`, `Z`, `CEST`, `Europe/Berlin`, a number of hours or seconds.
 
     Raises:
         ValueError: it is not one.
@@ -58,7 +60,13 @@ def read_offset(text: str) -> tzinfo:
         except (ZoneInfoNotFoundError, OSError, ValueError):
             raise ValueError("is not a time zone") from None
     match = _OFFSET.fullmatch(lower)
-    if not match or int(match[2]) > 14 or int(match[3] or 0) > 59:
+    if not match and _NUMBER.fullmatch(text):
+        number = float(text)
+        seconds = number * 3600 if abs(number) <= MAX_HOURS else number
+        if abs(seconds) > MAX_HOURS * 3600 or seconds % 900:
+            raise ValueError("is not a UTC offset")
+        return timezone(timedelta(seconds=seconds))
+    if not match or int(match[2]) > MAX_HOURS or int(match[3] or 0) > 59:
         raise ValueError("is not a UTC offset")
     offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
     return timezone(-offset if match[1] == "-" else offset)

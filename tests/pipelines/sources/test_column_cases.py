@@ -100,6 +100,8 @@ def test_columns_of_other_programs(tmp_path: Path, columns: dict[str, str]) -> N
         {"DateTimeOriginal": "2019:07:01 12:00:00", "OffsetTimeOriginal": "+02:00"},
         {"DateTimeOriginal": "20190701120000", "OffsetTimeOriginal": "+2"},
         {"time": "2019-07-01 12:00", "timezone": "Europe/Berlin"},
+        {"time": "2019-07-01 12:00", "utc_offset": "2"},
+        {"time": "2019-07-01 12:00", "utc_offset": "7200.0"},
         {"time": "1561975200", "timezone": "Europe/Berlin"},
         {"date": "20190701", "time": "100000"},
         {"date": "2019-07-01", "time": "1000"},
