@@ -39,6 +39,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "finetune": jobs.run_finetune,
     "embed": model.run_embed,
     "import-weights": model.run_import_weights,
+    "models": model.run_models,
     "info": store.run_info,
     "verify": store.run_verify,
     "compact": store.run_compact,

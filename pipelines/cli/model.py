@@ -8,7 +8,7 @@ import dataclasses
 from pipelines.cli.options import EXIT_OK, UsageError, execution_from, exit_code_for, photos_from
 from pipelines.cli.output import print_json, print_line
 
-__all__ = ["run_embed", "run_import_weights"]
+__all__ = ["run_embed", "run_import_weights", "run_models"]
 
 
 def run_embed(args: argparse.Namespace) -> int:
@@ -47,4 +47,30 @@ def run_import_weights(args: argparse.Namespace) -> int:
         print_line(
             f"{args.out}: {card.model}, descriptor {card.descriptor_dim}, weights {card.weights_sha256[:12]}"
         )
+    return EXIT_OK
+
+
+def run_models(args: argparse.Namespace) -> int:
+    """List the models."""
+    from pipelines.model_list import list_models
+
+    rows = list_models(args.model, bench=args.bench, execution=execution_from(args))
+    if args.json:
+        print_json({"models": rows})
+        return EXIT_OK
+    for row in rows:
+        print_line(f"{row['name']}")
+        bits = f", code of {row['code_bits']} bits" if row["code_bits"] else ""
+        features = "unknown" if row["feature_bytes"] is None else f"{row['feature_bytes']:,} bytes"
+        print_line(
+            f"  input {row['input']}; descriptor {row['descriptor_dim']}{bits}, {row['descriptor_bytes']:,} "
+            f"bytes; local features {features}; licence {row['licence']}"
+        )
+        print_line(f"  needs {row['needs']}")
+        if row["published"]:
+            print_line(f"  published: {row['published']}")
+        if "ms_per_photo" in row:
+            print_line(f"  {row['ms_per_photo']} ms per photo ({row['device']}, {row['precision']})")
+        elif "not_measured" in row:
+            print_line(f"  not measured: {row['not_measured']}")
     return EXIT_OK

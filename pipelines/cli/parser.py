@@ -75,6 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_flag(weights, "heads", int, "attention heads, if it is not a DINOv2 size", ge=1)
     help = "keep the trunk of SelaVPR++ in the file even where timm's hub has it; asks no hub"
     add_flag(weights, "whole", bool, help)
+    listed = verb("models", "list the models: what each needs, makes, and takes on this machine")
+    listed.add_argument(
+        "--model", action="append", default=[], metavar="MODEL", help=f"{_MODEL}; default: all"
+    )
+    add_flag(listed, "bench", bool, "measure milliseconds per photo of those that can be loaded")
+    add_settings(listed, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     verb("info", "describe a store", store=True)
     verify = verb("verify", "check every row, descriptor and feature of a store", store=True)
     add_flag(verify, "repair", bool, "remove damaged rows and list them")

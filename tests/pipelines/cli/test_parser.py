@@ -50,6 +50,7 @@ FLAGS = {
     "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
     "embed": f"{MODEL} store out aggregation {EXECUTION} image-size max-megapixels max-rejected",
     "import-weights": "out heads whole",
+    "models": f"model bench {EXECUTION}",
     "info": "store",
     "verify": "store repair",
     "compact": "store min-age dry-run",

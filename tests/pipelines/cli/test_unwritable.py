@@ -33,6 +33,7 @@ from tests.support.pictures import write_photos
 # stored, {m} one that has more, {d} a folder that can only be read.
 READS = {
     "info": "info --store {s}",
+    "models": "models --json",
     "verify": "verify --store {s}",
     "query": "query {c}/photo.jpg --store {s}",
     "evaluate": "evaluate {c} --store {s} --quiet",
