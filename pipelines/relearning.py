@@ -23,10 +23,10 @@ from models.aggregation.sample import Sample, sample_size
 from models.aggregation.start import MIN_LEARNED, starting_aggregation
 from models.aggregation.stored import DecodedRows, decoded, describe_rows
 from storage.errors import CorruptStore, repair_command
+from storage.objects.location import open_location
 from storage.records import ImageRecord
 from storage.store import Store
 from storage.table.schema import to_records
-from storage.uri import local_folder
 
 __all__ = [
     "AUTOMATIC_BELOW",
@@ -137,7 +137,7 @@ def _read(store: Store, records: Sequence[ImageRecord]) -> NDArray[np.uint8]:
         lost = records[int(np.flatnonzero(~ok)[0])]
         raise CorruptStore(
             f"the local features of {lost.image_id} cannot be read, so it can get no new descriptor: "
-            f"{repair_command(local_folder(store.uri))}"
+            f"{repair_command(open_location(store.uri))}"
         )
     return np.asarray(rows)
 

@@ -27,6 +27,7 @@ from serving.http.tokens import TokenTable, require_token_beyond_loopback, token
 from serving.matching_options import default_candidates
 from serving.replicas import ExtractorReplica, IngressReplica, RerankerReplica, SearcherReplica
 from serving.settings import Scale, ServeSettings, read_settings
+from storage.objects.location import location_uri, open_location
 from storage.store import Store
 
 __all__ = ["bind", "build", "checked", "cores", "front", "listening"]
@@ -75,7 +76,7 @@ def checked(settings: ServeSettings) -> ServeSettings:
         "model": model,
         "model_name": card.model,
         "local_features": card.has_features,
-        "store": os.path.abspath(settings.store),
+        "store": location_uri(open_location(settings.store)),
         "candidates": min(settings.candidates or default_candidates(card), settings.max_candidates),
     }
     return settings.model_copy(update=known)

@@ -11,9 +11,11 @@ import re
 import stat
 from pathlib import Path
 
-from storage.durable import explain_write_errors, flush, replace_file
+from storage.durable import explain_write_errors
 from storage.errors import CorruptStore, InvalidBatch
-from storage.layout import ARTIFACTS_FOLDER, read_bounded
+from storage.layout import ARTIFACTS_FOLDER
+from storage.objects.bucket_path import BucketPath
+from storage.objects.files import Location, ensure_folder, file_states, read_bounded, write_file
 
 __all__ = [
     "MAX_ARTIFACT_BYTES",
@@ -29,7 +31,7 @@ MAX_ARTIFACT_BYTES = 1 << 28
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-def write_artifact(folder: Path, data: bytes) -> str:
+def write_artifact(folder: Location, data: bytes) -> str:
     """Write an artifact durably; to be done before a card that names it.
 
     Args:
@@ -51,7 +53,7 @@ def write_artifact(folder: Path, data: bytes) -> str:
     return write_named(folder / ARTIFACTS_FOLDER, data)
 
 
-def read_artifact(folder: Path, sha256: str) -> bytes:
+def read_artifact(folder: Location, sha256: str) -> bytes:
     """Return the contents of an artifact, which match their digest.
 
     Raises:
@@ -61,7 +63,7 @@ def read_artifact(folder: Path, sha256: str) -> bytes:
     return read_named(folder / ARTIFACTS_FOLDER, sha256, max_bytes=MAX_ARTIFACT_BYTES)
 
 
-def write_named(folder: Path, data: bytes, *, suffix: str = "") -> str:
+def write_named(folder: Location, data: bytes, *, suffix: str = "") -> str:
     """Write a file under the digest of its contents, durably, unless it is there already; return the digest.
 
     Args:
@@ -72,21 +74,19 @@ def write_named(folder: Path, data: bytes, *, suffix: str = "") -> str:
     digest = hashlib.sha256(data).hexdigest()
     path = named_file(folder, digest, suffix)
     with explain_write_errors(path, len(data)):
-        if not folder.is_dir():
-            folder.mkdir()
-            flush(folder.parent)
+        ensure_folder(folder)
     try:
         if read_named(folder, digest, max_bytes=len(data), suffix=suffix) == data:
             return digest
     except CorruptStore:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
+        if isinstance(path, Path) and (path.is_symlink() or (path.exists() and not path.is_file())):
             raise
         # It is missing or damaged: written anew.
-    replace_file(path, data)
+    write_file(path, data)
     return digest
 
 
-def read_named(folder: Path, sha256: str, *, max_bytes: int, suffix: str = "") -> bytes:
+def read_named(folder: Location, sha256: str, *, max_bytes: int, suffix: str = "") -> bytes:
     """Return the contents of a file that is named by their digest; arguments as of `write_named`.
 
     Raises:
@@ -104,7 +104,7 @@ def read_named(folder: Path, sha256: str, *, max_bytes: int, suffix: str = "") -
     return data
 
 
-def named_file(folder: Path, sha256: str, suffix: str = "") -> Path:
+def named_file(folder: Location, sha256: str, suffix: str = "") -> Location:
     """Return the path of a file that is named by a digest.
 
     Raises:
@@ -117,14 +117,16 @@ def named_file(folder: Path, sha256: str, suffix: str = "") -> Path:
     return folder / f"{sha256}{suffix}"
 
 
-def digests_in(folder: Path, suffix: str = "") -> list[str]:
+def digests_in(folder: Location, suffix: str = "") -> list[str]:
     """Return the digests that regular files in a folder of the store are named by, sorted."""
-    try:
-        with os.scandir(folder) as entries:
-            files = [
-                entry.name for entry in entries if stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
-            ]
-    except FileNotFoundError:
-        return []
+    if isinstance(folder, BucketPath):
+        files = list(file_states(folder))
+    else:
+        try:
+            with os.scandir(folder) as entries:
+                modes = {each.name: each.stat(follow_symlinks=False).st_mode for each in entries}
+            files = [name for name, mode in modes.items() if stat.S_ISREG(mode)]
+        except FileNotFoundError:
+            return []
     names = (name.removesuffix(suffix) for name in files if name.endswith(suffix))
     return sorted(name for name in names if _DIGEST.fullmatch(name))

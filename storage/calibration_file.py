@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from storage.commit.lease import Lease
-from storage.durable import replace_file
+from storage.commit.leases import StoreLease
 from storage.json_values import parse_object
-from storage.layout import CALIBRATION_FILE, OWN_PHOTOS_FILE, read_bounded
+from storage.layout import CALIBRATION_FILE, OWN_PHOTOS_FILE
+from storage.objects.bucket_path import BucketPath
+from storage.objects.files import Location, read_bounded, write_file
 
 __all__ = ["CALIBRATION_FILE", "OWN_PHOTOS_FILE", "read_measured", "stamp_of", "write_measured"]
 
 _MAX_BYTES = 1 << 20
 
 
-def write_measured(folder: Path, lease: Lease, name: str, values: Mapping[str, Any]) -> None:
+def write_measured(folder: Location, lease: StoreLease, name: str, values: Mapping[str, Any]) -> None:
     """Write one of the files durably, under the lease.
 
     Args:
@@ -37,10 +37,10 @@ def write_measured(folder: Path, lease: Lease, name: str, values: Mapping[str, A
     """
     assert name in (CALIBRATION_FILE, OWN_PHOTOS_FILE)
     lease.check()
-    replace_file(folder / name, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+    write_file(folder / name, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_measured(folder: Path, name: str) -> dict[str, Any] | None:
+def read_measured(folder: Location, name: str) -> dict[str, Any] | None:
     """Return the values of one of the files as somebody wrote them; None where there is none.
 
     Raises:
@@ -56,8 +56,16 @@ def read_measured(folder: Path, name: str) -> dict[str, Any] | None:
     return parse_object(data)
 
 
-def stamp_of(folder: Path, name: str) -> tuple[int, int, int] | None:
-    """Return what changes whenever the file is replaced: inode, size and time; None where there is none."""
+def stamp_of(folder: Location, name: str) -> object:
+    """Return what changes whenever the file is replaced: inode, size and time; None where there is none.
+
+    In a bucket the tag of its contents.
+    """
+    if isinstance(folder, BucketPath):
+        try:
+            return folder.objects.get(name, _MAX_BYTES).tag
+        except FileNotFoundError:
+            return None
     try:
         status = (folder / name).lstat()
     except OSError:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from storage.artifacts import named_file, read_named, write_named
 from storage.card import Card
-from storage.durable import replace_file
 from storage.errors import CorruptStore, StoreNotFound
-from storage.layout import CARD_FILE, CARDS_FOLDER, check_layout, read_bounded
+from storage.layout import CARD_FILE, CARDS_FOLDER, check_layout
+from storage.objects.files import Location, read_bounded, write_file
 
 __all__ = ["card_path", "first_card", "read_card", "write_card", "write_first_card"]
 
@@ -16,7 +14,7 @@ _CARD_BYTES = 1 << 20
 _SUFFIX = ".json"
 
 
-def first_card(folder: Path) -> Card:
+def first_card(folder: Location) -> Card:
     """Return the card in card.json: of the versions that name no card of their own.
 
     Raises:
@@ -35,14 +33,14 @@ def first_card(folder: Path) -> Card:
     return Card.from_json(text)
 
 
-def write_first_card(folder: Path, card: Card) -> None:
+def write_first_card(folder: Location, card: Card) -> None:
     """Replace card.json; in format 3 also write the card under its digest, first."""
     if card.format_version >= 3:
         write_card(folder, card)
-    replace_file(folder / CARD_FILE, card.to_json().encode())
+    write_file(folder / CARD_FILE, card.to_json().encode())
 
 
-def write_card(folder: Path, card: Card) -> str:
+def write_card(folder: Location, card: Card) -> str:
     """Write a card under its digest, durably, and return the digest.
 
     Raises:
@@ -52,7 +50,7 @@ def write_card(folder: Path, card: Card) -> str:
     return write_named(folder / CARDS_FOLDER, card.to_json().encode(), suffix=_SUFFIX)
 
 
-def read_card(folder: Path, sha256: str | None) -> Card:
+def read_card(folder: Location, sha256: str | None) -> Card:
     """Return the card of a version.
 
     Args:
@@ -75,6 +73,6 @@ def read_card(folder: Path, sha256: str | None) -> Card:
     return card
 
 
-def card_path(folder: Path, sha256: str) -> Path:
+def card_path(folder: Location, sha256: str) -> Location:
     """Return the path of a card that is named by its digest."""
     return named_file(folder / CARDS_FOLDER, sha256, _SUFFIX)

@@ -74,7 +74,7 @@ def replacing(path: Path, bytes_needed: int = 0, *, fault: str | None = None) ->
 
 
 @contextmanager
-def explain_write_errors(path: Path, bytes_needed: int) -> Iterator[None]:
+def explain_write_errors(path: object, bytes_needed: int) -> Iterator[None]:
     """Raise OutOfSpace or NotWritable where the system refuses to write, however a library words it.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
 
 __all__ = [
@@ -156,6 +155,6 @@ class InvalidBatch(StoreError):
     http_message = "The model gave numbers that cannot be searched for this photo; tell the operator."
 
 
-def repair_command(folder: os.PathLike[str]) -> str:
+def repair_command(folder: object) -> str:
     """Return the next step for damage that `placeray verify --repair` removes, as the end of a message."""
-    return f"run placeray verify --store {os.fspath(folder)} --repair"
+    return f"run placeray verify --store {folder} --repair"

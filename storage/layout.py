@@ -7,7 +7,6 @@ files, without following links.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -15,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from storage.errors import CorruptStore, NotReadable, repair_command
+from storage.objects.bucket_path import BucketPath
+from storage.objects.files import Location
+from storage.regular_files import not_allowed
 
 __all__ = [
     "ARTIFACTS_FOLDER",
@@ -30,8 +32,6 @@ __all__ = [
     "is_shard_name",
     "is_table_file_name",
     "is_temporary_shard",
-    "open_regular",
-    "read_bounded",
     "shard_file_name",
     "table_file",
 ]
@@ -88,7 +88,7 @@ def shard_file_name(shard: object) -> str:
     return f"{shard}.parquet"
 
 
-def table_file(folder: Path, name: str) -> Path:
+def table_file(folder: Location, name: str) -> Location:
     """Return the path of one of the table's files.
 
     Args:
@@ -100,27 +100,33 @@ def table_file(folder: Path, name: str) -> Path:
     """
     if not is_table_file_name(name):
         raise CorruptStore(f"{name[:80]!r} is not a file of the table: {repair_command(folder)}")
+    if isinstance(folder, BucketPath):
+        return folder / name
     path = folder / name
     for part in (*reversed(path.relative_to(folder).parents[:-1]), path.relative_to(folder)):
         if stat.S_ISLNK(_mode(folder / part) or 0):
-            raise _not_allowed(folder / part, "is a link")
+            raise not_allowed(folder / part, "is a link")
     return path
 
 
-def check_layout(folder: Path) -> None:
+def check_layout(folder: Location) -> None:
     """Check that the store's own files are regular files, and its own folders folders; what is absent may be.
+
+    A bucket has neither links nor folders.
 
     Raises:
         CorruptStore: one of them is a link, or of another kind.
     """
+    if isinstance(folder, BucketPath):
+        return
     for names, expected, kind in ((_FOLDERS, stat.S_IFDIR, "folder"), (_FILES, stat.S_IFREG, "regular file")):
         for name in names:
             mode = _mode(folder / name)
             if mode is not None and stat.S_IFMT(mode) != expected:
-                raise _not_allowed(folder / name, "is a link" if stat.S_ISLNK(mode) else f"is not a {kind}")
+                raise not_allowed(folder / name, "is a link" if stat.S_ISLNK(mode) else f"is not a {kind}")
 
 
-def check_table_files(folder: Path) -> None:
+def check_table_files(folder: Location) -> None:
     """Check that there are only regular files and folders in the table, and among the cards and artifacts.
 
     LanceDB opens the table's files by itself.
@@ -128,57 +134,15 @@ def check_table_files(folder: Path) -> None:
     Raises:
         CorruptStore: there is a link, a device, a pipe or a socket.
     """
+    if isinstance(folder, BucketPath):
+        return
     check_layout(folder)
     for name in (TABLE_FOLDER, CARDS_FOLDER, ARTIFACTS_FOLDER):
         for entry in _walk(folder / name):
             if entry.is_symlink():
-                raise _not_allowed(Path(entry.path), "is a link")
+                raise not_allowed(Path(entry.path), "is a link")
             if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
-                raise _not_allowed(Path(entry.path), "is not a regular file")
-
-
-def open_regular(path: str | os.PathLike[str]) -> int:
-    """Open a regular file for reading, without following a link or waiting for a pipe; return its descriptor.
-
-    Raises:
-        OSError: it cannot be opened; ELOOP if it is a link, EINVAL if it is not a regular file.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    return fd
-
-
-def read_bounded(path: Path, max_bytes: int, *, advice: str = "restore it from a backup") -> bytes:
-    """Return the contents of one of the store's files.
-
-    Args:
-        path: The file.
-        max_bytes: No more is read.
-        advice: The end of the message if it cannot be used.
-
-    Raises:
-        FileNotFoundError: there is none.
-        NotReadable: this user may not read it.
-        CorruptStore: it is a link, not a regular file, larger than `max_bytes`, or cannot be read.
-    """
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            data = file.read(max_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
-    except PermissionError as error:
-        raise NotReadable(
-            f"{path} cannot be read ({error.strerror}): give this user access to the store"
-        ) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _not_allowed(path, "is a link") from error
-        raise CorruptStore(f"{path} cannot be read ({error.strerror}): {advice}") from error
-    if len(data) > max_bytes:
-        raise CorruptStore(f"{path} is larger than {max_bytes} bytes, which placeray never writes: {advice}")
-    return data
+                raise not_allowed(Path(entry.path), "is not a regular file")
 
 
 def _mode(path: Path) -> int | None:
@@ -205,10 +169,3 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield entry
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path))
-
-
-def _not_allowed(path: Path, what: str) -> CorruptStore:
-    return CorruptStore(
-        f"{path} {what}, which has no place in a store: remove it, or put the file or folder itself there "
-        "(another disk: mount --bind)"
-    )

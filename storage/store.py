@@ -19,16 +19,18 @@ from storage.care.compaction import CompactPreview, CompactReport, compact_store
 from storage.care.leftovers import LEFTOVER_AGE_S, remove_leftovers
 from storage.care.repair import RepairReport, repair_store
 from storage.commit.creation import create_store
-from storage.commit.lease import Lease
+from storage.commit.leases import open_lease
 from storage.commit.ledger import read_committed
 from storage.commit.replacement import replace_descriptors, rows_to_describe
 from storage.commit.writer import Writer
 from storage.durable import explain_write_errors
 from storage.errors import StoreLocked
 from storage.layout import FEATURES_FOLDER, check_layout
-from storage.search.snapshot import Snapshot
+from storage.objects.files import Location
+from storage.objects.location import open_location
+from storage.objects.probe import require_conditions
+from storage.search.snapshot import LANCE_INDEX_ROWS, Snapshot
 from storage.store_reader import StoreReader
-from storage.uri import local_folder
 
 __all__ = ["Store"]
 
@@ -41,10 +43,10 @@ class Store(StoreReader):
     Threads may share a Store for reading. Each call reads from one version.
 
     Attributes:
-        uri: The store's folder.
+        uri: The store's folder, or its address in a bucket.
     """
 
-    def __init__(self, folder: Path, snapshot: Snapshot) -> None:
+    def __init__(self, folder: Location, snapshot: Snapshot) -> None:
         """Use `create` or `open`."""
         super().__init__(folder, snapshot)
         self._writer: Writer | None = None
@@ -73,15 +75,19 @@ class Store(StoreReader):
             OutOfSpace: the disk is full.
             StoreLocked: another process has been creating it for 5 s.
             NotWritable: the folder is on a read-only file system, or belongs to another user.
+            ConditionsIgnored: the bucket's server ignores conditions on writes.
         """
-        folder = local_folder(uri)
+        folder = open_location(uri)
         check_layout(folder)
-        with explain_write_errors(folder, 0):
-            (folder / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        if isinstance(folder, Path):
+            with explain_write_errors(folder, 0):
+                (folder / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
         if read_committed(folder) is None:
-            with Lease(folder, timeout_s=_CREATE_TIMEOUT_S):
+            if not isinstance(folder, Path):
+                require_conditions(folder.objects)
+            with open_lease(folder, timeout_s=_CREATE_TIMEOUT_S) as lease:
                 if read_committed(folder) is None:
-                    create_store(folder, card.upgraded(), projection=projection, artifacts=artifacts)
+                    create_store(folder, lease, card.upgraded(), projection=projection, artifacts=artifacts)
         return cls.open(uri, card=card)
 
     @contextmanager
@@ -95,7 +101,7 @@ class Store(StoreReader):
             StoreLocked: another writer holds it.
             CorruptStore: the head cannot be read.
         """
-        with Lease(self._folder, timeout_s=timeout_s) as lease:
+        with open_lease(self._folder, timeout_s=timeout_s) as lease:
             self._writer = Writer(self._folder, lease)
             try:
                 self._advance()
@@ -244,6 +250,24 @@ class Store(StoreReader):
         """Return what `compact` would do with feature files; changes nothing and needs no lease."""
         return preview_compaction(self._folder, self._snapshot.table, self.card, min_age_s=min_age_s)
 
+    def build_index(self, *, min_rows: int = LANCE_INDEX_ROWS) -> int:
+        """Build LanceDB's index on the descriptors, for the search method `lance`; return the version.
+
+        Takes the lease unless it is held. Nothing is done where there is one.
+
+        Args:
+            min_rows: With fewer rows none is built: reading every row is as fast.
+
+        Raises:
+            StoreLocked: another writer holds it.
+            NotWritable: the store is on a read-only file system, or belongs to another user.
+        """
+        with self.lease() if self._writer is None else nullcontext():
+            writer = self._leased()
+            if writer.committed.rows >= min_rows and not writer.table.has_index:
+                writer.change(lambda: writer.table.build_index())
+            return self._advance()
+
     def remove_leftovers(self, *, min_age_s: float = LEFTOVER_AGE_S, own: bool = False) -> int:
         """Remove feature files that no version uses; return their bytes; needs the lease.
 
@@ -259,7 +283,7 @@ class Store(StoreReader):
         writer = self._leased()
         lease = writer.lease
         since = lease.crashed_since
-        if own and since is None:
+        if own and since is None and isinstance(self._folder, Path):  # a bucket has times of its own
             since = lease.since.timestamp() // 1  # a file's time may be some milliseconds early
         return remove_leftovers(self._folder, writer.table, min_age_s=min_age_s, since=since)[1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,15 +19,17 @@ from storage.care.verify import VerifyReport, verify_store
 from storage.commit.current_card import current_card
 from storage.commit.ledger import manifests
 from storage.features.encodings import FeatureCodec
-from storage.features.reader import FeatureReader
+from storage.features.open_features import open_features
 from storage.layout import FEATURES_FOLDER
+from storage.objects.bucket_path import BucketPath
+from storage.objects.files import Location
+from storage.objects.location import location_uri, open_location
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.checksums import intact_rows
 from storage.table.schema import to_records
 from storage.table.sources import rows_of_source, with_sources
-from storage.uri import local_folder
 
 __all__ = ["StoreReader"]
 
@@ -46,11 +47,11 @@ class StoreReader:
         uri: The store's folder.
     """
 
-    def __init__(self, folder: Path, snapshot: Snapshot) -> None:
+    def __init__(self, folder: Location, snapshot: Snapshot) -> None:
         """Use `open`."""
-        self.uri = os.fspath(folder)
+        self.uri = location_uri(folder)
         self._folder = folder
-        self._features = FeatureReader(folder, snapshot.card)
+        self._features = open_features(folder, snapshot.card)
         self._snapshot = snapshot
 
     @classmethod
@@ -66,7 +67,7 @@ class StoreReader:
             CardMismatch: the store has another card, or a newer format.
             CorruptStore: the files cannot be read or are inconsistent.
         """
-        folder = local_folder(uri)
+        folder = open_location(uri)
         if card is not None:
             current_card(folder).require_same(card)
         return cls(folder, newest_snapshot(folder))
@@ -100,6 +101,11 @@ class StoreReader:
     def degraded(self) -> bool:
         """Whether a search of that version had to leave damaged rows out."""
         return self._snapshot.degraded
+
+    @property
+    def has_index(self) -> bool:
+        """Whether that version has LanceDB's index on the descriptors."""
+        return self._snapshot.table.has_index
 
     def refresh(self) -> bool:
         """Move to the newest committed version; return whether there was a newer one.
@@ -218,15 +224,15 @@ class StoreReader:
 
     def info(self) -> dict[str, Any]:
         """Return what the store holds, ready for JSON."""
-        sizes = {path: path.lstat().st_size for path in self._folder.rglob("*") if not path.is_dir()}
-        shards = [path for path in sizes if path.parent == self._folder / FEATURES_FOLDER]
+        sizes = _sizes(self._folder)
+        shards = [name for name in sizes if name.rpartition("/")[0] == FEATURES_FOLDER]
         left = find_leftovers(self._folder, used_shards(self._snapshot.table))
         return {
             "uri": self.uri,
             "model": self.card.model,
             "rows": self.count,
             "version": self.version,
-            "shards": sum(path.suffix == ".parquet" for path in shards),
+            "shards": sum(name.endswith(".parquet") for name in shards),
             "bytes": sum(sizes.values()),
             "versions": len(manifests(self._folder)),
             "leftover_files": left.files,
@@ -239,3 +245,11 @@ class StoreReader:
     def verify(self) -> VerifyReport:
         """Read everything and report what is damaged, missing or unreferenced."""
         return verify_store(self._folder)
+
+
+def _sizes(folder: Location) -> dict[str, int]:
+    """Return the size of every file of a store by its name relative to it."""
+    if isinstance(folder, BucketPath):
+        return {each.name: each.size for each in folder.objects.list()}
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path.lstat().st_size for path in files}

@@ -14,6 +14,16 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 import models  # noqa: F401  (before torch: sets how its threads wait)
+from tests.support.bucket_fixtures import (  # noqa: F401
+    bucket_uri,
+    credentials,
+    faulty,
+    faulty_objects,
+    moto_proxy,
+    moto_url,
+    objects,
+    seaweed_url,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

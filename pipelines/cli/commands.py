@@ -2,7 +2,8 @@
 
 Results go to stdout (a table, or one JSON object with --json), progress and notes to stderr. Exit codes:
 0 success, 1 bug, 2 wrong usage or nothing can be written, 3 more images rejected than --max-rejected allows,
-4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full, 8 no progress, 130 Ctrl-C, 143 SIGTERM.
+4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full, 8 no progress, 9 object storage unreachable,
+forbidden or throttled, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipelines.cli import jobs, model, queries, results, store
 from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
+from pipelines.cli.storage_options import join_storage_options
 from storage.durable import explain_write_errors
 from storage.errors import NotWritable, OutOfSpace, PlacerayError
 from storage.text import plain
@@ -47,6 +49,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "relearn": store.run_relearn,
     "calibrate": jobs.run_calibrate,
     "upgrade": store.run_upgrade,
+    "build-index": store.run_build_index,
+    "copy": store.run_copy,
 }
 
 
@@ -60,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
+        join_storage_options(args)
         require_outputs(args)
         apply_weights(args)
         return VERBS[args.verb](args)

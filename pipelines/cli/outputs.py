@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.cli.options import UsageError
+from storage.objects.address import is_bucket_uri
 
 __all__ = ["FILES", "FOLDERS", "require_outputs"]
 
@@ -25,6 +26,8 @@ def require_outputs(args: argparse.Namespace) -> None:
         UsageError: a folder is missing, or something cannot be written by this user.
     """
     for flag, value in _given(vars(args), args.verb).items():
+        if is_bucket_uri(value):
+            continue
         is_file = flag in FILES or f"{args.verb}.{flag}" in FILES
         shown = f"--{flag.replace('_', '-')} {value}"
         path = Path(value).expanduser()

@@ -13,6 +13,7 @@ from models.runtime.execution import Execution
 from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.storage_options import add_storage_options
 from pipelines.placement import parse_labels, parse_resources
 from pipelines.ray_session import RULE
 from pipelines.training.settings import TrainingSettings
@@ -30,6 +31,7 @@ _CANDIDATES_HELP = (
     f"hits that are re-ranked; 0: none; default: {LEARNED_CANDIDATES} where the store has learned its "
     f"descriptors, else {CANDIDATES}"
 )
+STORE_HELP = "folder of the store, or s3://bucket/prefix, gs://... or az://..."
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 
 _MODEL = "name, weights file, timm:NAME or model file (.toml)"
@@ -49,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help, description=description, epilog=RULE if ray else None)
         sub.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
         if store:
-            sub.add_argument("--store", required=True, metavar="URI", help="folder of the store")
+            sub.add_argument("--store", required=True, metavar="URI", help=STORE_HELP)
+            add_storage_options(sub)
         return sub
 
     _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page", ray=True))
@@ -95,6 +98,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     calibrate = "measure on labelled photos how probable answers are, and when they may be called known"
     _add_calibrate(verb("calibrate", calibrate, store=True))
+    verb("build-index", "build the index on disk for stores that do not fit into memory", store=True)
+    copy = verb("copy", "copy a store, between folders and buckets")
+    copy.add_argument("from_store", metavar="SRC", help=STORE_HELP)
+    copy.add_argument(
+        "to_store", metavar="DST", help="where to: a place without a store, or with a part of a copy"
+    )
+    add_storage_options(copy)
+    _add_quiet(copy)
     verb("upgrade", "bring a store of an older format to the newest, for columns it lacks", store=True)
     return parser
 
@@ -153,7 +164,8 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.query`."""
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="path of a photo")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--store", metavar="URI", help="folder of the store")
+    where.add_argument("--store", metavar="URI", help=STORE_HELP)
+    add_storage_options(parser)
     where.add_argument("--url", metavar="URL", help="running service; its token is read from PLACERAY_TOKEN")
     flag = partial(add_flag, parser)
     flag("model", str, f"{_MODEL}; default: the store's")
@@ -217,6 +229,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "store to evaluate, where missing database images are indexed; default: a temporary one",
         metavar="URI",
     )
+    add_storage_options(parser)
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
     flag("candidates", int, _CANDIDATES_HELP, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
@@ -284,6 +297,7 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "model", str, f"{_MODEL}; default: the store's")
     add_flag(parser, "weights", str, _WEIGHTS, metavar="FILE.safetensors")
     add_flag(parser, "store", str, "store whose model and input size are used", metavar="URI")
+    add_storage_options(parser)
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
     _add_aggregation(parser)
     _add_photos(parser)
@@ -310,6 +324,7 @@ def _add_atlas(parser: argparse.ArgumentParser) -> None:
 def _add_export(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.export`."""
     add_flag(parser, "store", str, "store whose descriptors are written, or whose model", metavar="URI")
+    add_storage_options(parser)
     add_flag(parser, "model", str, "name or weights file of the model that is written")
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write: .npy, .parquet or .onnx")
     _add_image_size(parser)

@@ -1,4 +1,4 @@
-"""The verbs that look after a store: info, verify, compact, delete, relearn, upgrade."""
+"""The verbs that look after a store: info, verify, compact, delete, relearn, upgrade, build-index, copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from pipelines.cli.options import EXIT_OK
 from pipelines.cli.output import print_json, print_pairs
 from storage.errors import CorruptStore
 
-__all__ = ["run_compact", "run_delete", "run_info", "run_relearn", "run_upgrade", "run_verify"]
+__all__ = [
+    "run_build_index",
+    "run_compact",
+    "run_copy",
+    "run_delete",
+    "run_info",
+    "run_relearn",
+    "run_upgrade",
+    "run_verify",
+]
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -86,6 +95,32 @@ def run_upgrade(args: argparse.Namespace) -> int:
 
     _print_result(args, dataclasses.asdict(upgrade_store(args.store)))
     return EXIT_OK
+
+
+def run_build_index(args: argparse.Namespace) -> int:
+    """Build LanceDB's index."""
+    from storage.store import Store
+
+    store = Store.open(args.store)
+    version = store.build_index()
+    _print_result(args, {"store_version": version, "indexed": store.has_index})
+    return EXIT_OK
+
+
+def run_copy(args: argparse.Namespace) -> int:
+    """Copy a store, then verify the copy."""
+    from pipelines.progress import ProgressBar
+    from storage.care.copying import copy_store
+    from storage.care.verify import verify_store
+
+    with ProgressBar("copy", quiet=args.quiet) as bar:
+        report = copy_store(
+            args.from_store, args.to_store, progress=lambda done, total: bar.update(done, None, total)
+        )
+    verified = verify_store(args.to_store)
+    problems = dataclasses.asdict(verified) if not verified.ok else {}
+    _print_result(args, {**dataclasses.asdict(report), "verified": verified.ok, **problems})
+    return EXIT_OK if verified.ok else CorruptStore.exit_code
 
 
 def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:

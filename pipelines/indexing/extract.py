@@ -17,8 +17,8 @@ from storage.artifacts import read_artifact
 from storage.card import Card
 from storage.errors import PlacerayError
 from storage.features.encodings import open_codec
+from storage.objects.location import open_location
 from storage.table.schema import row_schema
-from storage.uri import local_folder
 
 __all__ = ["Extract"]
 
@@ -67,7 +67,7 @@ class Extract:
             local = LocalLayer.of_card(self.card)
             self.extractor = load_extractor(model, image_size=size, local=local, execution=execution)
             self.card.require_model(self.extractor.card)
-            folder = local_folder(store_uri)
+            folder = open_location(store_uri)
             codec = open_codec(folder, self.card)
             self.encoder = FeatureEncoder(codec, device=self.extractor.device)
             self.describer = Describer(partial(read_artifact, folder), codec)

@@ -32,6 +32,7 @@ from pipelines.ray_session import check_ray, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
 from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import FeatureEncoding
+from storage.objects.location import open_file, open_location
 
 __all__ = ["IndexReport", "index"]
 
@@ -147,8 +148,9 @@ def index(
             fresh=fresh,
             max_pixels=pixels_of(max_megapixels),
         )
-        rejections = Path(rejected_file) if rejected_file else Path(store.uri, "rejected.csv")
-        notes_file = Path(store.uri, "notes.csv")
+        place = open_location(store.uri)
+        rejections = open_file(rejected_file) if rejected_file else place / "rejected.csv"
+        notes_file = place / "notes.csv"
         tally = Tally(total=listing.num_rows, progress=progress or bar.update)
         tally.add_notes(listing_notes(listing), uri=str(source))
         tally.add_skipped(skipped_paths(listing))

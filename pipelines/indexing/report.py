@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipelines.indexing.run import Outcome
 from pipelines.indexing.tally import Tally
+from storage.objects.files import Location
 from storage.store import Store
 
 __all__ = ["IndexReport", "report_of"]
@@ -69,7 +69,9 @@ class IndexReport:
     relearning_advice: str | None = None
 
 
-def report_of(tally: Tally, store: Store, rejections: Path, seconds: float, outcome: Outcome) -> IndexReport:
+def report_of(
+    tally: Tally, store: Store, rejections: Location, seconds: float, outcome: Outcome
+) -> IndexReport:
     """Return the result of a run from its counts.
 
     Args:

@@ -7,14 +7,13 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources import SKIPPED_LINKS, Note, Skipped, split_notes
-from storage.durable import explain_write_errors, replace_file
+from storage.objects.files import Location, exists, remove_files, write_file
 from storage.text import spreadsheet_safe
 
 __all__ = ["OnProgress", "Tally"]
@@ -93,11 +92,11 @@ class Tally:
         for image_id, uri in photos:
             self.add_notes([note], uri=uri, image_id=image_id)
 
-    def write_rejections(self, path: Path) -> None:
+    def write_rejections(self, path: Location) -> None:
         """List the rejected images in a CSV file; without any, a file of an earlier run is removed."""
         _write_list(path, self.rejections)
 
-    def write_notes(self, path: Path) -> None:
+    def write_notes(self, path: Location) -> None:
         """List the dropped values in a CSV file; without any, a file of an earlier run is removed."""
         left_out = {
             reason: count - MAX_NOTES for reason, count in self.notes_by_reason.items() if count > MAX_NOTES
@@ -116,7 +115,7 @@ def _count_without_position(accepted: pa.Table) -> int:
     return pc.sum(pc.and_not(unknown, pc.fill_null(stored, False))).as_py() or 0
 
 
-def _write_list(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_list(path: Location, rows: list[dict[str, Any]]) -> None:
     """Write a CSV file for people: cells that a spreadsheet would run as a formula begin with an apostrophe.
 
     Raises:
@@ -124,12 +123,12 @@ def _write_list(path: Path, rows: list[dict[str, Any]]) -> None:
         NotWritable: the file system is read-only, or the folder is another user's.
     """
     if not rows:
-        with explain_write_errors(path, 0):
-            path.unlink(missing_ok=True)
+        if exists(path):
+            remove_files([path])
         return
     content = io.StringIO(newline="")
     table = csv.writer(content)
     table.writerow(["image_id", "uri", "reason", "message"])
     for row in sorted(rows, key=lambda row: row["image_id"]):
         table.writerow([spreadsheet_safe(value) for value in row.values()])
-    replace_file(path, content.getvalue().encode())
+    write_file(path, content.getvalue().encode())

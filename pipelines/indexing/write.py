@@ -12,6 +12,7 @@ from pipelines.indexing.trace import span
 from storage.card import Card
 from storage.errors import NotWritable, OutOfSpace
 from storage.features.shards import write_shard
+from storage.objects.errors import StorageForbidden, StorageThrottled, StorageUnreachable
 from storage.table.schema import row_schema
 
 __all__ = ["write"]
@@ -49,7 +50,7 @@ def _write_shard(batch: pa.Table, store_uri: str, card: Card) -> pa.Table:
             shard = write_shard(store_uri, selected["image_id"].to_pylist(), _joined(selected["features"]))
             for row, position in enumerate(extracted.tolist()):
                 shards[position], rows[position] = shard, row
-        except (OutOfSpace, NotWritable) as error:
+        except (OutOfSpace, NotWritable, StorageForbidden, StorageThrottled, StorageUnreachable) as error:
             batch = with_failure(batch, error)
     types = row_schema(card)
     table = batch.drop_columns(["features"])

@@ -12,8 +12,8 @@ from serving.stages.messages import Descriptor
 from storage.card import Card
 from storage.commit.current_card import current_card
 from storage.errors import StoreError
+from storage.objects.location import open_location
 from storage.store import Store
-from storage.uri import local_folder
 
 __all__ = ["DescriptorMaker"]
 
@@ -30,7 +30,7 @@ class DescriptorMaker:
 
     def __init__(self, store_uri: str) -> None:
         store = Store.open(store_uri)
-        self._folder = local_folder(store_uri)
+        self._folder = open_location(store_uri)
         self._describer = Describer(store.artifact, store.codec)
         self._cards: tuple[Card, ...] = (store.card,)
         self._describer.aggregation(store.card)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from serving.stages.batcher import MicroBatcher
 from serving.stages.messages import Counted
 from storage.card import Card
 from storage.features.cache import FeatureCache
-from storage.features.reader import FeatureReader
+from storage.features.open_features import open_features
+from storage.objects.location import open_location
 from storage.records import ImageRecord
 from storage.store import Store
 
@@ -68,7 +68,7 @@ class RerankWorker:
         self._card = card
         self._device = torch.device(device)
         self._matching = matching
-        reader = FeatureReader(Path(store_uri), card)
+        reader = open_features(open_location(store_uri), card)
         self._codec = reader.codec
         self._cache = FeatureCache(reader, max_bytes=cache_bytes)
         self._batcher: MicroBatcher[_Query, _Outcome] = MicroBatcher(

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +20,16 @@ from storage.care.leftovers import (
     used_shards,
 )
 from storage.care.named_files import unnamed_files
-from storage.commit.lease import crashed_since
+from storage.commit.leases import crashed_since
 from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
-from storage.durable import explain_write_errors
-from storage.features.reader import FeatureReader
+from storage.features.open_features import AnyFeatureReader, open_features
 from storage.features.shards import shard_path, write_shard
+from storage.layout import ARTIFACTS_FOLDER, CARDS_FOLDER
+from storage.objects.files import Location, all_exist, file_states, remove_files
+from storage.objects.location import location_uri
 from storage.table.checksums import intact_rows
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table
 from storage.table.schema import FORMER, OPTIONAL_COLUMNS, row_schema, to_records
 
 __all__ = ["CompactPreview", "CompactReport", "compact_store", "preview_compaction", "rows_by_shard"]
@@ -37,6 +38,7 @@ _GRACE_S = 3600.0  # a newer card or artifact may belong to a replacement that i
 _REWRITE_ROWS = 64
 _NEVER_S = 1e9
 _MARGIN_S = 60.0
+_INDEX_BYTES = 4 << 30  # of descriptors: the default memory of a searcher, which else searches on disk
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,16 @@ class CompactPreview:
     leftovers: str
 
 
-def preview_compaction(folder: Path, table: LanceTable, card: Card, *, min_age_s: float) -> CompactPreview:
+def preview_compaction(folder: Location, table: Table, card: Card, *, min_age_s: float) -> CompactPreview:
     """Return what `compact_store` would do with feature files; changes nothing and needs no lease."""
-    paths = removable_files(folder, table, min_age_s=min_age_s, since=crashed_since(folder))
+    files = removable_files(folder, table, min_age_s=min_age_s, since=crashed_since(folder))
     left = find_leftovers(folder, used_shards(table), min_age_s=min_age_s)
     return CompactPreview(
         version=table.version,
         versions=len(manifests(folder)),
-        shards_to_rewrite=len(_sparse_shards(folder, table, FeatureReader(folder, card))),
-        files_to_remove=tuple(path.name for path in paths),
-        bytes_to_free=sum(path.lstat().st_size for path in paths),
+        shards_to_rewrite=len(_sparse_shards(folder, table, open_features(folder, card))),
+        files_to_remove=tuple(files),
+        bytes_to_free=sum(state.size for state in files.values()),
         leftover_files=left.files,
         leftover_bytes=left.bytes,
         leftovers=str(left),
@@ -108,7 +110,7 @@ def preview_compaction(folder: Path, table: LanceTable, card: Card, *, min_age_s
 
 
 def compact_store(
-    folder: Path,
+    folder: Location,
     writer: Writer,
     *,
     keep_versions_s: float,
@@ -129,6 +131,9 @@ def compact_store(
     # In a second pass, so that the time the merge takes does not shift the age of versions.
     older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
+    row_bytes = writer.card.descriptor_dim * (2 if writer.card.descriptor_dtype == "float16" else 4)
+    if committed.rows * row_bytes > _INDEX_BYTES and not writer.table.has_index:
+        committed = writer.change(writer.table.build_index)
     write_sums(folder, table_files(folder))
     dropped = len(set(before) - set(manifests(folder)))
     since = writer.lease.crashed_since
@@ -148,23 +153,25 @@ def compact_store(
     )
 
 
-def _remove_unnamed(folder: Path, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
+def _remove_unnamed(folder: Location, *, min_age_s: float) -> tuple[tuple[str, ...], int]:
     """Remove cards and artifacts of dropped versions; return their names and their size."""
     limit = time.time() - min_age_s
-    paths = [path for path in unnamed_files(folder) if path.lstat().st_mtime < limit]
-    freed = sum(path.lstat().st_size for path in paths)
-    with explain_write_errors(folder, 0):
-        for path in paths:
-            path.unlink()
-    return tuple(path.name for path in paths), freed
+    parents = {name: file_states(folder / name) for name in (CARDS_FOLDER, ARTIFACTS_FOLDER)}
+    removed: list[tuple[Location, int]] = []
+    for path in unnamed_files(folder):
+        state = parents[path.parent.name].get(path.name)
+        if state is not None and state.modified_s < limit:
+            removed.append((path, state.size))
+    remove_files([path for path, _ in removed])
+    return tuple(path.name for path, _ in removed), sum(size for _, size in removed)
 
 
-def _merge(table: LanceTable) -> None:
+def _merge(table: Table) -> None:
     table.drop_leftovers(FORMER)
     table.optimize(older_than_s=_NEVER_S)
 
 
-def rows_by_shard(table: LanceTable) -> dict[str, dict[int, str]]:
+def rows_by_shard(table: Table) -> dict[str, dict[int, str]]:
     """Return the rows of each shard that this version uses: image_id by row number."""
     shards: dict[str, dict[int, str]] = defaultdict(dict)
     for batch in table.scan(["image_id", "shard", "row"]):
@@ -190,9 +197,9 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
     return (now - oldest_needed).total_seconds() + min(keep_s, _MARGIN_S)
 
 
-def _rewrite_sparse_shards(folder: Path, writer: Writer) -> int:
+def _rewrite_sparse_shards(folder: Location, writer: Writer) -> int:
     """Move rows out of shards of which less than half is in use; return the number of these shards."""
-    reader = FeatureReader(folder, writer.card)
+    reader = open_features(folder, writer.card)
     sparse = _sparse_shards(folder, writer.table, reader)
     for start in range(0, len(sparse), 1000):
         stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]), writer.card)
@@ -201,16 +208,16 @@ def _rewrite_sparse_shards(folder: Path, writer: Writer) -> int:
     return len(sparse)
 
 
-def _sparse_shards(folder: Path, table: LanceTable, reader: FeatureReader) -> list[str]:
+def _sparse_shards(folder: Location, table: Table, reader: AnyFeatureReader) -> list[str]:
     """Return the shards of which less than half is in use."""
     return [
         shard
         for shard, rows in rows_by_shard(table).items()
-        if shard_path(folder, shard).is_file() and 2 * len(rows) < reader.rows(shard)
+        if all_exist([shard_path(folder, shard)]) and 2 * len(rows) < reader.rows(shard)
     ]
 
 
-def _move_rows(folder: Path, writer: Writer, reader: FeatureReader, stored: pa.Table) -> None:
+def _move_rows(folder: Location, writer: Writer, reader: AnyFeatureReader, stored: pa.Table) -> None:
     # Copied as encoded: decoding and encoding again would lose precision each time.
     encoded = np.empty((len(stored), reader.codec.row_bytes), np.uint8)
     # An unreadable row stays where it is, for verify to report.
@@ -224,7 +231,7 @@ def _move_rows(folder: Path, writer: Writer, reader: FeatureReader, stored: pa.T
         return
     names = row_schema(writer.card, optional=OPTIONAL_COLUMNS).names
     rows = stored.filter(pa.array(readable)).select(names)
-    shard = write_shard(str(folder), rows["image_id"].to_pylist(), encoded[readable])
+    shard = write_shard(location_uri(folder), rows["image_id"].to_pylist(), encoded[readable])
     numbers = pa.array(range(len(rows)), pa.int32())
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", pa.array([shard] * len(rows)))
     writer.commit(rows.set_column(rows.schema.get_field_index("row"), "row", numbers))

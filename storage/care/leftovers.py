@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.compute as pc
 
-from storage.commit.lease import crashed_since
+from storage.commit.leases import crashed_since
 from storage.commit.ledger import manifests
-from storage.durable import explain_write_errors
-from storage.features.shards import shard_path
-from storage.layout import FEATURES_FOLDER, is_shard_name, is_temporary_shard
-from storage.table.lance_table import LanceTable
+from storage.layout import FEATURES_FOLDER, is_shard_name, is_temporary_shard, shard_file_name
+from storage.objects.files import FileState, Location, file_states, remove_files
+from storage.table.open_table import Table, open_table
 
 __all__ = [
     "LEFTOVER_AGE_S",
@@ -63,26 +61,25 @@ class Leftovers:
         return text
 
 
-def used_shards(table: LanceTable) -> set[str]:
+def used_shards(table: Table) -> set[str]:
     """Return the shards that the rows of this version use."""
     return {
         shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist() if shard
     }
 
 
-def unreferenced_files(folder: Path, used: set[str]) -> tuple[list[str], list[str]]:
+def unreferenced_files(folder: Location, used: set[str]) -> tuple[list[str], list[str]]:
     """Return the shards that are not in `used`, and the temporary files, by name in the features folder.
 
     Only files with names that `write_shard` gives: any other file is not placeray's to remove.
     """
-    with os.scandir(folder / FEATURES_FOLDER) as entries:
-        files = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+    files = sorted(file_states(folder / FEATURES_FOLDER))
     shards = [name.removesuffix(".parquet") for name in files if name.endswith(".parquet")]
     temporary = [name for name in files if is_temporary_shard(name)]
     return [shard for shard in shards if is_shard_name(shard) and shard not in used], temporary
 
 
-def find_leftovers(folder: Path, used: set[str], *, min_age_s: float = LEFTOVER_AGE_S) -> Leftovers:
+def find_leftovers(folder: Location, used: set[str], *, min_age_s: float = LEFTOVER_AGE_S) -> Leftovers:
     """Measure what the newest version does not use; needs no lease.
 
     Args:
@@ -94,19 +91,17 @@ def find_leftovers(folder: Path, used: set[str], *, min_age_s: float = LEFTOVER_
 
 
 def measure_files(
-    folder: Path, shards: Sequence[str], temporary: Sequence[str], *, min_age_s: float = LEFTOVER_AGE_S
+    folder: Location, shards: Sequence[str], temporary: Sequence[str], *, min_age_s: float = LEFTOVER_AGE_S
 ) -> Leftovers:
     """Measure some shards and temporary files of the features folder."""
-    paths = [shard_path(folder, shard) for shard in shards]
-    sizes: list[tuple[int, float]] = []
+    states = file_states(folder / FEATURES_FOLDER)
+    names = [*(shard_file_name(shard) for shard in shards), *temporary]
     now, since = time.time(), crashed_since(folder)
-    for path in paths + [folder / FEATURES_FOLDER / name for name in temporary]:
-        try:
-            state = path.lstat()
-        except FileNotFoundError:  # a writer is at work
-            continue
-        left_by_crash = since is not None and state.st_mtime >= since
-        sizes.append((state.st_size, 0.0 if left_by_crash else min_age_s - (now - state.st_mtime)))
+    sizes: list[tuple[int, float]] = []
+    for state in (states.get(name) for name in names):
+        if state is not None:  # else a writer is at work
+            left_by_crash = since is not None and state.modified_s >= since
+            sizes.append((state.size, 0.0 if left_by_crash else min_age_s - (now - state.modified_s)))
     return Leftovers(
         files=len(sizes),
         bytes=sum(size for size, _ in sizes),
@@ -116,8 +111,8 @@ def measure_files(
 
 
 def removable_files(
-    folder: Path, table: LanceTable, *, min_age_s: float, since: float | None = None
-) -> list[Path]:
+    folder: Location, table: Table, *, min_age_s: float, since: float | None = None
+) -> dict[str, FileState]:
     """Return the files that no version uses, of those older than `min_age_s` or written after `since`.
 
     Args:
@@ -125,42 +120,43 @@ def removable_files(
         table: The newest version.
         min_age_s: Age in seconds.
         since: Unix time from which on no writer is alive that could still commit a file.
+
+    Returns:
+        Their states by their names in the features folder.
     """
+    states = file_states(folder / FEATURES_FOLDER)
     shards, temporary = unreferenced_files(folder, used_shards(table))
     limit = time.time() - min_age_s
 
-    def due(path: Path) -> bool:
-        written = path.lstat().st_mtime
-        return written <= limit or (since is not None and written >= since)
+    def due(name: str) -> bool:
+        written = states[name].modified_s if name in states else math.inf
+        return written <= limit or (since is not None and since <= written < math.inf)
 
-    candidates = {shard: shard_path(folder, shard) for shard in shards}
-    candidates = {shard: path for shard, path in candidates.items() if due(path)}
+    candidates = {shard for shard in shards if due(shard_file_name(shard))}
     for version in reversed(manifests(folder)):
         if not candidates:
             break
-        old = LanceTable.open(folder, version=version)
-        for start in range(0, len(candidates), 1000):
-            batch = sorted(candidates)[start : start + 1000]
-            for shard in set(old.find("shard", batch, ["shard"])["shard"].to_pylist()):
-                candidates.pop(shard, None)
-    files = [folder / FEATURES_FOLDER / name for name in temporary]
-    return [*candidates.values(), *(path for path in files if due(path))]
+        old = open_table(folder, version=version)
+        asked = sorted(candidates)
+        for start in range(0, len(asked), 1000):
+            found = old.find("shard", asked[start : start + 1000], ["shard"])["shard"].to_pylist()
+            candidates.difference_update(found)
+    names = [shard_file_name(shard) for shard in sorted(candidates)]
+    names += [name for name in temporary if due(name)]
+    return {name: states[name] for name in names}
 
 
 def remove_leftovers(
-    folder: Path, table: LanceTable, *, min_age_s: float = LEFTOVER_AGE_S, since: float | None = None
+    folder: Location, table: Table, *, min_age_s: float = LEFTOVER_AGE_S, since: float | None = None
 ) -> tuple[tuple[str, ...], int]:
     """Remove what `removable_files` returns; the caller holds the lease.
 
     Returns:
         The names of the removed files, and their size in bytes.
     """
-    paths = removable_files(folder, table, min_age_s=min_age_s, since=since)
-    freed = sum(path.lstat().st_size for path in paths)
-    with explain_write_errors(folder / FEATURES_FOLDER, 0):
-        for path in paths:
-            path.unlink()
-    return tuple(path.name for path in paths), freed
+    files = removable_files(folder, table, min_age_s=min_age_s, since=since)
+    remove_files([folder / FEATURES_FOLDER / name for name in files])
+    return tuple(files), sum(state.size for state in files.values())
 
 
 def _megabytes(size: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 from storage.artifacts import digests_in, named_file, read_artifact
 from storage.card import Card
@@ -12,21 +10,22 @@ from storage.card_files import card_path, first_card, read_card
 from storage.commit.ledger import manifests
 from storage.errors import CardMismatch, CorruptStore, repair_command
 from storage.layout import ARTIFACTS_FOLDER, CARDS_FOLDER
-from storage.table.lance_table import LanceTable
+from storage.objects.files import Location, file_names
+from storage.table.open_table import open_table
 
 __all__ = ["damaged_files", "problems_of", "unnamed_files"]
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{64}(\.json)?\.\d{1,10}-[0-9a-f]{8}\.tmp", re.ASCII)
 
 
-def problems_of(folder: Path, card: Card) -> list[str]:
+def problems_of(folder: Location, card: Card) -> list[str]:
     """Return what is wrong with cards and artifacts, a sentence each.
 
     Args:
         folder: The store's folder.
         card: The card whose artifacts are needed.
     """
-    problems = {}
+    problems: dict[Location, str] = {}
     for digest in card.artifacts:
         try:
             read_artifact(folder, digest)
@@ -37,9 +36,9 @@ def problems_of(folder: Path, card: Card) -> list[str]:
     return list(problems.values())
 
 
-def damaged_files(folder: Path) -> list[Path]:
+def damaged_files(folder: Location) -> list[Location]:
     """Return the cards and artifacts whose contents are not those that their names say."""
-    damaged = []
+    damaged: list[Location] = []
     for digest in digests_in(folder / CARDS_FOLDER, ".json"):
         try:
             read_card(folder, digest)
@@ -55,7 +54,7 @@ def damaged_files(folder: Path) -> list[Path]:
     return damaged
 
 
-def unnamed_files(folder: Path) -> list[Path]:
+def unnamed_files(folder: Location) -> list[Location]:
     """Return the cards and artifacts that no existing version names, and temporary files next to them.
 
     Where a version or its card cannot be read, it is unknown what it names: then everything is kept.
@@ -65,7 +64,7 @@ def unnamed_files(folder: Path) -> list[Path]:
     if len(cards) < 2 and not artifacts:
         return files
     try:
-        named = {LanceTable.open(folder, version=version).card_sha256 for version in manifests(folder)}
+        named = {open_table(folder, version=version).card_sha256 for version in manifests(folder)}
         used = {first_card(folder), *(read_card(folder, digest) for digest in named)}
     except CorruptStore:
         return files
@@ -75,6 +74,5 @@ def unnamed_files(folder: Path) -> list[Path]:
     return files
 
 
-def _temporary(folder: Path) -> list[Path]:
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [folder / name for name in sorted(names) if _TEMPORARY.fullmatch(name)]
+def _temporary(folder: Location) -> list[Location]:
+    return [folder / name for name in sorted(file_names(folder)) if _TEMPORARY.fullmatch(name)]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
 
 from storage.card import Card
 from storage.card_files import card_path, first_card, read_card, write_card
+from storage.care.bucket_repair import repair_bucket
 from storage.care.named_files import damaged_files
+from storage.care.repair_report import RepairReport
+from storage.care.sound_rows import sound_rows
 from storage.care.verify import VerifyReport, verify_store
 from storage.commit.lease import Lease
 from storage.commit.ledger import (
     Committed,
     acknowledge,
-    file_sha256,
     foreign_manifests,
     manifests,
     read_committed,
@@ -28,36 +27,17 @@ from storage.durable import explain_write_errors
 from storage.errors import CorruptStore
 from storage.features.shards import shard_path
 from storage.layout import QUARANTINE_FOLDER, TABLE_FOLDER, check_table_files, table_file
-from storage.table.checksums import intact_rows
+from storage.objects.bucket_path import BucketPath
+from storage.objects.files import Location, exists, file_sha256
+from storage.objects.location import open_location
 from storage.table.lance_table import LanceTable, manifest_name
 from storage.table.manifest import check_manifest
-from storage.table.salvage import readable_batches
 from storage.table.schema import check_schema, table_schema, with_optional_columns
-from storage.uri import local_folder
 
 __all__ = ["RepairReport", "repair_store"]
 
 
-@dataclass(frozen=True)
-class RepairReport:
-    """The result of a repair.
-
-    Attributes:
-        version: The acknowledged version after it.
-        actions: A sentence per step taken.
-        removed: Keys of the removed rows: index their images again.
-        removed_unnamed: Number of further removed rows, whose keys could not be read.
-        quarantined: Files moved to `<store>/quarantine/`.
-    """
-
-    version: int
-    actions: list[str]
-    removed: list[str]
-    removed_unnamed: int
-    quarantined: list[str]
-
-
-def repair_store(uri: str | Path) -> RepairReport:
+def repair_store(uri: str | Location) -> RepairReport:
     """Remove what is damaged; running the index command again restores it.
 
     Raises:
@@ -67,8 +47,10 @@ def repair_store(uri: str | Path) -> RepairReport:
         OutOfSpace: the disk is full.
         NotWritable: the store is on a read-only file system, or belongs to another user.
     """
-    folder = local_folder(uri)
+    folder = open_location(uri)
     first_card(folder)
+    if isinstance(folder, BucketPath):
+        return repair_bucket(folder)
     check_table_files(folder)
     for version in manifests(folder):
         path = folder / TABLE_FOLDER / "_versions" / manifest_name(version)
@@ -177,14 +159,14 @@ def _rewrite_table(
     bad_ids = {row.image_id for row in report.bad_rows}
     table = LanceTable.open(folder)
     check_schema(table.schema, card)
-    rows = with_optional_columns(_intact_rows(table, card, bad_ids), card)
+    rows = with_optional_columns(sound_rows(table, card, bad_ids), card)
     if card.format_version >= 3:
         write_card(folder, card)
     schema = table_schema(card)
     with explain_write_errors(folder / TABLE_FOLDER, rows.nbytes):
         table.replace_all(iter(rows.select(schema.names).cast(schema).to_batches(8192)), schema)
     for name in report.damaged_files:
-        if "/_versions/" in name and (path := table_file(folder, name)).is_file():
+        if "/_versions/" in name and exists(path := table_file(folder, name)):
             _quarantine(folder, path, quarantined)
     write_sums(folder)
     committed = acknowledge(folder, table, known=set(read_sums(folder)))
@@ -192,23 +174,8 @@ def _rewrite_table(
     return committed
 
 
-def _intact_rows(table: LanceTable, card: Card, bad_ids: set[str | None]) -> pa.Table:
-    """Return the intact rows whose key is not in `bad_ids`; of equal keys the latest."""
-    batches = []
-    for batch, _ in readable_batches(table):
-        batch = intact_rows(batch, card)
-        keys = batch["image_id"].to_pylist()
-        batches.append(batch.filter(pa.array([key not in bad_ids for key in keys], pa.bool_())))
-    rows = pa.concat_tables(batches)
-    latest: dict[str, int] = {}
-    stored_at = rows["indexed_at"].to_pylist()
-    for i, key in enumerate(rows["image_id"].to_pylist()):
-        if key not in latest or stored_at[i] >= stored_at[latest[key]]:
-            latest[key] = i
-    return rows.take(pa.array(sorted(latest.values()), pa.int64()))
-
-
-def _quarantine(folder: Path, path: Path, quarantined: list[str]) -> None:
+def _quarantine(folder: Path, path: Location, quarantined: list[str]) -> None:
+    assert isinstance(path, Path)
     target = folder / QUARANTINE_FOLDER / f"{time.time_ns()}-{path.name}"
     with explain_write_errors(target, 0):
         target.parent.mkdir(exist_ok=True)

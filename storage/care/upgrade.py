@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.card_files import first_card
-from storage.commit.lease import Lease
+from storage.commit.leases import open_lease
 from storage.commit.writer import Writer
+from storage.objects.location import open_location
 from storage.search.snapshot import newest_snapshot
-from storage.uri import local_folder
 
 __all__ = ["UpgradeReport", "upgrade_store"]
 
@@ -46,10 +46,10 @@ def upgrade_store(uri: str | Path) -> UpgradeReport:
         OutOfSpace: the disk is full; running it again completes the upgrade.
         NotWritable: the store is on a read-only file system, or belongs to another user.
     """
-    folder = local_folder(uri)
+    folder = open_location(uri)
     before = first_card(folder).format_version
     columns = newest_snapshot(folder).table.schema.names
-    with Lease(folder) as lease:
+    with open_lease(folder) as lease:
         writer = Writer(folder, lease)
         committed = writer.upgrade()
         added = [name for name in writer.table.schema.names if name not in columns]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,23 +14,22 @@ from storage.card import Card
 from storage.card_files import first_card
 from storage.care.leftovers import measure_files, unreferenced_files
 from storage.care.named_files import problems_of
+from storage.care.shard_check import ShardChecker
 from storage.commit.current_card import card_of, check_table
 from storage.commit.ledger import (
     Committed,
     check_manifests,
-    file_sha256,
     foreign_sums,
     read_committed,
     read_sums,
 )
 from storage.errors import CorruptStore
-from storage.features.reader import FeatureReader
-from storage.features.shards import shard_intact, shard_path
 from storage.layout import check_table_files, is_shard_name, table_file
+from storage.objects.files import Location, file_sha256
+from storage.objects.location import open_location
 from storage.table.checksums import checksums_match
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table, open_table
 from storage.table.salvage import readable_batches
-from storage.uri import local_folder
 
 __all__ = ["BadRow", "VerifyReport", "verify_store"]
 
@@ -87,7 +86,7 @@ class VerifyReport:
         return not (self.problems or damaged_rows or self.damaged_files or self.damaged_artifacts)
 
 
-def verify_store(uri: str | Path) -> VerifyReport:
+def verify_store(uri: str | Location) -> VerifyReport:
     """Check every checksum, descriptor, feature row and file of a store, even if it cannot be opened.
 
     Raises:
@@ -96,7 +95,7 @@ def verify_store(uri: str | Path) -> VerifyReport:
         CorruptStore: the card cannot be read, or there are links in the store.
         NotReadable: this user may not read the store.
     """
-    folder = local_folder(uri)
+    folder = open_location(uri)
     first = first_card(folder)
     check_table_files(folder)
     try:
@@ -104,9 +103,9 @@ def verify_store(uri: str | Path) -> VerifyReport:
         if committed is None:
             return VerifyReport(problems=["COMMITTED is missing"])
         check_manifests(folder, committed)
-        if LanceTable.open(folder).version < committed.version:
+        if open_table(folder).version < committed.version:
             return VerifyReport(problems=["the head is older than the acknowledged version"])
-        table = LanceTable.open(folder, version=committed.version)
+        table = open_table(folder, version=committed.version)
         card = card_of(folder, committed.card_sha256, first)
         check_table(table, committed, card)
     except CorruptStore as error:
@@ -124,16 +123,16 @@ def verify_store(uri: str | Path) -> VerifyReport:
     return replace(report, leftover_bytes=left.bytes, leftovers=str(left))
 
 
-def _damaged_files(folder: Path) -> Iterator[str]:
+def _damaged_files(folder: Location) -> Iterator[str]:
     for name, digest in read_sums(folder).items():
         # A missing file was dropped with its version; if it were needed, reading the rows would fail.
-        path = table_file(folder, name)
-        if path.is_file() and file_sha256(path) != digest:
-            yield name
+        with contextlib.suppress(FileNotFoundError):
+            if file_sha256(table_file(folder, name)) != digest:
+                yield name
 
 
 def _check_table(
-    folder: Path, card: Card, table: LanceTable, committed: Committed, report: VerifyReport
+    folder: Location, card: Card, table: Table, committed: Committed, report: VerifyReport
 ) -> None:
     key_counts: Counter[str] = Counter()
     shards: dict[str, list[tuple[int, str]]] = {}
@@ -166,14 +165,13 @@ def _check_rows(batch: pa.Table, card: Card, report: VerifyReport) -> np.ndarray
 
 
 def _check_shards(
-    folder: Path, card: Card, shards: dict[str, list[tuple[int, str]]], report: VerifyReport
+    folder: Location, card: Card, shards: dict[str, list[tuple[int, str]]], report: VerifyReport
 ) -> None:
     try:
-        reader = FeatureReader(folder, card)
+        checker = ShardChecker(folder, card)
     except CorruptStore as error:
         report.problems.append(str(error))
         return
-    out = np.empty(reader.codec.row_bytes, np.uint8)
     if not card.has_features:
         shards.pop("", None)
     for shard, rows in sorted(shards.items()):
@@ -182,14 +180,14 @@ def _check_shards(
                 BadRow(key, "its shard has no name that placeray gives") for _, key in rows
             )
             continue
-        path = shard_path(folder, shard)
-        if path.is_symlink() or not path.is_file():
+        checked = checker.check(shard, sorted(rows))
+        if checked is None:
             report.missing_shards.append(shard)
             report.bad_rows.extend(BadRow(key, "its shard is missing") for _, key in rows)
             continue
-        reasons = [(key, reader.read(shard, row, key, out)) for row, key in sorted(rows)]
+        reasons = checked.reasons
         bad = [BadRow(key, f"features: {reason}") for key, reason in reasons if reason is not None]
-        if not shard_intact(folder, shard):
+        if not checked.intact:
             # The file is replaced as a whole, whichever part of it is damaged.
             report.corrupt_shards.append(shard)
             bad = [BadRow(key, f"features: {reason or 'the shard is damaged'}") for key, reason in reasons]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from storage.card import Card
 from storage.card_files import card_path, first_card, read_card
 from storage.commit.ledger import Committed, read_committed
 from storage.errors import CardMismatch, CorruptStore, repair_command
-from storage.table.lance_table import LanceTable
+from storage.objects.files import Location
+from storage.table.open_table import Table
 from storage.table.schema import check_schema
 
 __all__ = ["card_of", "check_table", "current_card"]
 
 
-def current_card(folder: Path) -> Card:
+def current_card(folder: Location) -> Card:
     """Return the card of the acknowledged version; that of card.json if nothing was committed yet.
 
     Raises:
@@ -28,7 +27,7 @@ def current_card(folder: Path) -> Card:
     return first if committed is None else card_of(folder, committed.card_sha256, first)
 
 
-def card_of(folder: Path, sha256: str | None, first: Card) -> Card:
+def card_of(folder: Location, sha256: str | None, first: Card) -> Card:
     """Return the card of a version.
 
     Args:
@@ -53,7 +52,7 @@ def card_of(folder: Path, sha256: str | None, first: Card) -> Card:
     return card
 
 
-def check_table(table: LanceTable, committed: Committed, card: Card) -> None:
+def check_table(table: Table, committed: Committed, card: Card) -> None:
     """Check that a committed version has the columns of its card and names the card that COMMITTED names.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -10,11 +9,14 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.commit.bucket_sums import read_all_sums, replace_sums
 from storage.durable import explain_write_errors, flush, replace_file
 from storage.errors import CorruptStore, repair_command
 from storage.fault_points import fault_point
 from storage.json_values import parse_object, whole_number
-from storage.layout import TABLE_FOLDER, is_table_file_name, read_bounded
+from storage.layout import TABLE_FOLDER, is_table_file_name
+from storage.objects.bucket_path import BucketPath
+from storage.objects.files import Location, file_names, file_sha256, read_bounded
 from storage.table.lance_table import LanceTable, manifest_name
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "foreign_manifests",
     "foreign_sums",
     "manifests",
+    "parse_committed",
     "read_committed",
     "read_sums",
     "table_files",
@@ -60,15 +63,33 @@ class Committed:
     manifest_sha256: str
     card_sha256: str | None = None
 
+    def to_json(self) -> str:
+        """Return the contents of COMMITTED."""
+        values = {name: value for name, value in self.__dict__.items() if value is not None}
+        return json.dumps(values, sort_keys=True) + "\n"
 
-def read_committed(folder: Path) -> Committed | None:
+
+def read_committed(folder: Location) -> Committed | None:
     """Return the acknowledged version; None if there is none yet.
 
     Raises:
         CorruptStore: the file cannot be read.
     """
     try:
-        values = parse_object(_read(folder, "COMMITTED", _COMMITTED_BYTES))
+        data = _read(folder, "COMMITTED", _COMMITTED_BYTES)
+    except FileNotFoundError:
+        return None
+    return parse_committed(folder, data)
+
+
+def parse_committed(folder: Location, data: bytes) -> Committed:
+    """Return what the contents of COMMITTED say.
+
+    Raises:
+        CorruptStore: they cannot be read.
+    """
+    try:
+        values = parse_object(data)
         digest, card = values["manifest_sha256"], values.get("card_sha256")
         for name, value in (("manifest_sha256", digest), ("card_sha256", card)):
             absent = value is None and name not in values
@@ -76,15 +97,13 @@ def read_committed(folder: Path) -> Committed | None:
                 raise ValueError(f"{name} is not a SHA-256")
         version = whole_number(values["version"], 1, _MAX_VERSION)
         return Committed(version, whole_number(values["rows"], 0, _MAX_ROWS), digest, card)
-    except FileNotFoundError:
-        return None
     except (ValueError, KeyError) as error:
         raise CorruptStore(
             f"{folder / 'COMMITTED'} cannot be read ({error}): {repair_command(folder)}"
         ) from error
 
 
-def _read(folder: Path, name: str, max_bytes: int) -> bytes:
+def _read(folder: Location, name: str, max_bytes: int) -> bytes:
     return read_bounded(folder / name, max_bytes, advice=repair_command(folder))
 
 
@@ -112,9 +131,7 @@ def acknowledge(folder: Path, table: LanceTable, *, known: set[str]) -> Committe
     fault_point("after_sync")
     manifest = folder / _VERSIONS / manifest_name(table.version)
     committed = Committed(table.version, table.count(), file_sha256(manifest), table.card_sha256)
-    values = {name: value for name, value in committed.__dict__.items() if value is not None}
-    text = json.dumps(values, sort_keys=True) + "\n"
-    replace_file(folder / "COMMITTED", text.encode(), fault="before_committed")
+    replace_file(folder / "COMMITTED", committed.to_json().encode(), fault="before_committed")
     fault_point("after_committed")
     return committed
 
@@ -128,12 +145,15 @@ def _append(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
 
 
-def table_files(folder: Path, known: Collection[str] = ()) -> list[str]:
+def table_files(folder: Location, known: Collection[str] = ()) -> list[str]:
     """Return the table's files that are not in `known`, relative to the store, in the order to flush them."""
+    if isinstance(folder, BucketPath):
+        listed = [each.name for each in folder.objects.list((folder / TABLE_FOLDER).key)]
+        return [name for name in listed if is_table_file_name(name) and name not in known]
     files = []
     for name in _FOLDERS:
         top = f"{TABLE_FOLDER}/{name}/"
-        new = [top + file for file in _names(folder / top) if top + file not in known and file[0] != "."]
+        new = [top + file for file in file_names(folder / top) if top + file not in known and file[0] != "."]
         if name == "_indices":
             paths = [path for parent in new for path in (folder / parent).iterdir()]
             new = [top + path.relative_to(folder / top).as_posix() for path in paths if path.name[0] != "."]
@@ -144,46 +164,46 @@ def table_files(folder: Path, known: Collection[str] = ()) -> list[str]:
     return files
 
 
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
-
-
-def manifests(folder: Path) -> list[int]:
+def manifests(folder: Location) -> list[int]:
     """Return the versions whose manifests exist, oldest first."""
-    names = _names(folder / _VERSIONS)
+    names = file_names(folder / _VERSIONS)
     return sorted(2**64 - 1 - int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name)))
 
 
-def foreign_manifests(folder: Path) -> list[str]:
+def foreign_manifests(folder: Location) -> list[str]:
     """Return the files next to the manifests that LanceDB did not write."""
-    names = _names(folder / _VERSIONS)
+    names = file_names(folder / _VERSIONS)
     foreign = [name for name in names if not _IGNORED_NAME.fullmatch(name) and not _MANIFEST.fullmatch(name)]
     return foreign + [manifest_name(v) for v in manifests(folder) if not 0 < v <= _MAX_VERSION]
 
 
-def check_manifests(folder: Path, committed: Committed) -> None:
+def check_manifests(folder: Location, committed: Committed) -> None:
     """Check that the acknowledged manifest exists unchanged, and that there are no foreign files.
+
+    In a bucket versions are opened by their number, so that foreign files cannot be taken for one.
 
     Raises:
         CorruptStore: they are not as expected; no older version is used instead.
     """
-    foreign = foreign_manifests(folder)
+    foreign = foreign_manifests(folder) if isinstance(folder, Path) else []
     if foreign:
         raise CorruptStore(
             f"{folder / _VERSIONS} contains foreign files {foreign[:3]}: {repair_command(folder)}"
         )
     path = folder / _VERSIONS / manifest_name(committed.version)
-    if not path.exists():
+    try:
+        digest = file_sha256(path)
+    except FileNotFoundError:
         raise CorruptStore(
             f"{path}: the acknowledged version {committed.version} is missing: {repair_command(folder)}"
-        )
-    if file_sha256(path) != committed.manifest_sha256:
+        ) from None
+    if digest != committed.manifest_sha256:
         raise CorruptStore(
             f"{path}: the acknowledged version {committed.version} is damaged: {repair_command(folder)}"
         )
 
 
-def read_sums(folder: Path) -> dict[str, str]:
+def read_sums(folder: Location) -> dict[str, str]:
     """Return the recorded digest of each of the table's files.
 
     A line that a crash truncated is skipped, and one that names anything else, see `foreign_sums`.
@@ -194,7 +214,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in _sum_lines(folder) if is_table_file_name(name)}
 
 
-def foreign_sums(folder: Path) -> list[str]:
+def foreign_sums(folder: Location) -> list[str]:
     """Return the names in SHA256SUMS that are not those of the table's files; they are never opened.
 
     Raises:
@@ -203,28 +223,28 @@ def foreign_sums(folder: Path) -> list[str]:
     return [name for name, _ in _sum_lines(folder) if not is_table_file_name(name)]
 
 
-def _sum_lines(folder: Path) -> Iterator[tuple[str, str]]:
-    try:
-        text = _read(folder, "SHA256SUMS", _SUMS_BYTES).decode(errors="replace")
-    except FileNotFoundError:
-        return
+def _sum_lines(folder: Location) -> Iterator[tuple[str, str]]:
+    if isinstance(folder, BucketPath):
+        text = read_all_sums(folder)
+    else:
+        try:
+            text = _read(folder, "SHA256SUMS", _SUMS_BYTES).decode(errors="replace")
+        except FileNotFoundError:
+            return
     for line in text.split("\n"):
         if match := _SUM_LINE.fullmatch(line):
             yield match[2], match[1]
 
 
-def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Rewrite SHA256SUMS: with the recorded digests of `names`, or new digests of all the table's files."""
+def write_sums(folder: Location, names: Iterable[str] | None = None) -> None:
+    """Rewrite SHA256SUMS: with the recorded digests of `names`, or new ones of all the table's files."""
     if names is None:
         sums = {name: file_sha256(folder / name) for name in table_files(folder)}
     else:
         recorded = read_sums(folder)
         sums = {name: recorded[name] for name in names if name in recorded}
     text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    replace_file(folder / "SHA256SUMS", text.encode())
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(folder, BucketPath):
+        replace_sums(folder, max(manifests(folder), default=0), text)
+    else:
+        replace_file(folder / "SHA256SUMS", text.encode())

@@ -25,7 +25,7 @@ from storage.errors import CorruptStore, InvalidBatch, repair_command
 from storage.fault_points import fault_point
 from storage.table.checks import check_descriptors
 from storage.table.checksums import checksums_match, row_crc32
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table, open_table
 from storage.table.schema import (
     FORMER,
     NEXT,
@@ -64,7 +64,7 @@ def replace_descriptors(
     writer.upgrade()
     write_card(writer.folder, card)
     _begin(writer, card)
-    before = LanceTable.open(writer.folder, version=writer.table.version)
+    before = open_table(writer.folder, version=writer.table.version)
     keys = pa.chunked_array(
         [batch["image_id"].combine_chunks() for batch in before.scan(["image_id"])], pa.string()
     )
@@ -87,7 +87,7 @@ def replace_descriptors(
     return writer.change(lambda: _switch(writer.table))
 
 
-def _is_begun(table: LanceTable, card: Card) -> bool:
+def _is_begun(table: Table, card: Card) -> bool:
     return card_digest(table.schema, f"descriptor{NEXT}") == card.sha256
 
 
@@ -133,7 +133,7 @@ def _described(rows: pa.Table, descriptors: pa.Array, card: Card, schema: pa.Sch
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _switch(table: LanceTable) -> None:
+def _switch(table: Table) -> None:
     former = {name: f"{name}{FORMER}" for name in _REPLACED}
     table.rename_columns(former | {f"{name}{NEXT}": name for name in _REPLACED})
     fault_point("after_switch")

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.card import FORMAT_VERSION
 from storage.card_files import first_card, read_card, write_card, write_first_card
+from storage.commit.acknowledgement import open_acknowledger
 from storage.commit.current_card import card_of, check_table
-from storage.commit.lease import Lease
-from storage.commit.ledger import (
-    Committed,
-    acknowledge,
-    check_manifests,
-    read_committed,
-    read_sums,
-    table_files,
-)
+from storage.commit.leases import StoreLease
+from storage.commit.ledger import Committed, check_manifests, read_committed
 from storage.commit.present_ids import PresentIds
 from storage.durable import explain_write_errors
 from storage.errors import CorruptStore, InvalidBatch, repair_command
 from storage.fault_points import fault_point
 from storage.features.shards import shard_intact, shard_path
 from storage.layout import TABLE_FOLDER, check_table_files, is_shard_name
+from storage.objects.files import Location, all_exist
 from storage.table.checks import check_amendments, check_rows
 from storage.table.checksums import add_checksums, checksums_match, intact_rows
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table, open_table
 from storage.table.schema import OPTIONAL_COLUMNS, check_schema, optional_schema, row_schema
 
 __all__ = ["Writer"]
@@ -41,7 +35,6 @@ class Writer:
     of a commit does not grow with the table: LanceDB's upsert reads the whole key column each time.
 
     Attributes:
-        lease: The store's lease.
         folder: The store's folder.
         lease: The store's lease.
         table: The table at its head.
@@ -49,7 +42,7 @@ class Writer:
         committed: The acknowledged version.
     """
 
-    def __init__(self, folder: Path, lease: Lease) -> None:
+    def __init__(self, folder: Location, lease: StoreLease) -> None:
         """Open the head; acknowledge it first if a crash kept the previous writer from doing so.
 
         An upgrade of the format that a crash interrupted is completed.
@@ -66,10 +59,10 @@ class Writer:
         self.lease = lease
         first = first_card(folder)
         check_table_files(folder)
-        self._synced_files = set(table_files(folder))
+        self._acknowledger = open_acknowledger(folder, lease)
         self._present: PresentIds | None = None
         committed = read_committed(folder)
-        self.table = LanceTable.open(folder)
+        self.table: Table = self._acknowledger.open_head()
         self.card = card_of(folder, self.table.card_sha256, first)
         check_schema(self.table.schema, self.card)
         if committed is not None:
@@ -83,6 +76,7 @@ class Writer:
             self.committed = self._recover(committed)
         else:
             check_table(self.table, committed, self.card)
+            self._acknowledger.follow(self.table, committed)
             self.committed = committed
         if self.card.format_version >= 3 and self.table.card_sha256 is None:
             self._complete_format()
@@ -96,9 +90,8 @@ class Writer:
             OutOfSpace: the disk is full; everything acknowledged before is kept.
         """
         rows = check_rows(rows, self.card)
-        for shard in pc.unique(rows["shard"]).to_pylist() if self.card.has_features else ():
-            if not is_shard_name(shard) or not shard_path(self.folder, shard).is_file():
-                raise InvalidBatch(f"shard {shard} does not exist: write it with write_shard before its rows")
+        if self.card.has_features:
+            self._check_shards(pc.unique(rows["shard"]).to_pylist())
         fault_point("before_commit")
         return self._write(rows)
 
@@ -178,6 +171,14 @@ class Writer:
         self._present = present
         return self.committed
 
+    def _check_shards(self, shards: list[str]) -> None:
+        named = [shard for shard in shards if is_shard_name(shard)]
+        if len(named) == len(shards) and all_exist([shard_path(self.folder, shard) for shard in shards]):
+            return
+        for shard in shards:
+            if shard not in named or not all_exist([shard_path(self.folder, shard)]):
+                raise InvalidBatch(f"shard {shard} does not exist: write it with write_shard before its rows")
+
     def _write(self, rows: pa.Table) -> Committed:
         if not len(rows):
             return self.committed
@@ -211,14 +212,14 @@ class Writer:
         self.change(action)
 
     def _acknowledge(self) -> Committed:
-        committed = acknowledge(self.folder, self.table, known=self._synced_files)
+        committed = self._acknowledger.acknowledge(self.table)
         if committed.card_sha256 not in (None, self.card.sha256):
             self.card = read_card(self.folder, committed.card_sha256)
         return committed
 
     def _recover(self, committed: Committed | None) -> Committed:
         """Acknowledge a head whose writer died before it could, after checking what is new in it."""
-        before = LanceTable.open(self.folder, version=committed.version) if committed else None
+        before = open_table(self.folder, version=committed.version) if committed else None
         shards = _shards(self.table) - (_shards(before) if before else set())
         shards_intact = all(shard_intact(self.folder, shard) for shard in shards)
         rows_intact = all(checksums_match(batch, self.card).all() for batch in self.table.scan())
@@ -226,11 +227,11 @@ class Writer:
             raise CorruptStore(
                 f"version {self.table.version}, never acknowledged, is damaged: {repair_command(self.folder)}"
             )
-        self._synced_files = set(read_sums(self.folder))
+        self._acknowledger.distrust()
         return self._acknowledge()
 
 
-def _shards(table: LanceTable) -> set[str]:
+def _shards(table: Table) -> set[str]:
     return {
         shard for batch in table.scan(["shard"]) for shard in pc.unique(batch["shard"]).to_pylist() if shard
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.features.reader import FeatureReader
+from storage.features.open_features import AnyFeatureReader
 from storage.records import ImageRecord
 
 __all__ = ["FeatureCache", "FetchedFeatures"]
@@ -37,7 +37,7 @@ class FeatureCache:
     Shards never change, so entries never become stale. Unreadable features are not cached.
     """
 
-    def __init__(self, reader: FeatureReader, *, max_bytes: int) -> None:
+    def __init__(self, reader: AnyFeatureReader, *, max_bytes: int) -> None:
         """Cache up to `max_bytes` of features; less than the size of one image disables the cache."""
         self._reader = reader
         # The operating system allocates the pages when rows are first written.

@@ -24,7 +24,6 @@ torch, on the device that made the features: whoever changes a layout here chang
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from storage.card import NO_FEATURES, Card, FeatureEncoding
 from storage.errors import CorruptStore, InvalidBatch
 from storage.features.projection import projection_sha256, read_projection
 from storage.features.whitening import read_whitening, whiten
+from storage.objects.files import Location
 
 __all__ = ["FeatureCodec", "default_encoding", "open_codec", "projected_channels"]
 
@@ -60,7 +60,7 @@ def projected_channels(encoding: str, feature_dim: int) -> int | None:
     return min(int(match[1]), feature_dim) if match else None
 
 
-def open_codec(folder: Path, card: Card) -> FeatureCodec:
+def open_codec(folder: Location, card: Card) -> FeatureCodec:
     """Return the codec of the store in `folder`, with its learned projection and whitening.
 
     Raises:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from storage.errors import CorruptStore
 from storage.features.row_pages import page_positions
 from storage.features.row_table import RowTable
-from storage.features.shards import shard_path
-from storage.layout import FEATURES_FOLDER, open_regular, shard_file_name
+from storage.layout import FEATURES_FOLDER, shard_file_name
+from storage.regular_files import open_regular
 
 __all__ = ["READ_ERRORS", "OpenFiles", "OpenShards", "Shard", "ShardTables"]
 
@@ -89,7 +89,7 @@ class ShardTables:
             if name in self._shards:
                 self._shards.move_to_end(name)
                 return self._shards[name]
-        shard = Shard(shard_path(self._folder, name), files[name])
+        shard = Shard(self._folder / FEATURES_FOLDER / shard_file_name(name), files[name])
         with self._lock:
             self._shards[name] = shard
             while len(self._shards) > _MAX_SHARDS:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.durable import replace_file
 from storage.errors import CorruptStore, InvalidBatch
-from storage.layout import read_bounded
+from storage.objects.files import Location, read_bounded, write_file
 
 __all__ = ["fit_projection", "projection_path", "projection_sha256", "read_projection", "write_projection"]
 
@@ -59,21 +57,21 @@ def projection_sha256(projection: NDArray[np.float32]) -> str:
     return hashlib.sha256(_bytes(projection)).hexdigest()
 
 
-def projection_path(folder: Path, sha256: str) -> Path:
+def projection_path(folder: Location, sha256: str) -> Location:
     """Return the path of a projection in the store in `folder`."""
     return folder / f"projection-{sha256[:16]}.f32"
 
 
-def write_projection(folder: Path, projection: NDArray[np.float32]) -> None:
+def write_projection(folder: Location, projection: NDArray[np.float32]) -> None:
     """Write a projection durably; to be done before writing the card that names it.
 
     Raises:
         OutOfSpace: the disk is full.
     """
-    replace_file(projection_path(folder, projection_sha256(projection)), _bytes(projection))
+    write_file(projection_path(folder, projection_sha256(projection)), _bytes(projection))
 
 
-def read_projection(folder: Path, sha256: str, *, shape: tuple[int, int]) -> NDArray[np.float32]:
+def read_projection(folder: Location, sha256: str, *, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Read the projection that a card names.
 
     Returns:

@@ -15,7 +15,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from storage.card import Card
-from storage.features.encodings import open_codec
+from storage.features.encodings import FeatureCodec, open_codec
 from storage.features.open_shards import READ_ERRORS, OpenFiles, OpenShards, ShardTables
 from storage.features.row_pages import WOULD_BLOCK, read_row
 from storage.features.row_table import row_checksum
@@ -41,13 +41,21 @@ class FeatureReader:
         codec: Decodes what `read` and `fetch_encoded` return.
     """
 
-    def __init__(self, folder: Path, card: Card) -> None:
+    def __init__(self, folder: Path, card: Card | None = None, *, codec: FeatureCodec | None = None) -> None:
         """Read features of the store in `folder`.
+
+        Args:
+            folder: The store's folder.
+            card: The store's card, or None with `codec`.
+            codec: The store's codec; by default it is opened by the card.
 
         Raises:
             CorruptStore: the projection named on the card cannot be read.
         """
-        self.codec = open_codec(folder, card)
+        if codec is None:
+            assert card is not None
+            codec = open_codec(folder, card)
+        self.codec = codec
         self._folder = folder
         self._tables = ShardTables(folder)
         # For rows in a table; 0 if the file system cannot tell what is in the page cache.

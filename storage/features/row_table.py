@@ -83,14 +83,41 @@ class RowTable:
         """
         size = os.fstat(fd).st_size
         tail = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        footer = cls.footer_bytes(tail)
+        if len(tail) < footer <= size:
+            return cls.parse(os.pread(fd, footer, size - footer)) or cls.parse(tail)
+        return cls.parse(tail)
+
+    @staticmethod
+    def footer_bytes(tail: bytes) -> int:
+        """Return the length of a shard's footer, given its end; 0 if it is not that of a shard."""
+        if len(tail) < 8 or tail[-4:] != _MAGIC:
+            return 0
+        length = 8 + int.from_bytes(tail[-8:-4], "little")
+        return length if length <= _MAX_FOOTER_BYTES else 0
+
+    @classmethod
+    def parse(cls, tail: bytes) -> Self | None:
+        """Return the table in the end of a shard, which contains its footer; None as of `read`."""
         if len(tail) < 8 or tail[-4:] != _MAGIC:
             return None
-        footer = 8 + int.from_bytes(tail[-8:-4], "little")
-        payload = _payload(tail[-footer:])
-        if payload is None and len(tail) < footer <= min(size, _MAX_FOOTER_BYTES):
-            payload = _payload(os.pread(fd, footer, size - footer))
-        if payload is None:
+        payload = _payload(tail[-(8 + int.from_bytes(tail[-8:-4], "little")) :])
+        return None if payload is None else cls._of(payload)
+
+    def pack(self) -> bytes:
+        """Return the table with a checksum, for `unpack`."""
+        payload = np.array(self.starts, "<i8").tobytes() + np.array(self.checksums, "<u4").tobytes()
+        return crc32(payload).to_bytes(4, "little") + payload
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self | None:
+        """Return a table from what `pack` returned; None if it is damaged."""
+        if len(packed) < 4 or crc32(packed[4:]) != int.from_bytes(packed[:4], "little"):
             return None
+        return cls._of(packed[4:])
+
+    @classmethod
+    def _of(cls, payload: bytes) -> Self | None:
         rows = len(payload) // _ROW_BYTES
         starts = np.frombuffer(payload, "<i8", rows)
         if rows * _ROW_BYTES != len(payload) or (starts < 0).any():

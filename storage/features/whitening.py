@@ -7,13 +7,13 @@ before they are encoded, a query's before they are compared.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.artifacts import read_artifact
 from storage.errors import CorruptStore, InvalidBatch
+from storage.objects.files import Location
 
 __all__ = ["parse_whitening", "read_whitening", "whiten", "whitening_bytes", "whitening_sha256"]
 
@@ -58,7 +58,7 @@ def parse_whitening(data: bytes, channels: int) -> NDArray[np.float32]:
     return values.reshape(channels, channels).astype(np.float32)
 
 
-def read_whitening(folder: Path, sha256: str, channels: int) -> NDArray[np.float32]:
+def read_whitening(folder: Location, sha256: str, channels: int) -> NDArray[np.float32]:
     """Return the (C, C) float32 map of the store in `folder`.
 
     Raises:

@@ -6,7 +6,6 @@ that is given the address has them too. Credentials come from the default chain 
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +19,11 @@ __all__ = ["OPTIONS", "SCHEMES", "BucketAddress", "is_bucket_uri", "with_options
 
 SCHEMES = ("s3", "gs", "az")
 _FLAGS = ("true", "false")
+_FOR_ALL = {
+    "timeout_s": "seconds until a request counts as failed",
+    "cache_dir": "folder on local disk for rows that were read",
+    "cache_gib": "size of that folder in GiB",
+}
 # What each option stands for; secrets are not among them.
 OPTIONS: dict[str, dict[str, str]] = {
     "s3": {
@@ -28,20 +32,21 @@ OPTIONS: dict[str, dict[str, str]] = {
         "virtual_hosted_style_request": "true: the bucket stands in the host's name",
         "skip_signature": "true: a public bucket, without credentials",
         "request_payer": "true: the caller pays",
-        "timeout_s": "seconds until a request counts as failed",
+        **_FOR_ALL,
     },
     "gs": {
         "skip_signature": "true: a public bucket, without credentials",
-        "timeout_s": "seconds until a request counts as failed",
+        **_FOR_ALL,
     },
     "az": {
         "account_name": "name of the storage account",
         "endpoint": "URL of the blob service",
         "use_emulator": "true: Azurite",
         "skip_signature": "true: a public container, without credentials",
-        "timeout_s": "seconds until a request counts as failed",
+        **_FOR_ALL,
     },
 }
+_NUMBERS = {"timeout_s": (0.05, 3600.0), "cache_gib": (0.0, 1e6)}
 _BOOLEAN = ("virtual_hosted_style_request", "skip_signature", "request_payer", "use_emulator")
 _PREFIXES = re.compile(r"^(aws|azure_storage|azure|google)_")
 _ALIASES = {"endpoint_url": "endpoint", "default_region": "region", "timeout": "timeout_s"}
@@ -140,6 +145,29 @@ class BucketAddress:
         return _shown(self.scheme, self.bucket, self.prefix)
 
     @property
+    def lance_options(self) -> dict[str, str]:
+        """The options by the names that Lance has for them; credentials it finds by itself."""
+        names = {
+            "region": "aws_region",
+            "virtual_hosted_style_request": "aws_virtual_hosted_style_request",
+            "skip_signature": {"s3": "aws_skip_signature", "gs": "google_skip_signature"}.get(
+                self.scheme, "azure_skip_signature"
+            ),
+            "request_payer": "aws_request_payer",
+            "account_name": "azure_storage_account_name",
+            "use_emulator": "azure_storage_use_emulator",
+        }
+        given = {names[name]: value for name, value in self.options.items() if name in names}
+        endpoint = self.endpoint()
+        if endpoint:
+            given["aws_endpoint" if self.scheme == "s3" else "azure_storage_endpoint"] = endpoint
+            given["allow_http"] = str(endpoint.startswith("http://")).lower()
+        if self.scheme == "s3":
+            given.setdefault("aws_region", self.region())
+        seconds = f"{self.timeout_s:g}s"
+        return {**given, "timeout": seconds, "client_max_retries": "3", "client_retry_timeout": "30"}
+
+    @property
     def timeout_s(self) -> float:
         """Seconds until a request counts as failed."""
         return float(self.options.get("timeout_s", 5.0))
@@ -154,6 +182,11 @@ class BucketAddress:
         }
         return next((environment[name] for name in names.get(self.scheme, ()) if environment.get(name)), None)
 
+    def region(self, environment: Mapping[str, str] = os.environ) -> str:
+        """Return the region: of the options, else of the environment."""
+        named = self.options.get("region") or environment.get("AWS_REGION")
+        return named or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+
 
 def _shown(scheme: str, bucket: str, prefix: str) -> str:
     return f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
@@ -165,9 +198,10 @@ def _checked(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
         name = _option_name(scheme, given)
         if name in _BOOLEAN and value not in _FLAGS:
             raise UnknownStorageOption(f"storage option {name} is true or false, not {value[:40]!r}")
-        if name == "timeout_s" and not _is_seconds(value):
+        if name in _NUMBERS and not _is_number(value, *_NUMBERS[name]):
+            low, high = _NUMBERS[name]
             raise UnknownStorageOption(
-                f"storage option {name} is a number of seconds above 0, not {value[:40]!r}"
+                f"storage option {name} is a number from {low:g} to {high:g}, not {value[:40]!r}"
             )
         if name == "endpoint":
             _check_endpoint(scheme, value)
@@ -201,9 +235,8 @@ def _check_endpoint(scheme: str, value: str) -> None:
         raise UnknownStorageOption("storage option endpoint is a URL such as https://storage.example.com")
 
 
-def _is_seconds(value: str) -> bool:
+def _is_number(value: str, low: float, high: float) -> bool:
     try:
-        number = float(value)
+        return low <= float(value) <= high  # False for NaN
     except ValueError:
         return False
-    return math.isfinite(number) and 0 < number <= 3600

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from storage.durable import explain_write_errors, flush, replace_file
 from storage.errors import NotReadable
-from storage.layout import open_regular, read_bounded
 from storage.objects.protocol import ByteRange, ConditionFailed, ObjectInfo, Tagged, check_name
+from storage.regular_files import open_regular, read_regular
 
 __all__ = ["LocalObjects"]
 
@@ -33,7 +33,7 @@ class LocalObjects:
 
     def get(self, name: str, max_bytes: int) -> Tagged:
         """See `ObjectStore.get`."""
-        data = read_bounded(self._path(name), max_bytes)
+        data = read_regular(self._path(name), max_bytes)
         return Tagged(data, _tag(data))
 
     def get_range(self, name: str, start: int, length: int) -> bytes:

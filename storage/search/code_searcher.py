@@ -16,7 +16,7 @@ from storage.search.memory_searcher import compact_rows
 from storage.search.partition import WHOLE_INDEX, Partition, rows_in
 from storage.search.ranking import rank_rows
 from storage.table.checksums import intact_rows
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table
 from storage.table.schema import code_matrix, descriptor_matrix
 
 __all__ = ["RERANKED", "CodeSearcher", "DiskCodeSearcher"]
@@ -81,7 +81,7 @@ class DiskCodeSearcher:
         recall: As of `CodeSearcher`.
     """
 
-    def __init__(self, table: LanceTable, card: Card, partition: Partition = WHOLE_INDEX) -> None:
+    def __init__(self, table: Table, card: Card, partition: Partition = WHOLE_INDEX) -> None:
         """Read the codes of a version.
 
         Args:

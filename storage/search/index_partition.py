@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType
 
 import numpy as np
@@ -16,11 +17,11 @@ from storage.card_files import first_card
 from storage.commit.ledger import Committed, read_committed
 from storage.errors import CorruptStore, StoreError, StoreNotFound
 from storage.layout import FEATURES_FOLDER, TABLE_FOLDER
+from storage.objects.location import open_location
 from storage.search.hits import SearchHits
 from storage.search.methods import SearchMethod, SearchMethodSetting
 from storage.search.partition import WHOLE_INDEX, Partition
 from storage.search.snapshot import Snapshot, newest_snapshot
-from storage.uri import local_folder
 
 __all__ = ["EXACT_ROWS", "MEMORY_BYTES", "IndexPartition", "VersionNotLoaded"]
 
@@ -81,7 +82,7 @@ class IndexPartition:
             StoreError: there is no store, or it cannot be read.
         """
         self.method: SearchMethodSetting = method
-        self._folder = local_folder(store_uri)
+        self._folder = open_location(store_uri)
         self._partition = partition
         self._memory_bytes = memory_bytes
         self._keep_s = keep_s
@@ -183,8 +184,9 @@ class IndexPartition:
         if committed is None:
             raise StoreNotFound(f"{self._folder} contains no finished store: run placeray index again")
         for name in (TABLE_FOLDER, FEATURES_FOLDER):
-            if not (self._folder / name).is_dir():
-                raise CorruptStore(f"{self._folder / name} is missing: restore the store from a backup")
+            path = self._folder / name
+            if isinstance(path, Path) and not path.is_dir():  # a bucket has no folders
+                raise CorruptStore(f"{path} is missing: restore the store from a backup")
         return committed
 
     def _method_for(self, snapshot: Snapshot) -> SearchMethod:

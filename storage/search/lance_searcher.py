@@ -9,7 +9,7 @@ from storage.card import Card
 from storage.records import Candidate
 from storage.search.ranking import rank_rows
 from storage.table.checksums import intact_rows
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table
 from storage.table.schema import descriptor_matrix
 
 __all__ = ["LanceSearcher"]
@@ -23,7 +23,7 @@ class LanceSearcher:
         count: How many rows it searches.
     """
 
-    def __init__(self, table: LanceTable, card: Card) -> None:
+    def __init__(self, table: Table, card: Card) -> None:
         """Search this version, whose card is `card`."""
         self.degraded = False
         self.count = table.count()

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.card import Card
 from storage.table.checksums import intact_rows
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table
 from storage.table.salvage import readable_batches
 
 __all__ = ["WHOLE_INDEX", "Partition", "read_partition", "rows_in"]
@@ -25,7 +25,7 @@ class Partition(NamedTuple):
 WHOLE_INDEX = Partition(0, 1)
 
 
-def read_partition(table: LanceTable, card: Card, partition: Partition = WHOLE_INDEX) -> tuple[pa.Table, int]:
+def read_partition(table: Table, card: Card, partition: Partition = WHOLE_INDEX) -> tuple[pa.Table, int]:
     """Read the rows of a partition, without those that are damaged or cannot be read.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
@@ -11,19 +12,15 @@ import numpy.typing as npt
 from storage.card import Card
 from storage.card_files import first_card
 from storage.commit.current_card import card_of, check_table
-from storage.commit.lease import Lease
 from storage.commit.ledger import check_manifests, manifests, read_committed
-from storage.commit.writer import Writer
 from storage.errors import (
     CorruptStore,
     InvalidBatch,
-    NotWritable,
-    OutOfSpace,
-    StoreLocked,
     StoreNotFound,
     repair_command,
 )
 from storage.layout import check_table_files
+from storage.objects.files import Location
 from storage.records import Candidate
 from storage.search.code_searcher import CodeSearcher, DiskCodeSearcher
 from storage.search.lance_searcher import LanceSearcher
@@ -32,12 +29,14 @@ from storage.search.methods import SearchMethod
 from storage.search.partition import WHOLE_INDEX, Partition, read_partition
 from storage.search.searcher import Searcher
 from storage.table.checks import check_codes, check_query
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table, open_table
 
-__all__ = ["Snapshot", "newest_snapshot"]
+__all__ = ["LANCE_INDEX_ROWS", "Snapshot", "newest_snapshot"]
+
+_log = logging.getLogger(__name__)
 
 _IN_MEMORY_BYTES = 1 << 30  # of descriptors beside codes; larger ones stay on disk
-_LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
+LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
 
 
 class Snapshot:
@@ -51,7 +50,7 @@ class Snapshot:
     """
 
     def __init__(
-        self, folder: Path, card: Card, version: int, count: int, partition: Partition = WHOLE_INDEX
+        self, folder: Location, card: Card, version: int, count: int, partition: Partition = WHOLE_INDEX
     ) -> None:
         """Use `newest_snapshot`, or give a version that is committed."""
         self.version = version
@@ -59,15 +58,15 @@ class Snapshot:
         self.partition = partition
         self._folder = folder
         self.card = card
-        self._table: LanceTable | None = None
+        self._table: Table | None = None
         self._searchers: dict[SearchMethod, Searcher] = {}
         self._lock = threading.Lock()
 
     @property
-    def table(self) -> LanceTable:
+    def table(self) -> Table:
         """The table at this version."""
         if self._table is None:
-            self._table = LanceTable.open(self._folder, version=self.version)
+            self._table = open_table(self._folder, version=self.version)
         return self._table
 
     @property
@@ -106,11 +105,22 @@ class Snapshot:
             # One index covers the whole table: the first partition searches it all, the others nothing.
             if self.partition.number > 0:
                 return MemorySearcher(self.table.schema.empty_table())
-            return LanceSearcher(self._indexed_table(), self.card)
+            return self._on_disk()
         if method == "codes":
             return self._by_codes()
         rows, damaged = read_partition(self.table, self.card, self.partition)
         return MemorySearcher(rows, approximate=method == "ivf", degraded=damaged > 0)
+
+    def _on_disk(self) -> Searcher:
+        if self.count >= LANCE_INDEX_ROWS and not self.table.has_index:
+            _log.warning(
+                "version %d of %s has no index for this search method: every row is read for each query; "
+                "placeray build-index --store %s builds one",
+                self.version,
+                self._folder,
+                self._folder,
+            )
+        return LanceSearcher(self.table, self.card)
 
     def _by_codes(self) -> Searcher:
         if self.card.code_bits is None:
@@ -122,23 +132,9 @@ class Snapshot:
         rows, damaged = read_partition(self.table, self.card, self.partition)
         return CodeSearcher(rows, self.card, degraded=damaged > 0)
 
-    def _indexed_table(self) -> LanceTable:
-        """Return a table of the same rows, with LanceDB's index where it pays, no writer is active and the
-        store can be written."""
-        if self.count < _LANCE_INDEX_ROWS or self.table.has_index:
-            return self.table
-        try:
-            with Lease(self._folder) as lease:
-                writer = Writer(self._folder, lease)
-                if writer.committed.version != self.version:
-                    return self.table
-                committed = writer.change(writer.table.build_index)
-        except (StoreLocked, NotWritable, OutOfSpace):
-            return self.table  # every row is read instead, until the store moves to a newer version
-        return LanceTable.open(self._folder, version=committed.version)
 
 
-def newest_snapshot(folder: Path, partition: Partition = WHOLE_INDEX) -> Snapshot:
+def newest_snapshot(folder: Location, partition: Partition = WHOLE_INDEX) -> Snapshot:
     """Return the newest committed version, with its card.
 
     Args:
@@ -158,13 +154,21 @@ def newest_snapshot(folder: Path, partition: Partition = WHOLE_INDEX) -> Snapsho
         raise StoreNotFound(f"{folder}: creating this store was interrupted: run placeray index again")
     check_table_files(folder)
     check_manifests(folder, committed)
-    newest = LanceTable.open(folder)  # a torn head, committed or not, must not go unnoticed
-    if newest.version < committed.version:
+    newest = _head_version(folder)
+    if newest is not None and newest < committed.version:
         raise CorruptStore(
-            f"{folder}: the newest readable version is {newest.version}, but {committed.version} was "
+            f"{folder}: the newest readable version is {newest}, but {committed.version} was "
             f"committed: {repair_command(folder)}"
         )
     card = card_of(folder, committed.card_sha256, first)
     snapshot = Snapshot(folder, card, committed.version, committed.rows, partition)
     check_table(snapshot.table, committed, card)
     return snapshot
+
+
+def _head_version(folder: Location) -> int | None:
+    """Return the head's number: a torn head, committed or not, must not go unnoticed in a folder.
+
+    In a bucket no file is torn, and finding the head takes listings: the committed version is opened as such.
+    """
+    return open_table(folder).version if isinstance(folder, Path) else None

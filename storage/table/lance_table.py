@@ -22,10 +22,10 @@ from storage.layout import TABLE_FOLDER
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
-__all__ = ["LanceTable", "manifest_name"]
+__all__ = ["LIST_ROWS", "SCAN_ROWS", "LanceTable", "in_clause", "manifest_name", "read_errors_as_corruption"]
 
-_SCAN_ROWS = 8192
-_LIST_ROWS = 8192  # of LanceDB's index; its own default
+SCAN_ROWS = 8192
+LIST_ROWS = 8192  # of LanceDB's index; its own default
 
 
 def manifest_name(version: int) -> str:
@@ -59,7 +59,7 @@ class LanceTable:
             CorruptStore: there is no such version, or a manifest cannot be read or leads outside the store.
         """
         which = "the newest version" if version is None else f"version {version}"
-        with _read_errors_as_corruption(folder, f"{which} cannot be opened"):
+        with read_errors_as_corruption(folder, f"{which} cannot be opened"):
             table = cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
             opened = table.version
         check_manifest(folder, folder / TABLE_FOLDER / "_versions" / manifest_name(opened))
@@ -104,8 +104,8 @@ class LanceTable:
             CorruptStore: a data file cannot be read.
         """
         query = self._table.search().select(self._columns(columns))
-        with _read_errors_as_corruption(self.folder):
-            for batch in query.to_batches(_SCAN_ROWS):
+        with read_errors_as_corruption(self.folder):
+            for batch in query.to_batches(SCAN_ROWS):
                 yield pa.Table.from_batches([batch])
 
     def take(self, offsets: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
@@ -115,7 +115,7 @@ class LanceTable:
             CorruptStore: a data file cannot be read.
         """
         query = self._table.take_offsets(list(offsets)).select(self._columns(columns))
-        with _read_errors_as_corruption(self.folder):
+        with read_errors_as_corruption(self.folder):
             return query.to_arrow()
 
     def find(self, column: str, values: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
@@ -126,8 +126,8 @@ class LanceTable:
         """
         tables = []
         for start in range(0, max(1, len(values)), 1000):
-            query = self._table.search().where(_in_clause(column, values[start : start + 1000]))
-            with _read_errors_as_corruption(self.folder):
+            query = self._table.search().where(in_clause(column, values[start : start + 1000]))
+            with read_errors_as_corruption(self.folder):
                 tables.append(query.select(self._columns(columns)).to_arrow())
         return pa.concat_tables(tables)
 
@@ -138,7 +138,7 @@ class LanceTable:
             CorruptStore: a data file cannot be read.
         """
         query = self._table.search().where(f"{column} IS NULL").select(["image_id"])
-        with _read_errors_as_corruption(self.folder):
+        with read_errors_as_corruption(self.folder):
             return list(query.to_arrow()["image_id"].to_pylist())
 
     def append(self, rows: pa.Table) -> None:
@@ -153,7 +153,7 @@ class LanceTable:
     def delete(self, image_ids: Sequence[str]) -> None:
         """Remove rows by key: one version per thousand."""
         for start in range(0, len(image_ids), 1000):
-            self._table.delete(_in_clause("image_id", image_ids[start : start + 1000]))
+            self._table.delete(in_clause("image_id", image_ids[start : start + 1000]))
 
     def update(self, rows: pa.Table) -> None:
         """Replace the columns of `rows`, image_id among them, in rows of the same key: one version."""
@@ -198,7 +198,7 @@ class LanceTable:
         """
         config: HnswSq | IvfRq = HnswSq(distance_type="cosine")
         if self.schema.field("descriptor").type.list_size % 8 == 0:
-            config = IvfRq(distance_type="cosine", num_bits=2, target_partition_size=_LIST_ROWS)
+            config = IvfRq(distance_type="cosine", num_bits=2, target_partition_size=LIST_ROWS)
         self._table.create_index("descriptor", config=config, replace=True)
 
     def nearest(self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int) -> pa.Table:
@@ -210,8 +210,8 @@ class LanceTable:
             rows: How many rows the table has: every list of the index is probed up to two million, then half.
         """
         query = self._table.search(descriptor, vector_column_name="descriptor").distance_type("cosine")
-        query = query.nprobes(max(256, rows // (2 * _LIST_ROWS))).ef(max(64, 4 * k))
-        with _read_errors_as_corruption(self.folder):
+        query = query.nprobes(max(256, rows // (2 * LIST_ROWS))).ef(max(64, 4 * k))
+        with read_errors_as_corruption(self.folder):
             return query.refine_factor(4).limit(k).to_arrow()
 
     def optimize(self, *, older_than_s: float) -> None:
@@ -223,13 +223,14 @@ class LanceTable:
         return list(requested) if requested is not None else [n for n in present if n in STORED_COLUMNS]
 
 
-def _in_clause(column: str, values: Sequence[str]) -> str:
+def in_clause(column: str, values: Sequence[str]) -> str:
+    """Return the condition that a text column is one of `values`."""
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})" if values else "false"
 
 
 @contextmanager
-def _read_errors_as_corruption(folder: Path, what: str = "cannot be read") -> Iterator[None]:
+def read_errors_as_corruption(folder: Path, what: str = "cannot be read") -> Iterator[None]:
     """Raise CorruptStore where LanceDB fails to read."""
     try:
         yield

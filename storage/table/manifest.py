@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 from storage.errors import CorruptStore, repair_command
-from storage.layout import read_bounded
+from storage.objects.files import Location, read_bounded
 
 __all__ = ["check_manifest"]
 
@@ -25,7 +24,7 @@ _BASE_PATHS = 18
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def check_manifest(folder: Path, path: Path, *, may_be_damaged: bool = False) -> None:
+def check_manifest(folder: Location, path: Location, *, may_be_damaged: bool = False) -> None:
     """Check that a manifest names no files outside the table.
 
     Args:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pyarrow as pa
 
 from storage.errors import CorruptStore
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table
 
 __all__ = ["readable_batches"]
 
 
-def readable_batches(table: LanceTable) -> list[tuple[pa.Table, int]]:
+def readable_batches(table: Table) -> list[tuple[pa.Table, int]]:
     """Return the rows that can be read, in batches, each with the number of unreadable rows next to it.
 
     Checksums are not compared: the rows of a readable batch may still be damaged, see `intact_rows`.
@@ -22,7 +22,7 @@ def readable_batches(table: LanceTable) -> list[tuple[pa.Table, int]]:
         return _bisect(table, 0, table.count())
 
 
-def _bisect(table: LanceTable, start: int, stop: int) -> list[tuple[pa.Table, int]]:
+def _bisect(table: Table, start: int, stop: int) -> list[tuple[pa.Table, int]]:
     """Read rows start..stop, halving the range around what cannot be read."""
     try:
         return [(table.take(range(start, stop)), 0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.table.lance_table import LanceTable
+from storage.table.open_table import Table
 
 __all__ = ["rows_of_source", "with_sources"]
 
@@ -22,7 +22,7 @@ def with_sources(rows: pa.Table) -> pa.Table:
     return rows.set_column(at, rows.schema.field(at), pc.coalesce(rows["source"], folders))
 
 
-def rows_of_source(table: LanceTable, source: str) -> list[str]:
+def rows_of_source(table: Table, source: str) -> list[str]:
     """Return the keys of the rows of a source, see `Store.rows_of_source`.
 
     Raises:

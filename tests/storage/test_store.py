@@ -53,11 +53,9 @@ def test_open_without_a_store_says_how_to_make_one(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_open_object_store_uri_says_local_folders_only(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="local folders"):
-        Store.open("s3://bucket/store")
-    make_store(tmp_path, IDS)
-    assert Store.open(tmp_path.as_uri()).count == len(IDS)
+def test_open_an_address_that_is_neither_a_folder_nor_a_bucket_says_so() -> None:
+    with pytest.raises(StoreError, match="s3://bucket/prefix"):
+        Store.open("ftp://host/store")
 
 
 def test_open_newer_format_says_upgrade(tmp_path: Path) -> None:

@@ -44,18 +44,22 @@ def index(folder: Path) -> None:
         store.commit(make_rows(store, ["new"]))
 
 
+def build_index(folder: Path) -> None:
+    Store.open(folder).build_index(min_rows=1)
+
+
 def shard(folder: Path) -> None:
     write_shard(os.fspath(folder), ["new"], encoded(Store.open(folder), features_of("new")[None]))
 
 
-WRITERS: tuple[Callable[[Path], object], ...] = (delete, compact, index, shard, repair_store)
+WRITERS: tuple[Callable[[Path], object], ...] = (delete, compact, build_index, index, shard, repair_store)
 
 
 def test_writers_say_that_a_store_is_read_only_and_readers_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(tmp_path / "made", IDS)
-    monkeypatch.setattr(snapshot, "_LANCE_INDEX_ROWS", 1)
+    monkeypatch.setattr(snapshot, "LANCE_INDEX_ROWS", 1)
     with read_only(tmp_path / "made", tmp_path / "mounted") as folder:
         for write in WRITERS:
             with pytest.raises(NotWritable, match=r"Read-only file system.*: give"):
@@ -63,7 +67,7 @@ def test_writers_say_that_a_store_is_read_only_and_readers_work(
         with pytest.raises(NotWritable):
             Store.create(folder.parent / "other", make_card())
         store = Store.open(folder)
-        for method in ("exact", "lance"):  # the second would build an index on disk
+        for method in ("exact", "lance"):  # the second lacks its index, and says so
             [hits] = store.search(descriptor_of(IDS[3])[None], k=1, method=method)
             assert hits[0].record.image_id == IDS[3]
         assert store.fetch([hits[0].record])[1].all()

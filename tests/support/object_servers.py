@@ -7,7 +7,10 @@ other versions of shared packages. Azurite is an npm package: PLACERAY_AZURITE n
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -30,13 +33,21 @@ ENVIRONMENT = {
 # Azurite's published account, which every copy has.
 AZURITE_ACCOUNT = "devstoreaccount1"
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-_SIGNED = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _low_port() -> int:
+    """Return a free port whose number leaves room for SeaweedFS's second one, 10,000 above."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -59,7 +70,7 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     program = SERVERS / "weed"
     if not program.exists():
         pytest.skip("SeaweedFS is not installed: make test-servers")
-    ports = {name: free_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
+    ports = {name: _low_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
     # A few buckets use up the default number of volumes; one with prefixes never does.
     options = [f"-{name}={port}" for name, port in ports.items()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,16 +103,35 @@ def azurite_server(folder: Path) -> Iterator[str]:
 
 
 def make_bucket(url: str, name: str = "placeray") -> None:
-    """Create a bucket on a server that does not check signatures."""
-    headers = {"Authorization": _SIGNED, "Content-Length": "0"}
+    """Create a bucket, by a request with a signature (AWS Signature Version 4)."""
+    at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    scope = f"{at[:8]}/us-east-1/s3/aws4_request"
+    headers = {"host": url.removeprefix("http://"), "x-amz-content-sha256": _sha256(b""), "x-amz-date": at}
+    signed = ";".join(headers)
+    lines = "".join(f"{key}:{value}\n" for key, value in headers.items())
+    asked = f"PUT\n/{name}\n\n{lines}\n{signed}\n{_sha256(b'')}"
+    key = f"AWS4{SECRET}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{_sha256(asked.encode())}"
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={KEY_ID}/{scope}, SignedHeaders={signed}, Signature={signature}"
+    )
     request = urllib.request.Request(f"{url}/{name}", method="PUT", headers=headers)
     with urllib.request.urlopen(request, timeout=10):
         pass
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 @contextlib.contextmanager
 def _running(command: Sequence[str]) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield
     finally:

@@ -107,7 +107,9 @@ def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
 
 
-def make_store(folder: Path, image_ids: Sequence[str] = (), *, batch: int = 10, dim: int = DIM) -> Store:
+def make_store(
+    folder: Path | str, image_ids: Sequence[str] = (), *, batch: int = 10, dim: int = DIM
+) -> Store:
     store = Store.create(folder, make_card(dim=dim))
     if image_ids:
         with store.lease():

@@ -20,45 +20,48 @@ from tests.support.paths import ROOT
 
 EXECUTION = "precision compile"
 MODEL = "model weights"
+STORE = "store storage-option cache-dir"
 MATCHING = "score matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FLAGS = {
     "demo": "out seed database queries hard quiet",
-    "index": f"store {MODEL} features aggregation root id-prefix batch-size extractors gpus-per-extractor "
+    "index": f"{STORE} {MODEL} features aggregation root id-prefix batch-size extractors gpus-per-extractor "
     "cpus "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
-    "query": f"store url {MODEL} aggregation top-k candidates no-rerank max-wrong format max-megapixels "
+    "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank max-wrong format max-megapixels "
     f"{EXECUTION} {MATCHING} max-rejected",
-    "serve": f"store host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
+    "serve": f"{STORE} host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
     "refresh-s "
     "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
     "receive-timeout-s max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
-    "evaluate": f"database queries root {MODEL} store split candidates no-rerank threshold-m {EXECUTION} "
+    "evaluate": f"database queries root {MODEL} {STORE} split candidates no-rerank threshold-m {EXECUTION} "
     f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "
     "max-megapixels follow-links quiet",
     "compare": "report",
-    "atlas": "store out listing root radius-m near-m far-m duplicate-similarity",
-    "export": "store model out image-size",
+    "atlas": f"{STORE} out listing root radius-m near-m far-m duplicate-similarity",
+    "export": f"{STORE} model out image-size",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
     "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "
     "precision recompute seed val-queries val-candidates threshold-m threads jitter perspective crop "
     "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
-    "embed": f"{MODEL} store out aggregation {EXECUTION} image-size max-megapixels max-rejected",
+    "embed": f"{MODEL} {STORE} out aggregation {EXECUTION} image-size max-megapixels max-rejected",
     "import-weights": "out heads whole",
     "models": f"model bench {EXECUTION}",
-    "info": "store",
-    "verify": "store repair",
-    "compact": "store min-age dry-run",
-    "relearn": f"store use dataset split {MODEL} threshold-m quiet",
-    "calibrate": f"store max-wrong elsewhere split {MODEL} candidates no-rerank threshold-m "
+    "info": f"{STORE}",
+    "verify": f"{STORE} repair",
+    "compact": f"{STORE} min-age dry-run",
+    "relearn": f"{STORE} use dataset split {MODEL} threshold-m quiet",
+    "calibrate": f"{STORE} max-wrong elsewhere split {MODEL} candidates no-rerank threshold-m "
     f"{EXECUTION} {MATCHING} quiet",
-    "upgrade": "store",
-    "delete": "store",
+    "upgrade": f"{STORE}",
+    "delete": f"{STORE}",
+    "build-index": f"{STORE}",
+    "copy": "storage-option cache-dir quiet",
 }
 
 

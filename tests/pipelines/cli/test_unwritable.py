@@ -52,6 +52,8 @@ WRITES = {
     "atlas": "atlas --store {s} --out {d}/atlas",
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
+    "build-index": "build-index --store {s}",
+    "copy": "copy {s} {d}/copy --quiet",
     "verify": "verify --repair --store {s}",
     "relearn": "relearn --store {s}",
     "calibrate": "calibrate {c} --store {s} --quiet",
@@ -77,7 +79,7 @@ FULL = {
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "demo": "demo --out {d}/demo --quiet",
 }
-NOT_PATHS_TO_WRITE = {"root", "checkpoint", "use"}
+NOT_PATHS_TO_WRITE = {"root", "checkpoint", "use", "cache_dir"}  # the last: nothing is kept then
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:

@@ -9,6 +9,7 @@ import pytest
 
 from storage.errors import StoreError
 from storage.objects.bucket import BucketObjects
+from storage.objects.bucket_path import BucketPath
 from storage.objects.errors import (
     BucketNotFound,
     ConditionsIgnored,
@@ -16,7 +17,7 @@ from storage.objects.errors import (
     StorageThrottled,
     StorageUnreachable,
 )
-from storage.objects.location import location_uri, open_location
+from storage.objects.location import location_uri, objects_of, open_location
 from storage.objects.probe import require_conditions
 from storage.objects.protocol import ConditionFailed
 from tests.support.fault_proxy import FaultProxy, Kind
@@ -87,12 +88,12 @@ def test_writes_end_with_an_error_in_bounded_time(
 
 
 def test_nobody_listens_and_no_such_bucket(bucket_uri: str) -> None:
-    closed = open_location("s3://placeray/x?endpoint=http://127.0.0.1:9")
+    closed = objects_of(open_location("s3://placeray/x?endpoint=http://127.0.0.1:9"))
     with pytest.raises(StorageUnreachable, match=r"^s3://placeray/x cannot be reached"):
-        closed.get("a", 10)  # type: ignore[union-attr]
-    absent = open_location(bucket_uri.replace("://placeray/", "://not-there/"))
+        closed.get("a", 10)
+    absent = objects_of(open_location(bucket_uri.replace("://placeray/", "://not-there/")))
     with pytest.raises(BucketNotFound, match="there is no such bucket"):
-        absent.get("a", 10)  # type: ignore[union-attr]
+        absent.get("a", 10)
 
 
 def test_the_probe_passes_and_leaves_nothing(faulty_objects: BucketObjects) -> None:
@@ -113,12 +114,14 @@ def test_a_server_that_ignores_conditions_is_refused(
 
 def test_a_location_shows_no_secret_and_travels(bucket_uri: str) -> None:
     location = open_location(bucket_uri)
-    assert isinstance(location, BucketObjects)
+    assert isinstance(location, BucketPath)
     copy = pickle.loads(pickle.dumps(location))
+    assert copy == location
     assert location_uri(copy) == bucket_uri
-    copy.put("a", b"1")
-    assert location.get("a", 10).data == b"1"
-    for text in (repr(location), str(location), pickle.dumps(location).decode("latin1"), str(vars(location))):
+    copy.objects.put("a", b"1")
+    assert location.objects.get("a", 10).data == b"1"
+    texts = (repr(location), str(location), str(vars(location.objects)))
+    for text in (*texts, pickle.dumps(location).decode("latin1")):
         assert SECRET not in text
         assert KEY_ID not in text
     assert "endpoint" not in str(location)

@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 
 from storage.objects.bucket import BucketObjects
+from storage.objects.bucket_path import BucketPath
 from storage.objects.location import objects_of, open_location
 from storage.objects.protocol import ObjectStore
 from tests.support.fault_proxy import FaultProxy, fault_proxy
-from tests.support.object_servers import ENVIRONMENT, moto_server
+from tests.support.object_servers import ENVIRONMENT, moto_server, seaweed_server
 
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     with moto_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def seaweed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as url:
         yield url
 
 
@@ -48,8 +55,8 @@ def faulty(moto_proxy: FaultProxy, credentials: None) -> Iterator[FaultProxy]:
 @pytest.fixture
 def faulty_objects(faulty: FaultProxy) -> BucketObjects:
     location = open_location(f"s3://placeray/{uuid.uuid4().hex}", {"endpoint": faulty.url, "timeout_s": "1"})
-    assert isinstance(location, BucketObjects)
-    return location
+    assert isinstance(location, BucketPath)
+    return location.objects
 
 
 @pytest.fixture(params=["folder", "bucket"])

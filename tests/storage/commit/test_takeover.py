@@ -1,0 +1,146 @@
+"""A writer that was paused, lost its lease to another, and wakes up: it commits nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.commit import acknowledgement, leases, writer
+from storage.commit.bucket_lease import BucketLease
+from storage.errors import StoreLocked
+from storage.objects.bucket_path import BucketPath
+from storage.store import Store
+from tests.support.store_samples import make_card, make_rows
+
+# Its lease never notices that it is lost: only the bucket's own conditions are left to stop it.
+WRITER = """
+import sys
+from storage.commit import leases
+from storage.commit.bucket_lease import BucketLease
+from storage.errors import StoreLocked
+from storage.store import Store
+from tests.support.store_samples import make_rows
+leases.BucketLease = lambda location, *, timeout_s: BucketLease(
+    location, timeout_s=timeout_s, heartbeat_s=1e6, dead_after_s=1e6)
+store = Store.open(sys.argv[1])
+print("open", flush=True)
+try:
+    with store.lease():
+        for batch in range(1000):
+            rows = make_rows(store, [f"{sys.argv[2]}-{batch}-{i}" for i in range(3)] + ["shared"], batch)
+            store.commit(rows)
+            print("acked", batch, flush=True)
+except StoreLocked as error:
+    print("locked", flush=True)
+"""
+
+
+def pause_and_take_over(uri: str, turn: int, wait_s: float) -> tuple[list[str], list[str]]:
+    """Stop a writer somewhere, write as another, let it go on; return what each acknowledged."""
+    command = [sys.executable, "-c", WRITER, uri, f"a{turn}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        assert writer.stdout.readline() == "acked 0\n"
+        time.sleep(wait_s)
+        os.kill(writer.pid, signal.SIGSTOP)
+        try:
+            store = Store.open(uri)
+            with store.lease():
+                store.commit(make_rows(store, [f"b{turn}-{i}" for i in range(3)] + ["shared"], 5000))
+                os.kill(writer.pid, signal.SIGCONT)
+                rest = writer.communicate(timeout=120)[0].splitlines()
+                store.commit(make_rows(store, [f"b{turn}-{i}" for i in range(3, 6)] + ["shared"], 5001))
+        finally:
+            writer.kill()
+    assert rest[-1] == "locked", rest
+    acked = [0, *(int(line.split()[1]) for line in rest if line.startswith("acked"))]
+    return [f"a{turn}-{n}-{i}" for n in acked for i in range(3)], [f"b{turn}-{i}" for i in range(6)]
+
+
+def check_rounds(uri: str, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(location: BucketPath, *, timeout_s: float = 0.0) -> BucketLease:
+        return BucketLease(location, timeout_s=timeout_s, heartbeat_s=0.2, dead_after_s=1.0)
+
+    monkeypatch.setattr(leases, "BucketLease", impatient)
+    Store.create(uri, make_card())
+    rng = random.Random(1)
+    expected: set[str] = {"shared"}
+    for turn in range(rounds):
+        first, second = pause_and_take_over(uri, turn, rng.uniform(0.0, 0.4))
+        expected |= {*first, *second}
+        store = Store.open(uri)
+        keys = store.metadata()["image_id"].to_pylist()
+        assert len(keys) == len(set(keys)), f"round {turn}: a key twice"
+        assert expected <= set(keys), f"round {turn}: acknowledged rows are gone"
+        assert store.get(["shared"])[0].uri.endswith("g=5001"), f"round {turn}: the older row is back"
+        with pytest.raises(StoreLocked, match="needs the lease"):
+            store.commit(make_rows(store, ["x"]))
+    assert Store.open(uri).verify().ok
+
+
+POINTS = ("before_commit", "after_lance", "after_sync", "before_committed")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_writer_that_goes_on_after_a_takeover_acknowledges_nothing(
+    bucket_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """The writer stands still at a point of its commit, while another takes the lease and writes."""
+    uri = f"{bucket_uri}&cache_dir={tmp_path}"
+    first = Store.create(uri, make_card())
+    second = Store.open(uri)
+    patience = {"heartbeat_s": 1e6, "dead_after_s": 1e6}
+
+    def lease(location: BucketPath, *, timeout_s: float = 0.0) -> BucketLease:
+        return BucketLease(location, timeout_s=timeout_s, **patience)
+
+    monkeypatch.setattr(leases, "BucketLease", lease)
+    arrived = False
+
+    def take_over(name: str) -> None:
+        nonlocal arrived
+        if name == point and not arrived:
+            arrived = True
+            patience.update(heartbeat_s=0.2, dead_after_s=0.4)
+            with second.lease():
+                second.commit(make_rows(second, ["b", "shared"], 2))
+
+    with first.lease():
+        first.commit(make_rows(first, ["a0", "shared"], 1))
+        rows = make_rows(first, ["a1", "shared"], 3)
+        for module in (writer, acknowledgement):
+            monkeypatch.setattr(module, "fault_point", take_over)
+        with pytest.raises(StoreLocked):
+            first.commit(rows)
+    assert arrived
+    store = Store.open(uri)
+    keys = sorted(store.metadata()["image_id"].to_pylist())
+    # What Lance had committed before the takeover is adopted by the new writer; later nothing is.
+    assert keys == (["a0", "b", "shared"] if point == "before_commit" else ["a0", "a1", "b", "shared"])
+    assert store.get(["shared"])[0].uri.endswith("g=2")
+    assert store.verify().ok
+
+
+@pytest.mark.slow
+def test_25_rounds_of_takeover_on_a_real_server(
+    seaweed_url: str, credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_rounds(f"s3://placeray/takeover?endpoint={seaweed_url}&cache_dir={tmp_path}", 25, monkeypatch)
+
+
+def test_committed_carries_the_epoch_of_its_writer(bucket_uri: str) -> None:
+    store = Store.create(bucket_uri, make_card())
+    with store.lease():
+        store.commit(make_rows(store, ["a"]))
+    location = store._folder
+    assert isinstance(location, BucketPath)
+    assert json.loads(location.objects.get("COMMITTED", 4096).data)["epoch"] == 2
