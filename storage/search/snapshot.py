@@ -133,7 +133,6 @@ class Snapshot:
         return CodeSearcher(rows, self.card, degraded=damaged > 0)
 
 
-
 def newest_snapshot(folder: Location, partition: Partition = WHOLE_INDEX) -> Snapshot:
     """Return the newest committed version, with its card.
 

@@ -33,8 +33,8 @@ FLAGS = {
     f"trace {EXECUTION} image-size max-rejected quiet",
     "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank max-wrong format max-megapixels "
     f"{EXECUTION} {MATCHING} max-rejected",
-    "serve": f"{STORE} host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} memory-gib "
-    "refresh-s "
+    "serve": f"{STORE} host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
+    "memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
     "receive-timeout-s max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
