@@ -3,12 +3,14 @@
 Results go to stdout (a table, or one JSON object with --json), progress and notes to stderr. Exit codes:
 0 success, 1 bug, 2 wrong usage or nothing can be written, 3 more images rejected than --max-rejected allows,
 4 store locked, 5 card mismatch, 6 corrupt store, 7 disk full, 8 no progress, 9 object storage unreachable,
-forbidden or throttled, 130 Ctrl-C, 143 SIGTERM.
+forbidden or throttled, 130 Ctrl-C, 141 nobody reads stdout any more, 143 SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +28,7 @@ from storage.text import plain
 
 __all__ = ["main"]
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_TERMINATED = 130, 141, 143
 _MAX_MESSAGE_LENGTH = 4000
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -67,9 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         join_storage_options(args)
         require_outputs(args)
         apply_weights(args)
-        return VERBS[args.verb](args)
+        code = VERBS[args.verb](args)
+        sys.stdout.flush()
+        return code
     except PlacerayError as error:
         return _report(args.verb, error)
+    except BrokenPipeError:  # as of `placeray evaluate ... | head`
+        if _is_read():
+            raise
+        return EXIT_UNREAD
     except OSError as error:
         explained = _explained(error)
         if explained is None:
@@ -98,6 +106,16 @@ def _explained(error: OSError) -> PlacerayError | None:
         return full
     except OSError:
         return None
+
+
+def _is_read() -> bool:
+    """Return whether anybody reads stdout; if not, nothing is left that Python fails to write at its end."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
 
 
 def _report(verb: str, error: PlacerayError) -> int:

@@ -147,3 +147,32 @@ def test_every_table_with_names_is_safe_in_a_spreadsheet() -> None:
     assert "pipelines/indexing/tally.py" in writers
     unsafe = {name for name in writers if "spreadsheet_safe(" not in (ROOT / name).read_text()}
     assert unsafe == numbers_only
+
+
+@pytest.mark.parametrize("lines", [1, 10_000])
+def test_output_that_nobody_reads_ends_a_verb_in_silence(
+    lines: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As of `placeray info ... | head -1`."""
+
+    def run(args: object) -> int:
+        for _ in range(lines):
+            print("a line of output")
+        return 0
+
+    monkeypatch.setitem(commands.VERBS, "info", run)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert commands.main(["info", "--store", "any"]) == 141
+    assert capfd.readouterr().err == ""
+
+
+def test_broken_pipe_of_another_cause_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setitem(commands.VERBS, "info", run)
+    with pytest.raises(BrokenPipeError):
+        commands.main(["info", "--store", "any"])
