@@ -39,6 +39,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": jobs.run_evaluate,
     "compare": results.run_compare,
     "atlas": results.run_atlas,
+    "tune": results.run_tune,
     "export": results.run_export,
     "finetune": jobs.run_finetune,
     "embed": model.run_embed,

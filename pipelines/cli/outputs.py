@@ -14,7 +14,16 @@ __all__ = ["FILES", "FOLDERS", "require_outputs"]
 
 # Flags of every verb; a flag of one verb alone is written verb.flag.
 FILES = frozenset(
-    {"embed.out", "export.out", "import-weights.out", "finetune.out", "rejected", "trace", "log_file"}
+    {
+        "embed.out",
+        "export.out",
+        "tune.out",
+        "import-weights.out",
+        "finetune.out",
+        "rejected",
+        "trace",
+        "log_file",
+    }
 )
 FOLDERS = frozenset({"atlas.out", "demo.out", "report", "predictions", "run"})
 

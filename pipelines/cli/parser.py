@@ -69,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_flag(compare, "report", str, "write comparison.html and comparison.json there", metavar="DIR")
     atlas = "find holes, near-duplicates and places that look alike in a store"
     _add_atlas(verb("atlas", atlas, store=True))
+    tune = "choose the settings of a service on labelled photos"
+    _add_tune(verb("tune", tune, store=True))
     _add_export(verb("export", "write descriptors of a store (.npy, .parquet) or a model (.onnx)"))
     _add_finetune(verb("finetune", "train the adapters of a model on your own city", ray=True))
     _add_embed(verb("embed", "write descriptors and local features of images to a .npz file"))
@@ -189,6 +191,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "host", str, "address; others than loopback need a token", default=defaults.HOST)
     add_flag(parser, "port", int, "port; 0: any free one", default=defaults.PORT)
     setting = partial(add_settings, parser, ServeSettings)
+    help = "YAML file with any of these settings, as placeray tune writes; flags win"
+    add_flag(parser, "settings", str, help, metavar="PATH")
     setting("model", "topology")
     add_flag(parser, "weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_aggregation(parser)
@@ -319,6 +323,25 @@ def _add_atlas(parser: argparse.ArgumentParser) -> None:
     flag("far_m", float, "least distance of places that look alike", default=100.0, gt=0)
     help = "least similarity of near-duplicates; default: that of one in 1,000 similar pairs of far places"
     flag("duplicate_similarity", float, help, ge=-1, le=1)
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.tuning.job.tune`."""
+    parser.add_argument("dataset", metavar="DATASET", help="data set of the store, with labelled queries")
+    flag = partial(add_flag, parser)
+    help = "least share of the best recall at 1, such as 0.99; the fastest setting that has it is chosen"
+    flag("target_recall", float, help, gt=0, le=1)
+    help = "longest median time per query; the setting with the best recall is chosen"
+    flag("target_ms", float, help, gt=0)
+    flag(
+        "out", str, "YAML file for serve --settings, with the keys of args: in a Serve config", metavar="FILE"
+    )
+    parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
+    flag("protocol", str, "see evaluate", default="metres:25", metavar="NAME")
+    flag("photos", int, "queries that are used at most", default=200, ge=1)
+    flag("model", str, "name or weights file; default: the store's")
+    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    _add_quiet(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

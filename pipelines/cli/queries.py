@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+from typing import Any
 
 from pipelines.cli.options import (
     EXIT_OK,
@@ -70,7 +71,7 @@ def run_serve(args: argparse.Namespace) -> int:
     from storage.store import Store
 
     _require_aggregation(args)
-    flags = vars(args)
+    flags = _with_settings_file(vars(args))
     log_file = flags.get("log_file") or _new_log_file()
     flags["log_file"] = "" if log_file == "-" else os.path.abspath(log_file)
 
@@ -86,6 +87,17 @@ def run_serve(args: argparse.Namespace) -> int:
 
     serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
     return EXIT_OK
+
+
+def _with_settings_file(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags with the settings of `--settings` below them."""
+    path = flags.get("settings")
+    if path is None:
+        return flags
+    from pipelines.tuning.settings_file import read_settings_file
+
+    given = read_settings_file(path)
+    return {**given, **flags, "log_file": flags.get("log_file") or given.get("log_file")}
 
 
 def _require_aggregation(args: argparse.Namespace) -> None:

@@ -1,14 +1,16 @@
-"""The verbs that work on results: atlas, compare, export."""
+"""The verbs that work on results: atlas, compare, export, tune."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from pipelines.cli.options import EXIT_OK, UsageError
+from pipelines.cli.options import EXIT_OK, UsageError, execution_from
 from pipelines.cli.output import print_json, print_line, print_pairs
+from storage.text import plain
 
-__all__ = ["run_atlas", "run_compare", "run_export"]
+__all__ = ["run_atlas", "run_compare", "run_export", "run_tune"]
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -39,6 +41,24 @@ def run_atlas(args: argparse.Namespace) -> int:
         print_json(result)
     else:
         print_pairs(result)
+    return EXIT_OK
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    """Choose the settings of a service."""
+    from pipelines.tuning.job import tune
+
+    def progress(sentence: str) -> None:
+        if not args.quiet:
+            print(plain(f"tune: {sentence}"), file=sys.stderr)
+
+    names = ("target_recall", "target_ms", "split", "protocol", "photos", "model", "out")
+    options = {name: getattr(args, name) for name in names}
+    result = tune(args.dataset, args.store, execution=execution_from(args), progress=progress, **options)
+    if args.json:
+        print_json(result)
+    else:
+        print_pairs({name: value for name, value in result.items() if value is not None})
     return EXIT_OK
 
 

@@ -33,7 +33,7 @@ FLAGS = {
     f"trace {EXECUTION} image-size max-rejected quiet",
     "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank max-wrong format max-megapixels "
     f"{EXECUTION} {MATCHING} max-rejected",
-    "serve": f"{STORE} host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
+    "serve": f"{STORE} settings host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
     "memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
     "receive-timeout-s max-body-mib max-megapixels threads allowed-hosts tiles log-file "
@@ -42,6 +42,7 @@ FLAGS = {
     f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "
     "max-megapixels follow-links quiet",
     "compare": "report",
+    "tune": f"{STORE} target-recall target-ms out split protocol photos model {EXECUTION} quiet",
     "atlas": f"{STORE} out listing root radius-m near-m far-m duplicate-similarity",
     "export": f"{STORE} model out image-size",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "

@@ -30,6 +30,7 @@ FREE = {
     *("protocol", "keys", "descriptors", "fresh", "weights"),
     *("listing", "radius_m", "near_m", "far_m", "duplicate_similarity"),
     *("storage_option", "cache_dir"),
+    *("target_recall", "target_ms", "photos", "settings"),
     *("use", "split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
     *("commit_every", "scaled_decode", "max_megapixels", "follow_links"),
     *("moved_from", "prune", "prune_share"),

@@ -50,6 +50,7 @@ WRITES = {
     "compare": "compare {c}/made {c}/made --report {d}/report",
     "export": "export --store {s} --out {d}/out.npy",
     "atlas": "atlas --store {s} --out {d}/atlas",
+    "tune": "tune {c} --store {s} --target-recall 0.9 --out {d}/tuned.yaml --quiet",
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
     "build-index": "build-index --store {s}",
