@@ -111,8 +111,8 @@ def _photos(
     shots = TrialPhotos(engine, queries.rows, truth, limit=limit)
     if not any(shots.positives):
         raise SourceError(
-            f"none of {len(shots)} queries of {layout.name} has a right image in {engine.store.uri}: give the "
-            "data set of this store"
+            f"none of {len(shots)} queries of {layout.name} has a right image in {engine.store.uri}: "
+            "give the data set of this store"
         )
     return shots
 

@@ -1,4 +1,4 @@
-"""Settings of a service as YAML, with the keys of `args:` in a Serve config file: `serve --settings` reads it."""
+"""Settings of a service as YAML, with the keys of `args:` in a Serve config file."""
 
 from __future__ import annotations
 
