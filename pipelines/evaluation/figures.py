@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluation.facets import KINDS
-from pipelines.evaluation.intervals import clustered_bootstrap, share_interval
+from pipelines.evaluation.intervals import clustered_bootstrap, mean_intervals, share_intervals
 from pipelines.evaluation.result import RECALL_AT, QueryOutcome
 
 __all__ = ["figures_of", "hits_at", "recall_of"]
@@ -40,8 +40,10 @@ def figures_of(outcomes: Sequence[QueryOutcome], stages: Iterable[str]) -> dict[
         precisions = np.array([_average_precisions(outcome, stage) for outcome in outcomes])
         figures["mean_average_precision"][stage] = _by_depth(100.0 * precisions.mean(axis=0))
         intervals["mean_average_precision"][stage] = {
-            str(k): _rounded(*(100.0 * end for end in clustered_bootstrap(column, clusters, np.mean)))
-            for k, column in zip(RECALL_AT, precisions.T, strict=True)
+            str(k): _rounded(*pair)
+            for k, pair in zip(
+                RECALL_AT, (100.0 * mean_intervals(precisions, clusters)).tolist(), strict=True
+            )
         }
         errors = _errors_m(outcomes, stage)
         known = ~np.isnan(errors)
@@ -67,12 +69,13 @@ def recall_of(
 ) -> tuple[dict[str, float], dict[str, list[float | None]]]:
     """Return Recall@K of a stage in percent, and its intervals."""
     clusters = np.array([outcome.cluster for outcome in outcomes], np.int64)
-    recall, intervals = {}, {}
-    for k in RECALL_AT:
-        hits = hits_at(outcomes, stage, k)
-        recall[str(k)] = round(100.0 * int(hits.sum()) / len(hits), 2)
-        intervals[str(k)] = _rounded(*(100.0 * end for end in share_interval(hits, clusters)))
-    return recall, intervals
+    hits = np.stack([hits_at(outcomes, stage, k) for k in RECALL_AT], axis=1)
+    ends = 100.0 * share_intervals(hits, clusters)
+    recall = {
+        str(k): round(100.0 * int(column.sum()) / len(hits), 2)
+        for k, column in zip(RECALL_AT, hits.T, strict=True)
+    }
+    return recall, {str(k): _rounded(*pair) for k, pair in zip(RECALL_AT, ends.tolist(), strict=True)}
 
 
 def _average_precisions(outcome: QueryOutcome, stage: str) -> list[float]:

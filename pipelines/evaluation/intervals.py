@@ -8,7 +8,6 @@ Know About the Bootstrap", The American Statistician 2015, section 5.2: the expa
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from statistics import NormalDist
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEVEL", "clustered_bootstrap", "mean_intervals", "share_interval"]
+__all__ = ["LEVEL", "clustered_bootstrap", "mean_intervals", "share_interval", "share_intervals"]
 
 LEVEL = 0.95
 _BLOCK = 256  # repeats that are held in memory at once
@@ -59,11 +58,13 @@ def clustered_bootstrap(
     places = len(starts) - 1
     if places < 2:
         return -math.inf, math.inf
-    members = [order[a:b] for a, b in itertools.pairwise(starts)]
+    sizes = np.diff(starts)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(places, size=(repeats, places))
-    figures = np.array([statistic(rows[np.concatenate([members[i] for i in draw])]) for draw in drawn])
-    low, high = _percentiles(figures[:, None].astype(np.float64), places)[0]
+    figures = np.empty(repeats)
+    for repeat in range(repeats):
+        times = np.bincount(rng.integers(places, size=places), minlength=places)
+        figures[repeat] = statistic(rows[np.repeat(order, np.repeat(times, sizes))])
+    low, high = _percentiles(figures[:, None], places)[0]
     return float(low), float(high)
 
 
@@ -93,31 +94,40 @@ def mean_intervals(
     means = []
     for first in range(0, repeats, _BLOCK):
         count = min(_BLOCK, repeats - first)
-        times = rng.multinomial(places, np.full(places, 1.0 / places), size=count).astype(np.float64)
+        drawn = rng.integers(places, size=(count, places)) + places * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * places).reshape(count, places).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             means.append((times @ sums) / (times @ sizes))
     return _percentiles(np.concatenate(means), places)
 
 
 def share_interval(hits: NDArray[np.bool_], clusters: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of a share.
+    """Return the 95 % interval of a share, see `share_intervals`."""
+    low, high = share_intervals(hits[:, None], clusters, seed=seed)[0].tolist()
+    return low, high
+
+
+def share_intervals(hits: NDArray[np.bool_], clusters: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
+    """Return the 95 % intervals of M shares, with one draw for all.
 
     Where all queries are right, or none, drawing them again says nothing. The bound is the exact one of a
     binomial with as many trials as places then (Clopper and Pearson, 1934).
 
     Args:
-        hits: (N,) which queries are right.
+        hits: (N, M) which queries are right.
         clusters: (N,) keys of the places.
         seed: Of the draw.
+
+    Returns:
+        (M, 2) low and high.
     """
     if not len(hits):
-        return math.nan, math.nan
-    if hits.all() or not hits.any():
-        places = len(np.unique(np.asarray(clusters)))
-        reach = 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / places)
-        return (1.0 - reach, 1.0) if hits.all() else (0.0, reach)
-    low, high = mean_intervals(hits[:, None].astype(np.float64), clusters, seed=seed)[0]
-    return max(0.0, float(low)), min(1.0, float(high))
+        return np.full((hits.shape[1], 2), math.nan)
+    intervals = np.clip(mean_intervals(hits.astype(np.float64), clusters, seed=seed), 0.0, 1.0)
+    reach = 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / len(np.unique(np.asarray(clusters))))
+    intervals[hits.all(axis=0)] = 1.0 - reach, 1.0
+    intervals[~hits.any(axis=0)] = 0.0, reach
+    return intervals
 
 
 def _grouped(keys: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

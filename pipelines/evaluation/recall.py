@@ -23,6 +23,7 @@ from pipelines.evaluation.engines import AnsweringEngine
 from pipelines.evaluation.figures import figures_of
 from pipelines.evaluation.ground_truth import Truth
 from pipelines.evaluation.place_figures import place_figures
+from pipelines.evaluation.place_intervals import place_intervals
 from pipelines.evaluation.queries import Queries, read_queries
 from pipelines.evaluation.result import RECALL_AT, Evaluation, QueryOutcome
 from pipelines.evaluation.scoring import Scoring, scoring_by_metres
@@ -121,8 +122,16 @@ def measure_recall(
         conditions=conditions,
         place=place_figures(outcomes),
         store_versions=sorted({result.store_version for result in results}),
-        **figures_of(outcomes, ("global", "reranked") if candidates else ("global",)),
+        **_figures(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
+
+
+def _figures(outcomes: Sequence[QueryOutcome], stages: tuple[str, ...]) -> dict[str, Any]:
+    """Return the figures that follow from the outcomes, with intervals of those of places too."""
+    figures = figures_of(outcomes, stages)
+    if intervals := place_intervals(outcomes):
+        figures["intervals"]["place"] = intervals
+    return figures
 
 
 def _protocol(engine: AnsweringEngine, scoring: Scoring, truth: Truth, selected: str, candidates: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.runtime.execution import AS_USUAL, Execution
+from models.store_fit import require_fit
 from pipelines.evaluation.intervals import clustered_bootstrap
 from pipelines.evaluation.protocols import Protocol, protocol_of
 from pipelines.evaluation.queries import read_queries
@@ -20,6 +21,7 @@ from pipelines.tuning.settings_file import write_settings_file
 from pipelines.tuning.trials import Option, Trial, TrialPhotos, run_trial
 from serving.engine import QueryEngine
 from serving.matching_options import Matching, ScoreKind
+from storage.store import Store
 
 __all__ = ["tune"]
 
@@ -65,6 +67,7 @@ def tune(
         SourceError: no query can be scored, or both targets are given, or none.
         StoreError: the store cannot be read.
     """
+    require_fit(store_uri, Store.open(store_uri).card, {"model": model})
     if (target_recall is None) == (target_ms is None):
         raise SourceError("tune needs one target: give --target-recall or --target-ms")
     engine = QueryEngine.open(store_uri, model=model, execution=execution)

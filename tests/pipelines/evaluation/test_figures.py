@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation.figures import figures_of
+from pipelines.evaluation.place_intervals import place_intervals
 from tests.support.made_evaluations import make_evaluation, make_outcome
 
 
@@ -79,6 +80,20 @@ def test_arrays_and_frames_have_a_row_per_query() -> None:
     assert frame["error_m_global"].tolist()[0] == 7.0
     assert frame["rejected"].tolist()[1] == "empty"
     assert len(frame) == 3
+
+
+def test_places_of_answers_have_intervals() -> None:
+    def place(number: int, metres: float) -> dict[str, object]:
+        position = {"utm_e": 500_000.0 + 1000 * number + metres, "utm_n": 4e6, "utm_zone": "33T"}
+        return {"position": position, "radius_m": 20.0}
+
+    outcomes = [make_outcome(i, [5.0], place=place(i, float(i))) for i in range(40)]
+    intervals = place_intervals(outcomes)
+    low, high = intervals["median_m"]
+    assert low < 19.5 < high
+    low, high = intervals["within_m"]["25"]
+    assert low < 65.0 < high
+    assert place_intervals([make_outcome(0, [5.0])]) == {}
 
 
 def test_plots_show_every_stage() -> None:
