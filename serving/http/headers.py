@@ -39,7 +39,7 @@ class Hosts:
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
-        self._allowed = frozenset(name.lower().rstrip(".") for name in allowed)
+        self._allowed = frozenset(name.lower().removesuffix(".") for name in allowed)
 
     def check(self, headers: Headers, *, restricted: bool) -> None:
         """Check the Host header of a request.
@@ -58,7 +58,7 @@ class Hosts:
             raise Refusal(400, "bad_host", "Send one Host header with the name or address of the service.")
         if not restricted:
             return
-        name = match[1].decode("ascii").lower().rstrip(".")
+        name = match[1].decode("ascii").lower().removesuffix(".")
         if not is_loopback(name) and name not in self._allowed:
             message = (
                 "This service has no such host name; use localhost, or let its operator set allowed_hosts."
@@ -101,6 +101,8 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:  # another name, whose address is unknown here
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -48,7 +48,7 @@ def test_an_announced_trailer_is_refused() -> None:
     "host",
     [
         *("localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:8000", "127.9.8.7", "[::1]"),
-        *("[::1]:8000", "places.example.org", "Places.Example.ORG:443"),
+        *("[::1]:8000", "[::ffff:127.0.0.1]", "places.example.org", "Places.Example.ORG:443"),
     ],
 )
 def test_a_service_without_tokens_answers_to_loopback_and_allowed_names(host: str) -> None:
@@ -66,6 +66,7 @@ def test_a_service_without_tokens_answers_to_loopback_and_allowed_names(host: st
             "10.0.0.7",
         ),
         *("0.0.0.0", "[::]", "[fe80::1]", "localhosts", "xlocalhost", "127.0.0.1x", "2130706433", "0x7f.1"),
+        *("localhost..", ".localhost", "[::ffff:10.0.0.7]"),
     ],
 )
 def test_a_service_without_tokens_is_no_host_of_another_name(host: str) -> None:
