@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from models.custom.reference import shown
-from models.errors import BadImageSize
+from models.custom.reference import CUSTOM, TIMM, shown
+from models.errors import BadImageSize, UnknownModel
+from models.names import MODEL_NAMES
 from models.networks.local_layer import LocalLayer
 from models.runtime.execution import AS_USUAL, Execution
 from storage.card import Card
@@ -21,7 +22,7 @@ from storage.errors import CardMismatch
 if TYPE_CHECKING:
     from models.extractor import Extractor
 
-__all__ = ["FITS", "Fit", "fitting_card", "fitting_extractor", "require_fit"]
+__all__ = ["FITS", "Fit", "fitting_card", "fitting_extractor", "named_model", "require_fit"]
 
 _SHOWN_DIGITS = 12  # of a digest
 _Loaded = TypeVar("_Loaded")
@@ -106,6 +107,20 @@ def _require_file(store_uri: str | os.PathLike[str], card: Card, path: str) -> N
         )
 
 
+def named_model(card: Card) -> str:
+    """Return the model that a store's card names, to be loaded: a name that placeray knows, never a file.
+
+    Raises:
+        UnknownModel: it names another one.
+    """
+    if card.model in MODEL_NAMES or card.model.startswith((TIMM, CUSTOM)):
+        return card.model
+    raise UnknownModel(
+        f"the store was made by {card.model!r}, which is not a model that placeray knows: give the model's "
+        "file with --model"
+    )
+
+
 def fitting_card(store_uri: str | os.PathLike[str], card: Card, model: str | None) -> Card:
     """Return the card of the model for a store, at the store's input size, without building the network.
 
@@ -144,11 +159,11 @@ def _load_fitting(
 ) -> _Loaded:
     size = (card.preprocessing.height, card.preprocessing.width)
     try:
-        loaded = load(model or card.model, image_size=size, local=LocalLayer.of_card(card))
+        loaded = load(model or named_model(card), image_size=size, local=LocalLayer.of_card(card))
     except BadImageSize:  # another model, which does not take the store's input size
         from models.weights import load_card
 
-        raise _other_model(store_uri, card, model, load_card(model or card.model)) from None
+        raise _other_model(store_uri, card, model, load_card(model or named_model(card))) from None
     try:
         card.require_model(card_of(loaded))
     except CardMismatch as error:

@@ -22,7 +22,7 @@ from serving.http.tokens import require_token_beyond_loopback, tokens_from_envir
 from serving.settings import ServeSettings, read_settings
 from storage.errors import PlacerayError
 
-__all__ = ["NoPort", "serve_store", "settings_of"]
+__all__ = ["NoPort", "ServiceNotStarted", "serve_store", "settings_of"]
 
 APPLICATION = "placeray"
 
@@ -43,6 +43,12 @@ def settings_of(flags: dict[str, Any]) -> ServeSettings:
         if scale:
             values[role] = scale
     return read_settings(values)
+
+
+class ServiceNotStarted(PlacerayError):
+    """Ray Serve could not start the service."""
+
+    reason = "service_not_started"
 
 
 class NoPort(PlacerayError):
@@ -74,6 +80,7 @@ def serve_store(
         InvalidRayAddress, CannotJoinRay, RayWithoutAuthentication, NoRayFolder: see `ray_session`.
         StoreError: the store cannot be opened, or was made by another model.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
+        ServiceNotStarted: Ray Serve cannot start it.
         CannotCompile: compilation was requested and is not possible in a replica.
     """
     tokens = tokens_from_environment(os.environ)
@@ -122,12 +129,17 @@ def serve_store(
                     logging_config={"log_level": "WARNING", "enable_access_log": False},
                 )
             except RuntimeError as error:  # Serve's, without the replica's
-                if CannotCompile.__name__ in _deployment_messages(serve):
+                messages = _deployment_messages(serve)
+                if CannotCompile.__name__ in messages:
                     raise CannotCompile(
                         "the model could not be compiled in a replica: install a C compiler and triton, or "
                         "omit --compile"
                     ) from error
-                raise
+                lines = [line.strip() for line in messages.splitlines() if line.strip()]
+                raise ServiceNotStarted(
+                    f"Ray Serve could not start the service ({lines[-1][:500] if lines else error}): see the "
+                    "logs of Ray Serve, and that the cluster has placeray and can read the store"
+                ) from error
             if own:  # the proxy of a cluster may be out of reach from here
                 wait_for_answer(host, port)
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -53,7 +53,8 @@ class Reference:
 
 def is_reference(model: str) -> bool:
     """Return whether a value of --model is one of these, rather than a name or a weights file of placeray."""
-    return model.endswith(".toml") or model.startswith((TIMM, _CARRIED))
+    is_file = model.endswith(".toml") and not model.startswith(CUSTOM)  # as stores name such models
+    return is_file or model.startswith((TIMM, _CARRIED))
 
 
 def shown(model: str) -> str:

@@ -68,12 +68,12 @@ def run_export(args: argparse.Namespace) -> int:
         raise UsageError("export needs --store for descriptors, or --model for ONNX: give one of them")
     model, image_size = args.model, args.image_size
     if args.store is not None:
-        from models.store_fit import require_fit
+        from models.store_fit import named_model, require_fit
         from storage.store import Store
 
         card = Store.open(args.store).card
         require_fit(args.store, card, {"model": model, "image_size": image_size})
-        model = model or card.model
+        model = model or named_model(card)
         image_size = card.preprocessing.height, card.preprocessing.width
     if args.out.lower().endswith(".onnx"):
         from pipelines.export.network import export_network

@@ -28,7 +28,7 @@ from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.own_photos.due import measure_if_due
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
-from pipelines.ray_session import check_ray, ray_session
+from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
 from pipelines.sources import list_source, listing_notes, skipped_paths
 from storage.card import FeatureEncoding
@@ -39,6 +39,7 @@ __all__ = ["IndexReport", "index"]
 OBJECT_STORE_BYTES = 512 << 20
 
 
+@on_cluster
 def index(
     source: str | Path,
     store_uri: str | Path,

@@ -10,6 +10,7 @@ from pipelines.ray_session.environment import RayWithoutAuthentication
 from pipelines.ray_session.folder import NoRayFolder
 from pipelines.ray_session.quiet import quiet_stderr
 from pipelines.ray_session.session import CannotJoinRay, check_ray, ray_session
+from pipelines.ray_session.through_client import on_cluster
 
 __all__ = [
     "RULE",
@@ -19,6 +20,7 @@ __all__ = [
     "RayWithoutAuthentication",
     "check_ray",
     "cluster_address",
+    "on_cluster",
     "quiet_stderr",
     "ray_session",
     "starts_own_ray",

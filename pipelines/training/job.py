@@ -15,7 +15,7 @@ from models.photo_limits import pixels_of
 from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
 from pipelines.defaults import MAX_FAILURES, MAX_REJECTED, TRAINING_SPLIT, VALIDATION_SPLIT
-from pipelines.ray_session import check_ray, ray_session
+from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.training.checkpoints import STATE, disk_full
 from pipelines.training.data import DataFolders, TrainingSet
 from pipelines.training.errors import BadSettings
@@ -34,6 +34,7 @@ from storage.durable import flush, replace_file
 __all__ = ["finetune"]
 
 
+@on_cluster
 def finetune(
     dataset: str | Path,
     out: str | Path,
