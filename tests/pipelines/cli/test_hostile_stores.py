@@ -10,15 +10,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.cli import main
 from pipelines.cli.parser import build_parser
+from storage.store import Store
 from tests.support.hostile_stores import name_card, name_outside_files
 from tests.support.pictures import write_photos
-from tests.support.store_samples import make_store
+from tests.support.store_samples import make_card, make_rows, make_store
 
 # Words: {s} the store, {c} a data set, {p} a photo, {o} a folder for results.
 VERBS = {
@@ -33,6 +35,9 @@ VERBS = {
     "delete": "delete a --store {s}",
     "relearn": "relearn --store {s} --quiet",
     "upgrade": "upgrade --store {s}",
+    "calibrate": "calibrate {c} --store {s} --quiet",
+    "export": "export --store {s} --out {o}/out.npy",
+    "atlas": "atlas --store {s} --out {o}/atlas",
     "verify, and repair": "verify --repair --store {s}",  # the last: it may mend the store
 }
 
@@ -139,3 +144,27 @@ def test_every_verb_ends_with_exit_6_and_one_line(
 def everything_in(folder: Path) -> dict[str, tuple[int, bytes]]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@pytest.mark.parametrize("name", ["evil.toml", "custom:evil.toml"])
+def test_a_model_file_that_only_the_store_names_is_not_run(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model file runs code; somebody may hand one out beside the store that names it."""
+    text = 'model = "python:evil:net"\n[input]\nsize = [64, 96]\n'
+    (tmp_path / name).write_text(text)
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    write_photos(tmp_path / "photos/database", 1)
+    write_photos(tmp_path / "photos/queries", 1)
+    photo = next((tmp_path / "photos/queries").iterdir())
+    store = Store.create(tmp_path / "store", replace(make_card(), model=name))
+    with store.lease():
+        store.commit(make_rows(store, ["a"]))
+    monkeypatch.chdir(tmp_path)
+    words = {"s": "store", "c": tmp_path / "photos", "p": photo, "o": tmp_path}
+    commands = {verb: VERBS[verb] for verb in ("index", "query", "serve", "evaluate", "embed", "calibrate")}
+    commands["export"] = "export --store {s} --out {o}/out.onnx"
+    for verb, command in commands.items():
+        assert main([word.format(**words) for word in command.split()]) in (2, 5), verb
+        assert capsys.readouterr().err.count("\n") == 1, verb
+    assert not (tmp_path / "ran").exists()
