@@ -67,6 +67,10 @@ class Cluster:
             if node["Alive"]
         ]
 
+    def free_total(self, resource: str) -> float:
+        """Return how much of a resource nothing holds, on all nodes."""
+        return sum(node.free.get(resource, 0.0) for node in self.nodes())
+
     def lost_nodes(self) -> list[str]:
         """Return the names of the nodes that died since the last call.
 

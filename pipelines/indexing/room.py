@@ -107,4 +107,4 @@ class Growth:
         return left_s > WORTH_S and min(offered, limit) >= GROW_FACTOR * self._planned
 
     def _free(self) -> float:
-        return sum(node.free.get(self._resource, 0.0) for node in self._cluster.nodes())
+        return self._cluster.free_total(self._resource)

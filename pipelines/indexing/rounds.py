@@ -24,7 +24,7 @@ from pipelines.indexing.losses import is_loss
 from pipelines.indexing.plan import DECODE_CPUS, Plan, Request, make_plan, minimum
 from pipelines.indexing.room import Growth, Reservation
 from pipelines.indexing.shards import ShardWriters
-from pipelines.indexing.watch import Watch
+from pipelines.indexing.watch import LOOK_S, Watch
 from pipelines.progress import counted
 from storage.store import Store
 
@@ -34,7 +34,7 @@ POLL_S, ROOM_POLL_S, CHECK_S = 0.1, 0.5, 2.0
 # A worker that has no place after this time gets none: Ray restarts an actor within seconds.
 PATIENCE_S, MAX_PATIENCE_S = 15.0, 240.0
 LOST_PATIENCE_S = 45.0
-SETTLE_S, SALVAGE_S, VERDICT_S = 5.0, 30.0, 60.0
+SETTLE_S, STEADY_S, SALVAGE_S, VERDICT_S = 10.0, 1.0, 30.0, 60.0
 MAX_LOSSES = 5  # without a finished image in between
 
 
@@ -185,13 +185,18 @@ class Rounds:
         """
         yield from self._wait_for_verdict()
         pause_s = random.uniform(0.0, 3.0) if self._patience_s > PATIENCE_S else 0.0
-        deadline = time.monotonic() + SETTLE_S
-        resume = time.monotonic() + 0.5 + pause_s
-        while time.monotonic() < resume or (
-            self._watch.cluster.holders("CPU").get(THIS_JOB) and time.monotonic() < deadline
+        cluster, now = self._watch.cluster, time.monotonic()
+        deadline, resume = now + SETTLE_S, now + 0.5 + pause_s
+        free, since = cluster.free_total("CPU"), now
+        # Ray tells what is free some seconds after an actor has ended.
+        while now < resume or (
+            now < deadline and (cluster.holders("CPU").get(THIS_JOB) or now - since < STEADY_S)
         ):
             yield None
             time.sleep(POLL_S)
+            now = time.monotonic()
+            if (changed := cluster.free_total("CPU")) != free:
+                free, since = changed, now
 
     def _wait_for_verdict(self) -> Iterator[None]:
         """Wait until Ray gives up the nodes that do not answer."""
@@ -205,11 +210,14 @@ class Rounds:
             self._watch.look(lambda names=names: ("room", f"Ray has not given up {names}"))  # type: ignore[misc]
             yield None
             time.sleep(ROOM_POLL_S)
+        if told:
+            time.sleep(LOOK_S)  # so that the nodes are named as lost before the next flow is announced
+            self._watch.look(lambda: ("room", "the next flow starts"))
 
     def _announce(self, plan: Plan, left: int) -> None:
         nodes = self._watch.cluster.nodes()
         if self.started or len(nodes) > 1:
-            free = sum(node.free.get("CPU", 0.0) for node in nodes)
+            free = self._watch.cluster.free_total("CPU")
             self._watch.say(
                 f"{'continuing with ' if self.started else ''}{counted(left, 'image')}: {plan.describe()}; "
                 f"{counted(len(nodes), 'node')}, {free:.1f} CPU free"

@@ -10,7 +10,7 @@ from pipelines.indexing.cluster import Cluster
 from pipelines.indexing.run_metrics import RunMetrics
 from storage.errors import PlacerayError
 
-__all__ = ["Stalled", "Watch"]
+__all__ = ["LOOK_S", "Stalled", "Watch"]
 
 LOOK_S = 1.0
 HEARTBEAT_S = 30.0
