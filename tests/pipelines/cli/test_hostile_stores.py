@@ -38,6 +38,8 @@ VERBS = {
     "calibrate": "calibrate {c} --store {s} --quiet",
     "export": "export --store {s} --out {o}/out.npy",
     "atlas": "atlas --store {s} --out {o}/atlas",
+    "tune": "tune {c} --store {s} --quiet",
+    "build-index": "build-index --store {s}",
     "verify, and repair": "verify --repair --store {s}",  # the last: it may mend the store
 }
 
