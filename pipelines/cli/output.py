@@ -90,6 +90,7 @@ def print_truth(truth: Mapping[str, Any]) -> None:
 def print_evaluation(summary: Mapping[str, Any]) -> None:
     """Print the recall table of an evaluation, its conditions, and notes on what was left out."""
     from pipelines.evaluation.describe import STAGE_NAMES, describe_notes, interval_text
+    from pipelines.evaluation.known_figures import describe_known
     from pipelines.evaluation.place_figures import describe_place
 
     print()
@@ -108,6 +109,8 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
     _print_figures(summary)
     if line := describe_place(summary.get("place", {})):
         print_line(f"place: {line}")
+    if line := describe_known(summary.get("known", {})):
+        print_line(f"known: {line}")
     _print_deployed(summary.get("deployed"))
     _print_conditions(summary["conditions"])
     print("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in summary["seconds"].items()))

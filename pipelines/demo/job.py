@@ -43,8 +43,9 @@ def run_demo(
         quiet: Show no progress.
 
     Returns:
-        Paths (`city`, `store`, `report`), `index` and `evaluation` summaries, and `first_query`: its answer,
-        and in `truth` whether the first place is right and how far from the photo's own place it is.
+        Paths (`city`, which is also the `dataset` to calibrate on, `store`, `report`), `index` and
+        `evaluation` summaries, and `first_query`: its answer, and in `truth` whether the first place is right
+        and how far from the photo's own place it is.
     """
     check_ray()
     base = Path(out, f"seed{seed}-{database_images}x{query_images}{'-hard' if hard else ''}")
@@ -60,6 +61,7 @@ def run_demo(
     return {
         "city": str(city),
         "store": str(store_folder),
+        "dataset": str(city),
         "report": str(page),
         "index": dataclasses.asdict(indexed),
         "evaluation": dict(evaluation),

@@ -22,6 +22,7 @@ from pipelines.evaluation.dataset_digest import dataset_digest
 from pipelines.evaluation.engines import AnsweringEngine
 from pipelines.evaluation.figures import figures_of
 from pipelines.evaluation.ground_truth import Truth
+from pipelines.evaluation.known_figures import known_figures
 from pipelines.evaluation.place_figures import place_figures
 from pipelines.evaluation.place_intervals import place_intervals
 from pipelines.evaluation.queries import Queries, read_queries
@@ -121,6 +122,7 @@ def measure_recall(
         matched_per_query=_matched_per_query(results),
         conditions=conditions,
         place=place_figures(outcomes),
+        known=known_figures(outcomes),
         store_versions=sorted({result.store_version for result in results}),
         **_figures(outcomes, ("global", "reranked") if candidates else ("global",)),
     )

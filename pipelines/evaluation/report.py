@@ -17,6 +17,8 @@ from pipelines.evaluation.describe import (
     in_brackets,
     interval_text,
 )
+from pipelines.evaluation.known_figures import describe_known, most_wrong, reliability_curve
+from pipelines.evaluation.place_figures import describe_place
 from pipelines.evaluation.report_parts import (
     confident_mistakes,
     error_histogram,
@@ -82,6 +84,13 @@ def write_report(
         suspects=[_pair(outcome, engine) for outcome in suspect_truth(evaluation)],
         mistakes=confident_mistakes(evaluation),
         pairs=[_pair(outcome, engine) for outcome in choose_examples(evaluation)],
+        place=describe_place(evaluation.place),
+        known=describe_known(evaluation.known),
+        reliability=reliability_curve(evaluation.outcomes),
+        wrong=[
+            _pair(outcome, engine) | {"probability": (outcome.place or {})["probability_right"]}
+            for outcome in most_wrong(evaluation.outcomes)
+        ],
     )
     target = Path(path)
     with explain_write_errors(target, len(page)):

@@ -53,6 +53,8 @@ class Evaluation(Mapping[str, Any]):
         by_condition: Recall of the queries of each condition that names, folders or columns tell.
         by_density: Recall by the number of right images in the database.
         place: How far off the places of the answers are, see `pipelines.evaluation.place_figures`.
+        known: How far calibrated answers can be trusted, see `pipelines.evaluation.known_figures`; empty
+            without a valid calibration.
         store_versions: Versions of the store that answered; more than one where it changed during the run.
     """
 
@@ -79,6 +81,7 @@ class Evaluation(Mapping[str, Any]):
     by_condition: Sequence[Mapping[str, Any]] = ()
     by_density: Sequence[Mapping[str, Any]] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[str, Any] = field(default_factory=dict)
     store_versions: Sequence[int] = ()
 
     def __getitem__(self, name: str) -> Any:

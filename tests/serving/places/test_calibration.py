@@ -13,9 +13,10 @@ from serving.matching_options import Matching
 from serving.places.calibration import Calibration, Ranking, Steps, is_known, radii_of
 from serving.places.conditions import ScoreConditions
 from serving.places.errors import LevelNotPromised, NotCalibrated
+from serving.places.evidence import Evidence
 from serving.places.places import Asked, Places
 from serving.places.promises import Promise
-from serving.places.signs import SIGNS, WEIGHTS
+from serving.places.signs import SIGNS, WEIGHTS, signs_of
 from storage.calibration_file import CALIBRATION_FILE
 from tests.serving.places.test_position import street
 from tests.support.store_samples import make_card
@@ -121,13 +122,16 @@ def test_growth_by_more_than_half_makes_it_invalid() -> None:
 def test_levels_up_to_the_one_asked_for() -> None:
     made = calibration()
     assert [made.promise(level).level for level in (0.05, 0.1, 0.2, 0.9)] == [0.05, 0.05, 0.2, 0.2]
-    with pytest.raises(LevelNotPromised, match="0.05") as refused:
+    with pytest.raises(LevelNotPromised, match=r"0\.05") as refused:
         made.promise(0.04)
     assert refused.value.exit_code == 2
-    places = Places(FakeStore(made.to_dict()))
+    evidence = Evidence.of(CLEAR)
+    assert evidence is not None
+    score, _ = made.probability_of(signs_of(evidence))
+    lines = (Promise(0.05, score + 0.1, 80, 0, 0.04), Promise(0.2, score - 0.1, 150, 11, 0.15))
+    places = Places(FakeStore(calibration(promises=lines).to_dict()))
     for level, known in ((0.05, False), (0.2, True)):
-        between = street((48.2, 16.37), [0.0, 10.0, 300.0], [30.0, 25.0, 13.0])
-        place = places.answer(between, CARD, asked(max_wrong=level)).place
+        place = places.answer(CLEAR, CARD, asked(max_wrong=level)).place
         assert place is not None
         assert place["known"] is known
 

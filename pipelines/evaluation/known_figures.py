@@ -1,0 +1,105 @@
+"""Figures of calibrated answers: how many are called known, how many of these are wrong, and reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.evaluation.result import QueryOutcome
+
+__all__ = ["describe_known", "known_figures", "most_wrong", "reliability_curve"]
+
+Floats = NDArray[np.float64]
+
+_BINS = 10
+
+
+def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
+    """Return the figures of `evaluate`'s JSON under `known`; empty where no answer was calibrated.
+
+    A query without anything right in the database counts too: calling its answer known is wrong.
+
+    Returns:
+        `queries`: calibrated answers; `coverage`: share of them called known; `false_discovery_rate`: share
+        of wrong ones among those, None where there are none; `auc_pr`: area under precision over recall when
+        answers are ordered by probability (average precision); `ece`: expected calibration error in ten bins
+        of equal width (Naeini et al. 2015). All between 0 and 1.
+    """
+    probability, right, known = _columns(outcomes)
+    if not len(probability):
+        return {}
+    off = sum(row["queries"] * abs(row["right"] - row["probability"]) for row in reliability_curve(outcomes))
+    return {
+        "queries": len(probability),
+        "coverage": round(float(known.mean()), 4),
+        "false_discovery_rate": round(float((~right[known]).mean()), 4) if known.any() else None,
+        "auc_pr": _average_precision(probability, right),
+        "ece": round(off / len(right), 4),
+    }
+
+
+def reliability_curve(outcomes: Sequence[QueryOutcome]) -> list[dict[str, Any]]:
+    """Return number, mean probability and share of right answers of each of ten bins that has any."""
+    probability, right, _ = _columns(outcomes)
+    bins = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
+    return [
+        {
+            "queries": int((bins == number).sum()),
+            "probability": round(float(probability[bins == number].mean()), 4),
+            "right": round(float(right[bins == number].mean()), 4),
+        }
+        for number in range(_BINS)
+        if (bins == number).any()
+    ]
+
+
+def most_wrong(outcomes: Sequence[QueryOutcome], *, count: int = 6) -> list[QueryOutcome]:
+    """Return the queries whose wrong first answers were thought to be right with the highest probability."""
+    wrong = [o for o in outcomes if _probability(o) is not None and not _is_right(o)]
+    return sorted(wrong, key=lambda outcome: -(_probability(outcome) or 0.0))[:count]
+
+
+def describe_known(figures: Mapping[str, Any]) -> str | None:
+    """Return the figures in one line; None where there are none."""
+    if not figures:
+        return None
+    wrong = figures["false_discovery_rate"]
+    among = "" if wrong is None else f", {100 * wrong:.1f} % of these wrong"
+    ranked = "" if figures["auc_pr"] is None else f"; AUC-PR {figures['auc_pr']:.3f}"
+    return f"{100 * figures['coverage']:.1f} % called known{among}{ranked}; ECE {figures['ece']:.3f}"
+
+
+def _columns(
+    outcomes: Sequence[QueryOutcome],
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return probability, whether the first answer is right, and known of the calibrated answers."""
+    kept = [outcome for outcome in outcomes if _probability(outcome) is not None]
+    return (
+        np.array([_probability(outcome) for outcome in kept], np.float64),
+        np.array([_is_right(outcome) for outcome in kept], np.bool_),
+        np.array([bool((outcome.place or {}).get("known")) for outcome in kept], np.bool_),
+    )
+
+
+def _probability(outcome: QueryOutcome) -> float | None:
+    value = (outcome.place or {}).get("probability_right")
+    return None if value is None else float(value)
+
+
+def _is_right(outcome: QueryOutcome) -> bool:
+    return outcome.first_hit_reranked == 1
+
+
+def _average_precision(probability: Floats, right: NDArray[np.bool_]) -> float | None:
+    if not right.any():
+        return None
+    order = np.argsort(-probability, kind="stable")
+    hits = right[order]
+    # Answers of equal probability are reached together.
+    last = np.append(np.flatnonzero(np.diff(probability[order])), len(order) - 1)
+    found = np.cumsum(hits)[last]
+    gained = np.diff(np.concatenate([[0], found])) / right.sum()
+    return round(float((gained * found / (last + 1)).sum()), 4)
