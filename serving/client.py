@@ -13,6 +13,7 @@ from models.images.photo_encoding import encode_photo
 from serving.answer import QueryResult
 from serving.defaults import TOP_K
 from serving.http.schema import QueryAnswer
+from serving.query import Rerank
 from serving.transport import BadAnswer, PhotoRefused, ServiceRefused, ServiceUnavailable, Transport
 
 __all__ = ["BadAnswer", "PhotoRefused", "PlaceClient", "ServiceRefused", "ServiceUnavailable"]
@@ -54,7 +55,7 @@ class PlaceClient:
         *,
         top_k: int = TOP_K,
         candidates: int | None = None,
-        rerank: bool = True,
+        rerank: Rerank = True,
         max_wrong: float | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same class as of `QueryEngine.answer`.
@@ -64,7 +65,7 @@ class PlaceClient:
                 Images and arrays are sent as PNG, without loss.
             top_k: Number of places to return.
             candidates: Number of search hits that are re-ranked; default: the service's.
-            rerank: False keeps the order of the global descriptors.
+            rerank: False keeps the order of the global descriptors; `auto` follows the calibration.
             max_wrong: Largest share of wrong answers among those called known; by default that of the
                 calibration.
 
@@ -84,7 +85,7 @@ class PlaceClient:
         *,
         top_k: int = TOP_K,
         candidates: int | None = None,
-        rerank: bool = True,
+        rerank: Rerank = True,
         max_wrong: float | None = None,
     ) -> dict[str, Any]:
         """Rank the places where a photo may have been taken.
@@ -93,7 +94,7 @@ class PlaceClient:
             image: An encoded JPEG, PNG or WebP.
             top_k: Number of places to return.
             candidates: Number of search hits that are re-ranked; default: the service's.
-            rerank: False keeps the order of the global descriptors.
+            rerank: False keeps the order of the global descriptors; `auto` follows the calibration.
             max_wrong: See `answer`.
 
         Returns:

@@ -25,7 +25,8 @@ from serving.defaults import TOP_K
 from serving.lines import MatchedLines, line_points
 from serving.matching_options import ALL_EXACTLY, Matching, default_candidates
 from serving.places.places import Places
-from serving.query import Query, QueryOptions
+from serving.places.rerank_rule import RerankRule
+from serving.query import Query, QueryOptions, Rerank
 from serving.reranking import match_in_turn
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
@@ -103,7 +104,7 @@ class QueryEngine:
         *,
         top_k: int = TOP_K,
         candidates: int | None = None,
-        rerank: bool = True,
+        rerank: Rerank = True,
         min_candidates: int | None = None,
         max_wrong: float | None = None,
     ) -> QueryResult:
@@ -115,7 +116,7 @@ class QueryEngine:
             candidates: Number of global-descriptor hits that are re-ranked by mutual nearest neighbours of
                 their local features (SelaVPR, section 3.3). Default: 50 where the store has learned its
                 descriptors, else 100.
-            rerank: False keeps the order of the global descriptors.
+            rerank: False keeps the order of the global descriptors; `auto` follows the calibration.
             min_candidates: Candidates matched before an early stop, never below 20; by default `top_k`.
             max_wrong: Share of wrong answers among those called known; by default that of the calibration.
 
@@ -151,7 +152,7 @@ class QueryEngine:
         *,
         top_k: int = TOP_K,
         candidates: int | None = None,
-        rerank: bool = True,
+        rerank: Rerank = True,
         min_candidates: int | None = None,
         max_wrong: float | None = None,
         batch_size: int = 8,
@@ -279,6 +280,11 @@ class QueryEngine:
             with query.timed("rerank"):
                 scores = matcher.scores()
             query.counted(counts, scores, matcher.kind)
+
+    @property
+    def rerank_rule(self) -> RerankRule | None:
+        """What the store's calibration found out about re-ranking; None without one."""
+        return self._places.newest_rule
 
     def matched_points(
         self, photo: Photo, record: ImageRecord | PlaceRecord

@@ -9,16 +9,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 
 from serving.answer import QueryResult, rank
 from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import ALL_EXACTLY, Matching, ScoreKind
 from serving.places.conditions import ScoreConditions
 from serving.places.places import Asked, Places
+from serving.places.rerank_rule import RerankRule, blended
 from storage.card import Card
 from storage.records import Candidate, ImageRecord
 
-__all__ = ["STAGES", "Query", "QueryOptions", "hits_of_place"]
+__all__ = ["STAGES", "Query", "QueryOptions", "Rerank", "hits_of_place"]
+
+Rerank = bool | Literal["auto"]
 
 STAGES = ("decode", "extract", "search", "fetch", "rerank")
 PLACE_HITS = 20  # what a place is made of without re-ranking
@@ -31,7 +37,8 @@ class QueryOptions:
     Attributes:
         top_k: Number of places to return.
         candidates: Number of global-descriptor hits that are re-ranked.
-        rerank: False keeps the order of the global descriptors.
+        rerank: False keeps the order of the global descriptors; `auto` does where calibration found out that
+            matching changes nothing, see `serving.places.rerank_rule`, unless `max_wrong` is given.
         min_candidates: Candidates matched before an early stop, never below 20; None: `top_k`.
         max_wrong: Share of wrong answers among those called known; None: that of the calibration.
 
@@ -41,7 +48,7 @@ class QueryOptions:
 
     top_k: int = TOP_K
     candidates: int = CANDIDATES
-    rerank: bool = True
+    rerank: Rerank = True
     min_candidates: int | None = None
     max_wrong: float | None = None
 
@@ -82,7 +89,7 @@ class Query:
         places: Places | None = None,
         matching: Matching = ALL_EXACTLY,
     ) -> None:
-        self._place_hits = hits_of_place(options.candidates, rerank=options.rerank)
+        self._place_hits = hits_of_place(options.candidates, rerank=bool(options.rerank))
         self.k = max(options.top_k, self._place_hits if options.rerank or places is not None else 0)
         self.min_candidates = options.min_candidates or options.top_k
         self.timings_ms = dict.fromkeys(STAGES, 0.0)
@@ -93,6 +100,7 @@ class Query:
         self._matching = matching
         self._card: Card | None = None
         self._asked = Asked()
+        self._rule: RerankRule | None = None
         self._started = time.perf_counter()
         self._hits: list[Candidate] = []
         self._version = 0
@@ -132,10 +140,14 @@ class Query:
             The candidates to match, most similar first; empty where nothing is re-ranked.
         """
         self._hits, self._version, self._degraded, self._card = hits, version, degraded, card
-        self._asked = self._asked_of(card, rows, precision)
+        reranked = bool(self._options.rerank)
+        if self._options.rerank == "auto" and self._places is not None and self._options.max_wrong is None:
+            self._rule = self._places.rerank_rule(self._asked_of(card, rows, precision, rerank=True))
+            reranked = self._rule is None or not self._rule.skips(hits[: self._options.candidates])
+        self._asked = self._asked_of(card, rows, precision, rerank=reranked)
         if self._places is not None:
             self._places.calibration(self._asked)  # refused before anything is matched
-        return [hit.record for hit in hits[: self._options.candidates]] if self._options.rerank else []
+        return [hit.record for hit in hits[: self._options.candidates]] if reranked else []
 
     def counted(
         self,
@@ -153,6 +165,8 @@ class Query:
         self._counts = list(counts)
         self._scores = list(self._counts if scores is None else scores)
         self._score_kind = score_kind
+        if self._rule is not None and self._rule.blend:
+            self._scores = self._blended(self._rule.blend)
 
     def result(self, *, total_ms: float | None = None) -> QueryResult:
         """Return the result.
@@ -175,19 +189,30 @@ class Query:
             degraded=self._degraded or None in self._counts,
             matches=ranked[: self._options.top_k],
             timings_ms={**self.timings_ms, "total": total_ms},
-            reranked=len(self._counts) if self._partial else None,
+            reranked=len(self._counts) if self._partial or self._options.rerank == "auto" else None,
             place=place,
             calibration=calibration,
         )
 
-    def _asked_of(self, card: Card | None, rows: int, precision: str) -> Asked:
+    def _blended(self, blend: float) -> list[float | None]:
+        """Return the scores with some of the similarity added; None stays."""
+        rows = [row for row, score in enumerate(self._scores) if score is not None]
+        scores: list[float | None] = [None] * len(self._scores)
+        if rows:
+            own = np.array([self._scores[row] for row in rows], np.float64)
+            mixed = blended(own, np.array([self._hits[row].similarity for row in rows]), blend)
+            for row, score in zip(rows, mixed.tolist(), strict=True):
+                scores[row] = score
+        return scores
+
+    def _asked_of(self, card: Card | None, rows: int, precision: str, *, rerank: bool) -> Asked:
         if card is None:
             return Asked(max_wrong=self._options.max_wrong)
         conditions = ScoreConditions.of(
             card,
             self._matching,
             candidates=self._options.candidates,
-            rerank=self._options.rerank,
+            rerank=rerank,
             precision=precision,
         )
         return Asked(conditions=conditions, rows=rows, max_wrong=self._options.max_wrong)

@@ -11,7 +11,7 @@ from serving.errors import Refusal, refusal_of
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.places.places import Places
-from serving.query import Query, QueryOptions
+from serving.query import Query, QueryOptions, Rerank
 from serving.settings import ServeSettings
 from serving.stages.messages import Extracted, IndexStatus
 from serving.stages.protocol import Stages
@@ -47,7 +47,7 @@ class Service:
         self._partial = settings.matching_options.partial
 
     async def answer(
-        self, image: bytes, *, top_k: int, candidates: int, rerank: bool, max_wrong: float | None = None
+        self, image: bytes, *, top_k: int, candidates: int, rerank: Rerank, max_wrong: float | None = None
     ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 

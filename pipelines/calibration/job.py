@@ -14,14 +14,17 @@ from models.images import ImageRejected
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.calibration.fit import fit, require_promise
 from pipelines.calibration.labelled import Labelled, labelled_of, unknown_of
+from pipelines.calibration.rerank import find_rule
 from pipelines.defaults import MAX_WRONG, SPLIT, THRESHOLD_M
 from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.result import Evaluation
 from pipelines.sources import SourceError, list_source, open_dataset
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching, default_candidates
 from serving.places.calibration import Calibration
 from serving.places.conditions import ScoreConditions
 from serving.places.promises import CONFIDENCE
+from serving.places.rerank_rule import RerankRule
 from serving.query import hits_of_place
 from storage.calibration_file import CALIBRATION_FILE
 from storage.store import Store
@@ -72,7 +75,7 @@ def calibrate(
     with store.lease():  # nobody writes meanwhile, and a store that cannot be written is refused at once
         engine = QueryEngine.open(store_uri, model=model, matching=matching, execution=execution)
         candidates = default_candidates(store.card) if candidates is None else candidates
-        labelled, elsewhere_photos, name = _labelled(
+        labelled, elsewhere_photos, evaluation = _labelled(
             dataset,
             engine,
             elsewhere=elsewhere,
@@ -103,7 +106,8 @@ def calibrate(
             confidence=CONFIDENCE,
             max_wrong=max_wrong,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            dataset=name,
+            dataset=evaluation.dataset,
+            rerank=_rule(evaluation, candidates) if rerank else None,
         )
         store.write_measured(CALIBRATION_FILE, calibration.to_dict())
     return _summary(calibration, fitted.tested, float(labelled.right.mean()))
@@ -119,8 +123,8 @@ def _labelled(
     rerank: bool,
     threshold_m: float,
     progress: Callable[[int, int, int], None],
-) -> tuple[Labelled, int, str]:
-    """Answer all photos; return the labelled answers, how many are of elsewhere, and the data set's name."""
+) -> tuple[Labelled, int, Evaluation]:
+    """Answer all photos; return the labelled answers, how many are of elsewhere, and the evaluation."""
     evaluation = measure_recall(
         open_dataset(dataset, split=split),
         engine,
@@ -132,9 +136,15 @@ def _labelled(
     hits = hits_of_place(candidates, rerank=rerank)
     labelled = labelled_of(evaluation.outcomes, hits=hits)
     if elsewhere is None:
-        return labelled, 0, evaluation.dataset
+        return labelled, 0, evaluation
     others = _elsewhere(Path(elsewhere), engine, hits, candidates, rerank, progress)
-    return labelled.joined(others), len(others), evaluation.dataset
+    return labelled.joined(others), len(others), evaluation
+
+
+def _rule(evaluation: Evaluation, candidates: int) -> RerankRule:
+    answered = max(1, evaluation.queries - evaluation.queries_rejected)
+    matching_ms = 1e3 * (evaluation.seconds["fetch"] + evaluation.seconds["rerank"]) / answered
+    return find_rule(evaluation.outcomes, hits=candidates, ms_per_query=round(matching_ms, 2))
 
 
 def _elsewhere(
@@ -174,5 +184,6 @@ def _summary(calibration: Calibration, tested: int, right: float) -> dict[str, A
         "confidence": calibration.confidence,
         "max_wrong": calibration.max_wrong,
         "promises": [vars(promise) for promise in calibration.promises],
+        "rerank": None if calibration.rerank is None else calibration.rerank.to_dict(),
         "file": CALIBRATION_FILE,
     }

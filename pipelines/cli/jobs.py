@@ -14,6 +14,7 @@ from pipelines.cli.options import (
     exit_code_for,
     matching_from,
     photos_from,
+    rerank_from,
 )
 from pipelines.cli.output import (
     print_answer,
@@ -136,7 +137,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from pipelines.progress import ProgressBar
 
     matching = matching_from(args)
-    if matching and (args.no_rerank or args.candidates == 0):
+    rerank = rerank_from(args)
+    if matching and not rerank:
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     if args.url is not None and args.store is None:
         raise UsageError("--url needs --store, the store that the service serves: name its folder too")
@@ -162,7 +164,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
             aggregation=args.aggregation,
             split=args.split,
             candidates=args.candidates,
-            rerank=not args.no_rerank,
+            rerank=rerank,
             threshold_m=args.threshold_m,
             protocol=args.protocol,
             keys=args.keys,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from storage.errors import PlacerayError
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_OK",
     "UsageError",
-    "apply_weights",
     "execution_from",
     "exit_code_for",
     "matching_from",
     "photos_from",
+    "rerank_from",
 ]
 
 EXIT_OK, EXIT_REJECTED = 0, 3  # the other codes are those of the errors
@@ -42,6 +42,20 @@ def matching_from(args: argparse.Namespace) -> dict[str, Any]:
 
     options = {name: value for name, value in vars(args).items() if name in OPTIONS}
     return {"matching": matching_of(options)} if options else {}
+
+
+def rerank_from(args: argparse.Namespace) -> bool | Literal["auto"]:
+    """Return whether candidates are re-ranked.
+
+    Raises:
+        UsageError: the flags contradict each other.
+    """
+    never = args.no_rerank or args.candidates == 0
+    if never and args.rerank in ("always", "auto"):
+        raise UsageError(f"--rerank {args.rerank} goes neither with --no-rerank nor with --candidates 0")
+    if args.rerank == "auto":
+        return "auto"
+    return not never and args.rerank != "never"
 
 
 def photos_from(args: argparse.Namespace) -> dict[str, Any]:

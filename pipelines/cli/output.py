@@ -109,6 +109,9 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
     _print_figures(summary)
     if line := describe_place(summary.get("place", {})):
         print_line(f"place: {line}")
+    if rerank := summary.get("rerank"):
+        saved = "" if rerank["saved_ms"] is None else f", {rerank['saved_ms']:.1f} ms per query saved"
+        print(f"re-ranking: {100 * rerank['skipped']:.1f} % of the queries left out{saved}")
     if line := describe_known(summary.get("known", {})):
         print_line(f"known: {line}")
     _print_deployed(summary.get("deployed"))

@@ -176,6 +176,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag("top_k", int, "places in the result", default=TOP_K, ge=1)
     flag("candidates", int, _CANDIDATES_HELP, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
+    _add_rerank(parser)
     help = "largest share of wrong answers among those called known; default: that of the calibration"
     flag("max_wrong", float, help, metavar="SHARE", gt=0, lt=1)
     help = "what is printed; default: table, or json with --json"
@@ -237,6 +238,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
     flag("candidates", int, _CANDIDATES_HELP, ge=0)
     flag("no_rerank", bool, "rank by global descriptor only")
+    _add_rerank(parser)
     _add_threshold(parser)
     help = "what a published figure is of: msls-val-740, pitts30k, nordland-27592, ..., metres:25, frames:10"
     flag("protocol", str, f"{help}, or a FILE.toml", metavar="NAME")
@@ -363,6 +365,11 @@ def _add_relearn(parser: argparse.ArgumentParser) -> None:
     flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_threshold(parser)
     _add_quiet(parser)
+
+
+def _add_rerank(parser: argparse.ArgumentParser) -> None:
+    help = "auto: where calibration found that it helps; never: as --no-rerank; default: always"
+    add_flag(parser, "rerank", Literal["always", "auto", "never"], help)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:

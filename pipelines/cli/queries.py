@@ -15,6 +15,7 @@ from pipelines.cli.options import (
     exit_code_for,
     matching_from,
     photos_from,
+    rerank_from,
 )
 from pipelines.cli.output import print_answer, print_json
 from pipelines.cli.place_words import geojson_of
@@ -27,7 +28,7 @@ def run_query(args: argparse.Namespace) -> int:
     from pipelines.query import ask_service, ask_store, query
 
     matching = matching_from(args)
-    rerank = args.candidates != 0 and not args.no_rerank
+    rerank = rerank_from(args)
     if args.json and args.format not in (None, "json"):
         raise UsageError(f"--json and --format {args.format} exclude each other: give one of them")
     if matching and not rerank:

@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from serving.answer import Match, QueryResult
+from storage.calibration_file import CALIBRATION_FILE, OWN_PHOTOS_FILE
 from storage.durable import replace_file
-from storage.errors import NotWritable, OutOfSpace
+from storage.errors import NotWritable, OutOfSpace, StoreError
 from storage.records import ImageRecord
 from storage.store import Store
 from storage.version import __version__
@@ -39,9 +40,18 @@ def cache_key(store: Store, settings: Mapping[str, Any]) -> str:
         "card": store.card.sha256,
         "store_version": store.version,
         "rows": _rows_digest(store),
+        "measured": [_measured(store, name) for name in (CALIBRATION_FILE, OWN_PHOTOS_FILE)],
         **settings,
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _measured(store: Store, name: str) -> object:
+    """Return what was measured about a store's places, which answers carry."""
+    try:
+        return store.measured(name)
+    except (ValueError, StoreError):
+        return None
 
 
 def _rows_digest(store: Store) -> str:

@@ -14,6 +14,7 @@ from pipelines.evaluation.answer_cache import AnswerCache, cache_key
 from serving.answer import QueryResult
 from serving.engine import QueryEngine
 from serving.matching_options import Matching
+from serving.query import Rerank
 from storage.store import Store
 
 __all__ = ["AnsweringEngine", "RememberingEngine", "cache_folder"]
@@ -37,7 +38,7 @@ class AnsweringEngine(Protocol):
         *,
         top_k: int,
         candidates: int,
-        rerank: bool,
+        rerank: Rerank,
         min_candidates: int | None = None,
     ) -> Generator[QueryResult | ImageRejected]:
         """Yield the answer to each photo, or the error of one that cannot be used."""
@@ -58,7 +59,7 @@ class RememberingEngine:
         folder: Of the answers.
 
     Attributes:
-        store, extractor, matching, method, max_pixels: Of the engine.
+        store, extractor, matching, method, max_pixels, rerank_rule: Of the engine.
         remembered: Photos that were answered from disk.
     """
 
@@ -67,6 +68,7 @@ class RememberingEngine:
     ) -> None:
         self.store, self.extractor, self.matching = engine.store, engine.extractor, engine.matching
         self.method, self.max_pixels = engine.method, engine.max_pixels
+        self.rerank_rule = engine.rerank_rule
         self.remembered = 0
         self._engine = engine
         self._digests = digests

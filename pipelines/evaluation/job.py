@@ -32,6 +32,7 @@ from pipelines.sources import SourceError, list_source, open_dataset
 from serving.client import PlaceClient
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
+from serving.query import Rerank
 from storage.card import FeatureEncoding
 from storage.durable import replace_file
 from storage.errors import StoreNotFound
@@ -75,7 +76,7 @@ def evaluate(
     aggregation: str | None = None,
     split: str = SPLIT,
     candidates: int | None = None,
-    rerank: bool = True,
+    rerank: Rerank = True,
     matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
     threshold_m: float = THRESHOLD_M,

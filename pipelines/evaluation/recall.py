@@ -31,6 +31,8 @@ from pipelines.evaluation.scoring import Scoring, scoring_by_metres
 from pipelines.sources import Dataset, SourceError, open_dataset
 from serving.answer import Match, QueryResult
 from serving.matching_options import default_candidates
+from serving.places.rerank_rule import RerankRule
+from serving.query import Rerank
 from storage.position import Position
 
 __all__ = ["measure_recall"]
@@ -45,7 +47,7 @@ def measure_recall(
     *,
     split: str = "test",
     candidates: int | None = None,
-    rerank: bool = True,
+    rerank: Rerank = True,
     threshold_m: float = THRESHOLD_M,
     only: Collection[str] | None = None,
     follow_links: bool = False,
@@ -60,7 +62,7 @@ def measure_recall(
         engine: Answers the queries.
         split: One of train, val and test, where the data set has them.
         candidates: How many hits are re-ranked; 0: none; default: as of `QueryEngine.answer`.
-        rerank: False ranks by global descriptor only.
+        rerank: False ranks by global descriptor only, `auto` where calibration found that matching helps.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
         only: Paths of the queries to score; by default all.
         follow_links: Whether symbolic links may lead out of the folder of the queries.
@@ -93,7 +95,7 @@ def measure_recall(
             f"could be right: index {layout.database} with coordinates, from a listing, file names or EXIF"
         )
     started = time.perf_counter()
-    outcomes, results = _answer_and_score(engine, queries.rows, truth, candidates, progress)
+    outcomes, results = _answer_and_score(engine, queries.rows, truth, candidates, rerank, progress)
     wall_s = time.perf_counter() - started
     selected = (
         "all queries" if queries.listed == queries.total else f"{len(outcomes)} of {queries.total} queries"
@@ -123,6 +125,7 @@ def measure_recall(
         conditions=conditions,
         place=place_figures(outcomes),
         known=known_figures(outcomes),
+        rerank=_rerank_figures(engine, results, rerank),
         store_versions=sorted({result.store_version for result in results}),
         **_figures(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
@@ -157,12 +160,13 @@ def _answer_and_score(
     rows: Sequence[Mapping[str, Any]],
     truth: Truth,
     candidates: int,
+    rerank: Rerank,
     progress: Callable[[int, int], None],
 ) -> tuple[list[QueryOutcome], list[QueryResult]]:
     """Return the outcome of every query, and the answers to those whose photo can be used."""
     outcomes, results = [], []
     clusters = truth.clusters().tolist()
-    with contextlib.closing(_answer(engine, rows, candidates)) as answers:
+    with contextlib.closing(_answer(engine, rows, candidates, rerank)) as answers:
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             scored = _score(row["uri"], truth.positions[i], truth.positives(i), answer)
             known = {"facets": row.get("facets", {}), "sha256": row.get("sha256")}
@@ -174,7 +178,7 @@ def _answer_and_score(
 
 
 def _answer(
-    engine: AnsweringEngine, rows: Sequence[Mapping[str, Any]], candidates: int
+    engine: AnsweringEngine, rows: Sequence[Mapping[str, Any]], candidates: int, rerank: Rerank
 ) -> Generator[QueryResult | ImageRejected]:
     """Yield the answer to each query, or the error of a photo that cannot be used."""
     # All candidates are listed, to score the global descriptors too; the early stop is that of a query.
@@ -182,7 +186,7 @@ def _answer(
         (row["uri"] for row in rows if not row["rejected"]),
         top_k=max(candidates, *RECALL_AT),
         candidates=max(1, candidates),
-        rerank=candidates > 0,
+        rerank=rerank if candidates else False,
         min_candidates=_MIN_MATCHED,
     )
     with contextlib.closing(answers):
@@ -231,3 +235,24 @@ def _stage_seconds(results: Sequence[QueryResult]) -> dict[str, float]:
 def _matched_per_query(results: Sequence[QueryResult]) -> float:
     counted = sum(match.mutual_matches is not None for result in results for match in result.matches)
     return round(counted / len(results), 1) if results else 0.0
+
+
+def _rerank_figures(
+    engine: AnsweringEngine, results: Sequence[QueryResult], rerank: Rerank
+) -> dict[str, Any]:
+    """Return what `--rerank auto` left out; empty otherwise.
+
+    Returns:
+        `rule`: that of the calibration, None without a valid one; `skipped`: share of the queries that were
+        not re-ranked; `saved_ms`: time per query that took at calibration and was saved, on average.
+    """
+    if rerank != "auto" or not results:
+        return {}
+    rule: RerankRule | None = getattr(engine, "rerank_rule", None)  # a service does not tell
+    skipped = sum(not result.reranked for result in results) / len(results)
+    saved_ms = None if rule is None else round(skipped * rule.ms_per_query, 2)
+    return {
+        "rule": None if rule is None else rule.to_dict(),
+        "skipped": round(skipped, 4),
+        "saved_ms": saved_ms,
+    }

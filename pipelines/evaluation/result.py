@@ -55,6 +55,7 @@ class Evaluation(Mapping[str, Any]):
         place: How far off the places of the answers are, see `pipelines.evaluation.place_figures`.
         known: How far calibrated answers can be trusted, see `pipelines.evaluation.known_figures`; empty
             without a valid calibration.
+        rerank: What `--rerank auto` left out and the time that saved; empty for other values.
         store_versions: Versions of the store that answered; more than one where it changed during the run.
     """
 
@@ -82,6 +83,7 @@ class Evaluation(Mapping[str, Any]):
     by_density: Sequence[Mapping[str, Any]] = ()
     place: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)
+    rerank: Mapping[str, Any] = field(default_factory=dict)
     store_versions: Sequence[int] = ()
 
     def __getitem__(self, name: str) -> Any:

@@ -29,6 +29,7 @@ from serving.http.schema import (
     with_security,
 )
 from serving.http.tokens import TokenTable
+from serving.query import Rerank
 from serving.service import Service
 from serving.settings import ServeSettings
 
@@ -129,7 +130,9 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     candidates = Query(
         _candidates(settings), ge=1, le=settings.max_candidates, description="hits that are re-ranked"
     )
-    rerank = Query(True, description="re-rank by mutual nearest neighbours")
+    rerank = Query(
+        True, description="re-rank by mutual nearest neighbours; auto: where calibration found that it helps"
+    )
 
     @app.post(
         "/v1/query",
@@ -143,7 +146,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         request: Request,
         top_k: int = top_k,
         candidates: int = candidates,
-        rerank: bool = rerank,
+        rerank: Rerank = rerank,
         max_wrong: Annotated[float | None, MAX_WRONG] = None,
     ) -> Response:
         image = await read_photo(request)

@@ -16,6 +16,7 @@ from serving.places.conditions import ScoreConditions
 from serving.places.errors import LevelNotPromised
 from serving.places.monotone import step_values
 from serving.places.promises import Promise
+from serving.places.rerank_rule import RerankRule
 from serving.places.signs import SCALE, SIGNS
 from storage.json_values import finite_number, whole_number
 
@@ -95,7 +96,7 @@ class Calibration:
     max_wrong: float
     made_at: str
     dataset: str
-    rerank: Mapping[str, Any] | None = None
+    rerank: RerankRule | None = None
 
     def why_invalid(self, conditions: ScoreConditions, rows: int) -> str | None:
         """Return why the calibration does not hold for a query; None where it does.
@@ -162,7 +163,7 @@ class Calibration:
             "confidence": self.confidence,
             "max_wrong": self.max_wrong,
             "promises": [vars(promise) for promise in self.promises],
-            "rerank": None if self.rerank is None else dict(self.rerank),
+            "rerank": None if self.rerank is None else self.rerank.to_dict(),
         }
 
     @classmethod
@@ -195,7 +196,7 @@ class Calibration:
             max_wrong=finite_number(values.get("max_wrong"), 0.0, 1.0),
             made_at=str(values.get("made_at"))[:40],
             dataset=str(values.get("dataset"))[:200],
-            rerank=rerank if isinstance(rerank, dict) else None,
+            rerank=RerankRule.from_dict(rerank) if isinstance(rerank, dict) else None,
         )
 
 

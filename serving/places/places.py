@@ -16,6 +16,7 @@ from serving.places.errors import NotCalibrated
 from serving.places.evidence import Evidence
 from serving.places.own_photos import OwnPhotos
 from serving.places.position import locate
+from serving.places.rerank_rule import RerankRule
 from serving.places.signs import SIGNS, signs_of
 from storage.calibration_file import CALIBRATION_FILE, OWN_PHOTOS_FILE
 from storage.card import Card
@@ -97,6 +98,23 @@ class Places:
                 "calibrate on it, or leave --max-wrong out"
             )
         return None, why
+
+    def rerank_rule(self, asked: Asked) -> RerankRule | None:
+        """Return what calibration found out about re-ranking; None where no calibration holds.
+
+        Args:
+            asked: With the conditions of a query that is re-ranked.
+        """
+        calibration: Calibration | None = self._calibration.value
+        if calibration is None or asked.conditions is None:
+            return None
+        return calibration.rerank if calibration.why_invalid(asked.conditions, asked.rows) is None else None
+
+    @property
+    def newest_rule(self) -> RerankRule | None:
+        """The rule of the calibration, whether it holds for a query or not."""
+        calibration: Calibration | None = self._calibration.value
+        return None if calibration is None else calibration.rerank
 
     def answer(self, ranked: Sequence[Match], card: Card, asked: Asked) -> PlaceAnswer:
         """Return the place of an answer.

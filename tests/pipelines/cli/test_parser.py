@@ -31,16 +31,16 @@ FLAGS = {
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
-    "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank max-wrong format max-megapixels "
-    f"{EXECUTION} {MATCHING} max-rejected",
+    "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank rerank max-wrong format "
+    f"max-megapixels {EXECUTION} {MATCHING} max-rejected",
     "serve": f"{STORE} settings host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
     "memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
     "receive-timeout-s max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
-    "evaluate": f"database queries root {MODEL} {STORE} split candidates no-rerank threshold-m {EXECUTION} "
-    f"{MATCHING} protocol keys descriptors url fresh report predictions features aggregation image-size "
-    "max-megapixels follow-links quiet",
+    "evaluate": f"database queries root {MODEL} {STORE} split candidates no-rerank rerank threshold-m "
+    f"{EXECUTION} {MATCHING} protocol keys descriptors url fresh report predictions features aggregation "
+    "image-size max-megapixels follow-links quiet",
     "compare": "report",
     "tune": f"{STORE} target-recall target-ms out split protocol photos model {EXECUTION} quiet",
     "atlas": f"{STORE} out listing root radius-m near-m far-m duplicate-similarity",

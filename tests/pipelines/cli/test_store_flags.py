@@ -25,7 +25,7 @@ from tests.support.training_city import write_tiny_vit
 
 # Flags that any store can be used with, whatever its card says.
 FREE = {
-    *("help", "json", "format", "max_wrong", "elsewhere", "store", "url", "quiet", "max_rejected"),
+    *("help", "json", "format", "max_wrong", "elsewhere", "rerank", "store", "url", "quiet", "max_rejected"),
     *("source", "image", "dataset", "image_id", "root", "id_prefix", "rejected", "trace", "report", "out"),
     *("protocol", "keys", "descriptors", "fresh", "weights"),
     *("listing", "radius_m", "near_m", "far_m", "duplicate_similarity"),
