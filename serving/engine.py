@@ -232,7 +232,7 @@ class QueryEngine:
         self,
         top_k: int,
         candidates: int | None,
-        rerank: bool,
+        rerank: Rerank,
         min_candidates: int | None,
         max_wrong: float | None,
     ) -> QueryOptions:

@@ -56,7 +56,7 @@ class ServiceEngine:
         *,
         top_k: int,
         candidates: int,
-        rerank: bool,
+        rerank: Rerank,
         min_candidates: int | None = None,
     ) -> Generator[QueryResult | ImageRejected]:
         """Yield the service's answer to each photo, in order; see `QueryEngine.answer_many`.
