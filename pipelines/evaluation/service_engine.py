@@ -12,6 +12,7 @@ from pipelines.sources import SourceError
 from serving.answer import QueryResult
 from serving.client import PhotoRefused, PlaceClient
 from serving.engine import QueryEngine
+from serving.query import Rerank
 
 __all__ = ["ServiceEngine"]
 

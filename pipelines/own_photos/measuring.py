@@ -152,6 +152,8 @@ def _nearest(store: StoreReader, descriptors: NDArray[np.float32], k: int) -> li
 def _answers(store: StoreReader, record: ImageRecord, hits: list[Candidate]) -> Iterator[tuple[Match, ...]]:
     """Yield the answer by global descriptor, and the one after re-ranking."""
     yield rank(hits, [])
+    if not store.card.has_features:
+        return
     own, own_ok = store.fetch([record])
     if not hits or not own_ok[0]:
         return
