@@ -12,9 +12,8 @@ from models.networks.architecture import Architecture
 from models.networks.selavprpp import Branch, SelaVPRpp
 from models.networks.selavprpp_description import SelaVPRppDescription
 
-__all__ = ["CODE_BITS", "new_branch", "untrained_selavprpp"]
+__all__ = ["untrained_selavprpp"]
 
-CODE_BITS = 512
 _SKIPPED = {24: 8}  # blocks without an adapter, by depth
 _FLOAT_DIMS = {1024: 4096}
 _FLOAT_DIM = 2048
@@ -38,14 +37,14 @@ def untrained_selavprpp(
     )
     with torch.device("meta"):
         model = SelaVPRpp(description)
-    branch = new_branch(architecture.width, description.adapters, description.float_dim)
+    branch = _new_branch(architecture.width, description.adapters, description.float_dim)
     tensors = {f"float_branch.{name}": tensor for name, tensor in branch.state_dict().items()}
     fill(model, dict(trunk) | tensors)
     model.trunk_name = trunk_name
     return model
 
 
-def new_branch(width: int, adapters: int, out: int) -> Branch:
+def _new_branch(width: int, adapters: int, out: int) -> Branch:
     """Return an untrained branch with deterministic weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

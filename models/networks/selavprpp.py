@@ -6,6 +6,7 @@ TPAMI 2026, sections 3.2 to 3.4.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,9 @@ from models.networks.selavpr import generalized_mean
 from models.networks.selavprpp_description import SelaVPRppDescription
 from storage.card import Preprocessing
 
-__all__ = ["Branch", "Outputs", "SelaVPRpp"]
+__all__ = ["CODE_BITS", "Branch", "Outputs", "SelaVPRpp"]
+
+CODE_BITS = 512
 
 
 class Outputs(NamedTuple):
@@ -82,6 +85,7 @@ class SelaVPRpp(nn.Module):
             weights.
         trunk_name: timm's name of the trunk where it is the one of timm's hub, which weights files then leave
             out; None: they hold it.
+        trains_codes: Which branch is trained, see `train_branch`.
     """
 
     hash_branch: Branch | None
@@ -96,6 +100,9 @@ class SelaVPRpp(nn.Module):
         self.hash_branch = None if bits is None else Branch(shape.width, description.adapters, bits)
         self.min_similarity: float | None = description.min_similarity
         self.trunk_name: str | None = None
+        self.trains_codes = False
+        self.activation_checkpointing = False  # of the trunk there are none to store
+        self.local_head = None
 
     @property
     def description(self) -> SelaVPRppDescription:
@@ -140,9 +147,12 @@ class SelaVPRpp(nn.Module):
         return self._description.default_preprocessing()
 
     def train(self, mode: bool = True) -> SelaVPRpp:
-        """Set the mode of the branches; the trunk stays in evaluation mode."""
+        """Set the mode of the trained branch; what is frozen stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
+        frozen = self.float_branch if self.trains_codes else self.hash_branch
+        if frozen is not None:
+            frozen.eval()
         return self
 
     def forward(self, images: Tensor) -> Outputs | tuple[Tensor, Tensor]:
@@ -164,20 +174,29 @@ class SelaVPRpp(nn.Module):
         return Outputs(descriptors, features, self.hash_branch.pool(self.hash_branch.unit_cells(states[1])))
 
     def describe(self, images: Tensor) -> Tensor:
-        """Return the descriptors of `forward` without computing codes, for mining."""
-        (state,), _ = self.side_states(images, [self.float_branch])
-        return self.float_branch.pool(self.float_branch.unit_cells(state))
+        """Return the output of the trained branch alone, (B, D or bits) of unit norm, for training."""
+        branch = self.hash_branch if self.trains_codes else self.float_branch
+        assert branch is not None
+        (state,), _ = self.side_states(images, [branch])
+        return branch.pool(branch.unit_cells(state))
 
-    def hash_values(self, images: Tensor) -> Tensor:
-        """Return the third output of `forward` without computing descriptors, for training the hash branch.
+    def train_branch(self, *, codes: bool) -> None:
+        """Choose the branch that is trained: the other one and the trunk are frozen.
 
-        Raises:
-            ValueError: there is no hash branch.
+        Args:
+            codes: The hash branch; without one it is added, with copies of the float branch's adapters.
         """
-        if self.hash_branch is None:
-            raise ValueError("the model has no hash branch: add one with add_hash_branch")
-        (state,), _ = self.side_states(images, [self.hash_branch])
-        return self.hash_branch.pool(self.hash_branch.unit_cells(state))
+        if codes and self.hash_branch is None:
+            shape = self._description.architecture
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(1)
+                self.hash_branch = Branch(shape.width, self._description.adapters, CODE_BITS)
+            self.hash_branch.adapters.load_state_dict(self.float_branch.adapters.state_dict())
+            self._description = dataclasses.replace(self._description, code_bits=CODE_BITS)
+        self.trains_codes = codes
+        self.float_branch.requires_grad_(not codes)
+        if self.hash_branch is not None:
+            self.hash_branch.requires_grad_(codes)
 
     def side_states(self, images: Tensor, branches: list[Branch]) -> tuple[list[Tensor], tuple[int, int]]:
         """Return (B, 1 + N, D) normalised side states of branches after one pass of the trunk, and the grid.

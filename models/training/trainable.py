@@ -27,8 +27,12 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the trained tensors on the CPU, independent of further training."""
-    return {name: weights.detach().cpu().clone() for name, weights in trainable_parameters(model).items()}
+    """Return copies of the trained tensors on the CPU, independent of further training.
+
+    Statistics of trained batch normalisation are among them.
+    """
+    tensors = {**trainable_parameters(model), **_statistics(model)}
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def restore_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -37,8 +41,18 @@ def restore_trainable(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
     """
-    parameters = trainable_parameters(model)
-    require_fitting(parameters, tensors)
+    trained = {**trainable_parameters(model), **_statistics(model)}
+    require_fitting(trained, tensors)
     require_finite(tensors)
-    for name, weights in parameters.items():
+    for name, weights in trained.items():
         weights.data.copy_(tensors[name])
+
+
+def _statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return the running statistics of batch normalisation that is trained, by name."""
+    return {
+        f"{name}.{kind}": buffer
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.weight.requires_grad
+        for kind, buffer in module.named_buffers()
+    }

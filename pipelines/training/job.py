@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from models.checkpoints.weights_file import save_weights
+from models.names import SELAVPRPP_MODELS
+from models.networks.selavprpp import SelaVPRpp
 from models.photo_limits import pixels_of
 from models.training.checkpoint import read_trained
 from models.training.trainable import trainable_parameters
@@ -96,6 +98,11 @@ def finetune(
     )
     model, start = trainable_model(settings)
     settings = settings.with_rate_for(model)
+    if isinstance(model, SelaVPRpp) and workers != (1, 1):
+        raise BadSettings(
+            f"{settings.model} trains in one worker, since its loss compares all photos of a step: leave "
+            "--workers out"
+        )
     training, validation = data.open()
     check_data(training, validation, settings)
     begin_run(folder, settings, data, start)
@@ -123,7 +130,7 @@ def finetune(
         selected = frozenset(validation.queries.uris[row] for row in plan.truth.queries)
         ways = {
             name: measure_ways(data, source, settings, selected, name=name, quiet=quiet)
-            for name, source in (("before", settings.model), ("after", str(trained)))
+            for name, source in (("before", _loadable(folder, settings)), ("after", str(trained)))
         }
         before, after = (best_way(of_model) for of_model in ways.values())
         if kept_untrained := after.order[:2] < before.order[:2] and starts_unchanged(model, settings):
@@ -149,6 +156,16 @@ def finetune(
         )
         _publish(trained, out)
     return report | {"out": str(out), "run": str(folder)}
+
+
+def _loadable(folder: Path, settings: TrainingSettings) -> str:
+    """Return what loads the model that training started from: untrained SelaVPR++ has no name to load."""
+    if settings.model not in SELAVPRPP_MODELS:
+        return settings.model
+    path = folder / "start.safetensors"
+    model, card = trainable_model(settings)
+    _write_weights(path, model, card.preprocessing)
+    return str(path)
 
 
 def _require_workers(workers: tuple[int, int], settings: TrainingSettings) -> None:

@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.networks.selavprpp import SelaVPRpp
 from models.photo_limits import pixels_of
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.training.data import TrainingSet
+from pipelines.training.distances import BatchDistances
 from pipelines.training.mining import MiningState, draw_round, mine
 from pipelines.training.photos import Photos
 from pipelines.training.plan import check_data
@@ -101,6 +103,8 @@ class TrainingLoop:
             photos(validation.queries.uris),
             photos(validation.database.uris),
         )
+        self._gem_p = next(each for name, each in self._step.parameters.items() if name.endswith("gem_p"))
+        self._apart = BatchDistances(training) if isinstance(model, SelaVPRpp) else None
         self._triplets = TripletReader(self._queries, self._database, settings, self.group)
         self.progress = Progress(MiningState(settings.mining, settings.seed))
         self._begun = time.perf_counter()
@@ -206,7 +210,12 @@ class TrainingLoop:
             batch: (B, 1 + 1 + N) int64, rows as `mine` returns them, the same on every worker.
         """
         photos = self._triplets.read(batch, round_number=self.progress.mining.round)
-        return self._step.backward(photos, len(batch))
+        return self._step.backward(photos, len(batch), self._distances(batch))
+
+    def _distances(self, batch: Triplets) -> list[NDArray[np.float64]] | None:
+        if self._apart is None:
+            return None
+        return [self._apart.of(part) for part in self._triplets.shares(batch)]
 
     def _round(self) -> None:
         started = time.perf_counter()
@@ -218,7 +227,7 @@ class TrainingLoop:
         sums, steps, started = np.zeros(2), 0, time.perf_counter()
         reading = self._triplets.read_ahead(batches, round_number=self.progress.mining.round)
         for number, parts in enumerate(reading, start=1):
-            sums += self._step.backward(parts, batch)
+            sums += self._step.backward(parts, batch, self._distances(batches[number - 1]))
             steps += 1
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
@@ -240,7 +249,7 @@ class TrainingLoop:
                 "images_per_s": round(images_per_s, 2),
                 "mining_s": round(mining_s, 2),
                 "learning_rate": self._rate,
-                "gem_p": round(float(self._step.parameters["gem_p"].detach()), 5),
+                "gem_p": round(float(self._gem_p.detach()), 5),
             }
         )
 

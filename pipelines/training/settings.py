@@ -23,7 +23,7 @@ __all__ = ["Strategy", "TrainingSettings", "settings_of"]
 Strategy = Literal["partial", "full", "random", "msls_weighted"]
 
 # Lu et al., ICLR 2024, section 4.1; for the convolutional model see benchmarks/README.md.
-_PUBLISHED_RATE, _CONVOLUTIONAL_RATE = 1e-5, 1e-4
+_PUBLISHED_RATE, _CONVOLUTIONAL_RATE, _SIDE_PATH_RATE = 1e-5, 1e-4, 4e-4
 
 _AT_LEAST_ONE = (
     "epochs",
@@ -62,6 +62,10 @@ class TrainingSettings:
     local_head: bool = field(
         default=False, metadata={"help": "train a head for local features of the convolutional model"}
     )
+    codes: bool = field(
+        default=False,
+        metadata={"help": "train the hash branch of a SelaVPR++ instead, from its trained float branch"},
+    )
     epochs: int = field(default=50, metadata={"help": "maximum number of epochs", "ge": 1})
     patience: int = field(
         default=3, metadata={"help": "stop after this many epochs without a better R@5", "ge": 1}
@@ -89,7 +93,9 @@ class TrainingSettings:
     negative_m: float = field(default=25.0, metadata={"help": "smallest distance of negatives in metres"})
     learning_rate: float | None = field(
         default=None,
-        metadata={"help": "learning rate of Adam; default: 1e-5, or 1e-4 for the convolutional model"},
+        metadata={
+            "help": "learning rate of Adam; default: 1e-5, 1e-4 for the default model, 4e-4 for SelaVPR++"
+        },
     )
     weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay (AdamW)"})
     margin: float = field(
@@ -155,8 +161,10 @@ class TrainingSettings:
         if self.learning_rate is not None:
             return self
         from models.networks.efficientnet import EfficientNetLite0  # loads torch
+        from models.networks.selavprpp import SelaVPRpp
 
         rate = _CONVOLUTIONAL_RATE if isinstance(model, EfficientNetLite0) else _PUBLISHED_RATE
+        rate = _SIDE_PATH_RATE if isinstance(model, SelaVPRpp) else rate
         return dataclasses.replace(self, learning_rate=rate)
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,7 +176,8 @@ class TrainingSettings:
         own = json.loads(json.dumps(self.to_dict()))
         if not isinstance(others, dict):
             return sorted(own)
-        others = {"max_megapixels": MAX_MEGAPIXELS} | others  # runs begun before there was the setting
+        # Runs begun before there were these settings.
+        others = {"max_megapixels": MAX_MEGAPIXELS, "codes": False} | others
         return sorted(name for name in own if name != "threads" and own[name] != others.get(name))
 
 

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.networks.selavprpp import SelaVPRpp
 from models.runtime.execution import multiply_exactly
 from models.training.losses import mnn_local_loss, triplet_loss
+from models.training.pair_losses import (
+    CODE_GAP_WEIGHT,
+    code_gap,
+    mined_pairs,
+    multi_similarity,
+    place_labels,
+    straight_through,
+)
 from models.training.trainable import trainable_parameters
 from pipelines.training.errors import TrainingDiverged
 from pipelines.training.settings import TrainingSettings
@@ -59,16 +68,31 @@ class TrainingStep:
     def extract(self, photos: Photos) -> tuple[Tensor, Tensor]:
         """Return descriptors (n, D) and features (n, H, W, C) float32 of prepared photos (n, h, w, 3)."""
         with torch.inference_mode(), self._precision():
+            if isinstance(self.model, SelaVPRpp):
+                return self._extract_trained(photos)
             descriptors, features = self.model(self._input(photos))
         return _finite(descriptors.float()), _finite(features.float())
 
-    def backward(self, parts: list[Photos], total: int) -> tuple[float, float]:
+    def _extract_trained(self, photos: Photos) -> tuple[Tensor, Tensor]:
+        """Return what the trained branch of a SelaVPR++ ranks by, and no features to re-rank by.
+
+        One equal cell per photo leaves the order of the descriptors. Codes as vectors rank as by Hamming
+        distance.
+        """
+        values = _finite(self.model.describe(self._input(photos)).float())
+        ranked = straight_through(values) if self.model.trains_codes else values
+        return ranked, torch.ones((len(values), 1, 1, 1), device=values.device)
+
+    def backward(
+        self, parts: list[Photos], total: int, apart: list[NDArray[np.float64]] | None = None
+    ) -> tuple[float, float]:
         """Add up the gradient of the mean loss over one global batch.
 
         Args:
             parts: This worker's share, at least one triplet, in parts (b, 1 + 1 + N, h, w, 3) of prepared
                 photos: query, positive, negatives.
             total: Triplets of the batch over all workers.
+            apart: For each part the metres between its n photos, (n, n), for losses over all pairs.
 
         Returns:
             The batch's triplet loss and loss on local features, the same on every worker.
@@ -79,7 +103,11 @@ class TrainingStep:
             last = number == len(parts)
             waiting = self.group.size > 1 and not last
             with self._forward.no_sync() if waiting else contextlib.nullcontext():
-                triplet, local = self._losses(photos)
+                if isinstance(self.model, SelaVPRpp):
+                    assert apart is not None
+                    triplet, local = self._pair_losses(photos, apart[number - 1])
+                else:
+                    triplet, local = self._losses(photos)
                 # Workers average their gradients: times their number, the average is the sum.
                 loss = (triplet + self._settings.local_weight * local) * share * self.group.size
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -103,6 +131,25 @@ class TrainingStep:
         if not self._settings.local_weight and self.model.local_head is None:
             return triplet, torch.zeros((), device=self.group.device)
         return triplet, mnn_local_loss(*split(features))
+
+    def _pair_losses(self, photos: Photos, apart: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Return the multi-similarity loss of all photos of triplets and, for codes, their weighted gap."""
+        settings = self._settings
+        flat = photos.reshape(-1, *photos.shape[2:])
+        with self._precision():
+            values = _finite(self.model.describe(self._input(flat))).float()
+        metres = torch.from_numpy(apart).to(values.device)
+        labels = place_labels(metres, positive_m=settings.positive_m)
+        used = straight_through(values) if self.model.trains_codes else values
+        pairs = mined_pairs(
+            used, labels, metres, positive_m=settings.positive_m, negative_m=settings.negative_m
+        )
+        loss = multi_similarity(used, pairs)
+        if not self.model.trains_codes:
+            return loss, torch.zeros((), device=loss.device)
+        # Divided, since the sum weights the second loss again.
+        gap = CODE_GAP_WEIGHT * code_gap(values, used, pairs)
+        return loss, gap / settings.local_weight if settings.local_weight else gap
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(

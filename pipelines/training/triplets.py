@@ -49,9 +49,12 @@ class TripletReader:
         Raises:
             DataRejected: a photo can no longer be decoded.
         """
+        return [self._photos(part, round_number) for part in self.shares(batch)]
+
+    def shares(self, batch: Triplets) -> list[Triplets]:
+        """Return this worker's share of a batch, in the parts that `read` returns the photos of."""
         share = np.array_split(batch, self._group.size)[self._group.rank]
-        parts = np.array_split(share, self._settings.accumulate)
-        return [self._photos(part, round_number) for part in parts if len(part)]
+        return [part for part in np.array_split(share, self._settings.accumulate) if len(part)]
 
     def read_ahead(self, batches: Sequence[Triplets], *, round_number: int) -> Iterator[list[NDArray[Any]]]:
         """Yield the result of `read` for each batch while the next one is being read."""

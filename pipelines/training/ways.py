@@ -109,6 +109,8 @@ def measure_ways(
         opened = Store.open(store)
         usual = default_score(opened.card)
         (other,) = (score for score in _SCORES if score != usual)
+        if not opened.card.has_features:
+            return (measure("gem", usual),)
         ways = [measure("gem", usual), measure("gem", other)]
         with opened.lease():
             relearn_store(opened)

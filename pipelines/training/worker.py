@@ -42,8 +42,13 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
             model.add_adapters(settings.adapter_stages)
         except ValueError as error:
             raise BadSettings(str(error)) from error
-    if isinstance(model, SelaVPRpp | OwnNetwork):
+    if isinstance(model, OwnNetwork):
         raise BadSettings(f"{settings.model} has no adapters that can be trained: choose another --model")
+    if isinstance(model, SelaVPRpp):
+        model.train_branch(codes=settings.codes)
+        return model, card
+    if settings.codes:
+        raise BadSettings(f"{settings.model} is not a SelaVPR++ and has no codes: leave --codes out")
     if settings.local_head or not isinstance(model, EfficientNetLite0):
         model.add_local_head()
     return model, card

@@ -47,7 +47,7 @@ FLAGS = {
     "export": f"{STORE} model out image-size",
     "finetune": "out split val val-split workers gpus-per-worker run storage max-failures keep-floor model "
     "epochs patience queries-per-epoch queries-per-round sampled batch accumulate negatives mining "
-    "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head "
+    "positive-m negative-m learning-rate weight-decay margin local-weight adapter-stages local-head codes "
     "precision recompute seed val-queries val-candidates threshold-m threads jitter perspective crop "
     "rotation-deg flip image-size max-megapixels follow-links max-rejected quiet",
     "embed": f"{MODEL} {STORE} out aggregation {EXECUTION} image-size max-megapixels max-rejected",
