@@ -95,11 +95,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cities = {}
         for seed in (TRAIN_SEED, VAL_SEED, TEST_SEED):
-            city = draw_city(
-                Path(folder, f"city{seed}"), seed=seed, database=args.database, queries=args.queries
-            )
-            del city
-            cities[seed] = open_training_set(Path(folder, f"city{seed}"), split="test")
+            city = Path(folder, f"city{seed}")
+            draw_city(city, seed=seed, database_images=args.database, query_images=args.queries)
+            cities[seed] = open_training_set(city, split="test")
         start, floats, codes = (Path(folder, f"{name}.safetensors") for name in ("start", "float", "codes"))
         write_start(start)
         sets = [cities[TRAIN_SEED], cities[VAL_SEED]]

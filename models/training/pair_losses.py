@@ -89,7 +89,8 @@ def straight_through(values: Tensor) -> Tensor:
         values: (n, bits) float, unit L2 norm.
     """
     signs = torch.where(values >= 0, 1.0, -1.0).to(values.dtype) / values.shape[1] ** 0.5
-    return values + (signs - values).detach()
+    codes: Tensor = values + (signs - values).detach()
+    return codes
 
 
 def code_gap(values: Tensor, codes: Tensor, pairs: Pairs) -> Tensor:
