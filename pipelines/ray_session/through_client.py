@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from pipelines.ray_session.address import cluster_address, joined_already
-from pipelines.ray_session.session import check_ray, ray_session
+from pipelines.ray_session.session import CannotJoinRay, check_ray, ray_session
 
 __all__ = ["on_cluster"]
 
@@ -31,7 +31,8 @@ def on_cluster(job: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Resu
     Where the caller is interrupted, the task is too, and is given time to leave its `with` blocks.
 
     Args:
-        job: A function of a module that the cluster has too, whose results and errors can be pickled.
+        job: A function of a module that the cluster has too, whose results and errors can be pickled. Through a
+            client it also raises CannotJoinRay: the cluster has no placeray, or lost the task.
     """
     options_of_job = inspect.signature(job).parameters
     unseen = {name: value for name, value in UNSEEN.items() if name in options_of_job}
@@ -78,8 +79,20 @@ def _result(ray: Any, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ImportError):
+            raise _cannot_run(error.cause) from error
         raise (error.cause or error) from None
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise _cannot_run(error) from error
     except BaseException:  # Ctrl-C and SIGTERM too
         ray.cancel(reference)
         ray.wait([reference], timeout=END_PATIENCE_S)
         raise
+
+
+def _cannot_run(error: Exception) -> CannotJoinRay:
+    why = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    return CannotJoinRay(
+        f"the job cannot run on the cluster ({why[:300]}): see that this version of placeray is installed "
+        "there, or use `ray job submit`"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.ray_session import through_client
+from pipelines.ray_session import CannotJoinRay, through_client
 from pipelines.ray_session.through_client import on_cluster
 from storage.errors import StoreLocked
 
@@ -26,7 +26,11 @@ def job(number: int, *, quiet: bool = False, progress: object = None, fails: boo
     return f"did {number}"
 
 
-class TaskError(Exception):
+class RayError(Exception):
+    pass
+
+
+class TaskError(RayError):
     def __init__(self, cause: Exception | None) -> None:
         super().__init__("trace of the cluster")
         self.cause = cause
@@ -35,7 +39,7 @@ class TaskError(Exception):
 class Client:
     """Runs a task at once, or never."""
 
-    exceptions = SimpleNamespace(RayTaskError=TaskError)
+    exceptions = SimpleNamespace(RayTaskError=TaskError, RayError=RayError)
 
     def __init__(self, *, endless: bool = False) -> None:
         self.endless = endless
@@ -98,6 +102,20 @@ def test_an_error_there_is_the_same_error_here(monkeypatch: pytest.MonkeyPatch) 
     connect(monkeypatch, Client())
     with pytest.raises(StoreLocked, match=r"^another writer$"):
         job(3, fails=True)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [TaskError(ModuleNotFoundError("No module named 'pipelines'")), RayError("worker died"), OSError],
+)
+def test_a_cluster_that_cannot_run_it_is_named(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unable(Client):
+        def get(self, reference: Any) -> Any:
+            raise ConnectionError("gone") if failure is OSError else failure
+
+    connect(monkeypatch, Unable())
+    with pytest.raises(CannotJoinRay, match="installed there"):
+        job(5)
 
 
 def test_an_interrupt_here_ends_it_there(monkeypatch: pytest.MonkeyPatch) -> None:
