@@ -31,8 +31,10 @@ def on_cluster(job: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Resu
     Where the caller is interrupted, the task is too, and is given time to leave its `with` blocks.
 
     Args:
-        job: A function of a module that the cluster has too, whose results and errors can be pickled. Through a
-            client it also raises CannotJoinRay: the cluster has no placeray, or lost the task.
+        job: A function of a module that the cluster has too, whose results and errors can be pickled.
+
+    Returns:
+        The job. Through a client it also raises CannotJoinRay: the cluster has no placeray, or lost the task.
     """
     options_of_job = inspect.signature(job).parameters
     unseen = {name: value for name, value in UNSEEN.items() if name in options_of_job}
