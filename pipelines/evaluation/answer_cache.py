@@ -70,7 +70,7 @@ class AnswerCache:
     """Answers by the digest of the photo, in files of some answers each.
 
     Reading takes what is whole and belongs to the store; anything else is answered again. Where the folder
-    cannot be written the evaluation goes on without.
+    cannot be read or written the evaluation goes on without.
 
     Args:
         folder: Of all keys; created with the first block.
@@ -84,8 +84,9 @@ class AnswerCache:
         self._answers: dict[str, Mapping[str, Any]] = {}
         self._fresh: dict[str, Mapping[str, Any]] = {}
         self._writable = True
-        for path in sorted(self._folder.glob("*.json")):
-            self._answers |= _read(path)
+        with contextlib.suppress(OSError):  # a folder of another user
+            for path in sorted(self._folder.glob("*.json")):
+                self._answers |= _read(path)
 
     def __len__(self) -> int:
         return len(self._answers)
