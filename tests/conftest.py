@@ -15,6 +15,7 @@ import pytest
 
 import models  # noqa: F401  (before torch: sets how its threads wait)
 from tests.support.bucket_fixtures import (  # noqa: F401
+    azurite_url,
     bucket_uri,
     credentials,
     faulty,
@@ -22,6 +23,7 @@ from tests.support.bucket_fixtures import (  # noqa: F401
     moto_proxy,
     moto_url,
     objects,
+    real_uri,
     seaweed_url,
 )
 

@@ -75,9 +75,14 @@ class BucketObjects:
 
         if length <= 0:
             return b""
-        asked: Any = {"suffix": -start} if start < 0 else (start, start + length)
 
         def read() -> bytes:
+            asked: Any = {"suffix": -start} if start < 0 else (start, start + length)
+            if start < 0 and self.address.scheme == "az":  # Azure has no ranges from the end
+                size = obstore.head(self._client, check_name(name))["size"]
+                if not size:
+                    return b""
+                asked = (max(0, size + start), size)
             answer = obstore.get(self._client, check_name(name), options={"range": asked})
             return bytes(answer.bytes())[:length]
 

@@ -13,7 +13,14 @@ from storage.objects.bucket_path import BucketPath
 from storage.objects.location import objects_of, open_location
 from storage.objects.protocol import ObjectStore
 from tests.support.fault_proxy import FaultProxy, fault_proxy
-from tests.support.object_servers import ENVIRONMENT, moto_server, seaweed_server
+from tests.support.object_servers import (
+    AZURITE_ACCOUNT,
+    AZURITE_KEY,
+    ENVIRONMENT,
+    azurite_server,
+    moto_server,
+    seaweed_server,
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +32,12 @@ def moto_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def seaweed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with seaweed_server(tmp_path_factory.mktemp("seaweed")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def azurite_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with azurite_server(tmp_path_factory.mktemp("azurite")) as url:
         yield url
 
 
@@ -67,3 +80,14 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         "bucket": lambda: str(request.getfixturevalue("bucket_uri")),
     }
     return objects_of(open_location(make[request.param]()))
+
+
+@pytest.fixture(params=["SeaweedFS", "Azurite"])
+def real_uri(request: pytest.FixtureRequest, credentials: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty prefix on a real server."""
+    name = uuid.uuid4().hex
+    if request.param == "SeaweedFS":
+        return f"s3://placeray/{name}?endpoint={request.getfixturevalue('seaweed_url')}"
+    url = request.getfixturevalue("azurite_url")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURITE_KEY)
+    return f"az://placeray/{name}?account_name={AZURITE_ACCOUNT}&endpoint={url}"

@@ -6,6 +6,7 @@ other versions of shared packages. Azurite is an npm package: PLACERAY_AZURITE n
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -19,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,8 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     # A few buckets use up the default number of volumes; one with prefixes never does.
     options = [f"-{name}={port}" for name, port in ports.items()]
     folder.mkdir(parents=True, exist_ok=True)
+    # Its catalogs have fixed ports, on which a second server ends.
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     fixed = ["-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=1000"]
     url = f"http://127.0.0.1:{ports['s3.port']}"
     with _running([str(program), "-alsologtostderr=false", "server", *fixed, *options]):
@@ -97,8 +101,9 @@ def azurite_server(folder: Path) -> Iterator[str]:
         pytest.skip("Azurite is not installed: npm install azurite, and PLACERAY_AZURITE=.../azurite-blob")
     port = free_port()
     options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
-    with _running([program, *options, "--skipApiVersionCheck", "--inMemoryPersistence"]):
+    with _running([program, *options, "--skipApiVersionCheck"]):
         _wait_for(f"http://127.0.0.1:{port}/", 60)
+        make_container(f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}")
         yield f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
 
 
@@ -123,6 +128,19 @@ def make_bucket(url: str, name: str = "placeray") -> None:
         pass
 
 
+def make_container(url: str, name: str = "placeray") -> None:
+    """Create a container of Azurite, by a request with a signature (Shared Key)."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    lines = "".join(f"{key}:{value}\n" for key, value in headers.items())
+    resource = f"/{AZURITE_ACCOUNT}/{AZURITE_ACCOUNT}/{name}\nrestype:container"
+    text = "PUT" + "\n" * 12 + lines + resource
+    signature = base64.b64encode(hmac.digest(base64.b64decode(AZURITE_KEY), text.encode(), "sha256"))
+    headers["authorization"] = f"SharedKey {AZURITE_ACCOUNT}:{signature.decode()}"
+    asked = urllib.request.Request(f"{url}/{name}?restype=container", method="PUT", headers=headers)
+    with urllib.request.urlopen(asked, timeout=10):
+        pass
+
+
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -137,7 +155,7 @@ def _running(command: Sequence[str]) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
