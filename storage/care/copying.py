@@ -20,14 +20,16 @@ from storage.durable import explain_write_errors
 from storage.errors import CorruptStore, InvalidBatch, StoreNotFound, repair_command
 from storage.layout import (
     ARTIFACTS_FOLDER,
+    CALIBRATION_FILE,
     CARD_FILE,
     CARDS_FOLDER,
     FEATURES_FOLDER,
+    OWN_PHOTOS_FILE,
     TABLE_FOLDER,
     check_layout,
     shard_file_name,
 )
-from storage.objects.files import Location
+from storage.objects.files import Location, exists
 from storage.objects.location import objects_of, open_location
 from storage.objects.probe import require_conditions
 from storage.objects.protocol import ObjectStore
@@ -37,7 +39,7 @@ from storage.table.version_files import version_file_names
 __all__ = ["CopyReport", "copy_store"]
 
 _MAX_FILE_BYTES = 1 << 40
-_BESIDE = ("calibration.json",)  # files that belong to a store whatever its version
+_BESIDE = (CALIBRATION_FILE, OWN_PHOTOS_FILE)  # of a store, whatever its version
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ class _Plan:
         start = f"{TABLE_FOLDER}/_transactions/{committed.version - 1}-"
         listed = objects_of(origin).list(f"{TABLE_FOLDER}/_transactions")
         files |= {each.name: "" for each in listed if each.name.startswith(start)}
-        present = {each.name for each in objects_of(origin).list() if each.name in _BESIDE}
-        files |= dict.fromkeys([CARD_FILE, *sorted(present)], "")
+        present = [name for name in _BESIDE if exists(origin / name)]
+        files |= dict.fromkeys([CARD_FILE, *present], "")
         return cls(origin, files, sums)
 
     def copy(self, origin: ObjectStore, goal: ObjectStore) -> Iterator[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
+from storage.calibration_file import CALIBRATION_FILE, OWN_PHOTOS_FILE
 from storage.objects.location import objects_of, open_location
 from storage.store import Store
 from tests.support.fault_proxy import FaultProxy
@@ -110,6 +111,9 @@ def test_copies_to_a_bucket_and_back_keep_everything(
 ) -> None:
     original = make_relearned_store(tmp_path / "original", IDS)
     before = contents(original)
+    with original.lease():
+        original.write_measured(CALIBRATION_FILE, {"a": 1})
+        original.write_measured(OWN_PHOTOS_FILE, {"b": 2})
     copied = run(capsys, "copy", original.uri, bucket_uri, "--quiet")
     assert (copied["version"], copied["rows"], copied["verified"]) == (original.version, len(IDS), True)
     again = run(capsys, "copy", original.uri, bucket_uri, "--quiet")
@@ -119,8 +123,13 @@ def test_copies_to_a_bucket_and_back_keep_everything(
     for uri in (bucket_uri, str(tmp_path / "back")):
         store = Store.open(uri)
         assert (store.version, store.card, contents(store)) == (original.version, original.card, before)
+        assert [store.measured(name) for name in (CALIBRATION_FILE, OWN_PHOTOS_FILE)] == [{"a": 1}, {"b": 2}]
+        stamp = store.measured_stamp(OWN_PHOTOS_FILE)
         with store.lease():
             store.delete(["id00"])
+            store.write_measured(OWN_PHOTOS_FILE, {"b": 3})
+        assert store.measured(OWN_PHOTOS_FILE) == {"b": 3}
+        assert store.measured_stamp(OWN_PHOTOS_FILE) != stamp
         assert store.version == original.version + 1
         assert store.verify().ok
     names = {
