@@ -59,7 +59,7 @@ class AdaptedViT(DinoV2):
         for number, (adapters, block) in enumerate(zip(self.adapters, self.vit.blocks, strict=True)):
             if local is not None and number == local.layer:
                 features = attention_features(block, tokens, local, prefix=self.prefix)
-                features = features.reshape(len(images), height, width, -1)
+                features = features.reshape(images.shape[0], height, width, -1)
             # Autograd tracks nothing before the first adapter: neither inputs nor weights require gradients.
             if self.activation_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(adapters, block, tokens, use_reentrant=False, preserve_rng_state=False)
@@ -68,7 +68,7 @@ class AdaptedViT(DinoV2):
             else:
                 tokens = adapters(block, tokens)
         tokens = self.vit.norm(tokens)[:, self.prefix :]
-        return tokens.reshape(len(images), height, width, -1), features
+        return tokens.reshape(images.shape[0], height, width, -1), features
 
     def _uses_lean_blocks(self, tokens: Tensor) -> bool:
         """Return whether `lean_block` applies: float32 training of adapters only, the MLP without gates."""

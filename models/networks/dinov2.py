@@ -71,7 +71,7 @@ class DinoV2(nn.Module):
         if self.vit.reg_token is not None:
             prefix = torch.cat((prefix, self.vit.reg_token), dim=1)
         patches = patches + self._positions(grid, height, width).to(patches.dtype)
-        return torch.cat((prefix.to(patches.dtype).expand(len(patches), -1, -1), patches), dim=1)
+        return torch.cat((prefix.to(patches.dtype).expand(patches.shape[0], -1, -1), patches), dim=1)
 
     def _positions(self, grid: Tensor, height: int, width: int) -> Tensor:
         """Resample (1, S * S, C) position embeddings to (1, height * width, C) as DINOv2 does."""

@@ -71,7 +71,7 @@ def export_network(
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > _MAX_ONE_FILE:
         raise ExportRefused(f"{card.model} has {size >> 20} MiB of weights, more than one ONNX file holds")
-    module = _UnitDescriptors(network).eval()
+    module = _UnitDescriptors(network).eval().requires_grad_(False)
     content = _exported(module, card)
     difference = _difference(module, content, card)
     if not difference <= _TOLERANCE:
@@ -112,25 +112,38 @@ def _exported(module: nn.Module, card: Card) -> bytes:
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:
-            with torch.no_grad():
-                torch.onnx.export(
-                    module,
-                    (images,),
-                    path,
-                    input_names=["images"],
-                    output_names=["descriptors", "features"],
-                    dynamic_shapes=({0: torch.export.Dim("batch")},),
-                    opset_version=_OPSET,
-                    dynamo=True,
-                    external_data=False,
-                    verbose=False,
-                )
+            torch.onnx.export(
+                _program(module, images),
+                (),
+                path,
+                input_names=["images"],
+                output_names=["descriptors", "features"],
+                opset_version=_OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
         finally:
             logger.setLevel(level)
         written = onnx.load(path)
     onnx.helper.set_model_props(written, {"placeray.card": json.dumps(dataclasses.asdict(card))})
     onnx.checker.check_model(written)
     return bytes(written.SerializeToString())
+
+
+def _program(module: nn.Module, images: Tensor) -> Any:
+    """Return the traced module, for batches of any size.
+
+    Networks have faster layers for inference, some for training too, that cannot be traced: one of both ways
+    is made of plain layers alone.
+    """
+    batches = torch.export.Dim("batch")
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, (images,), dynamic_shapes=({0: batches},), strict=False)
+    except RuntimeError:
+        with torch.enable_grad():
+            return torch.export.export(module, (images,), dynamic_shapes=({0: batches},), strict=False)
 
 
 def _difference(module: nn.Module, content: bytes, card: Card) -> float:
