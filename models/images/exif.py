@@ -159,7 +159,7 @@ def _heading(value: Any, dropped: list[Dropped]) -> float | None:
         message = f"EXIF GPSImgDirection {_shown(value)} is not a direction"
         dropped.append(Dropped("heading_deg", "bad_heading", message))
         return None
-    return heading % 360
+    return heading % 360 % 360
 
 
 def _text(value: Any) -> str:

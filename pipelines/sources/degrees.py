@@ -85,7 +85,7 @@ def read_heading(value: Any) -> float:
         raise ValueError('stands for "unknown"')
     if not -360 <= heading <= 360:
         raise ValueError("is outside -360 to 360")
-    return heading % 360.0
+    return heading % 360.0 % 360.0  # of -1e-20 the first is 360
 
 
 def _point(text: str) -> float | None:
