@@ -1,0 +1,107 @@
+"""Positions of places on drawn cities with exact poses: estimators compared, and how often the radius holds.
+
+    python -m benchmarks.bench_places --scratch DIR
+
+For each city and spacing of its database: median and 90th percentile of the distance to the truth of the first
+answer and of each estimator, and for the default one the share of photos whose radius holds the truth, with
+the radius that the store's own photos give. The first run draws and indexes the cities (minutes).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.local_index import index_here
+from benchmarks.machine import describe_machine
+from benchmarks.results import command_line, make_parser, write_results
+from models.images import ImageRejected
+from models.names import DEFAULT_MODEL
+from pipelines.demo.dataset import draw_city
+from pipelines.own_photos.due import measure_if_due
+from pipelines.sources import list_source, open_dataset
+from serving.engine import QueryEngine
+from serving.places.estimators import DEFAULT, ESTIMATORS
+from serving.places.evidence import Evidence
+from serving.places.own_photos import OwnPhotos
+from serving.places.position import locate
+from serving.places.signs import SIGNS, signs_of
+from storage.position import Position
+from storage.store import Store
+
+SEEDS, SPACINGS_M = (0, 1), (5.0, 10.0, 20.0)
+DATABASE, QUERIES = 240, 80
+CANDIDATES = 100
+_RATIO = SIGNS.index("ratio")
+
+
+def main() -> None:
+    parser = make_parser(__doc__, "places.json")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-places"))
+    parser.add_argument("--dataset", type=Path, help="measure this data set instead, such as corridor")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    results: dict[str, Any] = {}
+    if args.dataset is not None:
+        results[args.dataset.name] = measure(args.dataset, args.scratch / f"store-{args.dataset.name}")
+    else:
+        for seed in SEEDS:
+            for spacing_m in SPACINGS_M:
+                name = f"city-{seed}-{spacing_m:g}"
+                city = args.scratch / name
+                draw_city(
+                    city,
+                    seed=seed,
+                    database_images=DATABASE,
+                    query_images=QUERIES,
+                    spacing_m=spacing_m,
+                    workers=1,
+                )
+                results[name] = measure(city, args.scratch / f"store-{name}")
+    write_results(args.out, results | {"machine": describe_machine(), "command": command_line()})
+
+
+def measure(dataset: Path, uri: Path) -> dict[str, Any]:
+    """Return the figures of one data set, and print them."""
+    layout = open_dataset(dataset, split="test")
+    store = Store.open(uri) if uri.exists() else index_here(layout.database, uri, model=DEFAULT_MODEL)
+    with store.lease():
+        measure_if_due(store)
+    values = store.measured("places.json")
+    assert values is not None
+    own = OwnPhotos.from_dict(values)
+    rows = list_source(layout.queries).sort_by("uri").to_pylist()
+    engine = QueryEngine.open(uri)
+    answers = engine.answer_many([row["uri"] for row in rows], top_k=CANDIDATES, candidates=CANDIDATES)
+    errors: dict[str, list[float]] = {name: [] for name in ESTIMATORS}
+    radii = []
+    for row, answer in zip(rows, answers, strict=True):
+        evidence = None if isinstance(answer, ImageRejected) else Evidence.of(answer.matches)
+        if evidence is None:
+            continue
+        for name in ESTIMATORS:
+            located = locate(evidence, own.spacing_m, estimator=name)
+            errors[name].append(Position.of(row).distance_m(located.position) or 0.0)
+        radii.append(own.radius_m(float(signs_of(evidence)[_RATIO]), evidence.kind) or 0.0)
+    figures: dict[str, Any] = {"spacing_m": round(own.spacing_m, 2), "queries": len(radii)}
+    for name, metres in errors.items():
+        figures[name] = {
+            "median_m": round(float(np.median(metres)), 2),
+            "p90_m": round(float(np.quantile(metres, 0.9)), 2),
+        }
+        print(f"{dataset.name:<14}{name:<18}{figures[name]['median_m']:>8.2f}{figures[name]['p90_m']:>9.2f}")
+    held = np.array(errors[DEFAULT]) <= np.array(radii)
+    figures |= {
+        "radius_coverage": round(100 * float(held.mean()), 1),
+        "radius_median_m": round(float(np.median(radii)), 1),
+    }
+    print(f"{dataset.name:<14}radius holds {figures['radius_coverage']:.1f} %", flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    main()
