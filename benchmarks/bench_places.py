@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_places --scratch DIR
 
-For each city and spacing of its database: median and 90th percentile of the distance to the truth of the first
+For each city and spacing: median and 90th percentile of the distance to the truth of the first
 answer and of each estimator, and for the default one the share of photos whose radius holds the truth, with
 the radius that the store's own photos give. The first run draws and indexes the cities (minutes).
 """
