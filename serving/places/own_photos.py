@@ -4,7 +4,7 @@ A sample of the stored photos is answered twice, once with the photo's own place
 without it. The two bound what a new photo meets. Between them the logarithm of the error is taken to fall in
 proportion to how far the first answer leads the next place elsewhere: a line through the two medians of that
 lead and the two 90th percentiles of the error. A new photo is taken between two places, not at one, which
-adds a quarter of their spacing.
+adds an eighth of their spacing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["FORMAT", "MIN_PHOTOS", "OwnPhotos", "RadiusLine"]
 
 FORMAT = 1
 MIN_PHOTOS = 8  # answered both ways, for a 90th percentile that means something
-_BETWEEN = 0.25  # of the spacing
+_BETWEEN = 0.125  # of the spacing
 _LEAST, _MOST = 1e-3, 1e4  # errors in spacings
 _FARTHEST_M = 1e5
 _MAX_ROWS = 10**12
