@@ -77,7 +77,7 @@ class RerankWorker:
 
     def warm_up(self) -> None:
         """Count once on an accelerator, where the first call takes seconds."""
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" or not self._card.has_features:
             return
         card = self._card
         blank = np.zeros((card.grid_height, card.grid_width, card.feature_dim), np.float32)

@@ -42,7 +42,7 @@ class FeatureCache:
         self._reader = reader
         # The operating system allocates the pages when rows are first written.
         width = reader.codec.row_bytes
-        self._block = np.empty((max_bytes // width, width), np.uint8)
+        self._block = np.empty((max_bytes // width if width else 0, width), np.uint8)
         self._slots: OrderedDict[_Key, int] = OrderedDict()
 
     def __len__(self) -> int:

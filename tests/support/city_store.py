@@ -48,10 +48,13 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
     """Index listed photos in this process, as one commit; the store's lease is held."""
     datas = [Path(uri).read_bytes() for uri in listing["uri"].to_pylist()]
     photos = [decode_image(data) for data in datas]
-    descriptors, features = extractor.extract([photo.pixels for photo in photos])
+    descriptors, features, codes = extractor.extraction([photo.pixels for photo in photos])
     ids = listing["image_id"].to_pylist()
-    shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
-    schema = row_schema(store.card)
+    shard, rows = "", [0] * len(ids)
+    if store.card.has_features:
+        shard = write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))
+        rows = list(range(len(ids)))
+    schema = row_schema(store.card, optional=("code",) if store.card.code_bits else ())
     flat = pa.array(descriptors.reshape(-1).astype(np.float16))
     values = {
         "sha256": [hashlib.sha256(data).hexdigest() for data in datas],
@@ -59,8 +62,10 @@ def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None
         "height": [photo.pixels.shape[0] for photo in photos],
         "descriptor": pa.FixedSizeListArray.from_arrays(flat, store.card.descriptor_dim),
         "shard": [shard] * len(ids),
-        "row": list(range(len(ids))),
+        "row": rows,
     }
+    if codes is not None:
+        values["code"] = pa.array([code.tobytes() for code in codes], schema.field("code").type)
     columns = {name: values[name] if name in values else listing[name] for name in schema.names}
     store.commit(pa.table(columns, schema=schema))
 
