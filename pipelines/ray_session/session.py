@@ -22,7 +22,7 @@ from pipelines.ray_session.folder import base_folders, end_processes_in, private
 from pipelines.ray_session.quiet import plain_messages, quiet_stderr
 from storage.errors import PlacerayError
 
-__all__ = ["CannotJoinRay", "check_ray", "ray_session"]
+__all__ = ["CannotJoinRay", "CannotStartRay", "check_ray", "ray_session"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,12 @@ class CannotJoinRay(PlacerayError):
     """The cluster that RAY_ADDRESS names does not answer, or does not accept this process."""
 
     reason = "cannot_join_ray"
+
+
+class CannotStartRay(PlacerayError):
+    """A Ray of this machine does not come up, as of one that is overloaded or out of memory."""
+
+    reason = "cannot_start_ray"
 
 
 @contextlib.contextmanager
@@ -50,6 +56,7 @@ def ray_session(
     Raises:
         InvalidRayAddress: RAY_ADDRESS names no cluster that can be joined.
         CannotJoinRay: the cluster cannot be joined.
+        CannotStartRay: a private Ray does not come up.
         RayWithoutAuthentication: RAY_AUTH_MODE would switch the authentication of a private Ray off.
         NoRayFolder: a private Ray has no folder for its sockets.
     """
@@ -101,11 +108,15 @@ def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
         with quiet_stderr():
             ray.init(address=address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        why = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
         raise CannotJoinRay(
-            f"the Ray cluster of RAY_ADDRESS={address} cannot be joined ({why}): see that it runs and that "
-            "RAY_AUTH_MODE and its token are the same here, or unset RAY_ADDRESS to run on this machine"
+            f"the Ray cluster of RAY_ADDRESS={address} cannot be joined ({_first_line(error)}): see that "
+            "it runs and that RAY_AUTH_MODE and its token are the same here, or unset RAY_ADDRESS to run on this "
+            "machine"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 @contextlib.contextmanager
@@ -132,7 +143,15 @@ def _start(ray: Any, options: dict[str, Any]) -> None:
     with quiet_stderr(), warnings.catch_warnings(), _signals_afterwards(ray):
         # LanceDB warns of a fork without exec; Ray calls exec right after it forks.
         warnings.filterwarnings("ignore", message="lancedb fork support")
-        ray.init(address="local", include_dashboard=False, **options)
+        try:
+            ray.init(address="local", include_dashboard=False, **options)
+        except PlacerayError:
+            raise
+        except Exception as error:  # Ray raises this very class where its processes do not answer in time
+            raise CannotStartRay(
+                f"Ray does not start on this machine ({_first_line(error)}): see that it has memory and "
+                "processor time to spare, and run the same command again"
+            ) from error
     if not _requires_token(ray):
         raise RayWithoutAuthentication(
             "Ray started without authentication and was ended: unset RAY_AUTH_MODE, and report this"

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.ray_session import CannotJoinRay, RayWithoutAuthentication, ray_session, starts_own_ray
-from pipelines.ray_session.session import _signals_afterwards
+from pipelines.ray_session.session import CannotStartRay, _signals_afterwards, _start
 
 
 class Modes:
@@ -46,6 +46,19 @@ def test_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     with pytest.raises(CannotJoinRay, match=r"head:6379.*Failed to connect") as refused, ray_session():
         pass
+    assert "\n" not in str(refused.value)
+
+
+def test_ray_that_does_not_come_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nand more")
+
+    utilities = SimpleNamespace(set_sigterm_handler=print)
+    ray = fake_ray("token", init=init, _private=SimpleNamespace(utils=utilities))
+    with pytest.raises(
+        CannotStartRay, match=r"timed out during startup.*run the same command again"
+    ) as refused:
+        _start(ray, {})
     assert "\n" not in str(refused.value)
 
 
