@@ -110,8 +110,8 @@ def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise CannotJoinRay(
             f"the Ray cluster of RAY_ADDRESS={address} cannot be joined ({_first_line(error)}): see that "
-            "it runs and that RAY_AUTH_MODE and its token are the same here, or unset RAY_ADDRESS to run on this "
-            "machine"
+            "it runs and that RAY_AUTH_MODE and its token are the same here, or unset RAY_ADDRESS to run on "
+            "this machine"
         ) from error
 
 
