@@ -13,6 +13,8 @@ from models.aggregation import Aggregation
 
 __all__ = ["DESCRIPTORS"]
 
+SEEDS = range(1, 6)  # of the words, beside 0
+
 Descriptors = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -45,4 +47,9 @@ DESCRIPTORS: dict[str, Callable[[Features, Features], Descriptors]] = {
     "learned, 1 x 64 words": partial(learned, words=64, vocabularies=1),
     "learned, 2 x 16 words": partial(learned, words=16, vocabularies=2),
     "learned, 4 x 16 words": partial(learned, words=16, vocabularies=4),
+    **{f"learned, seed {seed}": partial(learned, seed=seed) for seed in SEEDS},
+    **{
+        f"learned, 1 x 32 words, seed {seed}": partial(learned, words=32, vocabularies=1, seed=seed)
+        for seed in SEEDS
+    },
 }

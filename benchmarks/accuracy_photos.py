@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from benchmarks.accuracy_sets import Looks
 from models.images.decoder import decode_image
@@ -19,15 +19,24 @@ _SHIFT, _ZOOM = 0.10, (1.0, 1.25)  # of a corner, in widths; and of the whole
 
 
 def read_photo(path: Path, looks: Looks) -> NDArray[np.uint8]:
-    """Return upright (H, W, 3) uint8 RGB; a warp follows from the name of the file alone."""
+    """Return upright (H, W, 3) uint8 RGB; changes follow from the name of the file alone."""
     pixels = decode_image(read_bytes(str(path))).pixels
     image = Image.fromarray(pixels)
-    if looks.warped:
-        image = _warped(image, np.random.default_rng(zlib.crc32(path.name.encode())))
+    random = np.random.default_rng(zlib.crc32(path.name.encode()))
+    if looks.relit and looks.width is not None:
+        image = _narrower(image, 4 * looks.width)  # large photos would take long
+    for _ in range(looks.warped):
+        image = _warped(image, random)
+    if looks.relit:
+        image = _relit(image, random, looks.relit)
     if looks.width is not None:
-        height = max(1, round(image.height * looks.width / image.width))
-        image = image.resize((looks.width, height), Image.Resampling.BOX)
+        image = _narrower(image, looks.width)
     return np.asarray(image)
+
+
+def _narrower(image: Image.Image, width: int) -> Image.Image:
+    height = max(1, round(image.height * width / image.width))
+    return image.resize((width, height), Image.Resampling.BOX)
 
 
 def _warped(image: Image.Image, random: np.random.Generator) -> Image.Image:
@@ -45,6 +54,27 @@ def _warped(image: Image.Image, random: np.random.Generator) -> Image.Image:
     ramp = np.linspace(*random.uniform(0.7, 1.3, 2), image.width)[None, :, None]
     light = light * ramp + random.normal(0, 0.02, light.shape)
     return Image.fromarray((np.clip(light, 0, 1) * 255).astype(np.uint8))
+
+
+def _relit(image: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
+    """Change light and colour smoothly over the photo, add haze, blur, noise and up to four patches."""
+    width, height = image.size
+    field = Image.fromarray(random.normal(0, 0.45 * strength, (5, 5)).astype(np.float32))
+    field = field.resize((width, height), Image.Resampling.BICUBIC)
+    share = 0.3 * strength
+    mixed = np.eye(3) * (1 - share) + random.dirichlet(np.ones(3), 3) * share
+    light = np.asarray(image, np.float32) / 255 @ mixed.T
+    light = light ** np.exp(random.normal(0, 0.45 * strength)) * random.uniform(1 - share, 1 + share, 3)
+    haze = random.uniform(0, 0.5) * strength
+    light = light * np.exp(np.asarray(field))[..., None] * (1 - haze) + haze * random.uniform(0.3, 0.9)
+    for _ in range(random.integers(0, int(4 * strength) + 1)):
+        wide, high = (random.uniform(0.08, 0.3, 2) * image.size).astype(int) + 1
+        x, y = int(random.uniform(0, width - wide)), int(random.uniform(0.3, 1) * (height - high))
+        light[y : y + high, x : x + wide] = random.uniform(0, 1, 3)
+    seen = Image.fromarray((np.clip(light, 0, 1) * 255).astype(np.uint8))
+    seen = seen.filter(ImageFilter.GaussianBlur(random.uniform(0, 0.012) * strength * width))
+    noisy = np.asarray(seen, np.float32) / 255 + random.normal(0, 0.03 * strength, (height, width, 3))
+    return Image.fromarray((np.clip(noisy, 0, 1) * 255).astype(np.uint8))
 
 
 def _perspective(target: NDArray[np.float64], source: NDArray[np.float64]) -> NDArray[np.float64]:

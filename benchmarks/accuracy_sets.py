@@ -6,6 +6,8 @@
 | toy | three street photos against 17 others | the one labelled by eye |
 | tower | every fifth frame of videos against the others and other floors | two to five frames away |
 | tower-floor | the same against other videos | the same floor |
+| tower-relit-small | every second frame again, in another light, partly hidden | at most two frames away |
+| tower-moved-small | the same, seen from elsewhere, and in a slightly different light | the same |
 | city-N | a drawn city of seed N: night, snow, clouds | within 25 m |
 | hard-N | a drawn city in hard mode: blocks repeat, rain, glare, works, other views | within 25 m |
 | fixed-N | as city-N, but from the exact poses of the database, as from fixed cameras | the same pose |
@@ -37,6 +39,7 @@ __all__ = ["REAL_SETS", "Looks", "PhotoSet", "photo_sets"]
 THRESHOLD_M = 25.0
 TOY_LABELS = {"q1.jpg": "db2.jpg", "q2.jpg": "db5.jpg", "q3.jpg": "db11.jpg"}
 TOWER_STEP, TOWER_EXCLUDED, TOWER_RIGHT = 5, 1, 5
+AGAIN_RIGHT = 2
 CITY_SEEDS = (0, 1, 2)
 CITY_SIZE = (240, 80)
 SMALL_PX = 99
@@ -45,10 +48,17 @@ REAL_SETS = ("corridor", "toy", "tower")  # the names of the others begin otherw
 
 
 class Looks(NamedTuple):
-    """How photos are changed before they are used: width in pixels (None: as they are), and warped or not."""
+    """How photos are changed before they are used.
+
+    Attributes:
+        width: In pixels; None: as they are.
+        warped: How often perspective, zoom, light and colour change.
+        relit: How much light, haze and colour change, noise and patches are added; 0: not at all.
+    """
 
     width: int | None = None
-    warped: bool = False
+    warped: int = 0
+    relit: float = 0.0
 
 
 AS_THEY_ARE = Looks()
@@ -86,7 +96,7 @@ class PhotoSet:
         """Return the set with photos of `SMALL_PX`."""
         name = f"{self.name}-small" + "-warped" * warped
         return dataclasses.replace(
-            self, name=name, looks=Looks(SMALL_PX), query_looks=Looks(SMALL_PX, warped=warped)
+            self, name=name, looks=Looks(SMALL_PX), query_looks=Looks(SMALL_PX, warped=int(warped))
         )
 
 
@@ -113,6 +123,8 @@ def photo_sets(photos: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], 
         yield "tower-small-warped", lambda: _tower(photos / "ie_tower").small(warped=True)
         yield "tower-floor", lambda: _tower_floors(photos / "ie_tower")
         yield "tower-floor-small", lambda: _tower_floors(photos / "ie_tower").small()
+        yield "tower-relit-small", lambda: _tower_again(photos / "ie_tower", "relit", Looks(SMALL_PX, 0, 1.0))
+        yield "tower-moved-small", lambda: _tower_again(photos / "ie_tower", "moved", Looks(SMALL_PX, 2, 0.5))
     for seed in CITY_SEEDS:
         yield f"city-{seed}", lambda seed=seed: _city(scratch, seed)
     yield "city-0-small", lambda: _city(scratch, 0).small()
@@ -148,21 +160,25 @@ class Frames(NamedTuple):
     apart: NDArray[np.int64]
 
 
-def _tower_frames(root: Path) -> Frames:
-    """Return the frames; one video is there under two names."""
+def _tower_frames(root: Path, *, step: int = TOWER_STEP) -> Frames:
+    """Return the frames, every fifth among the queries; one video is there under two names.
+
+    With a step of 1 all frames are on both sides.
+    """
     distinct = {path.read_bytes(): path for path in sorted(root.glob("*/*_frame_*.jpg"), reverse=True)}
     paths = np.array(sorted(distinct.values()), object)
     names = [re.fullmatch(r"(.+)_frame_(\d+)", path.stem) for path in paths]
     videos = np.array([name[1] for name in names if name])
     numbers = np.array([int(name[2]) for name in names if name])
     floors = np.array([path.parent.name for path in paths])
-    asked = np.arange(len(paths)) % TOWER_STEP == 0
+    asked = np.arange(len(paths)) % step == 0
+    others = ~asked if step > 1 else asked
 
     def same(values: NDArray[np.str_]) -> NDArray[np.bool_]:
-        return np.asarray(values[asked][:, None] == values[~asked][None])
+        return np.asarray(values[asked][:, None] == values[others][None])
 
-    apart = np.abs(numbers[asked][:, None] - numbers[~asked][None])
-    return Frames(tuple(paths[~asked]), tuple(paths[asked]), same(floors), same(videos), apart)
+    apart = np.abs(numbers[asked][:, None] - numbers[others][None])
+    return Frames(tuple(paths[others]), tuple(paths[asked]), same(floors), same(videos), apart)
 
 
 def _tower(root: Path) -> PhotoSet:
@@ -178,6 +194,18 @@ def _tower_floors(root: Path) -> PhotoSet:
     frames = _tower_frames(root)
     right = frames.same_floor & ~frames.same_video
     return PhotoSet("tower-floor", frames.database, frames.queries, right, frames.same_video)
+
+
+def _tower_again(root: Path, name: str, looks: Looks) -> PhotoSet:
+    """Return a set whose queries are frames of the database, changed, without other videos of a floor."""
+    frames = _tower_frames(root, step=1)
+    asked = slice(None, None, 2)
+    right = frames.same_video & (frames.apart <= AGAIN_RIGHT)
+    left_out = frames.same_floor & ~frames.same_video
+    paths = frames.queries
+    return PhotoSet(
+        f"tower-{name}-small", paths, paths[asked], right[asked], left_out[asked], Looks(SMALL_PX), looks
+    )
 
 
 def _city(scratch: Path, seed: int, *, hard: bool = False) -> PhotoSet:

@@ -74,6 +74,7 @@ class Aggregation:
         vocabularies: int | None = None,
         power: float = POWER,
         components: int = DESCRIPTOR_DIM,
+        seed: int = 0,
     ) -> Aggregation:
         """Learn from the local features of photos, as a store keeps them.
 
@@ -85,6 +86,7 @@ class Aggregation:
                 features of more than 256 channels.
             power: Of the whitening: 0 is none, 0.5 all of it.
             components: At most so many are kept.
+            seed: Another one gives other words, to measure how much depends on chance.
 
         Raises:
             AggregationRejected: there are fewer than two photos, or a value is not finite.
@@ -104,7 +106,9 @@ class Aggregation:
             raise AggregationRejected(
                 "not_finite", "local features hold NaN or infinity: run `placeray verify` on the store"
             )
-        learned = np.concatenate([learn_words(cells, words, seed=seed) for seed in range(vocabularies)])
+        learned = np.concatenate(
+            [learn_words(cells, words, seed=seed * vocabularies + at) for at in range(vocabularies)]
+        )
         vectors = np.concatenate(
             [
                 aggregate_residuals(multi_scale_cells(block), learned, SOFTNESS, vocabularies)

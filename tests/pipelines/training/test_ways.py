@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pytest
+
+from models.checkpoints.weights_file import save_weights
+from models.feature_encoder import FeatureEncoder
+from models.images import decode_image
+from models.weights import load_extractor, load_network
 from pipelines.evaluation.result import Evaluation
-from pipelines.training.ways import Way, best_way, recalls_of
+from pipelines.sources import list_source
+from pipelines.training.data import DataFolders
+from pipelines.training.ways import Way, best_way, measure_ways, recalls_of
+from storage.features.shards import write_shard
+from storage.store import Store
+from storage.table.schema import row_schema
+from tests.support.training_city import SIDE, tiny_settings, write_split, write_tiny_vit
 
 
 def way(
@@ -51,3 +65,54 @@ def test_equal_first_answers_are_told_apart_by_the_first_five_and_then_the_defau
     better = way("learned", "count", (60.0, 80.0), fifth=95.0)
     assert best_way((equal, usual)) is usual
     assert best_way((equal, usual, better)) is better
+
+
+def index_here(
+    database: Path, store_uri: str, *, model: str, image_size: tuple[int, int], aggregation: str, **_: Any
+) -> None:
+    """Index without Ray."""
+    assert aggregation == "gem"
+    extractor = load_extractor(model, image_size=image_size, device="cpu")
+    card = extractor.card.stored_as("float16")
+    store = Store.create(store_uri, card)
+    rows = list_source(database).sort_by("uri").to_pylist()
+    pixels = [decode_image(Path(row["uri"]).read_bytes(), min_side_px=1).pixels for row in rows]
+    descriptors, features = extractor.extract(pixels)
+    ids = [row["image_id"] for row in rows]
+    known = {name: [row[name] for row in rows] for name in ("uri", "utm_e", "utm_n", "utm_zone")}
+    made = {
+        "image_id": ids,
+        "sha256": ["0" * 64] * len(ids),
+        "width": [SIDE] * len(ids),
+        "height": [SIDE] * len(ids),
+        "descriptor": list(descriptors.astype(card.descriptor_dtype)),
+        "shard": [write_shard(store.uri, ids, FeatureEncoder(store.codec).encode(features))] * len(ids),
+        "row": list(range(len(ids))),
+    }
+    schema = row_schema(card)
+    columns = [pa.array((known | made).get(one.name, [None] * len(ids)), one.type) for one in schema]
+    with store.lease():
+        store.commit(pa.Table.from_arrays(columns, schema=schema))
+
+
+@pytest.mark.slow
+def test_a_model_is_measured_in_every_way_and_its_card_says_which_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.training.ways.index", index_here)
+    city = write_split(tmp_path / "city", "val", places=6, seed=1)
+    vit, chosen = write_tiny_vit(tmp_path / "vit.safetensors"), tmp_path / "chosen.safetensors"
+    network, card = load_network(str(vit), image_size=(SIDE, SIDE))
+    save_weights(chosen, network, preprocessing=card.preprocessing, aggregation="learned", score="votes")
+    queries = frozenset(map(str, (city / "images/val/queries").iterdir()))
+    data = DataFolders(str(city), "val", str(city), "val")
+    for model, usual in ((vit, ("gem", "count")), (chosen, ("learned", "votes"))):
+        ways = measure_ways(data, str(model), tiny_settings(vit), queries, name="before", quiet=True)
+        assert {(one.aggregation, one.score) for one in ways} == {
+            (aggregation, score) for aggregation in ("gem", "learned") for score in ("votes", "count")
+        }
+        assert [(one.aggregation, one.score) for one in ways if one.default] == [usual]
+        for one in ways:
+            assert one.evaluation.queries == 6
+            assert one.evaluation.conditions["score"] == one.score
+            assert ("aggregation_sha256" in one.evaluation.conditions) == (one.aggregation == "learned")
