@@ -10,6 +10,7 @@ from typing import Any
 from models.images import ImageRejected
 from models.images.photo_file import read_indexed
 from pipelines.evaluation.comparison import Comparison, interval_words
+from pipelines.evaluation.describe import FEW_PLACES, few_places
 from pipelines.html_report import Thumbnail, make_thumbnail, render
 from storage.durable import explain_write_errors, replace_file
 
@@ -36,6 +37,8 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
                 f"{at['difference']:>+12.1f}  {interval_words(at['interval']):<18}"
                 f"{at['won']:>5}{at['lost']:>6}{at['p_value']:>10.3g}"
             )
+    if comparison.places < FEW_PLACES:
+        yield few_places(comparison.places)
     for name, (was, now) in comparison.conditions.items():
         yield f"differs: {name}: {_short(was)} and {_short(now)}"
     for name, rows in (("won", comparison.won), ("lost", comparison.lost)):
@@ -67,6 +70,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
         interval_words=interval_words,
         described=_described,
         short=_short,
+        warning=few_places(comparison.places) if comparison.places < FEW_PLACES else "",
         widest=widest,
         examples=[
             (title, [_example(row) for row in rows[:_SHOWN]], len(rows))

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "FEW_PLACES",
     "STAGE_NAMES",
     "describe_conditions",
     "describe_notes",
     "describe_part",
+    "few_places",
     "interval_text",
     "part_name",
 ]
 
 STAGE_NAMES = {"global": "global descriptor", "reranked": "after re-ranking"}
+FEW_PLACES = 20
 _DIGITS = 12  # of a digest
 
 _NOTES = {
@@ -92,6 +95,12 @@ def in_brackets(ends: Sequence[float | None] | None) -> str:
     return f" ({text})" if text else ""
 
 
+def few_places(count: int) -> str:
+    """Return what intervals of few places are worth."""
+    places = "place is" if count == 1 else "places are"
+    return f"{count} {places} too few for trustworthy intervals: at least {FEW_PLACES} are needed."
+
+
 def part_name(part: Mapping[str, Any]) -> str:
     """Return the name of a part of the queries, of a condition or a density."""
     if "kind" in part:
@@ -113,6 +122,8 @@ def describe_part(part: Mapping[str, Any]) -> str:
 def describe_notes(evaluation: Mapping[str, Any]) -> list[str]:
     """Return what was left out or done beside scoring, one sentence each."""
     notes = [f"{evaluation[name]} {what}." for name, what in _NOTES.items() if evaluation.get(name)]
+    if 0 < evaluation.get("places", 0) < FEW_PLACES:
+        notes.append(few_places(evaluation["places"]))
     versions = evaluation.get("store_versions", ())
     newest = evaluation.get("newest_version")
     if len(versions) > 1:

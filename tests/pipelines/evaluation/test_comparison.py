@@ -12,6 +12,7 @@ import pytest
 import placeray
 from pipelines.cli import main
 from pipelines.evaluation.comparison import NotComparable, compare
+from pipelines.evaluation.comparison_page import comparison_lines
 from pipelines.evaluation.query_table import query_table, write_query_table
 from pipelines.evaluation.result import Evaluation
 from pipelines.sources import SourceError
@@ -46,6 +47,9 @@ def test_differences_are_paired_photo_by_photo() -> None:
     frame = comparison.to_pandas()
     assert (frame["first_hit_reranked_first"] == 1).sum() == 40
     assert "16.7 points" in repr(comparison)
+    assert not [line for line in comparison_lines(comparison) if "too few" in line]
+    few = compare(made([True] * 8), made([False] * 8))
+    assert "8 places are too few for trustworthy intervals: at least 20 are needed." in comparison_lines(few)
     assert "<td>12</td>" in comparison._repr_html_()
 
 
