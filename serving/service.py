@@ -54,7 +54,7 @@ class Service:
         Raises:
             Refusal: the query was refused or failed in an expected way.
         """
-        rerank = rerank and self.settings.local_features
+        rerank = rerank if self.settings.local_features else False
         options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong)
         query = Query(
             options,
