@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ def trainable_model(settings: TrainingSettings) -> tuple[Any, Card]:
     if isinstance(model, OwnNetwork):
         raise BadSettings(f"{settings.model} has no adapters that can be trained: choose another --model")
     if isinstance(model, SelaVPRpp):
+        if importlib.util.find_spec("pytorch_metric_learning") is None:
+            raise BadSettings(
+                "training SelaVPR++ needs pytorch-metric-learning: pip install 'placeray[train]'"
+            )
         model.train_branch(codes=settings.codes)
         return model, card
     if settings.codes:
