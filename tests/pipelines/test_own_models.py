@@ -114,7 +114,8 @@ def test_a_photo_is_found_by_the_command_line_and_by_a_service(
     settings = checked(read_settings({"store": store.uri, "model": reference_of(folder, model)}))
     engine = QueryEngine.open(store.uri, model=settings.model, matching=settings.matching_options)
     served = asyncio.run(answer_of(settings, photo.read_bytes()))
-    answered = [match.record.image_id for match in engine.answer(photo).matches]
+    answer = engine.answer(photo, top_k=5, candidates=5)
+    answered = [match.record.image_id for match in answer.matches]
     assert served[0] == answered[0] == matches[0]["image_id"]
     assert {*served} == {*answered}
 
