@@ -100,7 +100,7 @@ def preview_compaction(folder: Location, table: Table, card: Card, *, min_age_s:
     return CompactPreview(
         version=table.version,
         versions=len(manifests(folder)),
-        shards_to_rewrite=len(_sparse_shards(folder, table, open_features(folder, card))),
+        shards_to_rewrite=len(_sparse_shards(folder, table, card)),
         files_to_remove=tuple(files),
         bytes_to_free=sum(state.size for state in files.values()),
         leftover_files=left.files,
@@ -178,8 +178,7 @@ def rows_by_shard(table: Table) -> dict[str, dict[int, str]]:
         for image_id, shard, row in zip(
             *(batch[name].to_pylist() for name in batch.column_names), strict=True
         ):
-            if shard:  # empty in a store without local features
-                shards[shard][row] = image_id
+            shards[shard][row] = image_id
     return dict(shards)
 
 
@@ -199,8 +198,10 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
 
 def _rewrite_sparse_shards(folder: Location, writer: Writer) -> int:
     """Move rows out of shards of which less than half is in use; return the number of these shards."""
+    sparse = _sparse_shards(folder, writer.table, writer.card)
+    if not sparse:
+        return 0
     reader = open_features(folder, writer.card)
-    sparse = _sparse_shards(folder, writer.table, reader)
     for start in range(0, len(sparse), 1000):
         stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]), writer.card)
         for at in range(0, len(stored), _REWRITE_ROWS):
@@ -208,8 +209,11 @@ def _rewrite_sparse_shards(folder: Location, writer: Writer) -> int:
     return len(sparse)
 
 
-def _sparse_shards(folder: Location, table: Table, reader: AnyFeatureReader) -> list[str]:
+def _sparse_shards(folder: Location, table: Table, card: Card) -> list[str]:
     """Return the shards of which less than half is in use."""
+    if not card.has_features:
+        return []
+    reader = open_features(folder, card)
     return [
         shard
         for shard, rows in rows_by_shard(table).items()

@@ -199,7 +199,15 @@ def test_rank_unreadable_candidate_keeps_its_place_and_ties_keep_similarity() ->
 
 def test_answer_json_has_the_contract_s_fields(store: Store, extractor: Extractor) -> None:
     answer = QueryEngine(store, extractor).answer(photo(1), top_k=1).to_dict()
-    assert answer.keys() == {"model", "store_version", "degraded", "matches", "timings_ms"}
+    assert answer.keys() == {
+        "model",
+        "store_version",
+        "degraded",
+        "place",
+        "calibration",
+        "matches",
+        "timings_ms",
+    }
     assert answer["matches"][0].keys() == {
         *("rank", "image_id", "uri", "lat", "lon", "utm_e", "utm_n", "similarity", "mutual_matches"),
         *("score", "score_kind"),

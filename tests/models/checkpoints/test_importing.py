@@ -70,6 +70,7 @@ def published_dinov2(registers: int, *, gated: bool = False) -> tuple[dict[str, 
     torch.manual_seed(0)
     shape = Architecture(64, 2, 1, 256 if gated else 128, registers=registers, gated_mlp=gated)
     model = SelaVPR(shape, local_head=False).eval()
+    model.local_layer = model.description.local_layer
     vit = model.backbone.vit.state_dict()
     state = {name: torch.randn_like(tensor) * 0.1 for name, tensor in vit.items()}
     model.backbone.vit.load_state_dict(state)

@@ -88,7 +88,7 @@ def test_prepare_other_arrays_refused(pixels: NDArray[np.uint8]) -> None:
 
 
 def test_prepare_unknown_mode_refused() -> None:
-    with pytest.raises(ValueError, match="use pil_bilinear or tensor_bilinear"):
+    with pytest.raises(ValueError, match="use pil_bilinear, tensor_bilinear or tensor_antialiased"):
         prepare(noise(9, 9), target("lanczos"))  # type: ignore[arg-type]
 
 

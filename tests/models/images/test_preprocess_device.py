@@ -87,5 +87,5 @@ def test_prepare_on_device_other_arrays_refused() -> None:
     ):
         with pytest.raises(ValueError, match="decode_image"):
             prepare_on_device(pixels, target("pil_bilinear"), upload=Uploads())
-    with pytest.raises(ValueError, match="use pil_bilinear or tensor_bilinear"):
+    with pytest.raises(ValueError, match="use pil_bilinear, tensor_bilinear or tensor_antialiased"):
         prepare_on_device(noise(9, 9), target("lanczos"), upload=Uploads())  # type: ignore[arg-type]

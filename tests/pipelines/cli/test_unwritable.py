@@ -80,7 +80,7 @@ FULL = {
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "demo": "demo --out {d}/demo --quiet",
 }
-NOT_PATHS_TO_WRITE = {"root", "checkpoint", "use", "cache_dir"}  # the last: nothing is kept then
+NOT_PATHS_TO_WRITE = {"root", "checkpoint", "use", "weights", "cache_dir"}  # the last: nothing is kept then
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:

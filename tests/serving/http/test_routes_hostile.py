@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import ModelFault
-from models.extractor import Prepared
+from models.extractor import Extraction, Prepared
 from models.images import ImageRejected, decode_image
 from serving.stages.extract import ExtractWorker
 from storage.card import Card
@@ -126,11 +125,13 @@ def test_photos_of_very_many_pixels_are_refused_before_they_are_decoded(running:
 class FailingExtractor:
     """Gives unit vectors, unless set to fail."""
 
+    precision = "fp32"
+
     def __init__(self, card: Card) -> None:
         self.card = card
         self.fault = ""
 
-    def extract_prepared(self, batch: list[Prepared]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def prepared_extraction(self, batch: list[Prepared]) -> Extraction:
         card, fault, n = self.card, self.fault, len(batch)
         width = card.descriptor_dim + (1 if fault == "wide" else 0)
         descriptors = np.full((n, width), width**-0.5, np.float32)
@@ -148,7 +149,7 @@ class FailingExtractor:
             descriptors, features = descriptors[:0], features[:0]
         if fault == "raised":
             raise ModelFault("secret of /srv/secret")
-        return descriptors, features
+        return Extraction(descriptors, features, None)
 
 
 def test_a_model_whose_output_cannot_be_compared_is_a_model_fault(
