@@ -192,7 +192,7 @@ def test_extract_fault_in_one_image_rejects_that_one(
 
     paths = write_photos(tmp_path, 3)
     stage = make_extract(card, tmp_path)
-    real = stage.extractor.extract_encoded
+    real = stage.extractor.encoded_extraction
     batch = decode(work(*({"image_id": p.name, "uri": str(p)} for p in paths)), card=card.to_json())
     spoilt = np.frombuffer(batch["pixels"][1].as_py(), np.uint8)[:100]
 
@@ -201,7 +201,7 @@ def test_extract_fault_in_one_image_rejects_that_one(
             raise ModelFault("not finite")
         return real(pixels, encode)
 
-    monkeypatch.setattr(stage.extractor, "extract_encoded", faulty)
+    monkeypatch.setattr(stage.extractor, "encoded_extraction", faulty)
     table = stage(batch)
     assert table["rejected"].to_pylist() == [None, "model_fault", None]
     assert [value is None for value in table["descriptor"].to_pylist()] == [False, True, False]
