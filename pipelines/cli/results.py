@@ -66,18 +66,16 @@ def run_export(args: argparse.Namespace) -> int:
     """Write descriptors or a model for other programs."""
     if args.store is None and args.model is None:
         raise UsageError("export needs --store for descriptors, or --model for ONNX: give one of them")
-    model, image_size = args.model, args.image_size
     if args.store is not None:
-        from models.store_fit import named_model, require_fit
+        from models.store_fit import require_fit
         from storage.store import Store
 
-        card = Store.open(args.store).card
-        require_fit(args.store, card, {"model": model, "image_size": image_size})
-        model = model or named_model(card)
-        image_size = card.preprocessing.height, card.preprocessing.width
+        given = {"model": args.model, "image_size": args.image_size}
+        require_fit(args.store, Store.open(args.store).card, given)
     if args.out.lower().endswith(".onnx"):
         from pipelines.export.network import export_network
 
+        model, image_size = _exported_model(args)
         result = export_network(model, args.out, image_size=image_size)
     elif args.store is not None:
         from pipelines.export.descriptors import export_descriptors
@@ -90,3 +88,14 @@ def run_export(args: argparse.Namespace) -> int:
     else:
         print_pairs(result)
     return EXIT_OK
+
+
+def _exported_model(args: argparse.Namespace) -> tuple[str, tuple[int, int] | None]:
+    """Return the model to export with its input size: those of a store where one is given."""
+    if args.store is None:
+        return args.model, args.image_size
+    from models.store_fit import named_model
+    from storage.store import Store
+
+    card = Store.open(args.store).card
+    return args.model or named_model(card), (card.preprocessing.height, card.preprocessing.width)

@@ -43,7 +43,8 @@ MAX_WRONG = Query(
     gt=0,
     lt=1,
     allow_inf_nan=False,
-    description="largest share of wrong answers among those called known; 422 where it cannot be kept",
+    description="largest share of wrong answers among those called known; 409 without a calibration, 422 "
+    "below the smallest share that it promises",
 )
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 
@@ -138,7 +139,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         "/v1/query",
         dependencies=[READ],
         response_model=QueryAnswer,
-        responses=errors(*PHOTO_ERRORS),
+        responses=errors(*PHOTO_ERRORS, 409),
         openapi_extra=IMAGE_BODY,
         summary="Rank the places where a photo may have been taken",
     )

@@ -12,7 +12,7 @@ class NotCalibrated(PlacerayError):
 
     reason = "not_calibrated"
     exit_code = 5
-    http_status = 422
+    http_status = 409
 
 
 class LevelNotPromised(PlacerayError, ValueError):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.errors import WeightsUnavailable
+from models.networks.local_layer import late_layer
 from models.networks.selavpr import SelaVPR
 from models.weights import load_card, load_extractor, load_network
 
@@ -80,7 +81,7 @@ def timm_model(monkeypatch: pytest.MonkeyPatch, *, trained: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["selavpr-vits14", "selavpr-vits14-reg4"])
-def test_load_selavpr_by_name_has_tokens_as_features_and_a_stable_card(
+def test_load_selavpr_by_name_has_values_as_features_and_a_stable_card(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requested = timm_model(monkeypatch, trained=True)
@@ -95,7 +96,10 @@ def test_load_selavpr_by_name_has_tokens_as_features_and_a_stable_card(
     reference = network.backbone.vit.state_dict()
     expected = timm.create_model(requested[0], pretrained=True, num_classes=0).state_dict()
     assert all(torch.equal(reference[key], expected[key]) for key in expected)
-    assert network_card == load_card(name) == card
+    assert load_card(name) == card
+    # The extractor's local features are values of a late layer; the network's own are its last tokens.
+    assert card == late_layer(12).on(network_card)
+    assert network_card.feature_layer is None
 
 
 def test_load_selavpr_hub_without_trained_weights_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def stop(model: str, **_: object) -> NoReturn:
     raise Stop(model)
 
 
-@pytest.mark.parametrize("stored", [None, "my-model"])
+@pytest.mark.parametrize("stored", [None, "selavpr-vits14"])
 def test_the_default_model_is_that_of_the_store(
     stored: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,7 @@ def test_a_share_out_of_bounds_is_refused(running: Any, city_store: CityStore, l
 def test_without_a_calibration_no_share_can_be_kept(running: Any, city_store: CityStore) -> None:
     photo = city_store.queries[0].read_bytes()
     refused = query(running.url, photo, max_wrong=0.05)
-    assert refused.status == 422
+    assert refused.status == 409
     assert refused.json()["error"]["reason"] == "not_calibrated"
     answer = query(running.url, photo, rerank="auto").json()
     assert answer["matches"][0]["mutual_matches"] is not None

@@ -110,7 +110,7 @@ def test_any_other_condition_makes_it_invalid_and_the_answer_says_which(name: st
     assert name in about["reason"]
     with pytest.raises(NotCalibrated, match="placeray calibrate") as refused:
         places.answer(CLEAR, CARD, asked(conditions=other, max_wrong=0.1))
-    assert (refused.value.exit_code, refused.value.http_status) == (5, 422)
+    assert (refused.value.exit_code, refused.value.http_status) == (5, 409)
 
 
 def test_growth_by_more_than_half_makes_it_invalid() -> None:
