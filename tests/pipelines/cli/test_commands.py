@@ -252,11 +252,13 @@ def test_signals_end_a_verb_with_one_line(
         return 0
 
     monkeypatch.setitem(commands.VERBS, "info", run)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
     try:
         assert main(["info", "--store", "any"]) == code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
     assert left == [True]
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
