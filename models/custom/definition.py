@@ -265,7 +265,7 @@ class _Reader:
     def _check_layer(self, layer: dict[str, Any], floor: object) -> None:
         share = layer.get("attended_share", 0.5)
         if type(layer.get("layer", 0)) is not int or not 0 < float(share) <= 1:
-            raise self._bad(f"[local] {layer} is no layer", "give layer = -2, and a share above 0")
+            raise self._bad(f"[local] {layer} is not a layer", "give layer = -2, and a share above 0")
         if layer.get("part", "value") not in ("value", "key", "query"):
             raise self._bad(f"part {layer['part']!r} is unknown", "give value, key or query")
         if floor is not None and float(str(floor)) <= 0:

@@ -136,7 +136,7 @@ class OwnNetwork(nn.Module):
         if grid[0] * grid[1] != count:
             raise ModelUnfit(
                 "model_output",
-                f"{self._source}: {count} tokens are no grid over {images.shape[2]}x{images.shape[3]} "
+                f"{self._source}: {count} tokens do not form a grid over {images.shape[2]}x{images.shape[3]} "
                 "pixels: choose another [local] layer or output",
             )
         return grid

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.evaluation.field_mapping import FieldMapping
 from pipelines.evaluation.intervals import clustered_bootstrap
 from pipelines.evaluation.query_table import query_table, read_query_table
 from pipelines.evaluation.result import Evaluation
@@ -36,7 +36,7 @@ class NotComparable(SourceError):
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison(Mapping[str, Any]):
+class Comparison(FieldMapping):
     """What changes from a first evaluation to a second; a mapping of plain values, `dict(comparison)`.
 
     Attributes:
@@ -62,19 +62,7 @@ class Comparison(Mapping[str, Any]):
     conditions: Mapping[str, Sequence[Any]]
     table: pa.Table = field(repr=False)
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names():
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def _names(self) -> list[str]:
-        return [field.name for field in dataclasses.fields(self) if field.name != "table"]
+    not_listed: ClassVar[str] = "table"
 
     def __repr__(self) -> str:
         return f"Comparison({self.headline()})"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.evaluation.describe import STAGE_NAMES, describe_conditions, interval_text
+from pipelines.evaluation.field_mapping import FieldMapping
 from pipelines.evaluation.outcome import RECALL_AT, QueryOutcome
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["RECALL_AT", "Evaluation", "QueryOutcome"]
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation(Mapping[str, Any]):
+class Evaluation(FieldMapping):
     """Recalls in percent, seconds, and every query's outcome.
 
     As a mapping it holds everything but the outcomes, plain values for JSON: `dict(evaluation)`.
@@ -86,19 +86,7 @@ class Evaluation(Mapping[str, Any]):
     rerank: Mapping[str, Any] = field(default_factory=dict)
     store_versions: Sequence[int] = ()
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names():
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def _names(self) -> list[str]:
-        return [field.name for field in dataclasses.fields(self) if field.name != "outcomes"]
+    not_listed: ClassVar[str] = "outcomes"
 
     @property
     def arrays(self) -> EvaluationArrays:
