@@ -35,6 +35,7 @@ from serving.stages.remote import RemoteStages
 from serving.stages.search import open_search_worker
 from storage.records import ImageRecord
 from storage.search.partition import WHOLE_INDEX, Partition
+from storage.search.row_filter import RowFilter
 from storage.store import Store
 
 __all__ = [
@@ -69,10 +70,17 @@ class SearcherReplica:
         self._worker = open_search_worker(settings, Partition(number, settings.shards))
 
     async def search(
-        self, descriptor: Descriptor, k: int, version: int | None, timeout_s: float
+        self,
+        descriptor: Descriptor,
+        k: int,
+        version: int | None,
+        within: RowFilter | None,
+        timeout_s: float,
     ) -> Searched | Refusal:
         """See `SearchWorker.search`."""
-        return await _refused(self._worker.search(descriptor, k=k, version=version, timeout_s=timeout_s))
+        return await _refused(
+            self._worker.search(descriptor, k=k, version=version, within=within, timeout_s=timeout_s)
+        )
 
     async def status(self) -> IndexStatus:
         """See `SearchWorker.status`."""

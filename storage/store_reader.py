@@ -26,6 +26,7 @@ from storage.objects.files import Location
 from storage.objects.location import location_uri, open_location
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
+from storage.search.row_filter import RowFilter
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.checksums import intact_rows
 from storage.table.schema import to_records
@@ -188,6 +189,7 @@ class StoreReader:
         k: int,
         method: SearchMethod = "exact",
         codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
@@ -197,11 +199,16 @@ class StoreReader:
             method: `exact` compares every row in memory, `ivf` uses an approximate index in memory, `lance`
                 searches on disk, `codes` compares codes and orders the nearest 100 by descriptor.
             codes: (B, code_bits / 8) uint8, for `codes`.
+            within: Which rows may be found; default: all.
 
         Raises:
             InvalidBatch: descriptors of another width, not finite, or not of unit norm; k below 1.
         """
-        return self._snapshot.search(descriptors, k=k, method=method, codes=codes)
+        return self._snapshot.search(descriptors, k=k, method=method, codes=codes, within=within)
+
+    def considered(self, within: RowFilter | None, *, method: SearchMethod = "exact") -> int:
+        """Return how many of the rows that a search method searches a filter leaves."""
+        return self._snapshot.considered(within, method)
 
     def fetch(self, records: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
         """Read the local features of these records; damage is reported, not raised.

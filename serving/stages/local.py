@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from serving.stages.messages import Descriptor, IndexStatus, Searched
 from serving.stages.protocol import VERSION_ATTEMPTS, VERSION_PAUSE_S, moving
 from serving.stages.search import SearchWorker
+from storage.search.row_filter import RowFilter
 
 if TYPE_CHECKING:  # both load torch
     from serving.stages.extract import ExtractWorker
@@ -32,14 +33,16 @@ class LocalStages:
         self._search = search
         self._workers = (extract, search, rerank)
 
-    async def search(self, descriptor: Descriptor, *, k: int, timeout_s: float) -> Searched:
+    async def search(
+        self, descriptor: Descriptor, *, k: int, timeout_s: float, within: RowFilter | None = None
+    ) -> Searched:
         """Search the whole index, which is one partition here.
 
         Raises:
             Refusal: no version with descriptors of the same aggregation was loaded in time.
         """
         for _ in range(VERSION_ATTEMPTS):
-            searched = await self._search.search(descriptor, k=k, timeout_s=timeout_s)
+            searched = await self._search.search(descriptor, k=k, within=within, timeout_s=timeout_s)
             if searched.result is not None:
                 return searched
             await asyncio.sleep(VERSION_PAUSE_S)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.errors import Refusal
 from serving.stages.messages import Counted, Descriptor, Extracted, IndexStatus, Searched
 from storage.records import ImageRecord
+from storage.search.row_filter import RowFilter
 
 __all__ = ["VERSION_ATTEMPTS", "VERSION_PAUSE_S", "Stages", "moving"]
 
@@ -30,8 +31,17 @@ class Stages(Protocol):
     async def extract(self, image: bytes, *, timeout_s: float) -> Extracted:
         """Decode a photo and run the model."""
 
-    async def search(self, descriptor: Descriptor, *, k: int, timeout_s: float) -> Searched:
-        """Search all partitions of the index in one version; `result` is not None."""
+    async def search(
+        self, descriptor: Descriptor, *, k: int, timeout_s: float, within: RowFilter | None = None
+    ) -> Searched:
+        """Search all partitions of the index in one version; `result` is not None.
+
+        Args:
+            descriptor: Of the photo.
+            k: Number of candidates.
+            timeout_s: Time limit for the result.
+            within: Which rows may be found; default: all.
+        """
 
     async def count(
         self,

@@ -20,6 +20,7 @@ from serving.stages.messages import Counted, Descriptor, Extracted, IndexStatus,
 from serving.stages.protocol import VERSION_ATTEMPTS, VERSION_PAUSE_S, moving
 from storage.records import ImageRecord
 from storage.search.hits import merge_hits
+from storage.search.row_filter import RowFilter
 
 __all__ = ["RemoteStages", "ask"]
 
@@ -61,9 +62,13 @@ class RemoteStages:
         )
         return reply
 
-    async def search(self, descriptor: Descriptor, *, k: int, timeout_s: float) -> Searched:
+    async def search(
+        self, descriptor: Descriptor, *, k: int, timeout_s: float, within: RowFilter | None = None
+    ) -> Searched:
         """Search all partitions, in the newest version that all of them have loaded."""
-        replies = await self._search_parts(range(len(self._searchers)), descriptor, k, None, timeout_s)
+        replies = await self._search_parts(
+            range(len(self._searchers)), descriptor, k, None, within, timeout_s
+        )
         for _ in range(VERSION_ATTEMPTS):
             versions = {reply.result.version for reply in replies if reply.result is not None}
             if len(versions) == 1 and all(reply.result is not None for reply in replies):
@@ -77,7 +82,7 @@ class RemoteStages:
                 for i, reply in enumerate(replies)
                 if version is None or reply.result is None or reply.result.version != version
             ]
-            again = await self._search_parts(late, descriptor, k, version, timeout_s)
+            again = await self._search_parts(late, descriptor, k, version, within, timeout_s)
             for i, reply in zip(late, again, strict=True):
                 replies[i] = reply
         else:
@@ -124,10 +129,12 @@ class RemoteStages:
         descriptor: Descriptor,
         k: int,
         version: int | None,
+        within: RowFilter | None,
         timeout_s: float,
     ) -> list[Searched]:
         calls = [
-            partial(self._searchers[part].search.remote, descriptor, k, version, timeout_s) for part in parts
+            partial(self._searchers[part].search.remote, descriptor, k, version, within, timeout_s)
+            for part in parts
         ]
         return list(await asyncio.gather(*(self._ask("search", call) for call in calls)))
 

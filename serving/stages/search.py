@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import threading
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from storage.errors import CardMismatch, StoreError
 from storage.search.hits import SearchHits
 from storage.search.index_partition import IndexPartition, VersionNotLoaded
 from storage.search.partition import Partition
+from storage.search.row_filter import RowFilter
 
 __all__ = ["SearchWorker", "open_search_worker"]
 
@@ -30,6 +32,7 @@ class _Query:
     descriptor: Descriptor
     k: int
     version: int | None
+    within: RowFilter | None
 
 
 class SearchWorker:
@@ -68,6 +71,7 @@ class SearchWorker:
         *,
         k: int,
         version: int | None = None,
+        within: RowFilter | None = None,
         timeout_s: float | None = None,
     ) -> Searched:
         """Search for one photo.
@@ -76,6 +80,7 @@ class SearchWorker:
             descriptor: Of the photo; it is compared with stored ones of the same aggregation alone.
             k: Number of candidates from this partition.
             version: Store version to search; None: the newest loaded that the descriptor fits.
+            within: Which rows may be found; default: all.
             timeout_s: Time limit for the result.
 
         Raises:
@@ -87,7 +92,7 @@ class SearchWorker:
         if self._error is not None:
             raise StoreUnavailable(self._error)
         outcome, search_ms, batch = await self._batcher.submit(
-            _Query(descriptor, k, version), timeout_s=timeout_s
+            _Query(descriptor, k, version, within), timeout_s=timeout_s
         )
         if isinstance(outcome, StoreError):
             if not isinstance(outcome, VersionNotLoaded):
@@ -102,36 +107,39 @@ class SearchWorker:
 
     def _work(self, queries: list[_Query]) -> list[_Outcome]:
         started = time.perf_counter()
-        groups: dict[tuple[int | None, frozenset[str | None]], list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for i, query in enumerate(queries):
-            groups.setdefault((query.version, frozenset(query.descriptor.by_aggregation)), []).append(i)
+            alike = (query.version, query.within, frozenset(query.descriptor.by_aggregation))
+            groups.setdefault(alike, []).append(i)
         outcomes: list[SearchHits | StoreError | None] = [None] * len(queries)
-        for (version, _), members in groups.items():
-            for i, outcome in zip(members, self._search([queries[i] for i in members], version), strict=True):
+        for members in groups.values():
+            for i, outcome in zip(members, self._search([queries[i] for i in members]), strict=True):
                 outcomes[i] = outcome
         search_ms = (time.perf_counter() - started) * 1e3
         return [(outcome, search_ms, len(queries)) for outcome in outcomes if outcome is not None]
 
-    def _search(self, queries: list[_Query], version: int | None) -> list[SearchHits | StoreError]:
-        k = max(query.k for query in queries)
+    def _search(self, queries: list[_Query]) -> list[SearchHits | StoreError]:
+        """Search for queries of the same version, filter and aggregations."""
         try:
-            results = self._search_fitting([query.descriptor for query in queries], k, version)
+            results = self._search_fitting(queries)
         except (StoreError, ValueError) as error:
             if len(queries) == 1:
                 return [error if isinstance(error, StoreError) else StoreError(str(error))]
             # An invalid descriptor must not fail the other queries.
-            return [self._search([query], version)[0] for query in queries]
+            return [self._search([query])[0] for query in queries]
         return [
             dataclasses.replace(result, hits=result.hits[: query.k])
             for result, query in zip(results, queries, strict=True)
         ]
 
-    def _search_fitting(self, descriptors: list[Descriptor], k: int, version: int | None) -> list[SearchHits]:
+    def _search_fitting(self, queries: list[_Query]) -> list[SearchHits]:
         """Search the newest version that descriptors of the same aggregations fit.
 
         Raises:
             VersionNotLoaded: none is loaded, or not the requested one.
         """
+        descriptors, k = [query.descriptor for query in queries], max(query.k for query in queries)
+        version, within = queries[0].version, queries[0].within
         newest = self.part.card.aggregation_sha256
         given = [descriptor.code for descriptor in descriptors if descriptor.code is not None]
         codes = np.stack(given) if len(given) == len(descriptors) else None
@@ -139,7 +147,9 @@ class SearchWorker:
         for last, digest in enumerate(digests, start=1 - len(digests)):
             values = np.stack([descriptor.by_aggregation[digest] for descriptor in descriptors])
             try:
-                return self.part.search(values, k=k, version=version, aggregation_sha256=digest, codes=codes)
+                return self.part.search(
+                    values, k=k, version=version, aggregation_sha256=digest, codes=codes, within=within
+                )
             except VersionNotLoaded:
                 if last == 0:
                     raise

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storage.search.faiss_module import import_faiss
+from storage.search.faiss_module import import_faiss, selection
 
 __all__ = ["TARGET_RECALL", "ApproximateIndex"]
 
@@ -78,13 +78,18 @@ class ApproximateIndex:
         self._referenced = (coarse, reduce)  # FAISS only keeps their addresses
         self._measure(stored, target)
 
-    def search(self, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.int64]:
         """Return (B, k) int64: rows by descending similarity, -1 padded.
 
         Args:
             queries: (B, D) float32, unit L2 norm.
             k: Number of rows per query.
+            allowed: (N,) bool: which rows may be found, each of which is then compared; default: all.
         """
+        if allowed is not None:
+            return np.asarray(self._exact.search(queries, k, params=selection(allowed))[1])
         if not self.probes:
             return np.asarray(self._exact.search(queries, k)[1])
         faiss = import_faiss()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storage.search.faiss_module import import_faiss
+from storage.search.faiss_module import import_faiss, selector
 
 __all__ = ["EXACT_CODES", "TARGET_RECALL", "CodeIndex"]
 
@@ -75,17 +75,22 @@ class CodeIndex:
         else:
             self._build_flat()
 
-    def search(self, queries: npt.NDArray[np.uint8], k: int) -> npt.NDArray[np.int64]:
+    def search(
+        self, queries: npt.NDArray[np.uint8], k: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.int64]:
         """Return (B, k) int64: rows by ascending Hamming distance, ties by row, -1 padded.
 
         Args:
             queries: (B, bits / 8) uint8.
             k: Number of rows per query.
+            allowed: (N,) bool: which rows may be found; default: all.
         """
         if not self.count or not len(queries):
             return np.full((len(queries), k), -1, np.int64)
         searches: list[Callable[[], tuple[Any, Any]]] = [
-            lambda part=part, start=start: self._search_part(part, start, queries, k)  # type: ignore[misc]
+            lambda part=part, start=start: self._search_part(  # type: ignore[misc]
+                part, start, queries, k, allowed
+            )
             for part, start in zip(self._parts, self._starts, strict=False)
         ]
         found = list(self._pool.map(lambda search: search(), searches))
@@ -97,14 +102,39 @@ class CodeIndex:
         return np.where(missing, -1, best)
 
     def _search_part(
-        self, part: Any, start: int, queries: npt.NDArray[np.uint8], k: int
+        self,
+        part: Any,
+        start: int,
+        queries: npt.NDArray[np.uint8],
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         faiss = import_faiss()
         faiss.omp_set_num_threads(1)  # of this thread
-        distances, ids = part.search(queries, min(k, part.ntotal))
+        if allowed is None:
+            distances, ids = part.search(queries, min(k, part.ntotal))
+        elif self.lists:  # FAISS selects nothing from inverted lists of codes
+            chosen = start + np.flatnonzero(allowed[start : start + part.ntotal])
+            return self._compared(queries, chosen, min(k, part.ntotal))
+        else:
+            chosen = faiss.SearchParameters(sel=selector(allowed[start : start + part.ntotal]))
+            distances, ids = part.search(queries, min(k, part.ntotal), params=chosen)
         distances = distances.astype(np.int64)
         distances[ids < 0] = self._bits + 1
         return distances, np.where(ids < 0, np.iinfo(np.int64).max, ids + start)
+
+    def _compared(
+        self, queries: npt.NDArray[np.uint8], ids: npt.NDArray[np.int64], k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Compare the rows `ids` with every query: (B, k) distances and rows, padded as a part's are."""
+        distances = np.full((len(queries), k), self._bits + 1, np.int64)
+        best = np.full((len(queries), k), np.iinfo(np.int64).max)
+        codes = _words(self._codes[ids])
+        for row, query in enumerate(_words(queries)):
+            apart = np.bitwise_count(codes ^ query).sum(axis=1, dtype=np.int64)
+            order = np.argsort(apart, kind="stable")[:k]
+            distances[row, : len(order)], best[row, : len(order)] = apart[order], ids[order]
+        return distances, best
 
     def _build_flat(self) -> None:
         faiss = import_faiss()
@@ -133,7 +163,6 @@ class CodeIndex:
                 part.add(self._codes[at : min(stop, at + _BLOCK)])
             self._parts.append(part)
         self._measure(target)
-        self._codes = self._codes[:0]
 
     def _measure(self, target: float) -> None:
         """Choose the fewest probes that reach the target, with a sample of the rows as queries.
@@ -167,3 +196,8 @@ class CodeIndex:
 
 def _evenly(rows: int, count: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
+
+
+def _words(codes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Return packed codes in words of eight bytes where their width allows it: eight times fewer to count."""
+    return np.ascontiguousarray(codes).view(np.uint64) if codes.shape[1] % 8 == 0 else codes

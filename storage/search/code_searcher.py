@@ -15,6 +15,8 @@ from storage.search.code_index import CodeIndex
 from storage.search.memory_searcher import compact_rows
 from storage.search.partition import WHOLE_INDEX, Partition, rows_in
 from storage.search.ranking import rank_rows
+from storage.search.row_filter import RowFilter
+from storage.search.rows_left import rows_left, scanned_rows_left
 from storage.table.checksums import intact_rows
 from storage.table.open_table import Table
 from storage.table.schema import code_matrix, descriptor_matrix
@@ -51,7 +53,12 @@ class CodeSearcher:
         self.recall = self._index.recall
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first by similarity, ties by image_id.
 
@@ -62,11 +69,17 @@ class CodeSearcher:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
             codes: (B, code_bits / 8) uint8.
+            within: Which rows may be found; default: all.
         """
-        nearest = self._index.search(_given(codes, len(descriptors)), max(k, RERANKED))
+        allowed = None if within is None else rows_left(within, self._rows)
+        nearest = self._index.search(_given(codes, len(descriptors)), max(k, RERANKED), allowed)
         return [
             self._ranked(query, ids[ids >= 0], k) for query, ids in zip(descriptors, nearest, strict=True)
         ]
+
+    def considered(self, within: RowFilter | None) -> int:
+        """Return how many rows a filter leaves; all of them without one."""
+        return self.count if within is None else int(rows_left(within, self._rows).sum())
 
     def _ranked(self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Candidate]:
         return rank_rows(self._rows.take(ids), self._vectors[ids].astype(np.float32), query, k)
@@ -100,14 +113,20 @@ class DiskCodeSearcher:
         self.recall = self._index.recall
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Return the candidates; arguments and order as of `CodeSearcher.search`.
 
         Raises:
             CorruptStore: a data file cannot be read.
         """
-        nearest = self._index.search(_given(codes, len(descriptors)), max(k, RERANKED))
+        allowed = None if within is None else self._allowed(within)
+        nearest = self._index.search(_given(codes, len(descriptors)), max(k, RERANKED), allowed)
         results = []
         for query, ids in zip(descriptors, nearest, strict=True):
             found = self._table.take(self._offsets[ids[ids >= 0]].tolist())
@@ -116,6 +135,17 @@ class DiskCodeSearcher:
             vectors = descriptor_matrix(intact).astype(np.float32)
             results.append(rank_rows(intact, vectors, query, k))
         return results
+
+    def considered(self, within: RowFilter | None) -> int:
+        """Return how many rows a filter leaves; all of them without one.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        return self.count if within is None else int(self._allowed(within).sum())
+
+    def _allowed(self, within: RowFilter) -> npt.NDArray[np.bool_]:
+        return scanned_rows_left(within, self._table)[self._offsets]
 
     def _coded(
         self, partition: Partition, offsets: list[npt.NDArray[np.int64]]

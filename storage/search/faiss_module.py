@@ -1,11 +1,14 @@
-"""The installed FAISS: importing it, and copying indexes to GPUs where it supports any."""
+"""The installed FAISS: importing it, selecting rows, and copying indexes to GPUs where it supports any."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
-__all__ = ["copy_to_gpus", "import_faiss"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["copy_to_gpus", "import_faiss", "selection", "selector"]
 
 
 def import_faiss() -> Any:
@@ -34,3 +37,13 @@ def copy_to_gpus(index: Any) -> Any | None:
         reason = str(error).strip().splitlines()[-1]
         warnings.warn(f"search stays on the CPU: {reason}", RuntimeWarning, stacklevel=2)
         return None
+
+
+def selector(allowed: npt.NDArray[np.bool_]) -> Any:
+    """Return FAISS's selector of the rows that are True in `allowed` (N,)."""
+    return import_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def selection(allowed: npt.NDArray[np.bool_]) -> Any:
+    """Return FAISS's parameters of a search that finds only the rows that are True in `allowed` (N,)."""
+    return import_faiss().SearchParameters(sel=selector(allowed))

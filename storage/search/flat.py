@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storage.search.faiss_module import copy_to_gpus, import_faiss
+from storage.search.faiss_module import copy_to_gpus, import_faiss, selection
 
 __all__ = ["FlatIndex"]
 
@@ -33,19 +33,32 @@ class FlatIndex:
         self._on_gpu = copy_to_gpus(self._index)
         self._gpu_lock = threading.Lock()  # FAISS's GPU indexes support one search at a time
 
-    def search(self, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
-        """Return (B, k or more) int64: rows by descending similarity, with all that tie with the last."""
-        # A few more than k show whether scores equal to the last one follow.
-        wanted = min(k + 8, self._count)
-        while True:
-            scores, ids = self._nearest(queries, wanted)
-            tied = scores[:, k - 1] - scores[:, -1] <= _TIE_WIDTH
-            if wanted == self._count or not tied.any():
-                return np.asarray(ids)
-            wanted = min(4 * wanted, self._count)
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Return (B, k or more) int64: rows by descending similarity, with all that tie with the last.
 
-    def _nearest(self, queries: npt.NDArray[np.float32], k: int) -> tuple[Any, Any]:
-        if self._on_gpu is None or k > _GPU_MAX_K:
+        Args:
+            queries: (B, D) float32, unit L2 norm.
+            k: Number of rows per query, at most as many as there are.
+            allowed: (N,) bool, at least k of them: which rows may be found; default: all.
+        """
+        count = self._count if allowed is None else int(allowed.sum())
+        # A few more than k show whether scores equal to the last one follow.
+        wanted = min(k + 8, count)
+        while True:
+            scores, ids = self._nearest(queries, wanted, allowed)
+            tied = scores[:, k - 1] - scores[:, -1] <= _TIE_WIDTH
+            if wanted == count or not tied.any():
+                return np.asarray(ids)
+            wanted = min(4 * wanted, count)
+
+    def _nearest(
+        self, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> tuple[Any, Any]:
+        if allowed is not None:  # FAISS's GPU indexes take no selection
+            scores, ids = self._index.search(queries, k, params=selection(allowed))
+        elif self._on_gpu is None or k > _GPU_MAX_K:
             scores, ids = self._index.search(queries, k)
         else:
             with self._gpu_lock:

@@ -21,6 +21,8 @@ class SearchHits:
         hits: Best first, ties by image_id.
         loaded_versions: Every version that this partition could have searched.
         card: Of the version that was searched.
+        considered: How many rows the filter left, of this partition or of all that were merged; None without
+            a filter.
     """
 
     version: int
@@ -29,6 +31,7 @@ class SearchHits:
     hits: list[Candidate]
     loaded_versions: tuple[int, ...]
     card: Card | None = None
+    considered: int | None = None
 
 
 def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
@@ -39,6 +42,7 @@ def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
         k: Number of candidates.
     """
     hits = [hit for partition in partitions for hit in partition.hits]
+    left = [partition.considered for partition in partitions if partition.considered is not None]
     hits.sort(key=lambda hit: (-hit.similarity, hit.record.image_id))
     return SearchHits(
         version=partitions[0].version,
@@ -47,4 +51,5 @@ def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
         hits=hits[:k],
         loaded_versions=partitions[0].loaded_versions,
         card=partitions[0].card,
+        considered=sum(left) if left else None,
     )

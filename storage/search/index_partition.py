@@ -21,6 +21,7 @@ from storage.objects.location import open_location
 from storage.search.hits import SearchHits
 from storage.search.methods import SearchMethod, SearchMethodSetting
 from storage.search.partition import WHOLE_INDEX, Partition
+from storage.search.row_filter import RowFilter
 from storage.search.snapshot import Snapshot, newest_snapshot
 
 __all__ = ["EXACT_ROWS", "MEMORY_BYTES", "IndexPartition", "VersionNotLoaded"]
@@ -139,6 +140,7 @@ class IndexPartition:
         version: int | None = None,
         aggregation_sha256: str | EllipsisType | None = ...,
         codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[SearchHits]:
         """Search one version.
 
@@ -149,6 +151,7 @@ class IndexPartition:
             aggregation_sha256: What made the descriptors, see `Card`; only versions of the same are searched.
                 By default it is not compared.
             codes: (B, code_bits / 8) uint8, for search by codes.
+            within: Which rows may be found; default: all.
 
         Raises:
             VersionNotLoaded: `version` is not loaded, or none of this aggregation is.
@@ -165,9 +168,13 @@ class IndexPartition:
             )
             wanted = "a version" if version is None else f"version {version}"
             raise VersionNotLoaded(f"{wanted}{made} is not loaded: request one of {numbers}")
-        results = snapshot.search(descriptors, k=k, method=self._method_for(snapshot), codes=codes)
+        method = self._method_for(snapshot)
+        results = snapshot.search(descriptors, k=k, method=method, codes=codes, within=within)
+        left = None if within is None else snapshot.considered(within, method)
         return [
-            SearchHits(snapshot.version, snapshot.count, snapshot.degraded, hits, numbers, snapshot.card)
+            SearchHits(
+                snapshot.version, snapshot.count, snapshot.degraded, hits, numbers, snapshot.card, left
+            )
             for hits in results
         ]
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from storage.card import Card
 from storage.records import Candidate
 from storage.search.ranking import rank_rows
+from storage.search.row_filter import RowFilter
+from storage.search.rows_left import rows_left, scanned_rows_left
 from storage.table.checksums import intact_rows
 from storage.table.open_table import Table
 from storage.table.schema import descriptor_matrix
 
 __all__ = ["LanceSearcher"]
+
+_COMPARED_ROWS = 5_000  # as many that a filter leaves are read and compared each
 
 
 class LanceSearcher:
@@ -31,7 +36,12 @@ class LanceSearcher:
         self._card = card
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
@@ -39,15 +49,42 @@ class LanceSearcher:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
             codes: Not used.
+            within: Which rows may be found; default: all.
 
         Raises:
             CorruptStore: a data file cannot be read.
         """
-        results = []
-        for query in descriptors:
-            nearest = self._table.nearest(query, min(k + 8, max(1, self.count)), rows=self.count)
-            intact = intact_rows(nearest.drop_columns(["_distance"]), self._card)
-            self.degraded |= len(intact) < len(nearest)
-            vectors = descriptor_matrix(intact).astype(np.float32)
-            results.append(rank_rows(intact, vectors, query, k))
-        return results
+        if within is None:
+            return [self._ranked(self._nearest(query, k + 8), query, k) for query in descriptors]
+        left = np.flatnonzero(scanned_rows_left(within, self._table))
+        if len(left) <= _COMPARED_ROWS:
+            rows = self._table.take(left.tolist())
+            return [self._ranked(rows, query, k) for query in descriptors]
+        return [self._ranked(self._nearest_within(query, k, within), query, k) for query in descriptors]
+
+    def considered(self, within: RowFilter | None) -> int:
+        """Return how many rows a filter leaves; all of them without one.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        return self.count if within is None else int(scanned_rows_left(within, self._table).sum())
+
+    def _nearest(self, query: npt.NDArray[np.float32], k: int, where: str | None = None) -> pa.Table:
+        nearest = self._table.nearest(query, min(k, max(1, self.count)), rows=self.count, where=where)
+        return nearest.drop_columns(["_distance"])
+
+    def _nearest_within(self, query: npt.NDArray[np.float32], k: int, within: RowFilter) -> pa.Table:
+        """Ask for more until k of the nearest pass the filter; LanceDB knows its condition, not its mask."""
+        wanted = k + 8
+        while True:
+            nearest = self._nearest(query, wanted, within.predicate())
+            left = nearest.filter(pa.array(rows_left(within, nearest)))
+            if len(left) >= min(k + 8, self.count) or len(nearest) < wanted:
+                return left
+            wanted *= 4
+
+    def _ranked(self, nearest: pa.Table, query: npt.NDArray[np.float32], k: int) -> list[Candidate]:
+        intact = intact_rows(nearest, self._card)
+        self.degraded |= len(intact) < len(nearest)
+        return rank_rows(intact, descriptor_matrix(intact).astype(np.float32), query, k)

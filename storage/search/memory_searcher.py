@@ -10,6 +10,8 @@ from storage.records import Candidate
 from storage.search.approximate import ApproximateIndex
 from storage.search.flat import FlatIndex
 from storage.search.ranking import rank_rows
+from storage.search.row_filter import RowFilter
+from storage.search.rows_left import rows_left
 from storage.table.schema import descriptor_matrix
 
 __all__ = ["MemorySearcher", "compact_rows"]
@@ -48,7 +50,12 @@ class MemorySearcher:
         self.recall = self._index.recall
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
@@ -56,13 +63,20 @@ class MemorySearcher:
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
             codes: Not used.
+            within: Which rows may be found; default: all.
         """
-        if not self.count or not len(descriptors):
+        allowed = None if within is None else rows_left(within, self._rows)
+        count = self.count if allowed is None else int(allowed.sum())
+        if not count or not len(descriptors):
             return [[] for _ in descriptors]
-        nearest = self._index.search(descriptors, min(k, self.count))
+        nearest = self._index.search(descriptors, min(k, count), allowed)
         return [
             self._ranked(query, ids[ids >= 0], k) for query, ids in zip(descriptors, nearest, strict=True)
         ]
+
+    def considered(self, within: RowFilter | None) -> int:
+        """Return how many rows a filter leaves; all of them without one."""
+        return self.count if within is None else int(rows_left(within, self._rows).sum())
 
     def _ranked(self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Candidate]:
         return rank_rows(self._rows.take(ids), self._index.reconstruct(ids), query, k)

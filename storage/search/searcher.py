@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.records import Candidate
+from storage.search.row_filter import RowFilter
 
 __all__ = ["Searcher"]
 
@@ -24,7 +25,12 @@ class Searcher(Protocol):
     count: int
 
     def search(
-        self, descriptors: npt.NDArray[np.float32], *, k: int, codes: npt.NDArray[np.uint8] | None = None
+        self,
+        descriptors: npt.NDArray[np.float32],
+        *,
+        k: int,
+        codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Return up to k candidates per query, best first, ties by image_id.
 
@@ -32,5 +38,10 @@ class Searcher(Protocol):
             descriptors: (B, D) float32, unit L2 norm.
             k: Number of candidates per query.
             codes: (B, code_bits / 8) uint8, for search by codes.
+            within: Which rows may be found; default: all.
         """
+        ...
+
+    def considered(self, within: RowFilter | None) -> int:
+        """Return how many rows a filter leaves; all of them without one."""
         ...

@@ -27,6 +27,7 @@ from storage.search.lance_searcher import LanceSearcher
 from storage.search.memory_searcher import MemorySearcher
 from storage.search.methods import SearchMethod
 from storage.search.partition import WHOLE_INDEX, Partition, read_partition
+from storage.search.row_filter import RowFilter
 from storage.search.searcher import Searcher
 from storage.table.checks import check_codes, check_query
 from storage.table.open_table import Table, open_table
@@ -81,6 +82,7 @@ class Snapshot:
         k: int,
         method: SearchMethod = "exact",
         codes: npt.NDArray[np.uint8] | None = None,
+        within: RowFilter | None = None,
     ) -> list[list[Candidate]]:
         """Search this version; arguments, result and errors as in `Store.search`."""
         if k < 1:
@@ -88,7 +90,11 @@ class Snapshot:
         checked = check_query(descriptors, self.card)
         if method == "codes":
             codes = check_codes(codes, len(checked), self.card)
-        return self._searcher(method).search(checked, k=k, codes=codes)
+        return self._searcher(method).search(checked, k=k, codes=codes, within=within)
+
+    def considered(self, within: RowFilter | None, method: SearchMethod = "exact") -> int:
+        """Return how many of the rows that a search method searches a filter leaves."""
+        return self._searcher(method).considered(within)
 
     def load(self, method: SearchMethod) -> None:
         """Build the index of a search method, which the first search would otherwise wait for."""

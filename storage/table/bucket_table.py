@@ -155,7 +155,9 @@ class BucketTable:
             rows = self._dataset.to_table(columns=["image_id"], filter=f"{column} IS NULL")
         return list(rows["image_id"].to_pylist())
 
-    def nearest(self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int) -> pa.Table:
+    def nearest(
+        self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int, where: str | None = None
+    ) -> pa.Table:
         """Return about the k nearest rows by cosine distance; see `LanceTable.nearest`."""
         nearest = {
             "column": "descriptor",
@@ -167,7 +169,8 @@ class BucketTable:
             "refine_factor": 4,
         }
         with _explained(self.folder):
-            return self._dataset.to_table(columns=[*self._columns(None), "_distance"], nearest=nearest)
+            columns = [*self._columns(None), "_distance"]
+            return self._dataset.to_table(columns=columns, nearest=nearest, filter=where, prefilter=True)
 
     def append(self, rows: pa.Table) -> None:
         """Add rows whose keys are not in the table yet: one version."""

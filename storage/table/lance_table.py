@@ -201,16 +201,21 @@ class LanceTable:
             config = IvfRq(distance_type="cosine", num_bits=2, target_partition_size=LIST_ROWS)
         self._table.create_index("descriptor", config=config, replace=True)
 
-    def nearest(self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int) -> pa.Table:
+    def nearest(
+        self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int, where: str | None = None
+    ) -> pa.Table:
         """Return about the k nearest rows by cosine distance, through the index if this version has one.
 
         Args:
             descriptor: (D,) float32, unit L2 norm.
             k: Number of rows.
             rows: How many rows the table has: every list of the index is probed up to two million, then half.
+            where: An SQL condition that they meet.
         """
         query = self._table.search(descriptor, vector_column_name="descriptor").distance_type("cosine")
         query = query.nprobes(max(256, rows // (2 * LIST_ROWS))).ef(max(64, 4 * k))
+        if where is not None:
+            query = query.where(where, prefilter=True)
         with read_errors_as_corruption(self.folder):
             return query.refine_factor(4).limit(k).to_arrow()
 

@@ -77,7 +77,9 @@ class Part:
         self._loaded = list(loaded)
         self.versions_requested: list[int | None] = []
 
-    async def remote(self, descriptor: Any, k: int, version: int | None, timeout_s: float) -> Searched:
+    async def remote(
+        self, descriptor: Any, k: int, version: int | None, within: Any, timeout_s: float
+    ) -> Searched:
         loaded = self._loaded.pop(0) if len(self._loaded) > 1 else self._loaded[0]
         self.versions_requested.append(version)
         chosen = loaded[-1] if version is None else version

@@ -16,6 +16,7 @@ from storage.search.code_index import CodeIndex
 from storage.search.code_searcher import CodeSearcher, DiskCodeSearcher
 from storage.store import Store
 from storage.table.schema import row_schema
+from tests.support.row_filters import Tagged
 from tests.support.store_samples import make_card
 
 BITS = 64
@@ -114,6 +115,12 @@ def test_codes_with_rows_on_disk_give_the_same_hits(tmp_path: Path, monkeypatch:
     again = Store.open(store.uri)
     there = again.search(vectors[:4], k=8, method="codes", codes=codes[:4])
     assert isinstance(again.snapshot._searcher("codes"), DiskCodeSearcher)
+    within = Tagged("5")  # the key has it: 57 of 300
+    asked = {"k": 90, "method": "codes", "codes": codes[:4], "within": within}
+    left = [store.search(vectors[:4], **asked), again.search(vectors[:4], **asked)]  # type: ignore[arg-type]
+    assert left[0] == left[1]
+    assert all(len(hits) == 57 and all("5" in hit.record.image_id for hit in hits) for hits in left[0])
+    assert again.considered(within, method="codes") == store.considered(within, method="codes") == 57
     assert [[hit.record.image_id for hit in hits] for hits in here] == [
         [hit.record.image_id for hit in hits] for hits in there
     ]
@@ -148,3 +155,18 @@ def test_features_of_a_store_without_any_are_not_read(tmp_path: Path) -> None:
     records = store.get(["image-000", "image-001"])
     features, ok = store.fetch(records)
     assert (len(features), ok.tolist()) == (2, [False, False])
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("bits", [64, 24])
+def test_search_among_some_rows_equals_a_search_of_them_alone(inverted: bool, bits: int) -> None:
+    codes = random_codes(9000, bits)
+    index = CodeIndex([codes], len(codes), bits=bits, inverted=inverted)
+    queries = random_codes(4, bits, seed=1)
+    for step in (3, 1000, 10_000):
+        allowed = np.arange(len(codes)) % step == 1
+        found = index.search(queries, 30, allowed)
+        for query, ids in zip(queries, found, strict=True):
+            near = distances(codes, query)
+            assert allowed[ids[ids >= 0]].all()
+            assert near[ids[ids >= 0]].tolist() == np.sort(near[allowed])[:30].tolist()
