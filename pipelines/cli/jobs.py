@@ -58,9 +58,9 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def run_index(args: argparse.Namespace) -> int:
     """Index images into a store."""
+    from pipelines.cli.index_words import summary_lines
     from pipelines.indexing.job import index
     from pipelines.placement import Placement
-    from pipelines.progress import counted
 
     report = index(
         args.source,
@@ -94,40 +94,8 @@ def run_index(args: argparse.Namespace) -> int:
     if args.json:
         print_json(dataclasses.asdict(report))
     else:
-        print(
-            f"{report.input} images: {report.accepted} accepted ({report.unchanged} unchanged), "
-            f"{report.rejected} rejected, {report.seconds:.1f} s, {report.images_per_s:.1f} images/s, "
-            f"store version {report.store_version}"
-        )
-        for reason, count in sorted(report.rejected_by_reason.items()):
-            print_line(f"  rejected {count}: {reason}")
-        if report.rejected_file:
-            print_line(f"  listed in {report.rejected_file}")
-        if report.nodes_lost:
-            print_line(f"  {counted(report.nodes_lost, 'node')} lost; the work of lost nodes was done again")
-        if report.waited_s >= 1:
-            print_line(f"  waited {report.waited_s:.0f} s for room on the cluster")
-        if report.without_position:
-            photos = "photo has" if report.without_position == 1 else "photos have"
-            print_line(f"  {report.without_position} {photos} no position")
-        if report.upgraded:
-            print_line("  the store was upgraded to the newest format: older versions no longer open it")
-        if report.missing_from_source:
-            images = "image is" if report.missing_from_source == 1 else "images are"
-            end = f", {report.pruned} removed" if report.pruned else ": remove their rows with --prune"
-            print_line(f"  {report.missing_from_source} stored {images} no longer in the source{end}")
-        if report.links_skipped:
-            links = "link was" if report.links_skipped == 1 else "links were"
-            beyond = "link_outside" in report.rejected_by_reason | report.notes_by_reason
-            print_line(f"  {report.links_skipped} {links} not followed" + ": add --follow-links" * beyond)
-        for reason, count in sorted(report.notes_by_reason.items()):
-            print_line(f"  noted {count}: {reason}")
-        if report.notes_file:
-            print_line(f"  listed in {report.notes_file}")
-        if report.relearned_from:
-            print_line(f"  descriptors learned again from {report.relearned_from} photos")
-        if report.relearning_advice:
-            print_line(f"  {report.relearning_advice}: run placeray relearn --store {args.store}")
+        for line in summary_lines(report, args.store):
+            print_line(line)
     return exit_code_for(report.rejected, report.input, args.max_rejected)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -73,7 +74,8 @@ def run_serve(args: argparse.Namespace) -> int:
 
     _require_aggregation(args)
     flags = _with_settings_file(vars(args))
-    log_file = flags.get("log_file") or _new_log_file()
+    given = flags.get("log_file")
+    log_file = given or _new_log_file()
     flags["log_file"] = "" if log_file == "-" else os.path.abspath(log_file)
 
     def ready(url: str) -> None:
@@ -86,7 +88,11 @@ def run_serve(args: argparse.Namespace) -> int:
                 print(f"logs: {flags['log_file']}")
         sys.stdout.flush()
 
-    serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
+    try:
+        serve_store(settings_of(flags), host=args.host, port=args.port, ready=ready)
+    finally:
+        if not given:
+            _remove_if_empty(log_file)
     return EXIT_OK
 
 
@@ -113,3 +119,9 @@ def _new_log_file() -> str:
     handle, path = tempfile.mkstemp(prefix="placeray-serve-", suffix=".log")
     os.close(handle)
     return path
+
+
+def _remove_if_empty(path: str) -> None:
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) == 0:
+            os.remove(path)
