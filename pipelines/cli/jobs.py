@@ -25,6 +25,7 @@ from pipelines.cli.output import (
     print_training,
     print_truth,
 )
+from pipelines.cli.source_options import source_options_of
 from storage.text import plain
 
 __all__ = ["run_calibrate", "run_demo", "run_evaluate", "run_finetune", "run_index"]
@@ -87,6 +88,8 @@ def run_index(args: argparse.Namespace) -> int:
         moved_from=args.moved_from,
         prune=args.prune,
         prune_share=args.prune_share,
+        source_options=source_options_of(args),
+        photo_column=args.photo_column,
         **photos_from(args),
         execution=execution_from(args),
         quiet=args.quiet,

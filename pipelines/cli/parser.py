@@ -13,6 +13,7 @@ from models.runtime.execution import Execution
 from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
 from pipelines.placement import parse_labels, parse_resources
 from pipelines.ray_session import RULE
@@ -124,7 +125,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
     """Flags of `pipelines.indexing.job.index`."""
-    parser.add_argument("source", metavar="SOURCE", help="folder, listing (.csv, .parquet) or data set")
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+    add_source_options(parser)
     flag = partial(add_flag, parser)
     flag("model", str, f"{_MODEL}; default: the store's, or {DEFAULT_MODEL} for a new one")
     flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from pipelines.cli.options import UsageError
 from storage.objects.address import is_bucket_uri, with_options
 
-__all__ = ["add_storage_options", "join_storage_options"]
+__all__ = ["add_storage_options", "join_storage_options", "pairs_of"]
 
 _URIS = ("store", "from_store", "to_store")
 
@@ -36,7 +37,7 @@ def join_storage_options(args: argparse.Namespace) -> None:
         UnknownStorageOption: there is no such option, or the store is a folder.
         UsageError: an option has no value.
     """
-    options = dict(_pair(text) for text in getattr(args, "storage_option", ()))
+    options = pairs_of(getattr(args, "storage_option", ()), "--storage-option")
     uris = [name for name in _URIS if getattr(args, name, None)]
     if options and not any(is_bucket_uri(getattr(args, name)) for name in uris):
         for name in uris or ("store",):
@@ -49,8 +50,13 @@ def join_storage_options(args: argparse.Namespace) -> None:
             setattr(args, name, with_options(getattr(args, name), options))
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError("--storage-option is KEY=VALUE, such as endpoint=https://storage.example.com")
-    return name, value
+def pairs_of(texts: Iterable[str], flag: str) -> dict[str, str]:
+    """Return options given as KEY=VALUE.
+
+    Raises:
+        UsageError: one has no value.
+    """
+    pairs = [text.partition("=") for text in texts]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise UsageError(f"{flag} is KEY=VALUE, such as endpoint=https://storage.example.com")
+    return {name: value for name, _, value in pairs}

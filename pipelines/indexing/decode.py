@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from models.images import DecodedImage, ImageRejected, decode_image
-from models.images.photo_file import read_bytes
+from models.images.photo_file import photo_exists
 from models.images.preprocess import prepare
 from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from pipelines.indexing.columns import DECODED_SCHEMA
 from pipelines.indexing.known import THIS, UNSEEN
+from pipelines.indexing.reading import read_ahead
 from pipelines.indexing.trace import span
 from pipelines.sources import Note, join_notes
 from storage.card import Card
+from storage.photos.uris import is_photo_uri
 from storage.position import Position
 
 __all__ = ["decode"]
@@ -29,6 +32,7 @@ def decode(
     trace: str | None = None,
     scaled: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
+    source_options: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """Read, hash, decode and resize the images of a batch.
 
@@ -40,6 +44,7 @@ def decode(
         trace: File for timings, see `pipelines.indexing.trace`.
         scaled: Decode JPEGs at a reduced size where the network's input is smaller still.
         max_megapixels: Largest image, or what is decoded of it.
+        source_options: Of the buckets that photos lie in.
 
     Returns:
         Rows of `DECODED_SCHEMA`. `pixels` is the network's input as bytes, null where the image is rejected
@@ -50,24 +55,36 @@ def decode(
     if scaled:
         options["min_side_px"] = max(model_card.preprocessing.height, model_card.preprocessing.width)
     with span(trace, "decode", batch.num_rows) as line:
-        rows = [_decode_row(row, model_card, options) for row in batch.to_pylist()]
+        listed = batch.to_pylist()
+        contents = read_ahead([None if row["rejected"] else row["uri"] for row in listed], source_options)
+        rows = [
+            _decode_row(row, data, model_card, options, source_options)
+            for row, data in zip(listed, contents, strict=True)
+        ]
         table = pa.Table.from_pylist(rows, schema=DECODED_SCHEMA)
         line["bytes"] = table.nbytes
     return table
 
 
-def _decode_row(row: dict[str, Any], card: Card, options: dict[str, Any]) -> dict[str, Any]:
+def _decode_row(
+    row: dict[str, Any],
+    data: bytes | ImageRejected | None,
+    card: Card,
+    options: dict[str, Any],
+    source_options: Mapping[str, str] | None,
+) -> dict[str, Any]:
     row["unchanged"] = False
-    if row["rejected"]:
+    if data is None:
         return row
     try:
-        data = read_bytes(row["uri"])
+        if isinstance(data, ImageRejected):
+            raise data
         row["sha256"] = hashlib.sha256(data).hexdigest()
         unchanged = row["sha256"] == row["stored_sha256"]
         if unchanged and not row["amend"]:
             return row | {"unchanged": True}
         if not unchanged:
-            _refuse_used_id(row)
+            _refuse_used_id(row, source_options)
         image = decode_image(data, **options)
         row |= {"width": image.width, "height": image.height}
         for name in ("heading_deg", "captured_at"):
@@ -82,7 +99,8 @@ def _decode_row(row: dict[str, Any], card: Card, options: dict[str, Any]) -> dic
         return row | {"pixels": prepare(image.pixels, card.preprocessing).tobytes()}
     except ImageRejected as error:
         hint = ""
-        if error.reason == "missing" and os.path.isfile(row.get("source") or ""):
+        is_listed = os.path.isfile(row.get("source") or "") and not is_photo_uri(row["uri"])
+        if error.reason == "missing" and is_listed:
             hint = ": give the folder of the photos with --root"
         if error.reason == "too_many_pixels" and "min_side_px" not in options:
             hint = "; --scaled-decode decodes JPEGs that are not progressive at a reduced size"
@@ -99,7 +117,7 @@ def _notes(row: dict[str, Any], image: DecodedImage) -> list[Note]:
     ]
 
 
-def _refuse_used_id(row: dict[str, Any]) -> None:
+def _refuse_used_id(row: dict[str, Any], source_options: Mapping[str, str] | None) -> None:
     """Refuse a second photo under an id in use: otherwise two sources would replace each other's photos.
 
     A photo of the same source replaces the former one, and so does one of a source that the store knows where
@@ -108,7 +126,7 @@ def _refuse_used_id(row: dict[str, Any]) -> None:
     stored_uri, owner = row["stored_uri"], row.get("owner")
     if stored_uri in (None, row["uri"]) or owner == THIS:
         return
-    if owner == UNSEEN or os.path.exists(stored_uri):
+    if owner == UNSEEN or photo_exists(stored_uri, source_options):
         raise ImageRejected(
             "id_taken", f"image_id belongs to {stored_uri}: index this source with --id-prefix to keep both"
         )

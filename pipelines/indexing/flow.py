@@ -166,7 +166,12 @@ def _dataset(ray: Any, work: pa.Table, store: Store, plan: Plan, extract: type[E
     size = request.batch_size
     blocks = [work.slice(start, size) for start in range(0, work.num_rows, size)]
     options = {"card": store.card.to_json(), "trace": request.trace}
-    decoding = {"scaled": request.scaled_decode, "max_megapixels": request.max_megapixels, **options}
+    decoding = {
+        "scaled": request.scaled_decode,
+        "max_megapixels": request.max_megapixels,
+        "source_options": dict(request.source_options),
+        **options,
+    }
     return (
         ray.data.from_arrow(blocks)
         .map_batches(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.aggregation.choice import aggregation_kind
@@ -30,7 +31,7 @@ from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
-from pipelines.sources import list_source, listing_notes, skipped_paths
+from pipelines.sources import list_source, listing_notes, skipped_paths, split_options
 from storage.card import FeatureEncoding
 from storage.objects.location import open_file, open_location
 
@@ -67,6 +68,8 @@ def index(
     moved_from: str | Path | None = None,
     prune: bool = False,
     prune_share: float = PRUNE_SHARE,
+    source_options: Mapping[str, str] | None = None,
+    photo_column: str | None = None,
     execution: Execution = AS_USUAL,
     progress: OnProgress | None = None,
     quiet: bool = False,
@@ -74,7 +77,8 @@ def index(
     """Index the images of a source into a store; only new and changed images are extracted.
 
     Args:
-        source: A folder, a CSV or Parquet listing, or a data set in the standard layout (its database).
+        source: What `pipelines.sources.list_source` lists: a folder or a prefix of a bucket, a CSV or Parquet
+            listing, tar shards, a table of photos, or a data set in the standard layout (its database).
         store_uri: The store; created if there is none.
         model: Name or weights file; default: the model of the store, or `efficientnet-lite0` for a new one.
         image_size: Height and width of the network's input; default: the store's, or the model's own.
@@ -106,12 +110,16 @@ def index(
         moved_from: What this source was before it moved; its rows become rows of this one.
         prune: Whether rows of this source are removed whose photos it no longer has.
         prune_share: Largest share of the source's rows that may be removed; nothing is done beyond it.
+        source_options: Of the buckets that the source and its photos lie in, such as `endpoint`, beside those
+            in the address of the source; see `storage.objects.address.OPTIONS`. Never credentials.
+        photo_column: Column of a table that holds the photos; default: found by its contents.
         execution: How the extractors run the network; by default exactly on a CPU.
         progress: Called with (done, rejected, total) after each written batch; default: a progress bar.
         quiet: Show no progress bar.
 
     Raises:
         SourceError: the source cannot be used.
+        SecretInOptions, UnknownStorageOption: an option of the source is a secret, or does not exist.
         IdsTaken: a source that the store has not seen has other photos under stored ids; nothing was done.
         UnknownSource: the store has no photos of `moved_from`.
         PruneRefused: too many photos vanished, or a part of the source cannot be listed; nothing was done.
@@ -137,7 +145,15 @@ def index(
         bar = stack.enter_context(ProgressBar("index", quiet=quiet or progress is not None))
         card, fresh = card_of(model, image_size, store_uri, features, aggregation)
         model = portable_model(model or card.model, card)
-        listing = list_source(source, root=root, id_prefix=id_prefix, follow_links=follow_links)
+        shown, options = split_options(str(source), source_options)
+        listing = list_source(
+            shown,
+            root=root,
+            id_prefix=id_prefix,
+            follow_links=follow_links,
+            options=options,
+            photo_column=photo_column,
+        )
         store = open_or_create(
             store_uri,
             card,
@@ -148,15 +164,16 @@ def index(
             aggregation=aggregation if fresh else None,
             fresh=fresh,
             max_pixels=pixels_of(max_megapixels),
+            source_options=options,
         )
         place = open_location(store.uri)
         rejections = open_file(rejected_file) if rejected_file else place / "rejected.csv"
         notes_file = place / "notes.csv"
         tally = Tally(total=listing.num_rows, progress=progress or bar.update)
-        tally.add_notes(listing_notes(listing), uri=str(source))
+        tally.add_notes(listing_notes(listing), uri=shown)
         tally.add_skipped(skipped_paths(listing))
         stack.enter_context(store.lease())
-        change = Change(id_prefix, moved_from, prune, prune_share)
+        change = Change(id_prefix, moved_from, prune, prune_share, options)
         work, vanished, upgraded = reconcile(store, listing, change)
         import ray.data  # before the session, which then quietens its log
 
@@ -175,6 +192,7 @@ def index(
             execution=execution,
             extractor_placement=extractor_placement,
             decoder_placement=decoder_placement,
+            source_options=options,
         )
         run = ClusterRun(
             ray,

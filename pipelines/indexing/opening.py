@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +62,7 @@ def open_or_create(
     aggregation: str | None,
     fresh: bool,
     max_pixels: int,
+    source_options: Mapping[str, str] | None = None,
 ) -> Store:
     """Open the store, or create it, with a projection learned from the listed images if the encoding has one.
 
@@ -79,7 +81,9 @@ def open_or_create(
     local = LocalLayer.of_card(card)
     extractor = load_extractor(model, image_size=size, local=local, execution=uncompiled)
     try:
-        projection = learn_projection(listing, extractor, channels=channels, max_pixels=max_pixels)
+        projection = learn_projection(
+            listing, extractor, channels=channels, max_pixels=max_pixels, options=source_options
+        )
     except InvalidBatch:
         if requested:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.photo_limits import MAX_MEGAPIXELS
@@ -43,6 +43,7 @@ class Request:
     execution: Execution = AS_USUAL
     extractor_placement: Placement = ANYWHERE
     decoder_placement: Placement = ANYWHERE
+    source_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ All of it is decided before the first photo is extracted, and nothing is written
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from pipelines.indexing.collisions import require_same_photos
 from pipelines.indexing.errors import UnknownSource
 from pipelines.indexing.known import mark_known
 from pipelines.indexing.vanished import ROWS_AT_ONCE, Vanished, find_vanished, require_prunable
+from pipelines.sources import split_options
+from storage.objects.address import is_bucket_uri
 from storage.store import Store
 
 __all__ = ["Change", "Reconciled", "reconcile"]
@@ -35,12 +38,14 @@ class Change:
         moved_from: Source that this one was before, or None.
         prune: Whether rows of photos that vanished from the source are removed.
         prune_share: Largest share of the source's rows that may be removed at once.
+        options: Of the buckets that photos lie in.
     """
 
     id_prefix: str = ""
     moved_from: str | Path | None = None
     prune: bool = False
     prune_share: float = PRUNE_SHARE
+    options: Mapping[str, str] | None = None
 
 
 class Reconciled(NamedTuple):
@@ -76,7 +81,7 @@ def reconcile(store: Store, listing: pa.Table, change: Change) -> Reconciled:
     own = {*store.rows_of_source(source), *moved}
     keeps_sources = bool(moved) or store.card.format_version >= WITH_SOURCES
     work = mark_known(listing, known, own=own, tags=keeps_sources)
-    require_same_photos(work)
+    require_same_photos(work, change.options)
     vanished = find_vanished(listing, known, own, id_prefix=change.id_prefix)
     if change.prune:
         require_prunable(vanished, change.prune_share)
@@ -92,9 +97,13 @@ def _rows_of_former(store: Store, known: pa.Table, moved_from: str | Path) -> li
     Raises:
         UnknownSource: there are none.
     """
-    path = os.path.abspath(Path(moved_from).expanduser())
+    if is_bucket_uri(moved_from):
+        names = [split_options(os.fspath(moved_from), None)[0].rstrip("/")]
+    else:
+        path = os.path.abspath(Path(moved_from).expanduser())
+        names = list(dict.fromkeys((path, os.path.realpath(path))))
     sources = sorted(pc.unique(known["source"]).to_pylist())
-    for name in dict.fromkeys((path, os.path.realpath(path))):
+    for name in names:
         below = [one for one in sources if one.startswith(name.rstrip("/") + "/")]
         ids = {image_id for one in (name, *below) for image_id in store.rows_of_source(one)}
         if ids:

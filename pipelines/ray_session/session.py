@@ -141,8 +141,8 @@ def _private_ray(ray: Any, options: dict[str, Any]) -> Iterator[None]:
 def _start(ray: Any, options: dict[str, Any]) -> None:
     """Start a local Ray, without its log lines between those of the progress bar."""
     with quiet_stderr(), warnings.catch_warnings(), _signals_afterwards(ray):
-        # LanceDB warns of a fork without exec; Ray calls exec right after it forks.
-        warnings.filterwarnings("ignore", message="lancedb fork support")
+        # LanceDB and Lance warn of a fork without exec; Ray calls exec right after it forks.
+        warnings.filterwarnings("ignore", message="lancedb fork support|lance is not fork-safe")
         try:
             ray.init(address="local", include_dashboard=False, **options)
         except PlacerayError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.sources.errors import SourceError
@@ -86,8 +85,15 @@ class Column(NamedTuple):
     to_degrees: float = 1.0
 
 
-def map_columns(header: list[str], path: Path) -> tuple[dict[str, list[Column]], list[Note]]:
+def map_columns(
+    header: list[str], path: object, *, needs_paths: bool = True
+) -> tuple[dict[str, list[Column]], list[Note]]:
     """Find our columns in the header of a listing.
+
+    Args:
+        header: Names of its columns.
+        path: Of the listing, for messages.
+        needs_paths: Whether a column with the paths must be there.
 
     Returns:
         The columns by our name, the first one first, and a note for each further column that means the same.
@@ -102,7 +108,7 @@ def map_columns(header: list[str], path: Path) -> tuple[dict[str, list[Column]],
         if known := _recognise(name):
             ours, rank, to_degrees = known
             found.setdefault(ours, []).append((rank, Column(place, to_degrees)))
-    if "uri" not in found:
+    if "uri" not in found and needs_paths:
         if not any(name.strip() for name in header):
             raise SourceError(f"{path} is empty: give a listing with a line of column names")
         names = ", ".join(header[:20])[:MAX_SHOWN]

@@ -29,8 +29,12 @@ BOMS = (
 )
 
 
-def read_csv(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
+def read_csv(path: Path, name: object = None) -> tuple[Iterator[dict[str, Any]], list[Note]]:
     """Read the known columns of a CSV file as text.
+
+    Args:
+        path: The file.
+        name: What messages call it; default: its path.
 
     Returns:
         The rows by our column names, read as they are needed, and notes on the columns. A row with `problem`
@@ -39,14 +43,15 @@ def read_csv(path: Path) -> tuple[Iterator[dict[str, Any]], list[Note]]:
     Raises:
         SourceError: the file cannot be read or has columns that cannot be used; also while rows are read.
     """
+    name = name or path
     try:
         file = path.open(encoding=_encoding(path), errors="replace", newline="")
     except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror}): check the path") from error
+        raise SourceError(f"{name} cannot be read ({error.strerror}): check the path") from error
     try:
-        lines = _Lines(file, path)
+        lines = _Lines(file, name)
         header, separator = _read_header(lines)
-        columns, notes = map_columns(header, path)
+        columns, notes = map_columns(header, name)
     except BaseException:
         file.close()
         raise
@@ -70,8 +75,8 @@ def _rows(
 class _Lines:
     """Lines of a file of bounded length; `record` collects those since it was last cleared."""
 
-    def __init__(self, file: TextIO, path: Path) -> None:
-        self.file, self.path = file, path
+    def __init__(self, file: TextIO, name: object) -> None:
+        self.file, self.name = file, name
         self.record: list[str] = []
         self.number = 0
 
@@ -82,13 +87,13 @@ class _Lines:
         try:
             line = self.file.readline(MAX_LINE + 1)
         except OSError as error:
-            raise SourceError(f"{self.path} cannot be read ({error.strerror}): check the disk") from error
+            raise SourceError(f"{self.name} cannot be read ({error.strerror}): check the disk") from error
         if not line:
             raise StopIteration
         self.number += 1
         if len(line) > MAX_LINE:
             raise SourceError(
-                f"{self.path}: line {self.number} has more than {MAX_LINE} characters: is it a CSV file?"
+                f"{self.name}: line {self.number} has more than {MAX_LINE} characters: is it a CSV file?"
             )
         self.record.append(line)
         return line

@@ -12,7 +12,7 @@ from pipelines.sources.notes import Note, join_notes
 from pipelines.sources.paths import clean, located, rejected_link
 from pipelines.sources.standard_name import read_standard_name
 
-__all__ = ["IMAGE_SUFFIXES", "list_folder"]
+__all__ = ["IMAGE_SUFFIXES", "has_image_suffix", "list_folder"]
 
 # These are listed and the decoder judges them by content; files with other suffixes are skipped.
 IMAGE_SUFFIXES = frozenset(
@@ -103,7 +103,7 @@ class _Walk:
             return
         inner: list[_Folder] = []
         for entry in visible:
-            name, image = folder.prefix + entry.name, _has_image_suffix(entry.name)
+            name, image = folder.prefix + entry.name, has_image_suffix(entry.name)
             path, is_folder, problem = self._resolved(entry, folder)
             if is_folder and problem is None:
                 inner.append(_Folder(f"{name}/", path, folder.linked or entry.is_symlink()))
@@ -118,17 +118,18 @@ class _Walk:
         """Return an entry's path without links, whether it is a folder, and why it is not followed."""
         if not entry.is_symlink():
             is_folder = entry.is_dir(follow_symlinks=False)
-            reached = folder.linked and (is_folder or _has_image_suffix(entry.name))
+            reached = folder.linked and (is_folder or has_image_suffix(entry.name))
             return entry.path, is_folder, self._links.reach(entry.path, entry.path) if reached else None
         path, problem = resolve_link(entry.path)
         if problem is not None:
             return path, False, problem
         is_folder = os.path.isdir(path)
-        if not is_folder and not _has_image_suffix(entry.name):
+        if not is_folder and not has_image_suffix(entry.name):
             return path, False, None
-        listed = is_folder or _has_image_suffix(path)
+        listed = is_folder or has_image_suffix(path)
         return path, is_folder, self._links.check(entry.path, path, folder=folder.path, listed=listed)
 
 
-def _has_image_suffix(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
+    """Return whether a file of this name is listed as an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from pipelines.sources.links import Skipped, is_below, listed_link
+from storage.objects.address import is_bucket_uri
+from storage.photos.uris import ObjectUri
 
 __all__ = ["clean", "listed_path", "located", "rejected_link"]
 
@@ -61,17 +63,22 @@ def _contained(path: Path, root: Path, *, hint: str = "", follow_links: bool = F
     return located(resolved)
 
 
-def listed_path(uri: str, root: Path, *, follow_links: bool = False) -> tuple[dict[str, Any], str]:
-    """Resolve a path or a `file://` URI of a listing into a row with its `uri`, and its name in the root.
+def listed_path(
+    uri: str, root: Path | ObjectUri, *, follow_links: bool = False
+) -> tuple[dict[str, Any], str]:
+    """Resolve a path or URI of a listing into a row with its `uri`, and its name in the root.
 
-    Backslashes in a relative path are those of Windows, `~/` is the home folder, and letters with accents
-    may be one character or two (NFC, NFD), unless a file has that very name.
+    Objects of buckets are named as they stand; `file://` is one form of paths on local disk. Backslashes in a
+    relative path are those of Windows, `~/` is the home folder, and letters with accents may be one character
+    or two (NFC, NFD), unless a file has that very name.
     """
+    if is_bucket_uri(uri) or isinstance(root, ObjectUri):
+        return _listed_object(uri, root)
     text = uri
     if (prefix := _FILE_URI.match(uri)) is not None:
         text = unquote(uri[prefix.end() :], errors="surrogateescape")
     elif _URI.match(uri):
-        message = "only paths of local files and file:// are supported"
+        message = "only paths of local files, file://, s3://, gs:// and az:// are supported"
         return {"uri": clean(uri), "rejected": "unsupported_uri", "message": message}, uri
     hint = ": give the folder of the photos with --root"
     if _DRIVE.match(text):
@@ -84,6 +91,29 @@ def listed_path(uri: str, root: Path, *, follow_links: bool = False) -> tuple[di
     # Of a file in the root its own name, whatever led to it; of one outside of it the name of the link.
     inside = row["uri"] if is_below(row["uri"], str(root)) else root / text
     return row, clean(os.path.relpath(inside, root))
+
+
+def _listed_object(uri: str, root: Path | ObjectUri) -> tuple[dict[str, Any], str]:
+    """Resolve the name of an object, or one that is relative to the prefix of a bucket."""
+    if not is_bucket_uri(uri):
+        assert isinstance(root, ObjectUri)
+        if uri.startswith(("/", "~/")) or _URI.match(uri) or _FILE_URI.match(uri) or _DRIVE.match(uri):
+            message = f"not inside {root}: a listing in a bucket names objects of buckets"
+            return {"uri": clean(uri), "rejected": "outside_root", "message": message}, uri
+        inside = f"{root.key}/" if root.key else ""
+        uri = f"{root.scheme}://{root.bucket}/{inside}{uri.removeprefix('./')}"
+    try:
+        located = ObjectUri.from_text(uri)
+    except ValueError as error:
+        shown = uri if "@" not in uri.split("://", 1)[1].split("/", 1)[0] else uri.split("://", 1)[0] + "://"
+        return {"uri": clean(shown), "rejected": "unsupported_uri", "message": str(error)}, shown
+    if not located.key:
+        message = "a bucket is not a photo: give the name of an object in it"
+        return {"uri": str(located), "rejected": "unsupported_uri", "message": message}, str(located)
+    below = f"{root.key}/" if isinstance(root, ObjectUri) and root.key else ""
+    same = isinstance(root, ObjectUri) and (located.scheme, located.bucket) == (root.scheme, root.bucket)
+    name = located.key.removeprefix(below) if same and located.key.startswith(below) else str(located)
+    return {"uri": str(located)}, name
 
 
 def _as_on_disk(text: str, root: Path) -> str:

@@ -12,35 +12,51 @@ from pipelines.sources.numbers import is_missing
 from pipelines.sources.paths import clean, listed_path
 from pipelines.sources.positions import ImpossiblePosition, read_position
 from pipelines.sources.standard_name import read_standard_name
+from storage.photos.uris import ObjectUri
 
-__all__ = ["MAX_PATH", "list_rows"]
+__all__ = ["DUPLICATE", "MAX_PATH", "duplicate_message", "list_rows", "mark_duplicates"]
 
 MAX_PATH = 4_096  # characters of a path or an id
 SHOWN_PATH = 100
+DUPLICATE = "duplicate_id"
 
 
 def list_rows(
-    rows: Iterable[dict[str, Any]], root: Path, id_prefix: str, *, follow_links: bool = False
+    rows: Iterable[dict[str, Any]], root: Path | ObjectUri, id_prefix: str, *, follow_links: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield a row of `LISTING_SCHEMA` for each row of a listing.
 
     Args:
-        rows: Values by the names of `pipelines.sources.columns`.
-        root: Folder that the paths are relative to and must stay inside.
+        rows: Values by the names of `pipelines.sources.columns`; of a photo in a container also `photo` and
+            `photo_id`, see `pipelines.sources.photo_rows`, and of one that cannot be read `refused`.
+        root: Folder that the paths are relative to and must stay inside, or such a prefix of a bucket.
         id_prefix: Prefix of every image id.
         follow_links: Whether links in the root may lead out of it.
     """
-    seen: set[str] = set()
     for number, values in enumerate(rows, 1):
         row = _list_row(values, root, follow_links)
-        image_id = id_prefix + (row.get("image_id") or f"row {number}")
-        if "rejected" not in row and image_id in seen:
-            row |= {"rejected": "duplicate_id", "message": f"row {number} repeats image_id {image_id}"}
+        yield row | {"image_id": id_prefix + (row.get("image_id") or f"row {number}")}
+
+
+def mark_duplicates(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield rows; those whose id an earlier one has are rejected."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        image_id = row["image_id"]
+        if row.get("rejected") is None and image_id in seen:
+            row = row | {"rejected": DUPLICATE, "message": duplicate_message(number, image_id)}
         seen.add(image_id)
-        yield row | {"image_id": image_id}
+        yield row
 
 
-def _list_row(values: dict[str, Any], root: Path, follow_links: bool) -> dict[str, Any]:
+def duplicate_message(number: int, image_id: str) -> str:
+    """Return the message on a row, counted from 1, whose id an earlier row has."""
+    return f"row {number} repeats image_id {image_id}"
+
+
+def _list_row(values: dict[str, Any], root: Path | ObjectUri, follow_links: bool) -> dict[str, Any]:
+    if "photo" in values:
+        return _photo_row(values)
     uri, image_id = _text(values.get("uri")), _text(values.get("image_id"))
     for name, text in (("path", uri), ("image_id", image_id)):
         if len(text) > MAX_PATH:
@@ -52,6 +68,24 @@ def _list_row(values: dict[str, Any], root: Path, follow_links: bool) -> dict[st
     located, name = listed_path(uri, root, follow_links=follow_links)
     row |= located
     row["image_id"] = row["image_id"] or name
+    return _with_facts(row, values, name)
+
+
+def _photo_row(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a photo in a container."""
+    name, image_id = (_text(values.get(key))[:MAX_PATH] for key in ("uri", "image_id"))
+    row: dict[str, Any] = {
+        "uri": values["photo"],
+        "image_id": image_id or clean(values["photo_id"])[:MAX_PATH],
+    }
+    if "refused" in values:
+        reason, message = values["refused"]
+        return row | {"rejected": reason, "message": message}
+    return _with_facts(row, values, name)
+
+
+def _with_facts(row: dict[str, Any], values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a located row with its position, heading, time and tags; `name` may be of the standard form."""
     if "problem" in values:
         row.setdefault("rejected", "bad_value")
         row.setdefault("message", f"the row {values['problem']}")

@@ -15,7 +15,16 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from storage.errors import StoreError
 from storage.objects.errors import SecretInOptions, UnknownStorageOption
 
-__all__ = ["OPTIONS", "SCHEMES", "BucketAddress", "is_bucket_uri", "with_options"]
+__all__ = [
+    "BUCKET_NAME",
+    "OPTIONS",
+    "SCHEMES",
+    "BucketAddress",
+    "checked_options",
+    "is_bucket_uri",
+    "options_for",
+    "with_options",
+]
 
 SCHEMES = ("s3", "gs", "az")
 _FLAGS = ("true", "false")
@@ -49,6 +58,7 @@ OPTIONS: dict[str, dict[str, str]] = {
 _NUMBERS = {"timeout_s": (0.05, 3600.0), "cache_gib": (0.0, 1e6)}
 _BOOLEAN = ("virtual_hosted_style_request", "skip_signature", "request_payer", "use_emulator")
 _PREFIXES = re.compile(r"^(aws|azure_storage|azure|google)_")
+_PROVIDERS = {"aws": "s3", "azure_storage": "az", "azure": "az", "google": "gs"}
 _ALIASES = {"endpoint_url": "endpoint", "default_region": "region", "timeout": "timeout_s"}
 _SECRET = re.compile(
     "key|secret|token|password|passwd|credential|sas|signature$|service_account|bearer", re.IGNORECASE
@@ -58,7 +68,7 @@ _VARIABLES = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}", re.ASCII)
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}", re.ASCII)
 _SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.=@+ -]*", re.ASCII)
 
 
@@ -86,7 +96,7 @@ def with_options(uri: str, options: Mapping[str, str]) -> str:
         address.scheme,
         address.bucket,
         address.prefix,
-        {**address.options, **_checked(address.scheme, options)},
+        {**address.options, **checked_options(address.scheme, options)},
     ).uri
 
 
@@ -121,10 +131,10 @@ class BucketAddress:
                 f"the address of a {parts.scheme} bucket contains a user or a password: put credentials into "
                 f"{_VARIABLES[parts.scheme]}"
             )
-        options = _checked(parts.scheme, dict(parse_qsl(parts.query, keep_blank_values=True)))
+        options = checked_options(parts.scheme, dict(parse_qsl(parts.query, keep_blank_values=True)))
         prefix = unquote(parts.path).strip("/")
         segments = prefix.split("/") if prefix else []
-        if not _BUCKET.fullmatch(parts.netloc) or parts.fragment:
+        if not BUCKET_NAME.fullmatch(parts.netloc) or parts.fragment:
             raise StoreError(f"{_shown(parts.scheme, parts.netloc, '')}: write it as s3://bucket/prefix")
         if any(not _SEGMENT.fullmatch(segment) or segment in (".", "..") for segment in segments):
             raise StoreError(
@@ -192,7 +202,13 @@ def _shown(scheme: str, bucket: str, prefix: str) -> str:
     return f"{scheme}://{bucket}" + (f"/{prefix}" if prefix else "")
 
 
-def _checked(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
+def checked_options(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return options by their names in `OPTIONS`.
+
+    Raises:
+        SecretInOptions: one of them is a secret.
+        UnknownStorageOption: the scheme has no such option, or it has another form.
+    """
     checked = {}
     for given, value in options.items():
         name = _option_name(scheme, given)
@@ -209,10 +225,32 @@ def _checked(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
     return checked
 
 
-def _option_name(scheme: str, given: str) -> str:
+def options_for(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return those of some options that a scheme has; names that begin with a provider are that one's alone.
+
+    Raises:
+        SecretInOptions: one of them is a secret, of whatever scheme.
+        UnknownStorageOption: no scheme has one of them, or it has another form.
+    """
+    chosen: dict[str, str] = {}
+    for given, value in options.items():
+        schemes = [each for each in SCHEMES if _known_option(each, given)]
+        provider = _PREFIXES.match(given.lower())
+        if provider is not None:
+            schemes = [each for each in schemes if each == _PROVIDERS[provider[1]]]
+        if scheme in schemes or not schemes:
+            chosen |= checked_options(scheme, {given: value})
+    return chosen
+
+
+def _known_option(scheme: str, given: str) -> str | None:
     name = _PREFIXES.sub("", given.lower())
     name = _ALIASES.get(name, name)
-    if name in OPTIONS[scheme]:
+    return name if name in OPTIONS[scheme] else None
+
+
+def _option_name(scheme: str, given: str) -> str:
+    if (name := _known_option(scheme, given)) is not None:
         return name
     if _SECRET.search(given):
         raise SecretInOptions(

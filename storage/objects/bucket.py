@@ -19,7 +19,7 @@ from storage.objects.protocol import ByteRange, ConditionFailed, ObjectInfo, Tag
 if TYPE_CHECKING:
     import obstore.store
 
-__all__ = ["READS_AT_ONCE", "BucketObjects"]
+__all__ = ["READS_AT_ONCE", "BucketObjects", "open_client"]
 
 READS_AT_ONCE = 50  # so that a hundred candidates take two turns
 _RETRIES = 3  # of a request, by obstore: 5xx, connections, and timeouts of reads
@@ -38,7 +38,7 @@ class BucketObjects:
     def __init__(self, address: BucketAddress) -> None:
         """Prepare requests; nothing is sent yet."""
         self.address = address
-        self._client = _open_client(address)
+        self._client = open_client(address)
 
     def __repr__(self) -> str:
         return f"BucketObjects({self.shown!r})"
@@ -211,18 +211,31 @@ class BucketObjects:
             raise storage_error(self.shown, error) from None
 
 
-def _open_client(address: BucketAddress) -> obstore.store.ObjectStore:
+def open_client(
+    address: BucketAddress, *, timeout_s: float | None = None, retries: Any = None
+) -> obstore.store.ObjectStore:
+    """Return obstore's client of an address.
+
+    Args:
+        address: Of the bucket.
+        timeout_s: Of a request, unless the address has one; default: that of `BucketAddress`.
+        retries: How requests are repeated, as obstore has it; default: for a store.
+
+    Raises:
+        StoreError: the library refuses the address.
+    """
     import obstore.store as stores
 
     endpoint = address.endpoint()
+    seconds = address.timeout_s if timeout_s is None or "timeout_s" in address.options else timeout_s
     client: Any = {
-        "timeout": timedelta(seconds=address.timeout_s),
-        "connect_timeout": timedelta(seconds=min(3.0, address.timeout_s)),
+        "timeout": timedelta(seconds=seconds),
+        "connect_timeout": timedelta(seconds=min(3.0, seconds)),
         "allow_http": bool(endpoint and endpoint.startswith("http://")) or "use_emulator" in address.options,
     }
-    retries: Any = {
+    retries = retries or {
         "max_retries": _RETRIES,
-        "retry_timeout": timedelta(seconds=6 * address.timeout_s),
+        "retry_timeout": timedelta(seconds=6 * seconds),
         "backoff": {
             "init_backoff": timedelta(milliseconds=100),
             "max_backoff": timedelta(seconds=2),

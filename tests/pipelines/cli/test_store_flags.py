@@ -29,7 +29,7 @@ FREE = {
     *("source", "image", "dataset", "image_id", "root", "id_prefix", "rejected", "trace", "report", "out"),
     *("protocol", "keys", "descriptors", "fresh", "weights"),
     *("listing", "radius_m", "near_m", "far_m", "duplicate_similarity"),
-    *("storage_option", "cache_dir"),
+    *("storage_option", "cache_dir", "source_option", "photo_column"),
     *("target_recall", "target_ms", "photos", "settings"),
     *("use", "split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
     *("commit_every", "scaled_decode", "max_megapixels", "follow_links"),
