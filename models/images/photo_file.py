@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from models.images.limits import MAX_BYTES, ImageRejected
 from storage.photos.uris import is_photo_uri
 
+_FOR_SHOWING = {"timeout_s": "5"}  # nobody waits a minute for a picture
 __all__ = ["photo_exists", "read_bytes", "read_indexed"]
 
 
@@ -58,7 +59,7 @@ def read_indexed(path: str | os.PathLike[str], sha256: str) -> bytes:
     Raises:
         ImageRejected: as `read_bytes`; reason `changed` if the file is another one.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, _FOR_SHOWING)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ImageRejected("changed", "not the photo that was indexed; index its source again")
     return data

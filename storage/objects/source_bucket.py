@@ -28,7 +28,6 @@ _DEPTH = 2  # levels of prefixes that are divided
 TIMEOUT_S = 30.0  # of a request with its whole answer, which may have 64 MiB
 RETRIES: dict[str, Any] = {
     "max_retries": 5,
-    "retry_timeout": timedelta(seconds=60),
     "backoff": {
         "init_backoff": timedelta(milliseconds=200),
         "max_backoff": timedelta(seconds=5),
@@ -93,7 +92,9 @@ class SourceBucket:
 
     def __init__(self, address: BucketAddress) -> None:
         self.address = address
-        self._client = open_client(address, timeout_s=TIMEOUT_S, retries=RETRIES)
+        timeout_s = float(address.options.get("timeout_s", TIMEOUT_S))
+        retries = {**RETRIES, "retry_timeout": timedelta(seconds=2 * timeout_s)}
+        self._client = open_client(address, timeout_s=timeout_s, retries=retries)
 
     def __repr__(self) -> str:
         return f"SourceBucket({self.address.shown!r})"

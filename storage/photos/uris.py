@@ -156,7 +156,7 @@ class PhotoUri:
 
 def is_photo_uri(uri: str) -> bool:
     """Return whether a photo lies elsewhere than in a file of its own on this machine."""
-    return is_bucket_uri(uri) or uri.startswith(_FILE)
+    return is_bucket_uri(uri) or (uri.startswith(_FILE) and "#" in uri)
 
 
 def local_container(path: str) -> str:
