@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs test lint test-quick test-fault test-cluster test-servers test-slow bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs image lock-image test lint test-quick test-fault test-cluster test-servers test-slow test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,7 +26,7 @@ lint: $(STAMP)
 
 # Whole files in two processes; what starts Ray, which takes all cores by itself, afterwards in one.
 PARALLEL := -n 2 --dist loadfile
-DEFAULT := not slow and not fault and not cluster
+DEFAULT := not slow and not fault and not cluster and not image
 
 # Servers of object storage for the tests, in an environment of their own: they need other versions of
 # shared packages. Without them the tests that need them are skipped.
@@ -38,7 +38,27 @@ $(SERVERS)/.installed: Makefile $(STAMP)
 
 test-servers: $(SERVERS)/.installed
 
-test: lint test-servers
+# Helm, hadolint and promtool, for the tests of what is deployed. Without them those tests are skipped.
+TOOLS := $(VENV)/tools
+$(TOOLS)/.installed: tests/deploy/tools.sh $(STAMP)
+	tests/deploy/tools.sh $(TOOLS)
+	touch $@
+
+tools: $(TOOLS)/.installed
+
+# The container image, with docker, podman or buildah. FLAGS: --flavour gpu, --tag registry.example.org/placeray:0.2.0, ...
+image:
+	deploy/image/build.sh $(FLAGS)
+
+# Its versions anew, from what is installed here.
+lock-image: $(STAMP)
+	$(BIN)/python deploy/image/lock.py
+
+# Builds the image on a Debian made by debootstrap and runs the demo in it: as root, with buildah.
+test-image: $(STAMP) tools
+	$(BIN)/python -m pytest -m image
+
+test: lint test-servers tools
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and ray"
 
