@@ -39,40 +39,58 @@ if TYPE_CHECKING:
     from serving.answer import QueryResult
     from serving.client import PlaceClient
     from serving.engine import QueryEngine
+    from serving.priors.soft_prior import SoftPrior
     from storage.errors import PlacerayError
     from storage.position import Position
+    from storage.search.filters import AllOf, Heading, Inside, Near, Tagged, Taken, inside_geojson
     from storage.store import Store
 
 __all__ = [
+    "AllOf",
+    "Heading",
+    "Inside",
+    "Near",
     "PlaceClient",
     "PlacerayError",
     "Position",
     "QueryEngine",
     "QueryResult",
+    "SoftPrior",
     "Store",
+    "Tagged",
+    "Taken",
     "__version__",
     "compare",
     "decode_image",
     "evaluate",
     "finetune",
     "index",
+    "inside_geojson",
     "load_extractor",
     "mutual_nn_count",
     "plot_matches",
 ]
 
 _MODULES = {
+    "AllOf": "storage.search.filters",
+    "Heading": "storage.search.filters",
+    "Inside": "storage.search.filters",
+    "Near": "storage.search.filters",
     "PlaceClient": "serving.client",
     "PlacerayError": "storage.errors",
     "Position": "storage.position",
     "QueryEngine": "serving.engine",
     "QueryResult": "serving.answer",
+    "SoftPrior": "serving.priors.soft_prior",
     "Store": "storage.store",
+    "Tagged": "storage.search.filters",
+    "Taken": "storage.search.filters",
     "compare": "pipelines.evaluation.comparison",
     "decode_image": "models.images.decoder",
     "evaluate": "pipelines.evaluation.job",
     "finetune": "pipelines.training.job",
     "index": "pipelines.indexing.job",
+    "inside_geojson": "storage.search.filters",
     "load_extractor": "models.weights",
     "mutual_nn_count": "models.matching",
     "plot_matches": "placeray.plotting",

@@ -42,6 +42,8 @@ class Match:
         mutual_matches: Mutual nearest neighbours between the local features; None where not re-ranked.
         score: What re-ranked matches are ordered by, see `score_kind`; None where not re-ranked.
         score_kind: `count`, the number of mutual matches, or `votes`, see `models.matching.votes`.
+        prior_weight: By which a prior multiplied the score, or lowered the similarity that ranks where
+            nothing is re-ranked, see `serving.priors.soft_prior`; None without a prior.
     """
 
     rank: int
@@ -50,11 +52,12 @@ class Match:
     mutual_matches: int | None
     score: float | None = None
     score_kind: ScoreKind | None = None
+    prior_weight: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the match as JSON of the command line and HTTP."""
         position = self.record.position
-        return {
+        values = {
             "rank": self.rank,
             "image_id": self.record.image_id,
             "uri": self.record.uri,
@@ -67,6 +70,9 @@ class Match:
             "score": None if self.score is None else round(self.score, 4),
             "score_kind": self.score_kind,
         }
+        if self.prior_weight is not None:
+            values["prior_weight"] = round(self.prior_weight, 4)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Match:
@@ -77,7 +83,8 @@ class Match:
         """
         record = PlaceRecord(values["image_id"], values["uri"], Position.of(values))
         count, score = values["mutual_matches"], values.get("score")
-        return cls(values["rank"], record, values["similarity"], count, score, values.get("score_kind"))
+        about = values.get("score_kind"), values.get("prior_weight")
+        return cls(values["rank"], record, values["similarity"], count, score, *about)
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,6 +103,7 @@ class QueryResult:
             them has a position.
         calibration: What is to be said about the calibration of `place`: whether it is valid, or why not.
         request_id: Of the service; None for a result of the engine.
+        considered: How many stored images the filter left; None without one.
     """
 
     model: str
@@ -107,6 +115,7 @@ class QueryResult:
     request_id: str | None = None
     place: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
+    considered: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON of the command line and HTTP."""
@@ -114,6 +123,8 @@ class QueryResult:
         answer |= {"model": self.model, "store_version": self.store_version, "degraded": self.degraded}
         if self.reranked is not None:
             answer["reranked"] = self.reranked
+        if self.considered is not None:
+            answer["considered"] = self.considered
         answer |= {"place": self.place, "calibration": self.calibration}
         answer["matches"] = [match.to_dict() for match in self.matches]
         answer["timings_ms"] = {name: round(value, 3) for name, value in self.timings_ms.items()}
@@ -138,6 +149,7 @@ class QueryResult:
             request_id=values.get("request_id"),
             place=values.get("place"),
             calibration=values.get("calibration"),
+            considered=values.get("considered"),
         )
 
     def __repr__(self) -> str:
@@ -152,6 +164,8 @@ class QueryResult:
             parts.append(f"best {best.record.image_id!r} {score}")
         if "total" in self.timings_ms:
             parts.append(f"{self.timings_ms['total']:.0f} ms")
+        if self.considered is not None:
+            parts.append(f"{self.considered} considered")
         if self.degraded:
             parts.append("degraded")
         return f"QueryResult({', '.join(parts)})"
@@ -182,6 +196,7 @@ def rank(
     counts: Sequence[int | None],
     scores: Sequence[float | None] | None = None,
     score_kind: ScoreKind = "count",
+    prior_weights: Sequence[float] | None = None,
 ) -> tuple[Match, ...]:
     """Order search hits by score; ties keep the order of similarity.
 
@@ -193,6 +208,7 @@ def rank(
         counts: Mutual-nearest-neighbour counts of the first hits, at most K.
         scores: What they are ordered by, as many as counts; None: the counts.
         score_kind: What the scores are.
+        prior_weights: What a prior gave the hits, K of them; the scores are weighed already. None: no prior.
     """
     counts = [*counts, *[None] * (len(hits) - len(counts))]
     scores = counts if scores is None else [*scores, *[None] * (len(hits) - len(scores))]
@@ -201,8 +217,13 @@ def rank(
     order = [i if scores[i] is None else next(best_first) for i in range(len(hits))]
     return tuple(
         Match(
-            *(place + 1, hits[i].record, hits[i].similarity, counts[i]),
-            *((float(score), score_kind) if (score := scores[i]) is not None else (None, None)),
+            rank=place + 1,
+            record=hits[i].record,
+            similarity=hits[i].similarity,
+            mutual_matches=counts[i],
+            score=None if (score := scores[i]) is None else float(score),
+            score_kind=None if score is None else score_kind,
+            prior_weight=None if prior_weights is None else prior_weights[i],
         )
         for place, i in enumerate(order)
     )

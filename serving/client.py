@@ -13,8 +13,11 @@ from models.images.photo_encoding import encode_photo
 from serving.answer import QueryResult
 from serving.defaults import TOP_K
 from serving.http.schema import QueryAnswer
+from serving.priors.parameters import parameters_of
+from serving.priors.soft_prior import SoftPrior
 from serving.query import Rerank
 from serving.transport import BadAnswer, PhotoRefused, ServiceRefused, ServiceUnavailable, Transport
+from storage.search.row_filter import RowFilter
 
 __all__ = ["BadAnswer", "PhotoRefused", "PlaceClient", "ServiceRefused", "ServiceUnavailable"]
 
@@ -57,6 +60,8 @@ class PlaceClient:
         candidates: int | None = None,
         rerank: Rerank = True,
         max_wrong: float | None = None,
+        within: RowFilter | None = None,
+        prior: SoftPrior | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same class as of `QueryEngine.answer`.
 
@@ -68,14 +73,23 @@ class PlaceClient:
             rerank: False keeps the order of the global descriptors; `auto` follows the calibration.
             max_wrong: Largest share of wrong answers among those called known; by default that of the
                 calibration.
+            within: Which stored images may be found, see `storage.search.filters`; default: all.
+            prior: Where the photo was probably taken; what lies near ranks better.
 
         Raises:
+            BadFilter: the filter is not one that a request can carry.
             ImageRejected: the file cannot be read, or the pixels are not those of a photo.
             PhotoRefused: the photo or a parameter cannot be used.
             ServiceUnavailable, ServiceRefused, BadAnswer: see each.
         """
         answer = self.query(
-            encode_photo(photo), top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong
+            encode_photo(photo),
+            top_k=top_k,
+            candidates=candidates,
+            rerank=rerank,
+            max_wrong=max_wrong,
+            within=within,
+            prior=prior,
         )
         return QueryResult.from_dict(answer)
 
@@ -87,6 +101,8 @@ class PlaceClient:
         candidates: int | None = None,
         rerank: Rerank = True,
         max_wrong: float | None = None,
+        within: RowFilter | None = None,
+        prior: SoftPrior | None = None,
     ) -> dict[str, Any]:
         """Rank the places where a photo may have been taken.
 
@@ -96,17 +112,21 @@ class PlaceClient:
             candidates: Number of search hits that are re-ranked; default: the service's.
             rerank: False keeps the order of the global descriptors; `auto` follows the calibration.
             max_wrong: See `answer`.
+            within: See `answer`.
+            prior: See `answer`.
 
         Returns:
             The service's answer, see `POST /v1/query`.
 
         Raises:
+            BadFilter: the filter is not one that a request can carry.
             PhotoRefused: the photo or a parameter cannot be used.
             ServiceUnavailable, ServiceRefused, BadAnswer: see each.
         """
         parameters: dict[str, Any] = {"top_k": top_k, "rerank": str(rerank).lower()}
         given = {"candidates": candidates, "max_wrong": max_wrong}
         parameters |= {name: value for name, value in given.items() if value is not None}
+        parameters |= parameters_of(within, prior)
         answer = self._transport.send("POST", "/v1/query", parameters, image)
         try:
             QueryAnswer.model_validate(answer, strict=True)

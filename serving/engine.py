@@ -26,10 +26,13 @@ from serving.lines import MatchedLines, line_points
 from serving.matching_options import ALL_EXACTLY, Matching, default_candidates
 from serving.places.places import Places
 from serving.places.rerank_rule import RerankRule
+from serving.priors.errors import require_tags
+from serving.priors.soft_prior import SoftPrior
 from serving.query import Query, QueryOptions, Rerank
 from serving.reranking import match_in_turn
 from storage.records import Candidate, ImageRecord
 from storage.search.methods import SearchMethod
+from storage.search.row_filter import RowFilter
 from storage.search.snapshot import Snapshot
 from storage.store import Store
 
@@ -107,6 +110,8 @@ class QueryEngine:
         rerank: Rerank = True,
         min_candidates: int | None = None,
         max_wrong: float | None = None,
+        within: RowFilter | None = None,
+        prior: SoftPrior | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken.
 
@@ -119,6 +124,8 @@ class QueryEngine:
             rerank: False keeps the order of the global descriptors; `auto` follows the calibration.
             min_candidates: Candidates matched before an early stop, never below 20; by default `top_k`.
             max_wrong: Share of wrong answers among those called known; by default that of the calibration.
+            within: Which stored images may be found, see `storage.search.filters`; default: all.
+            prior: Where the photo was probably taken; what lies near ranks better.
 
         Returns:
             At most `top_k` matches, best first. Without re-ranking their order is by similarity; with it by
@@ -129,10 +136,12 @@ class QueryEngine:
             ModelFault: the model's output is not finite.
             CannotCompile: compiling was requested and is not possible here.
             NotCalibrated, LevelNotPromised: the store cannot keep `max_wrong`.
+            TagsNotKept: the filter asks for tags, which a store of an older format does not have.
             ValueError: `top_k` or `candidates` below 1.
             StoreError: the store cannot be read.
         """
-        query = self._query(self._options(top_k, candidates, rerank, min_candidates, max_wrong))
+        options = self._options(top_k, candidates, rerank, min_candidates, max_wrong)
+        query = self._query(dataclasses.replace(options, within=within, prior=prior))
         with query.timed("decode"):
             pixels = load_pixels(photo, max_pixels=self.max_pixels)
         with query.timed("extract"):
@@ -142,8 +151,8 @@ class QueryEngine:
             )  # one version for the whole answer, whatever is committed meanwhile
             descriptors = self._describer.describe(snapshot.card, descriptors, features)
         with query.timed("search"):
-            hits = snapshot.search(descriptors, k=query.k, method=self.method, codes=codes)[0]
-        self._match(query, features[0], self._searched(query, hits, snapshot))
+            (hits,), left = self._search(snapshot, query, descriptors, codes)
+        self._match(query, features[0], self._searched(query, hits, snapshot, left))
         return query.result()
 
     def answer_many(
@@ -155,6 +164,8 @@ class QueryEngine:
         rerank: Rerank = True,
         min_candidates: int | None = None,
         max_wrong: float | None = None,
+        within: RowFilter | None = None,
+        prior: SoftPrior | None = None,
         batch_size: int = 8,
     ) -> Generator[QueryResult | ImageRejected]:
         """Answer many photos in batches, faster than one by one; decoding runs ahead in threads.
@@ -173,6 +184,8 @@ class QueryEngine:
             rerank: See `answer`.
             min_candidates: See `answer`.
             max_wrong: See `answer`.
+            within: See `answer`; of all photos.
+            prior: See `answer`; of all photos.
             batch_size: Photos per batch; the pixels of two batches and the features of one are held. The
                 network takes up to 8 photos at once on a CPU, 64 on an accelerator.
 
@@ -188,6 +201,7 @@ class QueryEngine:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give 1 or more")
         options = self._options(top_k, candidates, rerank, min_candidates, max_wrong)
+        options = dataclasses.replace(options, within=within, prior=prior)
         return self._answer_batches(
             decoded_batches(photos, batch_size=batch_size, max_pixels=self.max_pixels), options
         )
@@ -211,7 +225,7 @@ class QueryEngine:
         snapshot = self.store.snapshot
         descriptors = self._describer.describe(snapshot.card, descriptors, features)
         extracted = time.perf_counter()
-        hits = snapshot.search(descriptors, k=self._query(options).k, method=self.method, codes=codes)
+        hits, left = self._search(snapshot, self._query(options), descriptors, codes)
         searched = time.perf_counter()
         shares_ms = {
             "extract": (extracted - started) * 1e3 / len(usable),
@@ -225,7 +239,7 @@ class QueryEngine:
             query = self._query(options)
             query.timings_ms |= {"decode": photo.decode_ms, **shares_ms}
             photo_hits, photo_features = next(outputs)
-            self._match(query, photo_features, self._searched(query, photo_hits, snapshot))
+            self._match(query, photo_features, self._searched(query, photo_hits, snapshot, left))
             yield query.result(total_ms=sum(query.timings_ms.values()))
 
     def _options(
@@ -255,7 +269,22 @@ class QueryEngine:
             matching=self.matching,
         )
 
-    def _searched(self, query: Query, hits: list[Candidate], snapshot: Snapshot) -> list[ImageRecord]:
+    def _search(
+        self,
+        snapshot: Snapshot,
+        query: Query,
+        descriptors: NDArray[np.float32],
+        codes: NDArray[np.uint8] | None,
+    ) -> tuple[list[list[Candidate]], int | None]:
+        """Return the hits of each descriptor, and how many rows the filter left; None without one."""
+        within = query.within
+        require_tags(snapshot.card, within)
+        hits = snapshot.search(descriptors, k=query.k, method=self.method, codes=codes, within=within)
+        return hits, None if within is None else snapshot.considered(within, self.method)
+
+    def _searched(
+        self, query: Query, hits: list[Candidate], snapshot: Snapshot, left: int | None
+    ) -> list[ImageRecord]:
         return query.searched(
             hits,
             version=snapshot.version,
@@ -263,6 +292,7 @@ class QueryEngine:
             card=snapshot.card,
             rows=snapshot.count,
             precision=self.extractor.precision,
+            considered=left,
         )
 
     def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:

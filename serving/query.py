@@ -13,14 +13,17 @@ from typing import Literal
 
 import numpy as np
 
-from serving.answer import QueryResult, rank
+from serving.answer import Match, QueryResult, rank
 from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import ALL_EXACTLY, Matching, ScoreKind
 from serving.places.conditions import ScoreConditions
 from serving.places.places import Asked, Places
 from serving.places.rerank_rule import RerankRule, blended
+from serving.priors.errors import require_tags
+from serving.priors.soft_prior import SoftPrior, weighed_score
 from storage.card import Card
 from storage.records import Candidate, ImageRecord
+from storage.search.row_filter import RowFilter
 
 __all__ = ["STAGES", "Query", "QueryOptions", "Rerank", "hits_of_place"]
 
@@ -28,6 +31,7 @@ Rerank = bool | Literal["auto"]
 
 STAGES = ("decode", "extract", "search", "fetch", "rerank")
 PLACE_HITS = 20  # what a place is made of without re-ranking
+PRIOR_HITS = 4  # times as many are searched for under a prior, which chooses among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class QueryOptions:
             matching changes nothing, see `serving.places.rerank_rule`, unless `max_wrong` is given.
         min_candidates: Candidates matched before an early stop, never below 20; None: `top_k`.
         max_wrong: Share of wrong answers among those called known; None: that of the calibration.
+        within: Which stored images may be found; None: all.
+        prior: Where the photo was probably taken: what lies near ranks better, and nothing is left out.
 
     Raises:
         ValueError: a number is below 1, or the share not between 0 and 1.
@@ -51,6 +57,8 @@ class QueryOptions:
     rerank: Rerank = True
     min_candidates: int | None = None
     max_wrong: float | None = None
+    within: RowFilter | None = None
+    prior: SoftPrior | None = None
 
     def __post_init__(self) -> None:
         if self.top_k < 1 or self.candidates < 1:
@@ -76,6 +84,7 @@ class Query:
 
     Attributes:
         k: Number of hits to search for.
+        within: Which rows to search.
         min_candidates: Candidates to match before an early stop.
         timings_ms: Milliseconds of each of `STAGES` so far.
     """
@@ -90,9 +99,11 @@ class Query:
         matching: Matching = ALL_EXACTLY,
     ) -> None:
         self._place_hits = hits_of_place(options.candidates, rerank=bool(options.rerank))
-        self.k = max(options.top_k, self._place_hits if options.rerank or places is not None else 0)
+        self._kept = max(options.top_k, self._place_hits if options.rerank or places is not None else 0)
+        self.k = self._kept if options.prior is None else PRIOR_HITS * self._kept
         self.min_candidates = options.min_candidates or options.top_k
         self.timings_ms = dict.fromkeys(STAGES, 0.0)
+        self.within = options.within
         self._options = options
         self._model = model
         self._partial = partial
@@ -103,6 +114,8 @@ class Query:
         self._rule: RerankRule | None = None
         self._started = time.perf_counter()
         self._hits: list[Candidate] = []
+        self._prior_weights: list[float] | None = None
+        self._considered: int | None = None
         self._version = 0
         self._degraded = False
         self._counts: list[int | None] = []
@@ -125,6 +138,7 @@ class Query:
         card: Card | None = None,
         rows: int = 0,
         precision: str = "",
+        considered: int | None = None,
     ) -> list[ImageRecord]:
         """Set the hits of the search.
 
@@ -135,10 +149,20 @@ class Query:
             card: Of that version, for places.
             rows: How many rows that version has.
             precision: What the network computed in.
+            considered: How many rows the filter left; None without one.
 
         Returns:
             The candidates to match, most similar first; empty where nothing is re-ranked.
+
+        Raises:
+            TagsNotKept: the filter asks for tags, which the store's format does not have.
+            NotCalibrated, LevelNotPromised: the store cannot keep `max_wrong`.
         """
+        require_tags(card, self.within)
+        if self._options.prior is not None:
+            hits, weights = self._options.prior.reordered(hits)
+            hits, self._prior_weights = hits[: self._kept], weights[: self._kept]
+        self._considered = considered
         self._hits, self._version, self._degraded, self._card = hits, version, degraded, card
         reranked = bool(self._options.rerank)
         if self._options.rerank == "auto" and self._places is not None and self._options.max_wrong is None:
@@ -167,6 +191,9 @@ class Query:
         self._score_kind = score_kind
         if self._rule is not None and self._rule.blend:
             self._scores = self._blended(self._rule.blend)
+        if self._prior_weights is not None:
+            pairs = zip(self._scores, self._prior_weights, strict=False)
+            self._scores = [weighed_score(score, weight) for score, weight in pairs]
 
     def result(self, *, total_ms: float | None = None) -> QueryResult:
         """Return the result.
@@ -174,11 +201,10 @@ class Query:
         Args:
             total_ms: Time of the whole query; default: since this object was created.
         """
-        ranked = rank(self._hits, self._counts, self._scores, self._score_kind)
+        ranked = self._ranked(self._hits)
         place, calibration = None, None
         if self._places is not None and self._card is not None:
-            hits = self._hits[: self._place_hits]  # as many for every top_k
-            made_of = rank(hits, self._counts, self._scores, self._score_kind)
+            made_of = self._ranked(self._hits[: self._place_hits])  # as many for every top_k
             place, calibration = self._places.answer(made_of, self._card, self._asked)
         if total_ms is None:
             total_ms = (time.perf_counter() - self._started) * 1e3
@@ -192,7 +218,11 @@ class Query:
             reranked=len(self._counts) if self._partial or self._options.rerank == "auto" else None,
             place=place,
             calibration=calibration,
+            considered=self._considered,
         )
+
+    def _ranked(self, hits: list[Candidate]) -> tuple[Match, ...]:
+        return rank(hits, self._counts, self._scores, self._score_kind, self._prior_weights)
 
     def _blended(self, blend: float) -> list[float | None]:
         """Return the scores with some of the similarity added; None stays."""
@@ -206,8 +236,9 @@ class Query:
         return scores
 
     def _asked_of(self, card: Card | None, rows: int, precision: str, *, rerank: bool) -> Asked:
+        narrowed = self._options.within is not None or self._options.prior is not None
         if card is None:
-            return Asked(max_wrong=self._options.max_wrong)
+            return Asked(max_wrong=self._options.max_wrong, narrowed=narrowed)
         conditions = ScoreConditions.of(
             card,
             self._matching,
@@ -215,4 +246,4 @@ class Query:
             rerank=rerank,
             precision=precision,
         )
-        return Asked(conditions=conditions, rows=rows, max_wrong=self._options.max_wrong)
+        return Asked(conditions=conditions, rows=rows, max_wrong=self._options.max_wrong, narrowed=narrowed)

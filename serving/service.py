@@ -11,10 +11,12 @@ from serving.errors import Refusal, refusal_of
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.places.places import Places
+from serving.priors.soft_prior import SoftPrior
 from serving.query import Query, QueryOptions, Rerank
 from serving.settings import ServeSettings
 from serving.stages.messages import Extracted, IndexStatus
 from serving.stages.protocol import Stages
+from storage.search.row_filter import RowFilter
 
 __all__ = ["Service"]
 
@@ -47,15 +49,29 @@ class Service:
         self._partial = settings.matching_options.partial
 
     async def answer(
-        self, image: bytes, *, top_k: int, candidates: int, rerank: Rerank, max_wrong: float | None = None
+        self,
+        image: bytes,
+        *,
+        top_k: int,
+        candidates: int,
+        rerank: Rerank,
+        max_wrong: float | None = None,
+        within: RowFilter | None = None,
+        prior: SoftPrior | None = None,
     ) -> QueryResult:
         """Rank the places where a photo may have been taken; the same answer as `QueryEngine.answer`.
 
         Raises:
             Refusal: the query was refused or failed in an expected way.
         """
-        rerank = rerank if self.settings.local_features else False
-        options = QueryOptions(top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong)
+        options = QueryOptions(
+            top_k=top_k,
+            candidates=candidates,
+            rerank=rerank if self.settings.local_features else False,
+            max_wrong=max_wrong,
+            within=within,
+            prior=prior,
+        )
         query = Query(
             options,
             model=self.settings.model_name,
@@ -67,7 +83,9 @@ class Service:
             async with asyncio.timeout(self.settings.request_timeout_s) as limit:
                 extracted = await self._extract(image, _left(limit))
                 query.timings_ms |= {"decode": extracted.decode_ms, "extract": extracted.extract_ms}
-                searched = await self._stages.search(extracted.descriptor, k=query.k, timeout_s=_left(limit))
+                searched = await self._stages.search(
+                    extracted.descriptor, k=query.k, within=query.within, timeout_s=_left(limit)
+                )
                 self._observe("search", searched.batch, searched.queued)
                 hits = searched.result
                 assert hits is not None
@@ -79,6 +97,7 @@ class Service:
                     card=hits.card,
                     rows=hits.rows,
                     precision=extracted.precision,
+                    considered=hits.considered,
                 )
                 if records:
                     counted = await self._stages.count(

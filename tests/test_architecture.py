@@ -26,7 +26,10 @@ ONLY_IN = {
     # The decoder, and the renderer of the demo city.
     "PIL": ("models/images/", "pipelines/demo/"),
     "safetensors": ("models/checkpoints/", "models/training/checkpoint.py", "models/aggregation/file.py"),
-    "fastapi": ("serving/http/routes.py", "serving/http/roles.py", "serving/http/error_handlers.py"),
+    "fastapi": (
+        *("serving/http/routes.py", "serving/http/roles.py", "serving/http/error_handlers.py"),
+        "serving/http/prior_parameters.py",
+    ),
     "uvicorn": ("serving/http/protocol.py",),
 }
 

@@ -21,6 +21,9 @@ Import these names from `placeray`, unless the entry says otherwise. By example:
 """
 SECTIONS = {
     "Querying": ("QueryEngine", "QueryResult", "Match", "plot_matches", "PlaceClient"),
+    "What is already known": (
+        *("Near", "Inside", "inside_geojson", "Heading", "Taken", "Tagged", "AllOf", "SoftPrior"),
+    ),
     "Whole jobs": ("index", "IndexReport", "evaluate", "compare", "finetune", "TrainingSettings"),
     "Stores": ("Store", "Candidate", "Position"),
     "Models and images": ("load_extractor", "Extractor", "decode_image", "mutual_nn_count"),

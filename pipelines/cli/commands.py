@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.cli import jobs, model, queries, results, store
+from pipelines.cli import jobs, model, queries, results, store, tagging
 from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
+from pipelines.cli.prior_flags import join_coordinates
 from pipelines.cli.storage_options import join_storage_options
 from storage.durable import explain_write_errors
 from storage.errors import NotWritable, OutOfSpace, PlacerayError
@@ -54,6 +55,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "upgrade": store.run_upgrade,
     "build-index": store.run_build_index,
     "copy": store.run_copy,
+    "tag": tagging.run_tag,
 }
 
 
@@ -63,7 +65,7 @@ class Terminated(SystemExit):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(join_coordinates(sys.argv[1:] if argv is None else argv))
     # A terminated job must leave its `with` blocks: that releases the lease.
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:

@@ -72,6 +72,7 @@ def run_index(args: argparse.Namespace) -> int:
         aggregation=args.aggregation,
         root=args.root,
         id_prefix=args.id_prefix,
+        tags=tuple(args.tag),
         batch_size=args.batch_size,
         extractors=args.extractors,
         gpus_per_extractor=args.gpus_per_extractor,

@@ -67,11 +67,14 @@ def print_answer(answer: dict[str, Any]) -> None:
         ranked_by = f"{score:>6}  " if votes else ""
         scores = f"{match['rank']:>4}  {ranked_by}{count:>7}  {match['similarity']:>10.4f}"
         print_line(f"  {scores}  {position:<28}  {match['image_id']}")
+    if answer.get("considered") == 0:
+        print("  the filters leave no stored image: widen them")
     if answer.get("place") is not None:
         print_line(f"  {place_words(answer['place'])}")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")
-    matched = f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
+    matched = f", {answer['considered']} images considered" if "considered" in answer else ""
+    matched += f", {answer['reranked']} candidates matched" if "reranked" in answer else ""
     print_line(f"  {answer['timings_ms']['total']:.0f} ms{matched}")
 
 

@@ -13,8 +13,10 @@ from models.runtime.execution import Execution
 from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag
 from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
+from pipelines.cli.tagging import add_tag_arguments
 from pipelines.placement import parse_labels, parse_resources
 from pipelines.ray_session import RULE
 from pipelines.training.settings import TrainingSettings
@@ -102,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate = "measure on labelled photos how probable answers are, and when they may be called known"
     _add_calibrate(verb("calibrate", calibrate, store=True))
     verb("build-index", "build the index on disk for stores that do not fit into memory", store=True)
+    help = "add or remove tags of stored images, or count them"
+    add_tag_arguments(verb("tag", help, store=True))
     copy = verb("copy", "copy a store, between folders and buckets")
     copy.add_argument("from_store", metavar="SRC", help=STORE_HELP)
     copy.add_argument(
@@ -134,6 +138,8 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     _add_aggregation(parser)
     flag("root", str, "folder that the paths of a listing are relative to; default: its own", metavar="DIR")
     flag("id_prefix", str, "prefix of every image id", default="", metavar="TEXT")
+    help = "tag of every image of the source; may be given several times"
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help=help)
     flag("batch_size", int, "images per forward pass", default=defaults.BATCH_SIZE, ge=1)
     flag("extractors", int, "actors that run the model; default: one per GPU, or up to one per core", ge=1)
     flag("gpus_per_extractor", float, "share of a GPU per actor; default: 1 if there are any", ge=0, le=64)
@@ -183,6 +189,9 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     flag("max_wrong", float, help, metavar="SHARE", gt=0, lt=1)
     help = "what is printed; default: table, or json with --json"
     flag("format", Literal["table", "json", "geojson"], help)
+    group = parser.add_argument_group("what is already known")
+    add_filter_flags(group)
+    add_prior_flag(group)
     _add_photos(parser)
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)

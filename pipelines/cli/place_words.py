@@ -42,9 +42,11 @@ def geojson_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         place = answer.get("place")
         about = {"kind": "place", "image": answer["image"], "error": answer.get("error")}
         values = {name: None if place is None else place[name] for name in _PLACE}
+        values |= {"considered": answer["considered"]} if "considered" in answer else {}
         features.append(_feature(None if place is None else place["position"], about | values))
         for match in answer.get("matches", ()):
             listed = {name: match.get(name) for name in _MATCH}
+            listed |= {"prior_weight": match["prior_weight"]} if "prior_weight" in match else {}
             features.append(_feature(match, {"kind": "match", "image": answer["image"], **listed}))
     return {"type": "FeatureCollection", "features": features}
 

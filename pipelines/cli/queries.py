@@ -20,6 +20,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.output import print_answer, print_json
 from pipelines.cli.place_words import geojson_of
+from pipelines.cli.prior_flags import priors_from
 
 __all__ = ["run_query", "run_serve"]
 
@@ -34,6 +35,7 @@ def run_query(args: argparse.Namespace) -> int:
         raise UsageError(f"--json and --format {args.format} exclude each other: give one of them")
     if matching and not rerank:
         raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
+    priors = priors_from(args)
     if args.url is None:
         _require_aggregation(args)
         ask = ask_store(
@@ -56,6 +58,7 @@ def run_query(args: argparse.Namespace) -> int:
         candidates=args.candidates or None,
         rerank=rerank,
         max_wrong=args.max_wrong,
+        **priors,
     )
     if args.format == "geojson":
         print_json(geojson_of(answers))

@@ -64,14 +64,13 @@ class ServiceEngine:
 
         Places and candidates are at most what the service allows.
         """
-        limits = {
-            "top_k": min(top_k, int(self.info["max_top_k"])),
-            "candidates": min(candidates, int(self.info["max_candidates"])),
-        }
+        top_k = min(top_k, int(self.info["max_top_k"]))
+        candidates = min(candidates, int(self.info["max_candidates"]))
 
         def ask(path: str) -> QueryResult | ImageRejected:
             try:
-                answer = self._client.answer(read_bytes(path), rerank=rerank, **limits)
+                photo = read_bytes(path)
+                answer = self._client.answer(photo, top_k=top_k, candidates=candidates, rerank=rerank)
             except PhotoRefused as error:
                 return ImageRejected(error.reason, str(error))
             except ImageRejected as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.aggregation.choice import aggregation_kind
@@ -32,6 +32,7 @@ from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
 from pipelines.sources import list_source, listing_notes, skipped_paths, split_options
+from pipelines.tagging.change import TagChange
 from storage.card import FeatureEncoding
 from storage.objects.location import open_file, open_location
 
@@ -51,6 +52,7 @@ def index(
     aggregation: str | None = None,
     root: str | Path | None = None,
     id_prefix: str = "",
+    tags: Sequence[str] = (),
     batch_size: int = BATCH_SIZE,
     extractors: int | None = None,
     gpus_per_extractor: float | None = None,
@@ -89,6 +91,7 @@ def index(
             `models.aggregation.choice`. It must match an existing store.
         root: Folder that the paths of a listing are relative to and must stay inside.
         id_prefix: Prefix of every image id.
+        tags: Given to every image of the source, beside those that the listing names or the store has.
         batch_size: Images per forward pass.
         extractors: Maximum number of actors that run the model; default: one per GPU. Without GPUs, one per
             core up to 8 on each node, or a single one for few images. There are fewer where fewer find room.
@@ -122,6 +125,7 @@ def index(
         SecretInOptions, UnknownStorageOption: an option of the source is a secret, or does not exist.
         IdsTaken: a source that the store has not seen has other photos under stored ids; nothing was done.
         UnknownSource: the store has no photos of `moved_from`.
+        TagsNotKept, BadTag: tags are given that the store cannot keep.
         PruneRefused: too many photos vanished, or a part of the source cannot be listed; nothing was done.
         CardMismatch: the store was made by another model or keeps features in another encoding; nothing was
             read or written.
@@ -138,6 +142,7 @@ def index(
         raise ValueError("commit_seconds must be above 0 and cpus at least 1")
     if min(batch_size, commit_every) < 1 or (extractors is not None and extractors < 1):
         raise ValueError("batch_size, commit_every and extractors must be at least 1")
+    TagChange(add=tuple(tags))  # refuses what cannot be a tag before anything is read
     check_ray()
     started = time.perf_counter()
     store_uri = str(store_uri)
@@ -173,7 +178,7 @@ def index(
         tally.add_notes(listing_notes(listing), uri=shown)
         tally.add_skipped(skipped_paths(listing))
         stack.enter_context(store.lease())
-        change = Change(id_prefix, moved_from, prune, prune_share, options)
+        change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
         work, vanished, upgraded = reconcile(store, listing, change)
         import ray.data  # before the session, which then quietens its log
 

@@ -20,6 +20,8 @@ from pipelines.indexing.errors import UnknownSource
 from pipelines.indexing.known import mark_known
 from pipelines.indexing.vanished import ROWS_AT_ONCE, Vanished, find_vanished, require_prunable
 from pipelines.sources import split_options
+from pipelines.tagging.listing import tagged
+from serving.priors.errors import TagsNotKept
 from storage.objects.address import is_bucket_uri
 from storage.store import Store
 
@@ -39,6 +41,7 @@ class Change:
         prune: Whether rows of photos that vanished from the source are removed.
         prune_share: Largest share of the source's rows that may be removed at once.
         options: Of the buckets that photos lie in.
+        tags: Given to every image of the source, beside those that it has.
     """
 
     id_prefix: str = ""
@@ -46,6 +49,7 @@ class Change:
     prune: bool = False
     prune_share: float = PRUNE_SHARE
     options: Mapping[str, str] | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Reconciled(NamedTuple):
@@ -74,12 +78,20 @@ def reconcile(store: Store, listing: pa.Table, change: Change) -> Reconciled:
         UnknownSource: the store has no row of `change.moved_from`.
         IdsTaken: a source that the store has not seen has other photos under stored ids.
         PruneRefused: too many photos vanished, or a part of the source could not be listed.
+        TagsNotKept: tags are given, and the store's format keeps none.
+        BadTag: a tag cannot be used, or an image would have too many.
     """
     source = listing["source"][0].as_py()
     known = store.metadata()
     moved = [] if change.moved_from is None else _rows_of_former(store, known, change.moved_from)
     own = {*store.rows_of_source(source), *moved}
     keeps_sources = bool(moved) or store.card.format_version >= WITH_SOURCES
+    if change.tags and not keeps_sources:
+        raise TagsNotKept(
+            f"{store.uri} has format {store.card.format_version}, which keeps no tags: run placeray upgrade "
+            f"--store {store.uri}, or leave --tag out"
+        )
+    listing = tagged(listing, known, change.tags)
     work = mark_known(listing, known, own=own, tags=keeps_sources)
     require_same_photos(work, change.options)
     vanished = find_vanished(listing, known, own, id_prefix=change.id_prefix)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from serving.defaults import CANDIDATES
@@ -17,6 +17,7 @@ from serving.http.error_handlers import add_error_handlers
 from serving.http.guard import Guard
 from serving.http.page_files import LEAFLET, WEB, PageFiles, page_headers, static_paths
 from serving.http.photo_body import read_photo
+from serving.http.prior_parameters import Priors, read_priors
 from serving.http.roles import METRICS, READ, shown_uri
 from serving.http.schema import (
     IMAGE_BODY,
@@ -46,6 +47,7 @@ MAX_WRONG = Query(
     description="largest share of wrong answers among those called known; 409 without a calibration, 422 "
     "below the smallest share that it promises",
 )
+PRIORS = Depends(read_priors)
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico")
 
 
@@ -149,10 +151,17 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         candidates: int = candidates,
         rerank: Rerank = rerank,
         max_wrong: Annotated[float | None, MAX_WRONG] = None,
+        priors: Priors = PRIORS,
     ) -> Response:
         image = await read_photo(request)
         result = await service.answer(
-            image, top_k=top_k, candidates=candidates, rerank=rerank, max_wrong=max_wrong
+            image,
+            top_k=top_k,
+            candidates=candidates,
+            rerank=rerank,
+            max_wrong=max_wrong,
+            within=priors.within,
+            prior=priors.prior,
         )
         answer = replace(result, request_id=request.state.request_id).to_dict()
         for match, described in zip(result.matches, answer["matches"], strict=True):

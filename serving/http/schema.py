@@ -61,6 +61,9 @@ class Match(BaseModel):
         description="`count`: the number of mutual matches; `votes`: of those that agree on a displacement, "
         "weighed by similarity",
     )
+    prior_weight: float | None = Field(
+        default=None, description="by which a prior multiplied the score; only with one"
+    )
 
 
 class PlacePosition(BaseModel):
@@ -113,6 +116,9 @@ class QueryAnswer(BaseModel):
     degraded: bool
     reranked: int | None = Field(
         default=None, description="candidates that were matched; only where some may have been left out"
+    )
+    considered: int | None = Field(
+        default=None, description="stored images that the filters left; only with a filter"
     )
     place: PlaceAnswer | None = Field(default=None, description="null where no candidate has a position")
     calibration: CalibrationAnswer | None = None
@@ -191,7 +197,7 @@ _DESCRIPTIONS = {
     403: "The role of the token does not allow this; the message names the role that does.",
     404: "The store has no such image, or its photo was deleted.",
     408: "The upload took too long.",
-    409: "`max_wrong` was asked of a store that is not calibrated.",
+    409: "`max_wrong` was asked of a store that is not calibrated, or `tag` of one whose format has no tags.",
     413: "The body or the image is too large.",
     415: "The encoding or content type of the body is not accepted.",
     422: "A parameter is out of bounds, or the image cannot be used; `reason` says why.",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.answer import Match
+from serving.priors.soft_prior import weighed_similarity
 from storage.local_plane import LocalPlane
 from storage.position import Positions
 
@@ -56,7 +57,8 @@ class Evidence:
         points = plane.points(columns)
         kind = ranked_by(matches)
         similarity = np.array([match.similarity for match in placed], np.float64)
-        scores = similarity
+        weights = np.array([match.prior_weight or 1.0 for match in placed], np.float64)
+        scores = weighed_similarity(similarity, weights)
         if kind != "similarity":
             scores = np.array([match.score for match in placed], np.float64)  # None becomes NaN
         usable = np.asarray(np.isfinite(points).all(axis=1), np.bool_)

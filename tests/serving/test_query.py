@@ -13,6 +13,7 @@ from serving.engine import QueryEngine
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.places.places import Places
+from serving.priors.soft_prior import SoftPrior
 from serving.query import STAGES, Query, QueryOptions
 from serving.service import Service
 from serving.settings import read_settings
@@ -22,10 +23,12 @@ from serving.stages.rerank import open_rerank_worker
 from serving.stages.search import open_search_worker
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
+from storage.search.filters import Heading, Near
 from storage.search.partition import WHOLE_INDEX
 from storage.store import Store
 from tests.support.city_store import CityStore
 
+FAR = SoftPrior(48.0, 11.0, 100.0)
 QUERIES: list[dict[str, Any]] = [
     {"top_k": 5, "candidates": 100, "rerank": True},
     {"top_k": 30, "candidates": 10, "rerank": True},
@@ -33,6 +36,8 @@ QUERIES: list[dict[str, Any]] = [
     {"top_k": 1, "candidates": 1, "rerank": True},
     {"top_k": 25, "candidates": 100, "rerank": True},
     {"top_k": 100, "candidates": 1, "rerank": False},
+    {"top_k": 4, "candidates": 9, "rerank": True, "within": Heading(90.0, 80.0), "prior": FAR},
+    {"top_k": 4, "candidates": 9, "rerank": False, "within": Near(0.0, 0.0, 5.0), "prior": FAR},
 ]
 
 
@@ -51,6 +56,7 @@ def test_hits_wanted_cover_what_is_listed_and_what_is_matched() -> None:
     assert query(top_k=5, candidates=100).k == 100
     assert query(top_k=50, candidates=10).k == 50
     assert query(top_k=5, candidates=100, rerank=False).k == 5
+    assert query(top_k=5, candidates=100, prior=FAR).k == 400
 
 
 def test_candidates_are_the_first_hits_and_none_without_reranking() -> None:

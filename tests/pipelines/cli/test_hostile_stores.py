@@ -35,6 +35,7 @@ VERBS = {
     "delete": "delete a --store {s}",
     "relearn": "relearn --store {s} --quiet",
     "upgrade": "upgrade --store {s}",
+    "tag": "tag --store {s} --add night --all",
     "calibrate": "calibrate {c} --store {s} --quiet",
     "export": "export --store {s} --out {o}/out.npy",
     "atlas": "atlas --store {s} --out {o}/atlas",

@@ -23,16 +23,17 @@ MODEL = "model weights"
 STORE = "store storage-option cache-dir"
 MATCHING = "score matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
+FILTERS = "near radius-m within heading heading-tolerance taken-after taken-before tag"
 FLAGS = {
     "demo": "out seed database queries hard quiet",
-    "index": f"{STORE} {MODEL} features aggregation root id-prefix batch-size extractors gpus-per-extractor "
-    "cpus "
+    "index": f"{STORE} {MODEL} features aggregation root id-prefix tag batch-size extractors "
+    "gpus-per-extractor cpus "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
     f"trace {EXECUTION} image-size max-rejected quiet",
     "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank rerank max-wrong format "
-    f"max-megapixels {EXECUTION} {MATCHING} max-rejected",
+    f"max-megapixels {EXECUTION} {MATCHING} max-rejected {FILTERS} prior",
     "serve": f"{STORE} settings host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
     "memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
@@ -63,6 +64,7 @@ FLAGS = {
     "delete": f"{STORE}",
     "build-index": f"{STORE}",
     "copy": "storage-option cache-dir quiet",
+    "tag": f"{STORE} add remove id source all dry-run {FILTERS}",
 }
 
 

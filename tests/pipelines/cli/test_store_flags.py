@@ -34,6 +34,8 @@ FREE = {
     *("use", "split", "database", "queries", "predictions", "batch_size", "extractors", "gpus_per_extractor"),
     *("commit_every", "scaled_decode", "max_megapixels", "follow_links"),
     *("moved_from", "prune", "prune_share"),
+    *("near", "within", "heading", "heading_tolerance", "taken_after", "taken_before", "tag", "prior"),
+    *("add", "remove", "all"),
     *("precision", "compile", "top_k", "candidates", "no_rerank", "score", "matching", "stop_early"),
     *("rerank_budget_ms", "threshold_m", "host", "port", "topology", "shards", "method", "memory_gib"),
     *("refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight", "max_candidates"),

@@ -1,0 +1,1 @@
+"""Positions written beside the pixels of photos: into the EXIF segment of a JPEG, or as an XMP sidecar."""

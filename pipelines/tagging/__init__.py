@@ -1,0 +1,1 @@
+"""Tags of stored images: given while indexing, changed afterwards."""
