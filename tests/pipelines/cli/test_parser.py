@@ -27,7 +27,7 @@ FILTERS = "near radius-m within heading heading-tolerance taken-after taken-befo
 FLAGS = {
     "demo": "out seed database queries hard quiet",
     "index": f"{STORE} {MODEL} features aggregation root id-prefix tag batch-size extractors "
-    "gpus-per-extractor cpus "
+    "gpus-per-extractor cpus source-option photo-column "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
     "stall-timeout "
     f"rejected scaled-decode max-megapixels follow-links moved-from prune prune-share "
