@@ -175,16 +175,16 @@ class Holder:
 holder = Holder.remote()
 ray.get(holder.ready.remote())
 print("held", flush=True)
-time.sleep(float(sys.argv[2]))
+time.sleep(3600)
 """
 
 
 @contextlib.contextmanager
-def hold_cpus(nodes: Nodes, cpus: Sequence[float], *, seconds: float) -> Iterator[None]:
-    """Hold cores of the cluster for some time, each share by another job."""
+def hold_cpus(nodes: Nodes, cpus: Sequence[float]) -> Iterator[None]:
+    """Hold cores of the cluster inside the block, each share by another job."""
     jobs = [
         subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(share), str(seconds)],
+            [sys.executable, "-c", HOLDER, str(share)],
             env=nodes.environment,
             stdout=subprocess.PIPE,
             text=True,
