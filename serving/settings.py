@@ -17,6 +17,7 @@ from storage.search.methods import SearchMethodSetting
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
 
+_BUCKET_REFRESH_S = 2.0  # each check is a request
 OPEN_STREET_MAP = "https://tile.openstreetmap.org/{z}/{x}/{y}.png"
 
 
@@ -29,6 +30,10 @@ class InvalidSettings(PlacerayError, ValueError):
 def _help_of(settings: type, name: str) -> str:
     """Return the description of a dataclass field that this model takes over."""
     return str(next(field.metadata["help"] for field in fields(settings) if field.name == name))
+
+
+def _is_in_bucket(store: object) -> bool:
+    return isinstance(store, str) and "://" in store and not store.startswith("file:")
 
 
 class Scale(BaseModel):
@@ -90,7 +95,12 @@ class ServeSettings(BaseModel):
         gt=0,
         description="memory for descriptors per searcher; beyond it an index on disk is searched",
     )
-    refresh_s: float = Field(default=2.0, ge=0.1, le=30, description="interval of checks for new commits")
+    refresh_s: float = Field(
+        default=0.5,
+        ge=0.1,
+        le=30,
+        description="interval of checks for new commits; default: 0.5 in a folder, 2 in a bucket",
+    )
     cache_mib: int = Field(default=256, ge=0, description="feature cache per re-ranker")
     max_batch: int = Field(default=8, ge=1, le=1024, description="photos per forward pass")
     max_queue: int = Field(
@@ -174,6 +184,13 @@ class ServeSettings(BaseModel):
     def max_body_bytes(self) -> int:
         """The largest request body in bytes."""
         return int(self.max_body_mib * (1 << 20))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checks_buckets_less_often(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "refresh_s" not in values and _is_in_bucket(values.get("store")):
+            return {**values, "refresh_s": _BUCKET_REFRESH_S}
+        return values
 
     @model_validator(mode="after")
     def _fits(self) -> ServeSettings:

@@ -297,5 +297,7 @@ class Store(StoreReader):
         committed = writer.committed
         if committed.version != self._snapshot.version:
             self.card.require_same_features(writer.card)
-            self._snapshot = Snapshot(self._folder, writer.card, committed.version, committed.rows)
+            self._snapshot = Snapshot(
+                *(self._folder, writer.card, committed.version, committed.rows), former=self._snapshot
+            )
         return committed.version

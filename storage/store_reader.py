@@ -115,7 +115,7 @@ class StoreReader:
             CardMismatch: the folder now contains another store; this object stays at its version.
             CorruptStore: the store cannot be read; likewise.
         """
-        newest = newest_snapshot(self._folder)
+        newest = newest_snapshot(self._folder, former=self._snapshot)
         self.card.require_same_features(newest.card)
         if newest.version == self._snapshot.version:
             return False

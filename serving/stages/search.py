@@ -47,7 +47,7 @@ class SearchWorker:
     """
 
     def __init__(
-        self, part: IndexPartition, *, refresh_s: float = 2.0, max_batch: int = 32, max_queue: int = 256
+        self, part: IndexPartition, *, refresh_s: float = 0.5, max_batch: int = 32, max_queue: int = 256
     ) -> None:
         self.part = part
         self._refresh_s = refresh_s

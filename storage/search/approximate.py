@@ -1,39 +1,44 @@
 """An approximate index in memory that measures its own recall and tunes itself to reach a target.
 
-Principal components that hold most of the variance; inverted lists of 4-bit product codes over them (IVF with
-PQ fast scan; Jegou et al. 2011, Andre et al. 2015); and a refinement of the nearest in stored
-precision. The number of probed lists and of refined rows are not constants: a sample of the index's own rows
-serves as queries, and the cheapest setting is chosen that reaches the target recall against exact search.
+Rows as short codes in inverted lists (`coded_rows`), and a refinement of the nearest in stored precision. The
+number of probed lists and of refined rows are not constants: a sample of the index's own rows serves as
+queries, and the cheapest setting is chosen that reaches the target recall against exact search.
+
+Further rows are compared exactly at first; `extended` gives them codes of the same lists, or trains new lists
+where there are many. The descriptors are shared by what was before and what is after.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from storage.search.faiss_module import import_faiss, selection
+from storage.search.coded_rows import CodedRows, Training, evenly
+from storage.search.descriptor_blocks import DescriptorBlocks, Mask
 
 __all__ = ["TARGET_RECALL", "ApproximateIndex"]
 
 TARGET_RECALL = 0.99
 _MARGIN = 0.002  # the measured recall is an estimate from a sample
 _TARGET_K, _SAMPLE_QUERIES = 100, 200
-_VARIANCE = 0.87  # more components read more bytes, fewer compare more again: least time at a million rows
-_SAMPLES_PER_LIST = 64
 _SHARES = (1 / 64, 1 / 32, *(i / 16 for i in range(1, 8)), 1 / 2, 5 / 8, 3 / 4, 1.0)
 _FACTORS = (4, 6, 8, 10, 12, 16, 20, 24)
-_BY_LIST = 15  # FAISS's number for this implementation
-_MIN_BATCH = 3  # queries that are parallelised by query
-_BLOCK = 32_768
 _MIN_ROWS = 2000  # with fewer rows every one is compared
 _SCATTERED_COST = 4  # reading a scattered byte costs as much as reading so many in sequence
+_EXTRA = 16  # refined rows beyond k are no cost
+# The delta: a share of the coded rows that is compared exactly, and one at which all is trained anew.
+_UNCODED_SHARE, _MIN_UNCODED = 1 / 128, 1024
+_GROWTH = 0.5
+_GROWN = 1.25  # so much more is searched where rows came after the measurement
+_COMPARED_ROWS = 20_000  # as many that a filter leaves are all compared
 
 
 class ApproximateIndex:
-    """Nearest rows by cosine; safe to share between threads.
+    """Nearest rows by cosine; immutable, safe to share between threads.
 
     Attributes:
         recall: Recall@100 against exact search, measured with its own rows as queries.
@@ -41,6 +46,7 @@ class ApproximateIndex:
         lists: Number of inverted lists.
         probes: How many of them a query probes; 0 if every row is compared instead.
         factor: This many times k (at least 100) rows are refined in stored precision.
+        count: Number of rows, N, with those that are gone.
     """
 
     def __init__(self, stored: npt.NDArray[Any], *, target: float = TARGET_RECALL) -> None:
@@ -54,106 +60,166 @@ class ApproximateIndex:
             ImportError: FAISS is not installed.
         """
         rows, self.components = stored.shape
+        self._target = target
+        self._blocks = DescriptorBlocks(self.components, stored.dtype, unit=False).grown(stored)
+        self._coded: tuple[CodedRows, ...] = ()
+        self._tried_rows = rows
         self.recall, self.lists, self.probes, self.factor = 1.0, 0, 0, 1
-        self._exact = _stored_precision(stored)
-        for start in range(0, rows, _BLOCK):
-            self._exact.add(_float32(stored[start : start + _BLOCK]))
-        if rows < _MIN_ROWS:
-            return
-        faiss = import_faiss()
-        # 512 lists for 100,000 rows, 2,048 for a million.
-        self.lists = int(2 ** round(math.log2(2 * math.sqrt(rows))))
-        sample = _float32(stored[_evenly(rows, _SAMPLES_PER_LIST * self.lists)])
-        reduce, self.components = _reduction(sample)
-        coarse = faiss.IndexFlatL2(self.components)
-        coded = faiss.IndexIVFPQFastScan(coarse, self.components, self.lists, self.components // 2, 4)
-        coded.cp.max_points_per_centroid = _SAMPLES_PER_LIST
-        coded.cp.min_points_per_centroid = 1  # no warning on stderr about few rows
-        self._coded = faiss.IndexPreTransform(reduce, coded)
-        self._coded.train(sample)
-        for start in range(0, rows, _BLOCK):
-            self._coded.add(_float32(stored[start : start + _BLOCK]))
-        self._refined = faiss.IndexRefine(self._coded, self._exact)
-        self._lists = coded
-        self._referenced = (coarse, reduce)  # FAISS only keeps their addresses
-        self._measure(stored, target)
+        self._train(np.arange(rows), rows)
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self._blocks.count
 
     def search(
-        self, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None = None
+        self, queries: npt.NDArray[np.float32], k: int, allowed: Mask | None = None
     ) -> npt.NDArray[np.int64]:
         """Return (B, k) int64: rows by descending similarity, -1 padded.
 
         Args:
             queries: (B, D) float32, unit L2 norm.
             k: Number of rows per query.
-            allowed: (N,) bool: which rows may be found, each of which is then compared; default: all.
+            allowed: (N,) bool: which rows may be found; default: all. A few are compared each; of many, the
+                codes in all lists.
         """
-        if allowed is not None:
-            return np.asarray(self._exact.search(queries, k, params=selection(allowed))[1])
-        if not self.probes:
-            return np.asarray(self._exact.search(queries, k)[1])
-        faiss = import_faiss()
-        # For k beyond the measured one, proportionally more lists.
-        probes = min(self.lists, self.probes * max(k, _TARGET_K) // _TARGET_K)
-        parameters = faiss.IndexRefineSearchParameters(
-            k_factor=self.factor * max(k, _TARGET_K) / k,
-            base_index_params=faiss.SearchParametersIVF(nprobe=probes),
+        left = None if allowed is None else int(allowed.sum())
+        if not self._coded or (left is not None and left <= _COMPARED_ROWS):
+            candidates = self._blocks.nearest(queries, k + _EXTRA, allowed)[1]
+        else:
+            candidates = self._candidates(queries, k, allowed, left)
+            start = self._coded[-1].stop
+            if start < self.count:
+                uncoded = self._blocks.nearest(queries, k + _EXTRA, allowed, start=start)[1]
+                candidates = np.concatenate([candidates, uncoded], axis=1)
+        return np.stack(
+            [self._refined(query, ids, k) for query, ids in zip(queries, candidates, strict=True)]
         )
-        # Few queries are parallelised by list, many by query. A race between two threads here costs time, not
-        # correctness.
-        self._lists.implem = _BY_LIST if len(queries) < _MIN_BATCH else 0
-        return np.asarray(self._refined.search(queries, k, params=parameters)[1])
 
     def reconstruct(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return (len(ids), D) float32: rows as they are stored."""
-        return np.asarray(self._exact.reconstruct_batch(ids))
+        return self._blocks.reconstruct(ids)
 
-    def _measure(self, stored: npt.NDArray[Any], target: float) -> None:
+    def grown(self, stored: npt.NDArray[Any]) -> ApproximateIndex:
+        """Return this index with (n, D) further rows, which are compared exactly until `extended`."""
+        index = copy.copy(self)
+        index._blocks = self._blocks.grown(stored)
+        return index
+
+    def extension_due(self, alive: Mask) -> bool:
+        """Return whether so many rows have no codes, or are gone, that `extended` should be called."""
+        return self._retraining_due(alive) or (bool(self._coded) and self._uncoded > self._allowance)
+
+    def extended(self, alive: Mask) -> ApproximateIndex:
+        """Return this index with codes for the rows that have none, or trained anew where it grew by half.
+
+        Takes seconds to a minute per million rows, during which this index still answers.
+
+        Args:
+            alive: (N,) bool: which rows are not gone.
+        """
+        index = copy.copy(self)
+        rows = np.flatnonzero(alive)
+        if self._retraining_due(alive):
+            index._coded, index._tried_rows = (), len(rows)
+            index.recall, index.lists, index.probes, index.factor = 1.0, 0, 0, 1
+            index._train(rows, self.count)
+            return index
+        kept = list(self._coded)
+        start = kept[-1].stop
+        while len(kept) > 1 and kept[-1].count <= 2 * (self.count - start):
+            start = kept.pop().start  # small ones are made one, so that there are few
+        added = CodedRows(kept[0].training, self._blocks, rows[rows >= start], start, self.count)
+        index._coded = (*kept, added)
+        return index
+
+    def joined(self, newer: ApproximateIndex) -> ApproximateIndex:
+        """Return this index with the rows that `newer`, grown from what it was made of, has beyond."""
+        index = copy.copy(self)
+        index._blocks = newer._blocks
+        return index
+
+    @property
+    def _uncoded(self) -> int:
+        return self.count - (self._coded[-1].stop if self._coded else 0)
+
+    @property
+    def _allowance(self) -> int:
+        return max(_MIN_UNCODED, int(self._coded[0].training.rows * _UNCODED_SHARE))
+
+    def _retraining_due(self, alive: Mask) -> bool:
+        count = int(alive.sum())
+        return count >= _MIN_ROWS and not (
+            (1 - _GROWTH / 2) * self._tried_rows <= count <= (1 + _GROWTH) * self._tried_rows
+        )
+
+    def _depth(self, k: int, left: int | None) -> tuple[int, int]:
+        """Return how many lists a query probes, and how many rows are refined."""
+        factor, probes = float(self.factor), float(self.probes)
+        if len(self._coded) > 1:  # what was measured holds for the rows that were there
+            factor, probes = factor * _GROWN, probes * _GROWN
+        if left is not None and 2 * left < self.count:  # the nearest that are left may lie in any list
+            probes = self.lists
+        # For k beyond the measured one, proportionally more lists.
+        probes = probes * max(k, _TARGET_K) / _TARGET_K
+        return min(self.lists, round(probes)), round(factor * max(k, _TARGET_K))
+
+    def _candidates(
+        self, queries: npt.NDArray[np.float32], k: int, allowed: Mask | None, left: int | None
+    ) -> npt.NDArray[np.int64]:
+        probes, wanted = self._depth(k, left)
+        found = [each.nearest(queries, wanted, probes=probes, allowed=allowed) for each in self._coded]
+        if len(found) == 1:
+            return found[0][1]
+        distances = np.concatenate([each[0] for each in found], axis=1)
+        ids = np.concatenate([each[1] for each in found], axis=1)
+        if ids.shape[1] > wanted:
+            best = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted]
+            ids = np.take_along_axis(ids, best, axis=1)
+        return ids
+
+    def _refined(
+        self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int
+    ) -> npt.NDArray[np.int64]:
+        """Return (k,) int64: the best of some rows by cosine in stored precision, -1 padded."""
+        ids = ids[ids >= 0]
+        vectors = self._blocks.reconstruct(ids)
+        scores = (vectors @ query) / np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), 1e-12)
+        best = ids[np.argsort(-scores, kind="stable")[:k]]
+        return np.pad(best, (0, k - len(best)), constant_values=-1)
+
+    def _train(self, alive: npt.NDArray[np.int64], stop: int) -> None:
+        """Give codes to the rows `alive`, and choose the cheapest setting that reaches the target."""
+        if len(alive) < _MIN_ROWS:
+            return
+        training = Training.of(self._blocks, alive)
+        coded = CodedRows(training, self._blocks, alive, 0, stop)
+        self.lists, self.components = training.lists, training.components
+        self._measure(coded, alive)
+        if self.probes:
+            self._coded = (coded,)
+
+    def _measure(self, coded: CodedRows, alive: npt.NDArray[np.int64]) -> None:
         """Choose the cheapest setting that reaches the target, with a sample of the rows as queries."""
-        faiss = import_faiss()
-        sample = _evenly(len(stored), _SAMPLE_QUERIES)
-        queries, k = _float32(stored[sample]), min(_TARGET_K, len(stored) - 1)
-        truth = _without(self._exact.search(queries, k + 1)[1], sample)
-        best = math.inf
+        sample = alive[evenly(len(alive), _SAMPLE_QUERIES)]
+        queries, k = self._blocks.reconstruct(sample), min(_TARGET_K, len(alive) - 1)
+        allowed = None
+        if len(alive) < self.count:
+            allowed = np.zeros(self.count, bool)
+            allowed[alive] = True
+        nearest = self._blocks.nearest(queries, k + 1, allowed)[1][:, : k + 1]
+        truth, best = _without(nearest, sample), math.inf
+        row_bytes = queries.shape[1] * self._blocks.itemsize
         for share in _SHARES:
             probes = max(1, round(share * self.lists))
-            parameters = faiss.SearchParametersIVF(nprobe=probes)
-            coded_nearest = self._coded.search(
-                queries, min(len(stored), max(_FACTORS) * k), params=parameters
-            )[1]
+            found = coded.nearest(queries, min(len(alive), max(_FACTORS) * k), probes=probes)[1]
             # The refinement is exact: a row is found if it is among the refined ones.
-            ranks = _ranks(coded_nearest, truth)
+            ranks = _ranks(found, truth)
             for factor in _FACTORS:
                 recall = float((ranks < factor * k).mean())
-                coded_cost = share * len(stored) * self.components / 4
-                cost = coded_cost + _SCATTERED_COST * factor * k * stored.shape[1] * stored.itemsize
-                if recall >= target + _MARGIN and cost < best:
+                cost = share * len(alive) * self.components / 4 + _SCATTERED_COST * factor * k * row_bytes
+                if recall >= self._target + _MARGIN and cost < best:
                     best, self.recall, self.probes, self.factor = cost, recall, probes, factor
-
-
-def _stored_precision(stored: npt.NDArray[Any]) -> Any:
-    """Return an empty index that stores rows in their own precision."""
-    faiss = import_faiss()
-    if stored.dtype == np.float16:
-        return faiss.IndexScalarQuantizer(stored.shape[1], faiss.ScalarQuantizer.QT_fp16)
-    return faiss.IndexFlatL2(stored.shape[1])
-
-
-def _reduction(sample: npt.NDArray[np.float32]) -> tuple[Any, int]:
-    """Return a trained linear map to fewer dimensions, and their number: a multiple of four."""
-    faiss = import_faiss()
-    dimensions = sample.shape[1]
-    variances = np.linalg.eigvalsh(np.cov(sample, rowvar=False).astype(np.float64))[::-1]
-    explained = np.cumsum(variances) / max(variances.sum(), 1e-12)
-    wanted = int(np.searchsorted(explained, _VARIANCE)) + 1
-    components = max(4 * -(-wanted // 4), 8)
-    if components >= dimensions:  # all of them, rotated so that the variance is spread evenly
-        rotation = faiss.RandomRotationMatrix(dimensions, 4 * -(-dimensions // 4))
-        rotation.init(0)
-        return rotation, rotation.d_out
-    reduce = faiss.PCAMatrix(dimensions, components, 0, True)
-    reduce.train(sample)
-    return reduce, components
 
 
 def _ranks(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -165,14 +231,6 @@ def _ranks(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> npt.ND
         present = ids[order[at]] == wanted
         ranks[row, present] = order[at][present]
     return ranks
-
-
-def _evenly(rows: int, count: int) -> npt.NDArray[np.int64]:
-    return np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
-
-
-def _float32(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(rows, dtype=np.float32)
 
 
 def _without(found: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,11 +1,12 @@
 """Nearest binary codes by Hamming distance: exact, or through inverted lists that measure their own recall.
 
 Each half of the rows is an index of FAISS of its own, searched by a thread of its own, since FAISS gives one
-query to one thread.
+query to one thread. Further rows are compared exactly, until `extended` puts all of them into lists.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +27,15 @@ _BLOCK = 1 << 18
 _SAMPLES_PER_LIST = 40
 _ROUNDS = 8  # of k-means
 _MAX_PARTS = 8
+_DELTA_ROWS = 65_536  # of a part that further rows are copied into
+_GROWTH = 0.1  # beyond this share of rows without lists, lists of all are made
 
 
 class CodeIndex:
-    """The nearest of packed binary codes; safe to share between threads.
+    """The nearest of packed binary codes; immutable, safe to share between threads.
 
     Attributes:
-        count: Number of rows.
+        count: Number of rows, N, with those that are gone.
         recall: Recall@100 against exact search, measured with its own rows as queries.
         lists: Number of inverted lists of each part; 0: every row is compared.
         probes: How many of them a query probes.
@@ -57,7 +60,7 @@ class CodeIndex:
             target: Recall of inverted lists to reach.
         """
         self.count, self.recall, self.lists, self.probes = rows, 1.0, 0, 0
-        self._bits = bits
+        self._bits, self._target, self._exact_codes = bits, target, EXACT_CODES
         parts = max(1, min(_MAX_PARTS, os.cpu_count() or 1, rows // 4096))
         self._starts = [rows * part // parts for part in range(parts + 1)]
         self._pool = ThreadPoolExecutor(parts, thread_name_prefix="codes")
@@ -74,6 +77,8 @@ class CodeIndex:
             self._build_lists(target)
         else:
             self._build_flat()
+        # Only lists are worth a rebuild: flat parts are as good as one.
+        self._built, self._built_parts = (rows if self.lists else 0), len(self._parts)
 
     def search(
         self, queries: npt.NDArray[np.uint8], k: int, allowed: npt.NDArray[np.bool_] | None = None
@@ -101,6 +106,45 @@ class CodeIndex:
         missing = np.take_along_axis(distances, order, axis=1) > self._bits
         return np.where(missing, -1, best)
 
+    def grown(self, stored: npt.NDArray[np.uint8]) -> CodeIndex:
+        """Return this index with (n, bits / 8) further codes."""
+        faiss = import_faiss()
+        index = copy.copy(self)
+        index._parts, index._starts = list(self._parts), list(self._starts)
+        part = faiss.IndexBinaryFlat(self._bits)
+        if len(index._parts) > self._built_parts and index._parts[-1].ntotal < _DELTA_ROWS:
+            part = faiss.clone_binary_index(index._parts.pop())
+            index._starts.pop()
+        part.add(np.ascontiguousarray(stored))
+        index._parts.append(part)
+        index.count = self.count + len(stored)
+        index._starts.append(index.count)
+        return index
+
+    def extension_due(self, alive: npt.NDArray[np.bool_]) -> bool:
+        """Return whether so many rows are compared exactly that `extended` should be called."""
+        further = self.count - self._built
+        return self.count > self._exact_codes and further > _GROWTH * max(1, self._built)
+
+    def extended(self, alive: npt.NDArray[np.bool_]) -> CodeIndex:
+        """Return an index of the same rows in inverted lists; see `VectorIndex.extended`."""
+        stored = self._from(0)
+        return CodeIndex([stored], len(stored), bits=self._bits, inverted=True, target=self._target)
+
+    def joined(self, newer: CodeIndex) -> CodeIndex:
+        """Return this index with the rows that `newer` has beyond."""
+        return self.grown(newer._from(self.count)) if newer.count > self.count else self
+
+    def _from(self, first: int) -> npt.NDArray[np.uint8]:
+        """Return the codes of the rows from `first` on."""
+        faiss = import_faiss()
+        pieces = [self._codes[first:]] if self.lists else []
+        for number, (part, start) in enumerate(zip(self._parts, self._starts, strict=False)):
+            if number >= self._built_parts or not self.lists:
+                codes = faiss.vector_to_array(part.xb).reshape(-1, self._bits // 8)
+                pieces.append(codes[max(0, first - start) :])
+        return np.concatenate(pieces) if pieces else np.empty((0, self._bits // 8), np.uint8)
+
     def _search_part(
         self,
         part: Any,
@@ -113,15 +157,27 @@ class CodeIndex:
         faiss.omp_set_num_threads(1)  # of this thread
         if allowed is None:
             distances, ids = part.search(queries, min(k, part.ntotal))
-        elif self.lists:  # FAISS selects nothing from inverted lists of codes
-            chosen = start + np.flatnonzero(allowed[start : start + part.ntotal])
-            return self._compared(queries, chosen, min(k, part.ntotal))
+        elif not hasattr(part, "xb"):  # FAISS selects nothing from inverted lists of codes
+            return self._selected(part, start, queries, k, allowed[start : start + part.ntotal])
         else:
             chosen = faiss.SearchParameters(sel=selector(allowed[start : start + part.ntotal]))
             distances, ids = part.search(queries, min(k, part.ntotal), params=chosen)
         distances = distances.astype(np.int64)
         distances[ids < 0] = self._bits + 1
         return distances, np.where(ids < 0, np.iinfo(np.int64).max, ids + start)
+
+    def _selected(
+        self, part: Any, start: int, queries: npt.NDArray[np.uint8], k: int, allowed: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Search lists for more than k where few rows are left out; else compare those that are not."""
+        left = int(allowed.sum())
+        if 2 * left >= len(allowed):
+            distances, ids = part.search(queries, min(3 * k, part.ntotal))
+            ok = (ids >= 0) & allowed[np.maximum(ids, 0)]
+            if (ok.sum(axis=1) >= min(k, left)).all():
+                apart = np.where(ok, distances.astype(np.int64), self._bits + 1)
+                return apart, np.where(ok, ids + start, np.iinfo(np.int64).max)
+        return self._compared(queries, start + np.flatnonzero(allowed), min(k, part.ntotal))
 
     def _compared(
         self, queries: npt.NDArray[np.uint8], ids: npt.NDArray[np.int64], k: int

@@ -47,11 +47,13 @@ class _Loaded:
 class IndexPartition:
     """Searches one partition of a store's rows, and moves to newer versions without ever being unready.
 
-    A newer version is loaded completely before it takes over, and the previous one stays for a while, so that
-    the partitions of one index can agree on a version. While both are loaded the memory use doubles.
+    A newer version is ready before it takes over, and the previous one stays for a while, so that the
+    partitions of one index can agree on a version. Both share the descriptors of the rows that they
+    have in common.
 
     A newer version may have another card, with descriptors of another aggregation, but never another model or
-    other local features.
+    other local features. With descriptors of another aggregation it is loaded as a whole, and while both are
+    loaded the memory use doubles.
 
     Attributes:
         method: How the nearest descriptors are found; `auto` compares with every row of the partition up to
@@ -90,7 +92,8 @@ class IndexPartition:
         self._clock = clock
         self._refreshing = threading.Lock()
         first_card(self._folder)  # of the reasons why a folder cannot be used, the plainest first
-        self._loaded: tuple[_Loaded, ...] = (self._load(),)
+        self._loaded: tuple[_Loaded, ...] = ()
+        self._loaded = (self._load(),)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -180,7 +183,8 @@ class IndexPartition:
 
     def _load(self) -> _Loaded:
         before = self._newest()
-        snapshot = newest_snapshot(self._folder, self._partition)
+        former = self._loaded[-1].snapshot if self._loaded else None
+        snapshot = newest_snapshot(self._folder, self._partition, former=former)
         snapshot.load(self._method_for(snapshot))
         # A commit may have come in between; the version says which of the two this snapshot is of.
         after = self._newest()

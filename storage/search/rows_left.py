@@ -11,7 +11,7 @@ from storage.table.open_table import Table
 from storage.table.schema import STORED_COLUMNS
 from storage.table.sources import with_sources
 
-__all__ = ["columns_for", "rows_left", "scanned_rows_left"]
+__all__ = ["columns_for", "plain_texts", "rows_left", "scanned_rows_left"]
 
 
 def columns_for(within: RowFilter, rows: pa.Table) -> pa.Table:
@@ -29,9 +29,7 @@ def columns_for(within: RowFilter, rows: pa.Table) -> pa.Table:
         raise ValueError(f"{unknown} are not columns of stored rows: name those of storage.table.schema")
     needed = {*within.columns, *(("uri",) if "source" in within.columns else ())}
     rows = rows.select([name for name in rows.column_names if name in needed])
-    for at, field in enumerate(rows.schema):
-        if pa.types.is_dictionary(field.type):
-            rows = rows.set_column(at, field.name, rows.column(at).cast(field.type.value_type))
+    rows = plain_texts(rows)
     if "tags" in needed and "tags" not in rows.column_names:
         rows = rows.append_column("tags", pa.nulls(len(rows), pa.string()))
     if "source" in needed:
@@ -58,3 +56,11 @@ def scanned_rows_left(within: RowFilter, table: Table) -> npt.NDArray[np.bool_]:
     read = [name for name in dict.fromkeys(("uri", *within.columns)) if name in table.schema.names]
     parts = [rows_left(within, batch) for batch in table.scan(read)]
     return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def plain_texts(rows: pa.Table) -> pa.Table:
+    """Return `rows` with texts instead of numbers of a dictionary."""
+    for at, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type):
+            rows = rows.set_column(at, field.name, rows.column(at).cast(field.type.value_type))
+    return rows

@@ -17,12 +17,15 @@ class Searcher(Protocol):
     """Finds the nearest rows in one version of a store, or in one partition of it.
 
     Attributes:
-        degraded: Whether rows had to be left out because they fail their checksum.
         count: How many rows it searches.
     """
 
-    degraded: bool
     count: int
+
+    @property
+    def degraded(self) -> bool:
+        """Whether rows had to be left out."""
+        ...
 
     def search(
         self,

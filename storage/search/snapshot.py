@@ -22,11 +22,11 @@ from storage.errors import (
 from storage.layout import check_table_files
 from storage.objects.files import Location
 from storage.records import Candidate
-from storage.search.code_searcher import CodeSearcher, DiskCodeSearcher
 from storage.search.lance_searcher import LanceSearcher
-from storage.search.memory_searcher import MemorySearcher
+from storage.search.living_searcher import LivingSearcher
+from storage.search.loading import load_searcher, searcher_of_rows
 from storage.search.methods import SearchMethod
-from storage.search.partition import WHOLE_INDEX, Partition, read_partition
+from storage.search.partition import WHOLE_INDEX, Partition
 from storage.search.row_filter import RowFilter
 from storage.search.searcher import Searcher
 from storage.table.checks import check_codes, check_query
@@ -37,6 +37,7 @@ __all__ = ["LANCE_INDEX_ROWS", "Snapshot", "newest_snapshot"]
 _log = logging.getLogger(__name__)
 
 _IN_MEMORY_BYTES = 1 << 30  # of descriptors beside codes; larger ones stay on disk
+_RECORDS_IN_MEMORY = 2_000_000  # rows; records of more, 0.3 GB per million, are read from disk
 LANCE_INDEX_ROWS = 5_000  # below, reading every row is as fast as LanceDB's index
 
 
@@ -51,9 +52,16 @@ class Snapshot:
     """
 
     def __init__(
-        self, folder: Location, card: Card, version: int, count: int, partition: Partition = WHOLE_INDEX
+        self,
+        folder: Location,
+        card: Card,
+        version: int,
+        count: int,
+        partition: Partition = WHOLE_INDEX,
+        *,
+        former: Snapshot | None = None,
     ) -> None:
-        """Use `newest_snapshot`, or give a version that is committed."""
+        """Use `newest_snapshot`, or give a version that is committed; `former` as there."""
         self.version = version
         self.count = count
         self.partition = partition
@@ -61,6 +69,9 @@ class Snapshot:
         self.card = card
         self._table: Table | None = None
         self._searchers: dict[SearchMethod, Searcher] = {}
+        self._former: dict[SearchMethod, Searcher] = {}
+        if former is not None and former.partition == partition:
+            self._former = {**former._former, **former._searchers}
         self._lock = threading.Lock()
 
     @property
@@ -107,15 +118,30 @@ class Snapshot:
             return self._searchers[method]
 
     def _build(self, method: SearchMethod) -> Searcher:
+        if method == "codes" and self.card.code_bits is None:
+            raise InvalidBatch(
+                f"the store of {self.card.model} has no codes to search by: choose another search method"
+            )
+        former = self._former.pop(method, None)
+        if isinstance(former, LivingSearcher):
+            followed = former.followed(self.table, self.card)
+            if followed is not None:
+                return followed
         if method == "lance":
             # One index covers the whole table: the first partition searches it all, the others nothing.
             if self.partition.number > 0:
-                return MemorySearcher(self.table.schema.empty_table())
+                return searcher_of_rows(self.table.schema.empty_table(), self.card)
             return self._on_disk()
+        return load_searcher(
+            self.table, self.card, self.partition, method, on_disk=self._leaves_records_on_disk(method)
+        )
+
+    def _leaves_records_on_disk(self, method: SearchMethod) -> bool:
+        rows = self.count // self.partition.total
         if method == "codes":
-            return self._by_codes()
-        rows, damaged = read_partition(self.table, self.card, self.partition)
-        return MemorySearcher(rows, approximate=method == "ivf", degraded=damaged > 0)
+            return rows * self.card.descriptor_dim * 2 > _IN_MEMORY_BYTES
+        # A bucket answers too slowly to read a hundred records for each query.
+        return isinstance(self._folder, Path) and rows > _RECORDS_IN_MEMORY
 
     def _on_disk(self) -> Searcher:
         if self.count >= LANCE_INDEX_ROWS and not self.table.has_index:
@@ -128,23 +154,16 @@ class Snapshot:
             )
         return LanceSearcher(self.table, self.card)
 
-    def _by_codes(self) -> Searcher:
-        if self.card.code_bits is None:
-            raise InvalidBatch(
-                f"the store of {self.card.model} has no codes to search by: choose another search method"
-            )
-        if self.count * self.card.descriptor_dim * 2 > _IN_MEMORY_BYTES * self.partition.total:
-            return DiskCodeSearcher(self.table, self.card, self.partition)
-        rows, damaged = read_partition(self.table, self.card, self.partition)
-        return CodeSearcher(rows, self.card, degraded=damaged > 0)
 
-
-def newest_snapshot(folder: Location, partition: Partition = WHOLE_INDEX) -> Snapshot:
+def newest_snapshot(
+    folder: Location, partition: Partition = WHOLE_INDEX, *, former: Snapshot | None = None
+) -> Snapshot:
     """Return the newest committed version, with its card.
 
     Args:
         folder: The store's folder.
         partition: Which of its rows to search.
+        former: Another version, whose indexes those of this one are made from where that is possible.
 
     Raises:
         StoreNotFound: there is no store, or nothing was ever committed.
@@ -166,7 +185,7 @@ def newest_snapshot(folder: Location, partition: Partition = WHOLE_INDEX) -> Sna
             f"committed: {repair_command(folder)}"
         )
     card = card_of(folder, committed.card_sha256, first)
-    snapshot = Snapshot(folder, card, committed.version, committed.rows, partition)
+    snapshot = Snapshot(folder, card, committed.version, committed.rows, partition, former=former)
     check_table(snapshot.table, committed, card)
     return snapshot
 

@@ -9,7 +9,7 @@ tried once, and counts only as the next number. `fence` makes commits that follo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -91,6 +91,15 @@ class BucketTable:
     def version(self) -> int:
         """The version that is open."""
         return int(self._dataset.version)
+
+    @property
+    def dataset(self) -> Any:
+        """The version as pylance opened it, for reading."""
+        return self._dataset
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Raise an error of the store where reading the data set fails in a `with` block."""
+        return _explained(self.folder)
 
     @property
     def schema(self) -> pa.Schema:

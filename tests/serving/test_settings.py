@@ -121,3 +121,11 @@ def test_split_has_a_deployment_a_stage_and_a_shard_with_its_own_replicas() -> N
     for deployment in by_name.values():  # everything is bounded
         assert 0 < deployment.max_ongoing_requests < 10_000
         assert 0 < deployment._deployment_config.max_queued_requests < 10_000
+
+
+@pytest.mark.parametrize(
+    ("store", "chosen", "expected"),
+    [("/data/city", {}, 0.5), ("s3://maps/city", {}, 2.0), ("s3://maps/city", {"refresh_s": 0.5}, 0.5)],
+)
+def test_a_bucket_is_checked_less_often(store: str, chosen: dict[str, float], expected: float) -> None:
+    assert ServeSettings(store=store, **chosen).refresh_s == expected

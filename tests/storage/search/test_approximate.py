@@ -103,3 +103,44 @@ def test_index_where_no_setting_reaches_the_target_compares_all(rows: np.ndarray
     index = ApproximateIndex(rows, target=1.1)
     assert (index.probes, index.recall) == (0, 1.0)
     assert recall_of(index, rows, city(50, 9, dtype=np.float32), K) > 0.999
+
+
+def grown_recall(index: ApproximateIndex, rows: np.ndarray, alive: np.ndarray) -> float:
+    queries = city(100, 11, dtype=np.float32)
+    hits = index.search(queries, K, None if alive.all() else alive)
+    numbers = np.flatnonzero(alive)
+    truth = numbers[nearest(rows[alive], queries, K)]
+    return float(np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(hits, truth, strict=True)]))
+
+
+def test_index_that_grows_keeps_its_recall(index: ApproximateIndex, rows: np.ndarray) -> None:
+    further = city(4000, 12)
+    everything = np.concatenate([rows, further])
+    alive = np.ones(ROWS, bool)
+    for start in range(0, 4000, 800):
+        former, index = index, index.grown(further[start : start + 800])
+        alive = np.concatenate([alive, np.ones(800, bool)])
+        alive[start + 100 : start + 300] = False
+        assert (former.count, index.count) == (ROWS + start, ROWS + start + 800)
+        assert grown_recall(index, everything[: index.count], alive) >= TARGET_RECALL
+        if index.extension_due(alive):
+            extended = index.extended(alive)
+            assert not extended.extension_due(alive)
+            index = extended.joined(index)
+        assert grown_recall(index, everything[: index.count], alive) >= TARGET_RECALL
+        assert (
+            grown_recall(index, everything[: index.count], np.arange(index.count) % 3 == 0) >= TARGET_RECALL
+        )
+
+
+def test_index_of_many_further_rows_is_trained_anew(rows: np.ndarray) -> None:
+    index = ApproximateIndex(rows[:1500])
+    assert index.probes == 0
+    index = index.grown(rows[1500:])
+    alive = np.ones(ROWS, bool)
+    assert index.extension_due(alive)
+    extended = index.extended(alive)
+    assert extended.probes > 0
+    later = extended.joined(index.grown(rows[:50]))
+    assert later.count == ROWS + 50
+    assert recall_of(later, np.concatenate([rows, rows[:50]]), city(50, 5, dtype=np.float32), K) >= 0.98

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from storage.errors import InvalidBatch
 from storage.search import snapshot
 from storage.search.code_index import CodeIndex
-from storage.search.code_searcher import CodeSearcher, DiskCodeSearcher
+from storage.search.disk_rows import DiskRows
+from storage.search.living_searcher import LivingSearcher
+from storage.search.memory_rows import MemoryRows
 from storage.store import Store
 from storage.table.schema import row_schema
 from tests.support.row_filters import Tagged
@@ -107,14 +109,20 @@ def test_store_orders_the_nearest_codes_by_their_descriptors(tmp_path: Path) -> 
     ] == [f"image-{i:03}" for i in by_float[:5]]
 
 
+def rows_of_searcher(store: Store) -> type:
+    searcher = store.snapshot._searcher("codes")
+    assert isinstance(searcher, LivingSearcher)
+    return type(searcher._rows)
+
+
 def test_codes_with_rows_on_disk_give_the_same_hits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, vectors, codes = code_store(tmp_path / "store", 300)
     here = store.search(vectors[:4], k=8, method="codes", codes=codes[:4])
-    assert isinstance(store.snapshot._searcher("codes"), CodeSearcher)
+    assert rows_of_searcher(store) is MemoryRows
     monkeypatch.setattr(snapshot, "_IN_MEMORY_BYTES", 0)
     again = Store.open(store.uri)
     there = again.search(vectors[:4], k=8, method="codes", codes=codes[:4])
-    assert isinstance(again.snapshot._searcher("codes"), DiskCodeSearcher)
+    assert rows_of_searcher(again) is DiskRows
     within = Tagged("5")  # the key has it: 57 of 300
     asked = {"k": 90, "method": "codes", "codes": codes[:4], "within": within}
     left = [store.search(vectors[:4], **asked), again.search(vectors[:4], **asked)]  # type: ignore[arg-type]

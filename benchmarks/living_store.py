@@ -1,0 +1,125 @@
+"""A store of random descriptors with the structure of a city, which grows by further photos of its places."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from benchmarks.city_descriptors import LENGTHS
+from storage.card import Card, Preprocessing
+from storage.store import Store
+from storage.table.schema import row_schema
+
+__all__ = ["LivingStore"]
+
+_METRES_PER_PLACE = 20
+_COMMIT_ROWS = 50_000
+
+
+class LivingStore:
+    """A store without local features, and the photos that are drawn for it.
+
+    Places lie on a square grid of 20 m; eight photos per place, forty places per street.
+
+    Attributes:
+        store: The store.
+        width: Dimensions of a descriptor.
+        newest: End of the key of the photo committed last.
+    """
+
+    def __init__(self, folder: Path, rows: int, *, width: int = 512, seed: int = 0) -> None:
+        """Draw the city for about `rows` photos; nothing is stored yet."""
+        preprocessing = Preprocessing("pil_bilinear", 32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        card = Card("drawn", "0" * 64, preprocessing, width, 2, 2, 4, None)
+        card = dataclasses.replace(card, descriptor_dtype="float16")
+        self.store = Store.create(folder, card.stored_as("none"))
+        self.width = width
+        self.newest = ""
+        self._drawn = self.store.count
+        self._random = np.random.default_rng(seed)
+        spread = (1 / np.sqrt(1 + np.arange(width))).astype(np.float32)
+        self._spread = spread / np.linalg.norm(spread)
+        self._basis = np.linalg.qr(self._random.standard_normal((width, width)))[0].astype(np.float32)
+        self._common = self._random.standard_normal(width, dtype=np.float32)
+        self._common *= LENGTHS["common"] / np.linalg.norm(self._common)
+        self._places = max(64, rows // 8)
+        streets = self._steps("street", max(4, self._places // 40))
+        districts = self._steps("district", max(2, len(streets) // 20))
+        self._streets = streets + districts[self._random.integers(len(districts), size=len(streets))]
+
+    def descriptors(self, places: NDArray[np.int64], *, photo_seed: int) -> NDArray[np.float32]:
+        """Return (N, D) float32 of unit norm: a photo of each of these places."""
+        unique, at = np.unique(places, return_inverse=True)
+        place = np.stack(
+            [
+                np.random.default_rng((7, int(number))).standard_normal(self.width, dtype=np.float32)
+                for number in unique
+            ]
+        )
+        of_place = (place * (self._spread * np.float32(LENGTHS["place"])))[at]
+        photo = np.random.default_rng((11, photo_seed)).standard_normal(
+            (len(places), self.width), dtype=np.float32
+        )
+        drawn = self._common + self._streets[places // 40 % len(self._streets)] + of_place
+        drawn = drawn + photo * (self._spread * np.float32(LENGTHS["photo"]))
+        return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)) @ self._basis
+
+    def grow(self, rows: int) -> NDArray[np.float32]:
+        """Commit so many further photos; return the descriptors of the last commit, (N, D) float32."""
+        drawn = np.empty((0, self.width), np.float32)
+        with self.store.lease():
+            for start in range(0, rows, _COMMIT_ROWS):
+                size = min(_COMMIT_ROWS, rows - start)
+                first = self._drawn
+                places = (np.arange(first, first + size) // 8) % self._places
+                drawn = self.descriptors(places, photo_seed=first)
+                self.store.commit(self._rows(first, places, drawn))
+                self._drawn = first + size
+                self.newest = f"photo{self._drawn - 1:08d}"
+        return drawn
+
+    def delete_some(self, count: int, *, seed: int) -> None:
+        """Remove about so many photos."""
+        numbers = np.random.default_rng(seed).integers(self._drawn, size=count).tolist()
+        with self.store.lease():
+            self.store.delete([f"city/street{n % 977:04d}/photo{n:08d}.jpg" for n in numbers])
+
+    def queries(self, count: int, *, seed: int = 1) -> NDArray[np.float32]:
+        """Return (count, D) float32: further photos of places in the store."""
+        random = np.random.default_rng(seed)
+        within = min(self._places, max(1, self.store.count // 8))
+        return self.descriptors(random.integers(within, size=count), photo_seed=10**9 + seed)
+
+    def _rows(self, first: int, places: NDArray[np.int64], drawn: NDArray[np.float32]) -> pa.Table:
+        size = len(places)
+        side = int(np.ceil(np.sqrt(self._places)))
+        numbers = np.arange(first, first + size)
+        flat = pa.array(drawn.astype(np.float16).reshape(-1))
+        values: dict[str, Any] = {
+            "image_id": [f"city/street{n % 977:04d}/photo{n:08d}.jpg" for n in numbers],
+            "uri": [f"/data/photos/city/street{n % 977:04d}/photo{n:08d}.jpg" for n in numbers],
+            "sha256": [f"{n:064x}" for n in numbers],
+            "width": np.full(size, 640),
+            "height": np.full(size, 480),
+            "lat": 45 + (places // side) * _METRES_PER_PLACE / 111_195,
+            "lon": 9 + (places % side) * _METRES_PER_PLACE / 78_626,
+            "heading_deg": (numbers * 45.0) % 360,
+            "descriptor": pa.FixedSizeListArray.from_arrays(flat, self.width),
+            "shard": [""] * size,
+            "row": np.zeros(size, np.int32),
+        }
+        schema = row_schema(self.store.card)
+        columns = [
+            pa.array(values[field.name], field.type) if field.name in values else pa.nulls(size, field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _steps(self, level: str, count: int) -> NDArray[np.float32]:
+        drawn = self._random.standard_normal((count, self.width), dtype=np.float32)
+        return drawn * (self._spread * np.float32(LENGTHS[level]))

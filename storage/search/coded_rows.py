@@ -1,0 +1,127 @@
+"""Rows as short codes in inverted lists, and how they are trained.
+
+Principal components that hold most of the variance; inverted lists of 4-bit product codes over them (IVF with
+PQ fast scan; Jegou et al. 2011, Andre et al. 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.search.descriptor_blocks import DescriptorBlocks, Mask
+from storage.search.faiss_module import import_faiss, selector
+
+__all__ = ["CodedRows", "Training", "evenly"]
+
+_VARIANCE = 0.87  # more components read more bytes, fewer compare more again: least time at a million rows
+_SAMPLES_PER_LIST = 64
+_CODED_BLOCK = 32_768
+_BY_LIST = 15  # FAISS's number for this implementation
+_MIN_BATCH = 3  # queries that are parallelised by query
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What was learned from a sample of the rows: components, lists and codes.
+
+    Attributes:
+        lists: Number of inverted lists.
+        components: Number of principal components that the codes cover.
+        rows: How many rows there were.
+    """
+
+    lists: int
+    components: int
+    rows: int
+    empty: Any  # an index of FAISS without rows
+
+    @classmethod
+    def of(cls, blocks: DescriptorBlocks, alive: npt.NDArray[np.int64]) -> Training:
+        """Learn from an even sample of the rows `alive` (n,)."""
+        faiss = import_faiss()
+        # 512 lists for 100,000 rows, 2,048 for a million.
+        lists = int(2 ** round(math.log2(2 * math.sqrt(len(alive)))))
+        sample = blocks.reconstruct(alive[evenly(len(alive), _SAMPLES_PER_LIST * lists)])
+        reduce, components = _reduction(sample)
+        coarse = faiss.IndexFlatL2(components)
+        coded = faiss.IndexIVFPQFastScan(coarse, components, lists, components // 2, 4)
+        coded.cp.max_points_per_centroid = _SAMPLES_PER_LIST
+        coded.cp.min_points_per_centroid = 1  # no warning on stderr about few rows
+        trained = faiss.IndexPreTransform(reduce, coded)
+        trained.train(sample)
+        empty = faiss.clone_index(trained)  # which owns its parts; FAISS only keeps addresses otherwise
+        return cls(lists, components, len(alive), empty)
+
+
+class CodedRows:
+    """The codes of the rows from `start` to `stop`, without those that were gone; immutable.
+
+    Attributes:
+        start: The first row.
+        stop: The row after the last.
+        count: How many are in it.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        blocks: DescriptorBlocks,
+        alive: npt.NDArray[np.int64],
+        start: int,
+        stop: int,
+    ) -> None:
+        """Encode the rows `alive`, all of them from `start` to `stop`."""
+        faiss = import_faiss()
+        self.training, self.start, self.stop, self.count = training, start, stop, len(alive)
+        self._index = faiss.clone_index(training.empty)
+        for at in range(0, len(alive), _CODED_BLOCK):
+            ids = np.ascontiguousarray(alive[at : at + _CODED_BLOCK])
+            self._index.add_with_ids(blocks.reconstruct(ids), ids)
+        self._lists = faiss.downcast_index(self._index.index)
+
+    def nearest(
+        self, queries: npt.NDArray[np.float32], k: int, *, probes: int, allowed: Mask | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Return (B, k) approximate squared distances and rows, best first, -1 padded.
+
+        Args:
+            queries: (B, D) float32, unit L2 norm.
+            k: Number of rows per query.
+            probes: How many lists a query probes.
+            allowed: (N,) bool of all rows: which may be found; default: all.
+        """
+        faiss = import_faiss()
+        chosen = {} if allowed is None else {"sel": selector(allowed[: self.stop])}
+        parameters = faiss.SearchParametersIVF(nprobe=probes, **chosen)
+        # Few queries are parallelised by list, many by query. A race between two threads here costs time, not
+        # correctness.
+        self._lists.implem = _BY_LIST if len(queries) < _MIN_BATCH else 0
+        distances, ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)
+        return np.where(ids < 0, np.inf, distances), ids
+
+
+def evenly(rows: int, count: int) -> npt.NDArray[np.int64]:
+    """Return about `count` of the numbers below `rows`, evenly spaced."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
+
+
+def _reduction(sample: npt.NDArray[np.float32]) -> tuple[Any, int]:
+    """Return a trained linear map to fewer dimensions, and their number: a multiple of four."""
+    faiss = import_faiss()
+    dimensions = sample.shape[1]
+    variances = np.linalg.eigvalsh(np.cov(sample, rowvar=False).astype(np.float64))[::-1]
+    explained = np.cumsum(variances) / max(variances.sum(), 1e-12)
+    wanted = int(np.searchsorted(explained, _VARIANCE)) + 1
+    components = max(4 * -(-wanted // 4), 8)
+    if components >= dimensions:  # all of them, rotated so that the variance is spread evenly
+        rotation = faiss.RandomRotationMatrix(dimensions, 4 * -(-dimensions // 4))
+        rotation.init(0)
+        return rotation, rotation.d_out
+    reduce = faiss.PCAMatrix(dimensions, components, 0, True)
+    reduce.train(sample)
+    return reduce, components
