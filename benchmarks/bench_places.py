@@ -43,14 +43,16 @@ def main() -> None:
     parser = make_parser(__doc__, "places.json")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-places"))
     parser.add_argument("--dataset", type=Path, help="measure this data set instead, such as corridor")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of the cities")
+    parser.add_argument("--spacings", type=float, nargs="+", default=list(SPACINGS_M), metavar="M")
     args = parser.parse_args()
     torch.set_num_threads(2)
     results: dict[str, Any] = {}
     if args.dataset is not None:
         results[args.dataset.name] = measure(args.dataset, args.scratch / f"store-{args.dataset.name}")
     else:
-        for seed in SEEDS:
-            for spacing_m in SPACINGS_M:
+        for seed in args.seeds:
+            for spacing_m in args.spacings:
                 name = f"city-{seed}-{spacing_m:g}"
                 city = args.scratch / name
                 draw_city(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from models.images import ImageRejected
 from models.images.photo import Photo
 from models.images.photo_encoding import encode_photo
 from serving.answer import QueryResult
-from serving.defaults import TOP_K
+from serving.defaults import LEARNED_CANDIDATES, TOP_K
 from serving.http.schema import QueryAnswer
 from serving.priors.parameters import parameters_of
 from serving.priors.soft_prior import SoftPrior
@@ -137,6 +139,61 @@ class PlaceClient:
             )
             raise BadAnswer(message) from None
         return answer
+
+    def track(
+        self,
+        photos: Iterable[Photo],
+        *,
+        fps: float | None = None,
+        speed_m_per_s: float | None = None,
+        odometry: Sequence[Mapping[str, float | None] | None] | None = None,
+        lag: int | None = None,
+        candidates: int | None = None,
+        rerank: Rerank = True,
+    ) -> dict[str, Any]:
+        """Follow a drive: each frame is queried, then all answers are sent together.
+
+        Args:
+            photos: The frames in their order, each as of `answer`; at most 1,000.
+            fps: Frames per second; default: 1.
+            speed_m_per_s: Of the vehicle, if it is about steady.
+            odometry: One value per frame with `distance_m` and `turn_deg` since the frame before, or None.
+            lag: How many further frames each position knows; default: 10.
+            candidates: As of `answer`.
+            rerank: As of `answer`.
+
+        Returns:
+            The service's answer, see `POST /v1/track`; a frame that cannot be used has its `error`.
+
+        Raises:
+            PhotoRefused: the answers were refused, such as those of another aggregation.
+            ServiceUnavailable, ServiceRefused, BadAnswer: see each.
+        """
+        frames: list[dict[str, Any] | None] = []
+        failed: dict[int, dict[str, str]] = {}
+        top_k = candidates or LEARNED_CANDIDATES
+        for number, photo in enumerate(photos):
+            try:
+                image = encode_photo(photo)
+                answer = self.query(image, top_k=top_k, candidates=candidates, rerank=rerank)
+                frames.append({name: answer[name] for name in ("store_version", "matches")})
+            except (ImageRejected, PhotoRefused) as error:
+                failed[number] = {"reason": error.reason, "message": str(error)}
+                frames.append(None)
+        given = {"fps": fps, "speed_m_per_s": speed_m_per_s, "lag": lag}
+        parameters = {name: value for name, value in given.items() if value is not None}
+        body = {"frames": frames} | ({} if odometry is None else {"odometry": list(odometry)})
+        track = self._transport.send(
+            "POST", "/v1/track", parameters, json.dumps(body).encode(), content_type="application/json"
+        )
+        tracked = track.get("frames")
+        if not isinstance(tracked, list) or len(tracked) != len(frames):
+            raise BadAnswer(
+                f"{self._transport.url} answered with an unexpected 'frames'; is this placeray's URL?"
+            )
+        for number, why in failed.items():
+            tracked[number]["error"] = why
+        return track
 
     def info(self) -> dict[str, Any]:
         """Return the service's description of itself, see `GET /v1/info`; errors as of `query`."""

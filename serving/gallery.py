@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from models.images import ImageRejected, encode_thumbnail
 from models.images.limits import MAX_PIXELS
@@ -21,6 +22,7 @@ __all__ = ["MAX_PLACES", "MAX_QUEUED", "Gallery"]
 MAX_PLACES = 5000
 _THREADS = 2
 MAX_QUEUED = 128
+Result = TypeVar("Result")
 
 
 class Gallery:
@@ -65,6 +67,15 @@ class Gallery:
         """
         jpeg: bytes = await self._run(partial(self._thumbnail, image_id, max_side_px))
         return jpeg
+
+    async def with_store(self, work: Callable[[Store], Result]) -> Result:
+        """Run work on the store, at its newest version, in one of the threads.
+
+        Raises:
+            Refusal: reason `overloaded`, or the store cannot be read.
+        """
+        result: Result = await self._run(lambda: work(self._refresh()))
+        return result
 
     async def _run(self, work: Any) -> Any:
         if self._queued >= MAX_QUEUED:

@@ -102,7 +102,15 @@ class Transport:
         self._session = requests.Session()
         self._session.auth = _Bearer(token)  # set without a token too, so that ~/.netrc is not used
 
-    def send(self, method: str, path: str, parameters: dict[str, Any], body: bytes | None) -> dict[str, Any]:
+    def send(
+        self,
+        method: str,
+        path: str,
+        parameters: dict[str, Any],
+        body: bytes | None,
+        *,
+        content_type: str = "application/octet-stream",
+    ) -> dict[str, Any]:
         """Send a request, with retries, and return the JSON object of the response.
 
         Args:
@@ -110,6 +118,7 @@ class Transport:
             path: Below the service's URL.
             parameters: Of the query string.
             body: Of the request.
+            content_type: Of the body.
 
         Raises:
             PhotoRefused, ServiceUnavailable, ServiceRefused, BadAnswer: see each.
@@ -119,7 +128,9 @@ class Transport:
         while True:
             retry_after_s = None
             try:
-                status, headers, content = self._send_once(method, path, parameters, body, deadline)
+                status, headers, content = self._send_once(
+                    method, path, parameters, body, content_type, deadline
+                )
                 if status not in RETRIED:
                     return self._read(status, content)
                 retry_after_s = retry_after_seconds(headers.get("retry-after"))
@@ -154,9 +165,15 @@ class Transport:
         raise BadAnswer(message) from error
 
     def _send_once(
-        self, method: str, path: str, parameters: dict[str, Any], body: bytes | None, deadline: float
+        self,
+        method: str,
+        path: str,
+        parameters: dict[str, Any],
+        body: bytes | None,
+        content_type: str,
+        deadline: float,
     ) -> tuple[int, Any, bytes]:
-        headers = {} if body is None else {"Content-Type": "application/octet-stream"}
+        headers = {} if body is None else {"Content-Type": content_type}
         with self._session.request(
             method,
             self.url + path,
@@ -186,7 +203,7 @@ class Transport:
             raise ServiceRefused(f"{self.url} refused the token of PLACERAY_TOKEN: {why}")
         if status == 421:
             raise ServiceRefused(f"{self.url} does not answer to this host name: {message or 'use another'}")
-        if reason and status in (400, 408, 413, 415, 422):
+        if reason and status in (400, 408, 409, 413, 415, 422):
             raise PhotoRefused(reason, message)
         if status == 500 and reason:
             raise BadAnswer(f"{self.url} failed: {message}")

@@ -14,10 +14,12 @@ import pyarrow as pa
 from storage.artifacts import read_artifact
 from storage.calibration_file import read_measured, stamp_of
 from storage.card import Card
+from storage.card_files import first_card
 from storage.care.leftovers import find_leftovers, used_shards
 from storage.care.verify import VerifyReport, verify_store
-from storage.commit.current_card import current_card
+from storage.commit.current_card import card_of, current_card
 from storage.commit.ledger import manifests
+from storage.errors import CorruptStore
 from storage.features.encodings import FeatureCodec
 from storage.features.open_features import open_features
 from storage.layout import FEATURES_FOLDER
@@ -29,6 +31,7 @@ from storage.search.methods import SearchMethod
 from storage.search.row_filter import RowFilter
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.checksums import intact_rows
+from storage.table.open_table import open_table
 from storage.table.schema import to_records
 from storage.table.sources import rows_of_source, with_sources
 
@@ -140,6 +143,20 @@ class StoreReader:
                 it: they count to every folder that their uri lies in.
         """
         return rows_of_source(self._snapshot.table, source)
+
+    def card_at(self, version: int) -> Card | None:
+        """Return the card of a version; None where the version is not kept.
+
+        Raises:
+            CorruptStore: its card cannot be read.
+        """
+        if version == self.version:
+            return self.card
+        try:
+            table = open_table(self._folder, version=version)
+        except CorruptStore:
+            return None
+        return card_of(self._folder, table.card_sha256, first_card(self._folder))
 
     def artifact(self, sha256: str) -> bytes:
         """Return the contents of an artifact that a card names.

@@ -27,8 +27,8 @@ ONLY_IN = {
     "PIL": ("models/images/", "pipelines/demo/"),
     "safetensors": ("models/checkpoints/", "models/training/checkpoint.py", "models/aggregation/file.py"),
     "fastapi": (
-        *("serving/http/routes.py", "serving/http/roles.py", "serving/http/error_handlers.py"),
-        "serving/http/prior_parameters.py",
+        *("serving/http/routes.py", "serving/http/track_routes.py", "serving/http/prior_parameters.py"),
+        *("serving/http/roles.py", "serving/http/error_handlers.py"),
     ),
     "uvicorn": ("serving/http/protocol.py",),
 }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.cli import jobs, model, queries, results, store, tagging
+from pipelines.cli import jobs, model, queries, results, store, tagging, track
 from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
@@ -36,6 +36,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": jobs.run_demo,
     "index": jobs.run_index,
     "query": queries.run_query,
+    "track": track.run_track,
     "serve": queries.run_serve,
     "evaluate": jobs.run_evaluate,
     "compare": results.run_compare,

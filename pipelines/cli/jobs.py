@@ -41,6 +41,7 @@ def run_demo(args: argparse.Namespace) -> int:
         database_images=args.database,
         query_images=args.queries,
         hard=args.hard,
+        drive=args.drive,
         quiet=args.quiet,
     )
     if args.json:
@@ -54,6 +55,12 @@ def run_demo(args: argparse.Namespace) -> int:
         print_line(
             f"try it: {sys.argv[0]} query {summary['first_query']['image']} --store {summary['store']}"
         )
+        if "drive" in summary:
+            drive = summary["drive"]
+            print_line(
+                f"follow it: {sys.argv[0]} track {drive['frames']} --store {summary['store']} "
+                f"--odometry {drive['odometry']}"
+            )
     return EXIT_OK
 
 

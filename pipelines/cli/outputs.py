@@ -18,6 +18,7 @@ FILES = frozenset(
         "embed.out",
         "export.out",
         "tune.out",
+        "track.out",
         "import-weights.out",
         "finetune.out",
         "rejected",

@@ -17,6 +17,7 @@ from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag
 from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
 from pipelines.cli.tagging import add_tag_arguments
+from pipelines.cli.track import add_track
 from pipelines.placement import parse_labels, parse_resources
 from pipelines.ray_session import RULE
 from pipelines.training.settings import TrainingSettings
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page", ray=True))
     _add_index(verb("index", "index the images of a folder, listing or data set", store=True, ray=True))
     _add_query(verb("query", "rank the places where photos may have been taken"))
+    _add_track(verb("track", "follow a drive: where each of its frames was taken", store=True))
     _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True, ray=True))
     evaluate = "measure Recall@K on a data set, indexing what the store lacks of its database"
     _add_evaluate(verb("evaluate", evaluate, ray=True))
@@ -124,6 +126,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     flag("database", int, "number of database images", default=defaults.DEMO_DATABASE, ge=1)
     flag("queries", int, "number of query photos", default=defaults.DEMO_QUERIES, ge=1)
     flag("hard", bool, "repeating facades, rain, glare, scaffolding, views turned by up to 60 degrees")
+    help = "draw the frames of a drive through the city too, in this light and weather, for placeray track"
+    flag("drive", Literal["day", "night", "snow", "overcast", "rain", "glare"], help)
     _add_quiet(parser)
 
 
@@ -196,6 +200,22 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
     _add_max_rejected(parser)
+
+
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    add_track(parser)
+    flag = partial(add_flag, parser)
+    flag("model", str, f"{_MODEL}; default: the store's")
+    flag("weights", str, _WEIGHTS, metavar="FILE.safetensors")
+    _add_aggregation(parser)
+    flag("candidates", int, _CANDIDATES_HELP, ge=0)
+    flag("no_rerank", bool, "rank by global descriptor only")
+    _add_rerank(parser)
+    _add_photos(parser)
+    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    _add_max_rejected(parser)
+    _add_quiet(parser)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

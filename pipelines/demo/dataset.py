@@ -17,11 +17,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipelines.demo.camera import Pose
 from pipelines.demo.plan import PLACE_STEP_M, City
 from pipelines.demo.scene import render_view
 from pipelines.demo.shots import CityError, Shot, check_counts, plan_shots
 
-__all__ = ["CityError", "CitySummary", "draw_city"]
+__all__ = ["CityError", "CitySummary", "draw_city", "take_picture"]
 
 # Raise with any change of pixels or names: a city begun by other code must not be finished by this.
 CITY_VERSION = 1
@@ -174,10 +175,19 @@ def _write(path: Path, content: bytes) -> None:
 
 def _take(pictures: Path, city: City, shots: list[Shot], size: tuple[int, int]) -> None:
     for shot in shots:
-        pixels = render_view(city, shot.pose, condition=shot.condition, moment=shot.moment, size=size)
-        buffer = BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
-        _write(_path(pictures, shot), buffer.getvalue())
+        take_picture(_path(pictures, shot), city, shot.pose, shot.condition, shot.moment, size)
+
+
+def take_picture(
+    path: Path, city: City, pose: Pose, condition: str, moment: int, size: tuple[int, int]
+) -> None:
+    """Draw what a camera sees into a JPEG, unless it is there; arguments as of `render_view`."""
+    if path.exists():
+        return
+    buffer = BytesIO()
+    pixels = render_view(city, pose, condition=condition, moment=moment, size=size)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    _write(path, buffer.getvalue())
 
 
 def _take_in_processes(

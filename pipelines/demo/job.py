@@ -10,6 +10,7 @@ from models.images.photo_file import read_bytes
 from models.names import DEFAULT_MODEL
 from pipelines.defaults import DEMO_DATABASE, DEMO_QUERIES, THRESHOLD_M
 from pipelines.demo.dataset import draw_city
+from pipelines.demo.drive import draw_drive
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.result import QueryOutcome
@@ -28,6 +29,7 @@ def run_demo(
     database_images: int = DEMO_DATABASE,
     query_images: int = DEMO_QUERIES,
     hard: bool = False,
+    drive: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Draw a city, index its database, locate its queries, write the report page.
@@ -40,12 +42,13 @@ def run_demo(
         database_images: Pictures to index.
         query_images: Pictures to locate.
         hard: As of `draw_city`.
+        drive: Also draw a drive through the city, in this light and weather, see `draw_drive`.
         quiet: Show no progress.
 
     Returns:
         Paths (`city`, which is also the `dataset` to calibrate on, `store`, `report`), `index` and
         `evaluation` summaries, and `first_query`: its answer, and in `truth` whether the first place is right
-        and how far from the photo's own place it is.
+        and how far from the photo's own place it is. With `drive` its `frames`, `odometry` and `truth`.
     """
     check_ray()
     base = Path(out, f"seed{seed}-{database_images}x{query_images}{'-hard' if hard else ''}")
@@ -58,6 +61,11 @@ def run_demo(
     with ProgressBar("evaluate", quiet=quiet) as bar:
         evaluation = measure_recall(city, engine, progress=lambda done, total: bar.update(done, 0, total))
     write_report(page, evaluation, engine)
+    driven = (
+        {}
+        if drive is None
+        else {"drive": _drive(base / f"drive-{drive}", drive, seed, database_images, hard)}
+    )
     return {
         "city": str(city),
         "store": str(store_folder),
@@ -66,6 +74,17 @@ def run_demo(
         "index": dataclasses.asdict(indexed),
         "evaluation": dict(evaluation),
         "first_query": _first_query(engine, evaluation.outcomes[0], THRESHOLD_M),
+        **driven,
+    }
+
+
+def _drive(folder: Path, condition: str, seed: int, database_images: int, hard: bool) -> dict[str, str]:
+    """Draw a drive and return where its parts are."""
+    drive = draw_drive(folder, seed=seed, database_images=database_images, hard=hard, condition=condition)
+    return {
+        "frames": str(drive.frames_folder),
+        "odometry": str(drive.odometry),
+        "truth": str(folder / "truth.csv"),
     }
 
 

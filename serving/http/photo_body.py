@@ -13,7 +13,7 @@ from serving.errors import Refusal
 from serving.http.schema import IMAGE_TYPES
 from serving.http.uploads import MAX_BODY_BYTES
 
-__all__ = ["read_photo"]
+__all__ = ["read_photo", "read_photos"]
 
 MAX_PARTS = 8
 
@@ -33,9 +33,30 @@ async def read_photo(request: Request) -> bytes:
     return await request.body()
 
 
+async def read_photos(request: Request, *, at_most: int) -> list[bytes]:
+    """Read the multipart fields `image` of a request, in their order.
+
+    Raises:
+        Refusal: reason `bad_request` or `missing_image`.
+    """
+    try:
+        form = await _FormParser(request, at_most).parse()
+    except (MultiPartException, UnicodeError):
+        message = f"The multipart body cannot be read; send up to {at_most} files in fields 'image'."
+        raise Refusal(400, "bad_request", message) from None
+    try:
+        photos = form.getlist("image")
+        if not photos or not all(isinstance(photo, UploadFile) for photo in photos):
+            message = "The form must have photos; send each as a file in a multipart field 'image'."
+            raise Refusal(422, "missing_image", message)
+        return [await photo.read() for photo in photos if isinstance(photo, UploadFile)]
+    finally:
+        await form.close()
+
+
 async def _photo_of_form(request: Request) -> bytes:
     try:
-        form = await _FormParser(request).parse()
+        form = await _FormParser(request, MAX_PARTS).parse()
     except (MultiPartException, UnicodeError):
         message = "The multipart body cannot be read; send one file in the field 'image'."
         raise Refusal(400, "bad_request", message) from None
@@ -57,16 +78,17 @@ class _FormParser(MultiPartParser):
 
     spool_max_size = MAX_BODY_BYTES
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, max_parts: int) -> None:
         super().__init__(
             request.headers,
             self._complete(request.stream()),
-            max_files=MAX_PARTS,
-            max_fields=MAX_PARTS,
+            max_files=max_parts,
+            max_fields=max_parts,
             max_part_size=MAX_BODY_BYTES,
         )
         self._ended = False
         self._parts = 0
+        self._max_parts = max_parts
 
     async def _complete(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for chunk in stream:
@@ -76,8 +98,8 @@ class _FormParser(MultiPartParser):
 
     def on_part_begin(self) -> None:
         self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise MultiPartException(f"At most {MAX_PARTS} parts are accepted.")
+        if self._parts > self._max_parts:
+            raise MultiPartException(f"At most {self._max_parts} parts are accepted.")
         super().on_part_begin()
 
     def on_headers_finished(self) -> None:

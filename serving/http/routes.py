@@ -30,6 +30,7 @@ from serving.http.schema import (
     with_security,
 )
 from serving.http.tokens import TokenTable
+from serving.http.track_routes import add_track
 from serving.query import Rerank
 from serving.service import Service
 from serving.settings import ServeSettings
@@ -104,6 +105,7 @@ def build_routes(service: Service, *, closed: bool = False) -> FastAPI:
     add_error_handlers(app)
     _add_queries(app, service)
     _add_matches(app, service)
+    add_track(app, service, usual_candidates=_candidates(service.settings))
     _add_stored_images(app, service)
     _add_info(app, service)
     _add_metrics(app, service)

@@ -49,7 +49,8 @@ async function request(path, { query, body, signal } = {}) {
   const headers = {};
   if (token) headers.Authorization = `Bearer ${token}`;
   // The service detects the format from the content, so a file of unknown type is sent too.
-  if (body) headers["Content-Type"] = body.type.startsWith("image/") ? body.type : "image/jpeg";
+  const known = body && (body.type.startsWith("image/") || body.type === "application/json");
+  if (body) headers["Content-Type"] = known ? body.type : "image/jpeg";
   let response;
   try {
     response = await fetch(address(path, query), { method: body ? "POST" : "GET", headers, body, signal });

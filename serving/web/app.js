@@ -2,6 +2,7 @@
 
 import { ServiceError, ask, setToken } from "./api.js";
 import { CityMap, mapKind } from "./citymap.js";
+import { Drive } from "./drive.js";
 import { showError, showWaiting } from "./notice.js";
 import { PairView } from "./pair.js";
 import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.js";
@@ -24,6 +25,14 @@ const pair = new PairView({
   stage: $("pair-stage"), photo: $("pair-photo"), stored: $("pair-stored"), lines: $("lines"),
   floor: $("floor"), count: $("line-count"), low: $("ramp-low"), high: $("ramp-high"), note: $("pair-note"),
 });
+
+const drive = new Drive(
+  {
+    panel: $("drive"), image: $("drive-image"), summary: $("drive-summary"), state: $("drive-state"), note: $("drive-note"),
+    slider: $("drive-slider"), count: $("drive-count"), play: $("drive-play"),
+  },
+  (frame) => state.map?.showFrame(frame),
+);
 
 function say(text) {
   $("status").textContent = text;
@@ -181,6 +190,7 @@ async function query() {
   }
   asking = new AbortController();
   matching.abort();
+  forgetDrive();
   const { signal } = asking;
   const { blob } = state.photo;
   const limit = state.info?.max_body_bytes;
@@ -222,6 +232,41 @@ function forgetAnswer() {
   for (const id of ["headline", "ranking", "pair"]) $(id).hidden = true;
   $("main").classList.remove("answered", "waiting");
   state.map?.showRanked([]);
+}
+
+// A drive
+
+async function follow(files) {
+  asking.abort();
+  if (!$("drive-ask").reportValidity()) return;
+  asking = new AbortController();
+  forgetDrive();
+  forgetAnswer();
+  $("error").hidden = true;
+  $("main").classList.add("waiting");
+  const button = $("drive-choose").firstChild;
+  const words = button.textContent;
+  const onProgress = (done, total) => {
+    button.textContent = done < total ? `Frame ${done + 1} of ${total} ` : "Joining the frames ";
+    if (done % 10 === 0) say(`Frame ${done + 1} of ${total}.`);
+  };
+  try {
+    const track = await drive.follow(files, { fps: $("drive-fps").value, signal: asking.signal, onProgress });
+    $("main").classList.remove("waiting");
+    $("main").classList.add("answered");
+    state.map?.showTrack(track.frames);
+    say(`${$("drive-summary").textContent}.`);
+    bringIntoView($("drive"));
+  } catch (error) {
+    fail(error, () => follow(files));
+  } finally {
+    button.textContent = words;
+  }
+}
+
+function forgetDrive() {
+  drive.hide();
+  state.map?.showTrack([]);
 }
 
 // The result
@@ -331,7 +376,13 @@ async function copyPosition() {
 
 // Events
 
-listenForPhotos({ input: $("file"), drop: $("drop"), veil: $("veil") }, (file) => takePhoto(file));
+listenForPhotos({ input: $("file"), drop: $("drop"), veil: $("veil") }, (file) => takePhoto(file), follow);
+$("drive-files").addEventListener("change", () => {
+  const files = [...$("drive-files").files];
+  $("drive-files").value = "";
+  if (files.length > 0) follow(files);
+});
+$("drive-ask").addEventListener("submit", (event) => event.preventDefault());
 $("copy").addEventListener("click", copyPosition);
 $("more").addEventListener("click", () => {
   state.turn += 1;

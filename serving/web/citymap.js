@@ -21,6 +21,9 @@ export class CityMap {
   #pins = [];
   #own = null;
   #circle = null; // the position of the photo with its radius
+  #track = L.layerGroup(); // the frames of a drive and the line through those known
+  #here = L.layerGroup(); // the frame that is played
+  #drive = []; // its frames, to draw them again in other colours
   #all = null;
   #view = null; // the extent that the map chose; null once the user has moved it
   #onChoose;
@@ -47,7 +50,7 @@ export class CityMap {
     this.#map.setView([0, 0], 1);
     L.control.zoom({ position: "bottomright" }).addTo(this.#map);
     L.control.scale({ imperial: false }).addTo(this.#map);
-    this.#dots.addTo(this.#map);
+    for (const layer of [this.#dots, this.#track, this.#here]) layer.addTo(this.#map);
     if (kind === "degrees" && tiles) this.#addTiles(tiles);
     else this.#say(kind === "metres" ? "UTM metres on a plain ground" : "Plain ground: no street tiles are set");
     dark.addEventListener("change", () => this.#recolour());
@@ -88,6 +91,38 @@ export class CityMap {
     if (this.#circle && place.radius_m < MAX_SHOWN_M) bounds.extend(this.#extent(place));
     if (bounds.isValid()) this.#look(bounds, this.#kind === "metres" ? 1 : 18);
     else if (this.#all) this.#look(this.#all, 19);
+  }
+
+  /** Draw the frames of a drive, and a line through each stretch of known ones; none removes them. */
+  showTrack(frames) {
+    this.#drive = frames;
+    this.#track.clearLayers();
+    this.#here.clearLayers();
+    const placed = frames.map((frame) => ({ frame, point: frame.position && this.#point(frame.position) }));
+    for (const line of stretches(placed)) {
+      this.#track.addLayer(L.polyline(line, { color: colour("--accent"), weight: 3, opacity: 0.7, interactive: false }));
+    }
+    for (const { frame, point } of placed) {
+      if (!point) continue;
+      const fillColor = colour(frame.known ? "--accent" : "--warn");
+      const style = { radius: 4, weight: 1, color: colour("--panel"), fillColor, fillOpacity: 1, interactive: false };
+      this.#track.addLayer(L.circleMarker(point, style));
+    }
+    const bounds = L.latLngBounds(placed.map(({ point }) => point).filter(Boolean));
+    if (bounds.isValid()) this.#look(bounds, this.#kind === "metres" ? 1 : 18);
+  }
+
+  /** Mark the frame that is played, with its radius. */
+  showFrame(frame) {
+    this.#here.clearLayers();
+    const point = frame.position && this.#point(frame.position);
+    if (!point) return;
+    if (frame.radius_m !== null && frame.radius_m < MAX_SHOWN_M) {
+      this.#here.addLayer(L.circle(point, { radius: frame.radius_m, interactive: false, ...circleStyle() }));
+    }
+    const style = { radius: 8, weight: 3, fill: false, interactive: false, color: colour("--ink") };
+    this.#here.addLayer(L.circleMarker(point, style));
+    this.#map.panInside(point, { padding: [40, 40], animate: !calm.matches });
   }
 
   choose(index) {
@@ -185,7 +220,18 @@ export class CityMap {
     this.#dots.eachLayer((dot) => dot.setStyle(dotStyle()));
     this.#own?.setStyle({ color: colour("--ink") });
     this.#circle?.setStyle(circleStyle());
+    if (this.#drive.length > 0) this.showTrack(this.#drive);
   }
+}
+
+/** Points of the known frames, in stretches without others between. */
+function stretches(placed) {
+  const lines = [[]];
+  for (const { frame, point } of placed) {
+    if (frame.known && point) lines.at(-1).push(point);
+    else if (lines.at(-1).length > 0) lines.push([]);
+  }
+  return lines.filter((line) => line.length > 1);
 }
 
 function colour(name) {

@@ -9,8 +9,8 @@ const SAMPLE_PX = 200;
 const SAMPLE_SENT_PX = 1024;
 const COPY_PX = 2048;
 
-/** Call `onPhoto(file)` for every file chosen, dropped anywhere, or pasted. */
-export function listenForPhotos({ input, drop, veil }, onPhoto) {
+/** Call `onPhoto(file)` for every file chosen, dropped anywhere, or pasted; `onDrive(files)` for several dropped. */
+export function listenForPhotos({ input, drop, veil }, onPhoto, onDrive) {
   input.addEventListener("change", () => {
     if (input.files[0]) onPhoto(input.files[0]);
     input.value = ""; // choosing the same file again sends it again
@@ -39,7 +39,9 @@ export function listenForPhotos({ input, drop, veil }, onPhoto) {
     event.preventDefault();
     inside = 0;
     show(false);
-    if (event.dataTransfer.files[0]) onPhoto(event.dataTransfer.files[0]);
+    const { files } = event.dataTransfer;
+    if (files.length > 1) onDrive([...files]);
+    else if (files[0]) onPhoto(files[0]);
   });
   document.addEventListener("paste", (event) => {
     const file = event.clipboardData?.files[0];

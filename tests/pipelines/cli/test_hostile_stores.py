@@ -26,6 +26,7 @@ from tests.support.store_samples import make_card, make_rows, make_store
 VERBS = {
     "index": "index {c} --store {s} --quiet",
     "query": "query {p} --store {s}",
+    "track": "track {p} --store {s} --quiet",
     "serve": "serve --store {s} --port 0 --log-file {o}/log",
     "evaluate": "evaluate {c} --store {s} --quiet",
     "embed": "embed {p} --store {s} --out {o}/out.npz",

@@ -36,6 +36,7 @@ READS = {
     "models": "models --json",
     "verify": "verify --store {s}",
     "query": "query {c}/photo.jpg --store {s}",
+    "track": "track {c}/photo.jpg --store {s} --quiet",
     "evaluate": "evaluate {c} --store {s} --quiet",
 }
 WRITES = {
@@ -49,6 +50,7 @@ WRITES = {
     "evaluate, its predictions": "evaluate {c} --store {s} --predictions {d}/predictions --quiet",
     "compare": "compare {c}/made {c}/made --report {d}/report",
     "export": "export --store {s} --out {d}/out.npy",
+    "track, its file": "track {c}/photo.jpg --store {s} --out {d}/track.gpx --quiet",
     "atlas": "atlas --store {s} --out {d}/atlas",
     "tune": "tune {c} --store {s} --target-recall 0.9 --out {d}/tuned.yaml --quiet",
     "delete": "delete some --store {s}",

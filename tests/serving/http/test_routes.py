@@ -320,7 +320,7 @@ def test_other_paths_and_methods_get_the_one_error_shape(running: Running) -> No
         answer = ask(running.url + path)
         assert (answer.status, reason(answer)) == (404, "not_found"), path
     allowed = {
-        **dict.fromkeys(["/v1/query", "/v1/matches"], "POST"),
+        **dict.fromkeys(["/v1/query", "/v1/matches", "/v1/track"], "POST"),
         **dict.fromkeys(["/v1/image", "/v1/places", "/v1/info", "/healthz", "/readyz", "/metrics"], "GET"),
     }
     for path, allow in allowed.items():

@@ -40,6 +40,7 @@ TABLE = {
     ("GET", "/web/leaflet/*"): OPEN,
     ("POST", "/v1/query"): GUARDED,
     ("POST", "/v1/matches"): GUARDED,
+    ("POST", "/v1/track"): GUARDED,
     ("GET", "/v1/image"): GUARDED,
     ("GET", "/v1/places"): GUARDED,
     ("GET", "/v1/info"): GUARDED,
@@ -86,6 +87,8 @@ def test_each_route_lets_its_callers_in_only(
     files = {"/web/*": "/web/app.js", "/web/leaflet/*": "/web/leaflet/leaflet.js"}
     parameters = {"image_id": image_id} if path in ("/v1/image", "/v1/matches") else {}
     body, kind = (city_store.queries[0].read_bytes(), JPEG) if method == "POST" else (None, None)
+    if path == "/v1/track":
+        body, kind = b'{"frames": [null]}', "application/json"
     for (caller, token), expected in zip(CALLERS.items(), TABLE[method, path], strict=True):
         url = closed.url + files.get(path, path)
         answer = ask(url, method, body=body, kind=kind, headers=bearer(token), **parameters)
