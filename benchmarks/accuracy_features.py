@@ -75,8 +75,7 @@ class Scratch:
         )
 
     def _side(self, paths: Sequence[Path], looks: Looks) -> Features:
-        names = [f"{path.parent}/{path.name}" for path in paths]
-        key = _digest([MODEL, self.image_size, *looks, names])
+        key = _digest([MODEL, self.image_size, *looks, _names(paths)])
 
         def extract() -> dict[str, NDArray[np.generic]]:
             parts = []
@@ -119,7 +118,8 @@ class Scratch:
             partner = torch.stack([pair[0] for pair in pairs]).to(torch.int16).numpy()
             return {"partner": partner, "similarity": torch.stack([pair[1] for pair in pairs]).numpy()}
 
-        key = _digest([photos.name, self.image_size, name, database.shape, float(queries.sum())])
+        sides = [(_names(photos.database), photos.looks), (_names(photos.queries), photos.query_looks)]
+        key = _digest([MODEL, self.image_size, name, *sides])
         height, width = queries.shape[1:3]
         return Neighbours(**self.kept(f"pairs-{key}", match), grid=(height, width))
 
@@ -133,6 +133,10 @@ class Scratch:
                 np.save(part / f"{key}.npy", array)
             part.rename(folder)
         return {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    return [f"{path.parent}/{path.name}" for path in paths]
 
 
 def _digest(values: Sequence[object]) -> str:

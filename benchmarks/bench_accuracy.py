@@ -3,9 +3,10 @@
     python -m benchmarks.bench_accuracy --photos DIR
 
 Prints R@1, R@5 and R@20 of each set before re-ranking and after it, and the means over the sets of 20 queries
-and more: all, those of real photos, and the drawn ones. The first run extracts the photos and matches all
-pairs (minutes); later ones read that from `--scratch`, so that a variant costs seconds. Add a
-descriptor to `benchmarks.accuracy_descriptors`, a score to `benchmarks.accuracy_scores`.
+and more: all, those of real photos, and drawn ones. The first run extracts the photos and matches all
+pairs (minutes); later ones read that from `--scratch`, so that a variant costs seconds. Sets
+and variants that are not measured again stay in the file of results: delete it after a change of the method.
+Add a descriptor to `benchmarks.accuracy_descriptors`, a score to `benchmarks.accuracy_scores`.
 """
 
 from __future__ import annotations
@@ -42,11 +43,17 @@ def main() -> None:
     parser.add_argument("--scores", nargs="*", choices=SCORES, default=[*SCORES])
     parser.add_argument("--candidates", nargs="+", type=int, default=[100], help="how many are re-ranked")
     parser.add_argument("--image-size", type=int, default=224, help="side of the network's input in pixels")
+    parser.add_argument("--threads", type=int, default=2, help="of the processor")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     scratch = Scratch(args.scratch, image_size=args.image_size)
-    table: dict[str, Figures] = {}
-    sizes = {}
+    results = read_results(args.out)
+    command = command_line().replace(str(args.photos), "DIR").replace(f" --scratch {args.scratch}", "")
+    results["commands"] = list(dict.fromkeys([*results.get("commands", ()), command]))
+    results["machine"] = describe_machine(torch=torch.__version__)
+    sizes = results.setdefault("sets", {})
+    table: dict[str, Figures] = results.setdefault(str(args.image_size), {})
+    variants: set[str] = set()
     for name, make in photo_sets(args.photos, args.scratch):
         if args.sets and not name.startswith(tuple(args.sets)):
             continue
@@ -55,19 +62,11 @@ def main() -> None:
         sizes[name] = {"queries": len(photos.queries), "database": len(photos.database)}
         for variant, figures in _measure(photos, scratch, args).items():
             table.setdefault(variant, {})[name] = figures
+            table[variant] |= _means(table[variant], sizes)
+            variants.add(variant)
         print(f"{name}: {sizes[name]}, {time.perf_counter() - started:.1f} s", flush=True)
-    large = [name for name, size in sizes.items() if size["queries"] >= MIN_QUERIES]
-    for figures in table.values():
-        real = [name for name in large if name.startswith(REAL_SETS)]
-        drawn = [name for name in large if not name.startswith(REAL_SETS)]
-        means = {"mean": large, "mean real": real, "mean drawn": drawn}
-        figures |= {label: _mean([figures[name] for name in names]) for label, names in means.items()}
-    _print(table)
-    results = read_results(args.out)
-    results.setdefault(str(args.image_size), {}).update(table)
-    results |= {"sets": results.get("sets", {}) | sizes, "machine": describe_machine(torch=torch.__version__)}
-    results["command"] = command_line()
-    write_results(args.out, results)
+        write_results(args.out, results)  # after each set: all of them take long
+    _print({variant: figures for variant, figures in table.items() if variant in variants})
 
 
 def _measure(photos: PhotoSet, scratch: Scratch, args: Any) -> dict[str, Figures]:
@@ -113,10 +112,18 @@ def _recall(photos: PhotoSet, order: NDArray[np.int64]) -> Figures:
     return {str(k): round(100 * float(right[:, :k].any(axis=1).mean()), 2) for k in RECALL_AT}
 
 
-def _mean(values: list[Figures]) -> Figures:
-    if not values:
-        return {}
-    return {str(k): round(float(np.mean([value[str(k)] for value in values])), 2) for k in RECALL_AT}
+def _means(figures: dict[str, Figures], sizes: dict[str, Figures]) -> dict[str, Figures]:
+    """Return the means over the sets of `MIN_QUERIES` and more: all, of real photos, and drawn ones."""
+    large = [name for name in figures if name in sizes and sizes[name]["queries"] >= MIN_QUERIES]
+    real = [name for name in large if name.startswith(REAL_SETS)]
+    drawn = [name for name in large if not name.startswith(REAL_SETS)]
+    means = {"mean": large, "mean real": real, "mean drawn": drawn}
+    return {
+        label: {"sets": len(names)}
+        | {str(k): round(float(np.mean([figures[name][str(k)] for name in names])), 2) for k in RECALL_AT}
+        for label, names in means.items()
+        if names
+    }
 
 
 def _print(table: dict[str, Figures]) -> None:

@@ -10,7 +10,6 @@ folder PLACERAY_PHOTO_SETS. `bench_accelerator` measures what a GPU does.
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import time
@@ -28,14 +27,15 @@ from benchmarks.floors import blas_gflop_per_s, copy_gb_per_s
 from benchmarks.machine import cpu_name
 from benchmarks.matching_recall import judge
 from benchmarks.memory import PeakMemory, status_mib
-from benchmarks.results import command_line, make_parser, write_results
+from benchmarks.results import command_line, make_parser, read_results, write_results
+from benchmarks.vote_cost import vote_cost
 from models.matching import cpu as matching_cpu
 from models.matching.cpu_products import int8_available
-from models.matching.mutual import mutual_neighbours, mutual_nn_count
-from models.matching.votes import vote_scores
+from models.matching.mutual import mutual_nn_count
 from models.runtime.allocator import keep_freed_memory
 
-REPEATS = 20
+SIZES = (3721, 128), (196, 112)  # cells and channels
+VOTES = (50, *SIZES[0], 5), (50, *SIZES[1], 60), (100, *SIZES[1], 60)  # and candidates before, rounds behind
 
 
 def plain(query: torch.Tensor, candidates: torch.Tensor) -> list[int]:
@@ -65,7 +65,6 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
         "exact": lambda: mutual_nn_count(query, candidates),
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "product": lambda: products_alone(query, others),
-        "votes": lambda: match_and_vote(query, candidates),
     }
     # Measured first: memory freed by the plain formulation would be reused.
     extra = {}
@@ -90,42 +89,7 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
             a / b for a, b in zip(walls["plain"], walls[name], strict=True)
         )
         row[f"{name}_times_less_cpu"] = row["plain_cpu_ms"] / row[f"{name}_cpu_ms"]
-    for clock, times in (("wall", walls), ("cpu", cpus)):
-        row[f"votes_per_count_{clock}"] = statistics.median(
-            a / b for a, b in zip(times["votes"], times["exact"], strict=True)
-        )
-    row |= vote_floor(query, candidates)
     return {**row, **extra}
-
-
-def match_and_vote(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    partner, similarity = mutual_neighbours(query, candidates)
-    (partner >= 0).sum(dim=1)  # the count, which answers have too
-    return vote_scores(partner, similarity, grid_of(query))
-
-
-def grid_of(query: torch.Tensor) -> tuple[int, int]:
-    side = math.isqrt(len(query))
-    return side, side
-
-
-def vote_floor(query: torch.Tensor, candidates: torch.Tensor) -> dict[str, float]:
-    """Operations and bytes that votes need beside the products of matching, and the time of votes alone.
-
-    Per query cell and candidate a dozen operations give a weight and a displacement, of 8 bytes of input;
-    per candidate 29 x 29 sums are filled, added for two widths and searched.
-    """
-    partner, similarity = mutual_neighbours(query, candidates)
-    cells, squares = partner.numel(), len(partner) * 29 * 29
-    started = time.perf_counter()
-    for _ in range(REPEATS):
-        vote_scores(partner, similarity, grid_of(query))
-    return {
-        "votes_alone_ms": (time.perf_counter() - started) / REPEATS / len(partner) * 1e3,
-        "votes_mflop": (12 * cells + 16 * squares) / 1e6 / len(partner),
-        "votes_mb": (8 * cells + 16 * 4 * squares) / 1e6 / len(partner),
-        "product_mflop": 2 * partner.shape[1] * candidates.shape[1] * candidates.shape[2] / 1e6,
-    }
 
 
 def products_alone(query: torch.Tensor, others: torch.Tensor) -> None:
@@ -141,8 +105,16 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, nargs="*", help="folders that hold database/ and queries/")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--votes-alone", action="store_true", help="only what votes cost beside counting")
     args = parser.parse_args()
     keep_freed_memory()  # as in placeray's processes; the plain formulation profits too
+    votes = {"command": command_line(), "machine": cpu_name(), "threads": torch.get_num_threads()} | {
+        "speed": [vote_cost(*draw_features(*shape), rounds) for *shape, rounds in VOTES]
+    }
+    show(votes["speed"])
+    if args.votes_alone:
+        write_results(args.out, read_results(args.out) | {"votes": votes})
+        return
     sets = list(args.dataset)
     if folder := os.environ.get("PLACERAY_PHOTO_SETS"):
         sets += sorted(path.parent for path in Path(folder).rglob("queries") if named_by_place(path))
@@ -154,7 +126,8 @@ def main() -> None:
         "load": os.getloadavg(),
         "int8": int8_available(),
         "floors": {"float32_gflop_s": blas_gflop_per_s(), "copy_gb_s": copy_gb_per_s()},
-        "speed": [compare(args.candidates, *size, args.rounds) for size in ((3721, 128), (196, 112))],
+        "speed": [compare(args.candidates, *size, args.rounds) for size in SIZES],
+        "votes": votes,
     }
     show(result["speed"])
     result["photos"] = [judge(path, args.candidates) for path in sets]

@@ -7,7 +7,10 @@ continued by the next, which learns the same from the same rows.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +45,7 @@ __all__ = [
 AUTOMATIC_BELOW = 2000  # photos learned from
 GROWN, RISEN = 10, 0.1
 LARGE = 4  # samples
-_CHUNK = 512
+_CHUNK, _SHARE = 512, 64  # photos read at once, and described by one thread
 _CHECKED = 256
 _SLOW = 500  # photos, some seconds
 
@@ -125,10 +128,15 @@ def _described(
     wanted = set(image_ids)
     records = [record for record in to_records(store.metadata()) if record.image_id in wanted]
     records.sort(key=lambda record: (record.shard, record.row))
-    for at in range(0, len(records), _CHUNK):
-        chunk = records[at : at + _CHUNK]
-        rows = _read(store, chunk)
-        yield [record.image_id for record in chunk], describe_rows(aggregation, store.codec, rows)
+    describe = functools.partial(describe_rows, aggregation, store.codec)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for at in range(0, len(records), _CHUNK):
+            chunk = records[at : at + _CHUNK]
+            rows = _read(store, chunk)
+            parts = pool.map(
+                describe, (rows[start : start + _SHARE] for start in range(0, len(rows), _SHARE))
+            )
+            yield [record.image_id for record in chunk], np.concatenate(list(parts))
 
 
 def _read(store: Store, records: Sequence[ImageRecord]) -> NDArray[np.uint8]:

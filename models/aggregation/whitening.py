@@ -35,13 +35,14 @@ def fit_whitening(
     centred = vectors - mean
     count, width = centred.shape
     if count < width:  # the same components from the smaller matrix
-        variances, sides = np.linalg.eigh(centred @ centred.T / count)
-        axes = centred.T @ sides
+        variances, axes = np.linalg.eigh(centred @ centred.T / count)
     else:
         variances, axes = np.linalg.eigh(centred.T @ centred / count)
     total = float(np.maximum(variances, 0).sum())
     kept = np.flatnonzero(variances > _RANK * max(total, np.finfo(float).tiny))[::-1][:components]
     variances, axes = variances[kept], axes[:, kept]
+    if count < width:
+        axes = centred.T @ axes
     axes /= np.maximum(np.linalg.norm(axes, axis=0), np.finfo(float).tiny)
     largest = np.abs(axes).argmax(axis=0) if len(kept) else []
     axes *= np.where(axes[largest, np.arange(len(kept))] < 0, -1, 1)

@@ -33,11 +33,12 @@ def cells_share(photos: int, cells: int) -> float:
 
 
 def learn_words(cells: NDArray[np.float32], count: int, *, seed: int = 0) -> NDArray[np.float32]:
-    """Cluster cells by k-means: k-means++ seeds, then 25 rounds of Lloyd, all in float64 and in fixed order.
+    """Cluster cells by k-means: k-means++ seeds, then 25 rounds of Lloyd, in fixed order.
 
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; Lloyd, "Least squares
     quantization in PCM", 1982. The random numbers are seeded, so the same cells in the same order give the
-    same words, on one machine to the last bit; on another one a matrix product may round differently.
+    same words, on one machine with the same number of threads to the last bit; elsewhere a matrix product may
+    round differently.
 
     Args:
         cells: (M, C) float32.
@@ -47,23 +48,32 @@ def learn_words(cells: NDArray[np.float32], count: int, *, seed: int = 0) -> NDA
     Returns:
         (K, C) float32. With fewer distinct cells than words some words are equal.
     """
-    random = np.random.default_rng(seed)
-    points = cells.astype(np.float64)
-    squares = np.square(points).sum(axis=1)
-    words = np.empty((count, points.shape[1]))
-    nearest = np.full(len(points), np.inf)
-    chosen = int(random.integers(len(points)))
-    for at in range(count):
-        words[at] = points[chosen]
-        distance = squares + squares[chosen] - 2 * (points @ points[chosen])
-        nearest = np.minimum(nearest, np.maximum(distance, 0))
-        total = np.cumsum(nearest)
-        chosen = min(int(np.searchsorted(total, random.random() * total[-1], side="right")), len(points) - 1)
+    words = _seeds(cells, count, np.random.default_rng(seed))
+    rows, labels = np.arange(len(cells)), np.full(len(cells), -1)
     for _ in range(_ROUNDS):
-        labels = np.argmax(points @ words.T - np.square(words).sum(axis=1) / 2, axis=1)
-        order = np.argsort(labels, kind="stable")
+        former, labels = labels, np.argmax(cells @ words.T - np.square(words).sum(axis=1) / 2, axis=1)
+        if np.array_equal(former, labels):
+            break
+        # A product with ones where a cell has a word adds up cells faster than sorting them by word.
+        belongs = np.zeros((len(cells), count), np.float32)
+        belongs[rows, labels] = 1
         sizes = np.bincount(labels, minlength=count)
-        filled = np.flatnonzero(sizes)
-        starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))[filled]
-        words[filled] = np.add.reduceat(points[order], starts, axis=0) / sizes[filled, None]
-    return words.astype(np.float32)
+        filled = sizes > 0  # words without cells stay
+        words[filled] = ((belongs.T @ cells)[filled] / sizes[filled, None]).astype(np.float32)
+    return words
+
+
+def _seeds(cells: NDArray[np.float32], count: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Choose cells far from each other as first words, (K, C): each by chance, in proportion to its squared
+    distance from those before."""
+    squares = np.square(cells).sum(axis=1)
+    words = np.empty((count, cells.shape[1]), np.float32)
+    nearest = np.full(len(cells), np.inf, np.float32)
+    chosen = int(random.integers(len(cells)))
+    for at in range(count):
+        words[at] = cells[chosen]
+        distance = squares + squares[chosen] - 2 * (cells @ cells[chosen])
+        nearest = np.minimum(nearest, np.maximum(distance, 0))
+        total = np.cumsum(nearest, dtype=np.float64)
+        chosen = min(int(np.searchsorted(total, random.random() * total[-1], side="right")), len(cells) - 1)
+    return words

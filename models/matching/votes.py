@@ -26,30 +26,35 @@ in 1600ths, and their sums are whole numbers: neither the order of cells nor the
 
 from __future__ import annotations
 
-import functools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.matching.displacements import (
+    BINS,
+    CENTRE,
+    FINE,
+    WIDTHS,
+    Grid,
+    agreeing_square,
+    cell_positions,
+    largest_squares,
+)
 from models.matching.triton_gpu import Unavailable, votes_on_cuda
 
 __all__ = ["BASELINE_CANDIDATES", "Grid", "agreeing_pairs", "vote_scores"]
-
-Grid = tuple[int, int]
 
 BASELINE_CANDIDATES = 12
 STEPS = 2000  # per unit of similarity
 RELATIVE = 600  # steps above the mean that give the whole relative part, 0.3
 ABSOLUTE, ABSOLUTE_FROM = 400, 1000  # steps that give the whole absolute part, 0.2, and where it begins, 0.5
 FULL = 2 * RELATIVE + ABSOLUTE  # a whole vote: three quarters relative, one absolute
-WIDTHS = (5, 9)  # of squares, in bins
 ALL = 3  # how often the sum of all weights counts, for each width's once
-UNITS = 14  # of displacement, along either side of an image
-_FINE = 64  # cell centres are whole multiples of this part of a unit
-_BINS = 2 * UNITS + 1
-_CENTRE = UNITS * _FINE + _FINE // 2  # makes the displacement 0 the middle of the middle bin
 _MAX_SIMILARITY = 8.0  # features of unit norm reach 1; a bound keeps sums within 32 bits
 
 
@@ -71,15 +76,16 @@ def vote_scores(partner: Tensor, similarity: Tensor, grid: Grid, other_grid: Gri
     """
     other_grid = other_grid or grid
     _check(partner, similarity, grid, other_grid)
-    weights = _weights(similarity).mul_(partner >= 0)
-    total = weights.sum(dim=1, dtype=torch.float64)
     if partner.device.type == "cuda" and len(partner):
         try:
-            return _mean(_square_votes_on_cuda(partner, weights, grid, other_grid), total)
+            return _scores_on_cuda(partner, similarity, grid, other_grid)
         except Unavailable:  # the launch has warned once
             pass
-    squares = _square_votes(partner.cpu().numpy(), weights.cpu().numpy(), grid, other_grid)
-    return _mean([torch.from_numpy(square).to(total.device) for square in squares], total)
+    cells = partner.cpu().numpy()
+    weights = _weights(similarity.float().cpu().numpy())
+    weights *= cells >= 0
+    squares = largest_squares(cells, weights, grid, other_grid)
+    return torch.from_numpy(_mean(squares, weights.sum(axis=1, dtype=np.float64))).to(partner.device)
 
 
 def agreeing_pairs(
@@ -96,15 +102,10 @@ def agreeing_pairs(
     Returns:
         (M,) bool; none where no match has a weight above 0.
     """
-    weights = _weights(torch.from_numpy(similarity)[None])[0].numpy()
+    weights = _weights(similarity[None])[0]
     if not weights.any():
         return np.zeros(len(pairs), dtype=bool)
-    bins = _bins(pairs[:, 0], pairs[:, 1], grid, other_grid or grid)
-    width = WIDTHS[-1]
-    sums = _square_sums(_histograms(np.zeros_like(bins[0]), bins, weights, count=1), width)[:, :, 0]
-    corner = np.unravel_index(sums.argmax(), sums.shape)
-    inside = [(low <= at) & (at < low + width) for at, low in zip(bins, corner, strict=True)]
-    return np.asarray(inside[0] & inside[1])
+    return agreeing_square(pairs, weights, grid, other_grid or grid)
 
 
 def _check(partner: Tensor, similarity: Tensor, grid: Grid, other_grid: Grid) -> None:
@@ -118,97 +119,44 @@ def _check(partner: Tensor, similarity: Tensor, grid: Grid, other_grid: Grid) ->
         raise ValueError(f"{cells} cells are too many to vote: use smaller maps")
     if partner.numel() == 0:
         return
-    if partner.is_floating_point() or partner.is_complex() or int(partner.max()) >= others:
+    if partner.is_floating_point() or partner.is_complex() or int(_array_if_cheap(partner).max()) >= others:
         raise ValueError(f"partners are not cells of {other_grid}: pass their indices, or -1")
-    if not bool(torch.isfinite(similarity).all()):
+    values = _array_if_cheap(similarity)
+    # NaN is both the smallest and the largest value.
+    if not (math.isfinite(values.min()) and math.isfinite(values.max())):
         raise ValueError("similarities hold NaN or infinite values: extract the features again")
 
 
-def _weights(similarity: Tensor) -> Tensor:
-    """Return the (K, N) float32 weights of matches, whole numbers from 0 to `FULL`."""
-    steps = similarity.float().clamp(-_MAX_SIMILARITY, _MAX_SIMILARITY).mul_(STEPS).round_()
+def _array_if_cheap(values: Tensor) -> Any:
+    """Return an array for a tensor on the CPU: a call on a small one takes half as long in NumPy."""
+    return values.numpy() if values.device.type == "cpu" and values.dtype != torch.bfloat16 else values
+
+
+def _weights(similarity: Any) -> Any:
+    """Return the (K, N) float32 weights of matches, whole numbers from 0 to `FULL`, of tensors or arrays."""
+    steps = (similarity.clip(-_MAX_SIMILARITY, _MAX_SIMILARITY) * STEPS).round()
     first = steps[:BASELINE_CANDIDATES]
     # Whole numbers and their quotients by up to 12 are far from the limits of float32.
-    mean = first.sum(dim=0).div_(max(1, len(first))).add_(0.5).floor_()
-    relative = (steps - mean).clamp_(0, RELATIVE)
-    return relative.mul_(2).add_(steps.sub_(ABSOLUTE_FROM).clamp_(0, ABSOLUTE))
+    mean = (first.sum(0) / max(1, len(first)) + 0.5) // 1
+    return (steps - mean).clip(0, RELATIVE) * 2 + (steps - ABSOLUTE_FROM).clip(0, ABSOLUTE)
 
 
-@functools.lru_cache(maxsize=8)
-def _positions(grid: Grid) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return y and x of the cells' centres, each (H * W,) int32, in parts of a unit."""
-    y, x = (((2 * np.arange(size) + 1) * UNITS * _FINE + size) // (2 * size) for size in grid)
-    rows, columns = np.meshgrid(y.astype(np.int32), x.astype(np.int32), indexing="ij")
-    return rows.ravel(), columns.ravel()
-
-
-def _bins(
-    cells: NDArray[np.integer], others: NDArray[np.integer], grid: Grid, other_grid: Grid
-) -> list[NDArray[np.int32]]:
-    """Return the displacements of matches in y and x as numbers of bins, 0 to `_BINS` - 1."""
-    return [
-        (there[others] - here[cells] + _CENTRE) // _FINE
-        for here, there in zip(_positions(grid), _positions(other_grid), strict=True)
-    ]
-
-
-def _histograms(
-    candidate: NDArray[np.integer],
-    bins: list[NDArray[np.int32]],
-    weights: NDArray[np.float32],
-    *,
-    count: int,
-) -> NDArray[np.floating]:
-    """Return (bins, bins, count) sums of weights by displacement, whole numbers."""
-    flat = bins[0] * _BINS
-    flat += bins[1]
-    flat = flat * count + candidate
-    sums = np.bincount(flat, weights=weights, minlength=count * _BINS * _BINS)
-    exact = np.float32 if weights.size * FULL < 1 << 24 else np.float64
-    return np.asarray(sums.astype(exact).reshape(_BINS, _BINS, count))
-
-
-def _square_sums(histograms: NDArray[np.floating], width: int) -> NDArray[np.floating]:
-    """Return the sums over all squares of `width` bins a side within the histogram; others hold no more."""
-    down = _running_sums(histograms, width)
-    return _running_sums(down.swapaxes(0, 1), width).swapaxes(0, 1)
-
-
-def _running_sums(values: NDArray[np.floating], width: int) -> NDArray[np.floating]:
-    """Return the sums of `width` successive values along the first axis."""
-    size = 1 << (width.bit_length() - 1)
-    doubled = values
-    for step in (1 << i for i in range(width.bit_length() - 1)):
-        doubled = doubled[:-step] + doubled[step:]  # sums of 2 * step values
-    if size == width:
-        return doubled
-    return doubled[: len(values) - width + 1] + _running_sums(values[size:], width - size)
-
-
-def _square_votes(
-    partner: NDArray[np.integer], weights: NDArray[np.float32], grid: Grid, other_grid: Grid
-) -> list[NDArray[np.floating]]:
-    """Return the (K,) largest sums over a square of each width; weights are 0 where there is no match."""
-    count = len(partner)
-    voting = weights.ravel().nonzero()[0]
-    candidate, cells = np.divmod(voting, weights.shape[1])
-    bins = _bins(cells, partner.ravel()[voting], grid, other_grid)
-    histograms = _histograms(candidate, bins, weights.ravel()[voting], count=count)
-    return [_square_sums(histograms, width).max(axis=(0, 1)) for width in WIDTHS]
+def _scores_on_cuda(partner: Tensor, similarity: Tensor, grid: Grid, other_grid: Grid) -> Tensor:
+    weights = _weights(similarity.float()) * (partner >= 0)
+    squares = _square_votes_on_cuda(partner, weights, grid, other_grid)
+    scores: Tensor = _mean(squares, weights.sum(dim=1, dtype=torch.float64))
+    return scores
 
 
 def _square_votes_on_cuda(partner: Tensor, weights: Tensor, grid: Grid, other_grid: Grid) -> list[Tensor]:
-    y, x = _positions(other_grid)
-    positions, others = _positions(grid), (y + _CENTRE, x + _CENTRE)
+    y, x = cell_positions(other_grid)
+    positions, others = cell_positions(grid), (y + CENTRE, x + CENTRE)
     return [
-        votes_on_cuda(partner, weights.int(), positions, others, unit=_FINE, bins=_BINS, width=width)
+        votes_on_cuda(partner, weights.int(), positions, others, unit=FINE, bins=BINS, width=width)
         for width in WIDTHS
     ]
 
 
-def _mean(squares: list[Tensor], total: Tensor) -> Tensor:
-    """Return the (K,) scores from whole numbers: of each width, and of all weights."""
-    sums = ALL * total
-    for square in squares:
-        sums = sums + square
-    return sums / (FULL * (len(squares) + ALL))
+def _mean(squares: Sequence[Any], total: Any) -> Any:
+    """Return the (K,) float64 scores from whole numbers: of each width, and of all weights."""
+    return sum(squares, ALL * total) / (FULL * (len(squares) + ALL))

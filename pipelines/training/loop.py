@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from pipelines.training.distances import BatchDistances
 from pipelines.training.mining import MiningState, draw_round, mine
 from pipelines.training.photos import Photos
 from pipelines.training.plan import check_data
+from pipelines.training.rankings import Ranking, Recall, best_ranking, rankings_of
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.state import Progress
 from pipelines.training.step import TrainingStep
 from pipelines.training.triplets import TripletReader, Triplets
-from pipelines.training.validation import Recall, recall_of
+from pipelines.training.validation import recall_of
 from pipelines.training.worker_group import WorkerGroup
 from storage.card import Preprocessing
 
@@ -158,8 +159,8 @@ class TrainingLoop:
             OutOfSpace: the local features of validation do not fit on the temporary disk.
         """
         if not self.progress.validated:
-            recall = self._validate()
-            self._advance(validated=True, best=recall.score)
+            ranking, recall = self._validate()
+            self._advance(validated=True, best=recall.score, ranking=ranking[:2])
             self._on_round(self, True)
         while not self.finished:
             self._round()
@@ -168,8 +169,8 @@ class TrainingLoop:
                 best = self._end_epoch()
             self._on_round(self, best)
 
-    def validate(self, floors: list[float | None]) -> list[Recall]:
-        """Measure recall on the validation split, once with each value of min_similarity."""
+    def validate(self, rankings: Sequence[Ranking]) -> list[Recall]:
+        """Measure recall on the validation split in several ways to rank."""
         self.model.eval()
         return recall_of(
             self._plan.truth,
@@ -177,8 +178,15 @@ class TrainingLoop:
             lambda rows: self._step.extract(self._val_database.read(rows)),
             group=self.group,
             candidates=self._settings.val_candidates,
-            floors=floors,
+            rankings=rankings,
         )
+
+    @property
+    def rankings(self) -> tuple[Ranking, ...]:
+        """The ways in which the trained model may be used; its weights file names the best one."""
+        floor = self.model.min_similarity
+        # SelaVPR++ is ranked by its descriptors or codes alone.
+        return (Ranking("gem", "count", floor),) if isinstance(self.model, SelaVPRpp) else rankings_of(floor)
 
     def triplets_of_round(self) -> tuple[Triplets, MiningState]:
         """Mine the triplets of the next round, sharing the descriptors with the other workers."""
@@ -254,7 +262,7 @@ class TrainingLoop:
         )
 
     def _end_epoch(self) -> bool:
-        recall = self._validate(epoch=self.progress.epoch + 1)
+        ranking, recall = self._validate(epoch=self.progress.epoch + 1)
         best = recall.score > self.progress.best
         self._advance(
             epoch=self.progress.epoch + 1,
@@ -262,18 +270,20 @@ class TrainingLoop:
             misses=0 if best else self.progress.misses + 1,
             best=recall.score if best else self.progress.best,
             best_epoch=self.progress.epoch + 1 if best else self.progress.best_epoch,
+            ranking=ranking[:2] if best else self.progress.ranking,
         )
         return best
 
-    def _validate(self, epoch: int = 0) -> Recall:
+    def _validate(self, epoch: int = 0) -> tuple[Ranking, Recall]:
+        """Return the best way to rank and its recall, by which epochs are compared."""
         started = time.perf_counter()
-        recall = self.validate([self.model.min_similarity])[0]
-        recalls = {f"recall_{name}": value for name, value in dataclasses.asdict(recall).items()}
+        ranking, recall = best_ranking(self.rankings, self.validate(self.rankings))
+        recalls = {f"recall_{name}": value for name, value in recall._asdict().items()}
         seconds = time.perf_counter() - started
         self._on_row(
             {**self._where("validation"), "epoch": epoch, **recalls, "validation_s": round(seconds, 2)}
         )
-        return recall
+        return ranking, recall
 
     def _where(self, kind: str) -> Row:
         done = self.progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from models.aggregation.choice import GEM, default_aggregation
 from pipelines.evaluation.recall import measure_recall
@@ -15,6 +15,7 @@ from pipelines.progress import ProgressBar
 from pipelines.relearning import relearn_store
 from pipelines.sources import open_dataset
 from pipelines.training.data import DataFolders
+from pipelines.training.rankings import AggregationKind
 from pipelines.training.settings import TrainingSettings
 from serving.engine import QueryEngine
 from serving.matching_options import Matching, ScoreKind, default_score
@@ -22,7 +23,6 @@ from storage.store import Store
 
 __all__ = ["Way", "best_way", "measure_ways", "recalls_of"]
 
-AggregationKind = Literal["learned", "gem"]
 _SCORES: tuple[ScoreKind, ...] = ("votes", "count")
 
 

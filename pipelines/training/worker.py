@@ -20,6 +20,7 @@ from pipelines.training.checkpoints import STATE, checkpoint_of, disk_full, rest
 from pipelines.training.data import DataFolders
 from pipelines.training.errors import BadSettings, DataRejected, MiningRejected, TrainingDiverged
 from pipelines.training.loop import TrainingLoop
+from pipelines.training.rankings import AggregationKind, Ranking
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.worker_group import WorkerGroup
 from storage.card import Card
@@ -143,14 +144,19 @@ def _train(config: dict[str, Any]) -> None:
 
 
 def _choose_floor(ray: Any, loop: TrainingLoop, wanted: bool) -> dict[str, Any]:
-    """Choose the min_similarity with which the best epoch re-ranks best; SelaVPR is trained without one."""
+    """Choose the min_similarity with which the best epoch re-ranks best; SelaVPR is trained without one.
+
+    The candidates are those of the descriptors with which the epoch was chosen.
+    """
     own: float | None = loop.model.min_similarity
     if not wanted or not isinstance(loop.model, EfficientNetLite0):
         return {"floor": own, "floors": {}}
     best = max(ray.train.get_all_reported_checkpoints(), key=lambda reported: reported.metrics["score"])
     with best.checkpoint.as_directory() as folder:
         read_trained(Path(folder, STATE), loop.model)
-    recalls = dict(zip(_FLOORS, loop.validate(list(_FLOORS)), strict=True))
+    aggregation: AggregationKind = "learned" if loop.progress.ranking[0] == "learned" else "gem"
+    measured = loop.validate([Ranking(aggregation, "count", floor) for floor in _FLOORS])
+    recalls = dict(zip(_FLOORS, measured, strict=True))
     chosen = max(
         _FLOORS, key=lambda floor: (recalls[floor].reranked_1, recalls[floor].reranked_5, floor == own)
     )

@@ -66,3 +66,14 @@ class WorkerGroup:
             at += end - start
         dist.all_reduce(whole)
         return whole.cpu()
+
+    def from_first(self, data: bytes) -> bytes:
+        """Return the bytes that the worker of rank 0 gives; those of others are not used."""
+        if self.size == 1:
+            return data
+        first = self.rank == 0
+        size = int(self.sum(torch.tensor([len(data) if first else 0]))[0])
+        whole = torch.zeros(size, dtype=torch.uint8)
+        if first:
+            whole[:] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return self.sum(whole).numpy().tobytes()

@@ -42,7 +42,7 @@ def work(group: WorkerGroup, settings: TrainingSettings, city: Path) -> Outcome:
     for name, weights in trainable_parameters(model).items():
         assert weights.grad is not None
         gradients[name] = weights.grad.flatten().tolist()
-    recalls = [vars(recall) for recall in loop.validate([None, 0.5])]
+    recalls = [recall._asdict() for recall in loop.validate(loop.rankings)]
     loop.close()
     return {"triplets": triplets.tolist(), "losses": losses, "gradients": gradients, "recalls": recalls}
 

@@ -27,7 +27,8 @@ import json, traceback, warnings
 warnings.simplefilter("ignore")
 import numpy as np, torch
 from models.matching.triton_gpu import partners_of_queries, partners_on_cuda
-from models.matching.votes import FULL, _square_votes, _square_votes_on_cuda
+from models.matching.displacements import largest_squares
+from models.matching.votes import FULL, _square_votes_on_cuda
 from tests.models.matching.test_mutual import unit
 
 def plain(query, candidate):
@@ -100,7 +101,7 @@ def votes():
         drawn = rng.integers(0, others, (5, cells))
         partner = torch.from_numpy(np.where(rng.random((5, cells)) < 0.6, drawn, -1))
         weights = torch.from_numpy(rng.integers(0, FULL + 1, (5, cells))) * (partner >= 0)
-        expected = _square_votes(partner.numpy(), weights.float().numpy(), grid, other)
+        expected = largest_squares(partner.numpy(), weights.float().numpy(), grid, other)
         found = _square_votes_on_cuda(partner, weights.float(), grid, other)
         for here, there in zip(found, expected, strict=True):
             assert here.tolist() == there.tolist(), (grid, other)

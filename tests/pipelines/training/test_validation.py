@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.matching.mutual import mutual_nn_count
+from models.aggregation import Aggregation
+from models.matching.mutual import mutual_neighbours, mutual_nn_count
+from models.matching.votes import vote_scores
 from pipelines.evaluation.recall import measure_recall
 from pipelines.indexing.job import index
 from pipelines.training.data import open_training_set
 from pipelines.training.loop import TrainingLoop
+from pipelines.training.rankings import Ranking, Recall, best_ranking, rankings_of
 from pipelines.training.validation import ValidationSet, recall_of
 from pipelines.training.worker import trainable_model
 from pipelines.training.worker_group import WorkerGroup
@@ -43,13 +46,24 @@ class Drawn:
 
 
 def by_hand(
-    truth: ValidationSet, queries: Drawn, database: Drawn, candidates: int, floor: float | None
+    truth: ValidationSet, queries: Drawn, database: Drawn, candidates: int, ranking: Ranking
 ) -> tuple[float, float, float, float]:
     hits = np.zeros(4)
+    stored, asked = database.descriptors, queries.descriptors
+    if ranking.aggregation == "learned":
+        learned = Aggregation.fit([database.features.numpy().astype(np.float16)])
+        stored, asked = (
+            torch.from_numpy(learned.describe(side.features.numpy().astype(np.float16)))
+            for side in (database, queries)
+        )
     for positives, row in zip(truth.positives, truth.queries, strict=True):
-        similarity = database.descriptors @ queries.descriptors[row]
+        similarity = stored @ asked[row]
         top = sorted(range(truth.database), key=lambda i: (-float(similarity[i]), i))[:candidates]
-        counts = mutual_nn_count(queries.features[row], database.features[top], min_similarity=floor).tolist()
+        query, others = queries.features[row], database.features[top]
+        if ranking.score == "votes":
+            counts = vote_scores(*mutual_neighbours(query, others), (3, 4)).tolist()
+        else:
+            counts = mutual_nn_count(query, others, min_similarity=ranking.floor).tolist()
         ranked = [top[i] for i in sorted(range(len(top)), key=lambda i: (-counts[i], i))]
         for column, (order, k) in enumerate(((top, 1), (top, 5), (ranked, 1), (ranked, 5))):
             hits[column] += bool(positives & set(order[:k]))
@@ -63,9 +77,10 @@ def test_recall_equals_search_and_counting_by_hand(seed: int) -> None:
     rows = np.sort(rng.choice(50, 41, replace=False))
     positives = tuple(frozenset(rng.choice(37, rng.integers(0, 6), replace=False).tolist()) for _ in rows)
     truth = ValidationSet(rows, 37, positives)
-    recalls = recall_of(truth, queries, database, group=WorkerGroup(), candidates=12, floors=[None, 0.3, 0.7])
-    expected = [by_hand(truth, queries, database, 12, floor) for floor in (None, 0.3, 0.7)]
-    assert [tuple(vars(recall).values()) for recall in recalls] == expected, f"seed {seed}"
+    rankings = [*rankings_of(None), *rankings_of(0.3), Ranking("gem", "count", 0.7)]
+    recalls = recall_of(truth, queries, database, group=WorkerGroup(), candidates=15, rankings=rankings)
+    expected = [by_hand(truth, queries, database, 15, ranking) for ranking in rankings]
+    assert [tuple(recall) for recall in recalls] == expected, f"seed {seed}"
     assert len(set(expected)) > 1
     assert database.requested == list(range(37))
     assert queries.requested == rows.tolist()
@@ -78,7 +93,7 @@ def test_recall_in_training_equals_the_query_engine(tmp_path: Path, local_ray: N
     model, card = trainable_model(settings)
     sets = [open_training_set(city, split=split) for split in ("train", "val")]
     loop = TrainingLoop(model, card.preprocessing, settings, *sets)
-    inside = loop.validate([None])[0]
+    inside = loop.validate([Ranking("gem", "count")])[0]
     loop.close()
     store = str(tmp_path / "store")
     index(city / "images" / "val" / "database", store, model=str(vit), image_size=settings.image_size)
@@ -98,4 +113,16 @@ def test_full_temporary_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "posix_fallocate", full)
     truth = ValidationSet(np.arange(2), 3, (frozenset({0}), frozenset({1})))
     with pytest.raises(OutOfSpace, match="TMPDIR"):
-        recall_of(truth, Drawn(2, seed=0), Drawn(3, seed=1), group=WorkerGroup(), candidates=3, floors=[None])
+        recall_of(
+            *(truth, Drawn(2, seed=0), Drawn(3, seed=1)),
+            group=WorkerGroup(),
+            candidates=3,
+            rankings=[Ranking("gem", "count")],
+        )
+
+
+def test_the_best_ranking_is_that_of_both_stages_and_of_equal_ones_the_first() -> None:
+    rankings = rankings_of(0.6)
+    recalls = [Recall(50, 90, 80, 90), Recall(50, 90, 80, 99), Recall(60, 90, 79, 90), Recall(60, 90, 79, 90)]
+    assert best_ranking(rankings, recalls) == (Ranking("learned", "count", 0.6), recalls[2])
+    assert recalls[1].score > recalls[2].score
