@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.cli import jobs, model, queries, results, store, tagging, track
+from pipelines.cli import jobs, model, planning, queries, results, store, tagging, track
 from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
@@ -35,6 +35,7 @@ _MAX_MESSAGE_LENGTH = 4000
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": jobs.run_demo,
     "index": jobs.run_index,
+    "plan": planning.run_plan,
     "query": queries.run_query,
     "track": track.run_track,
     "serve": queries.run_serve,

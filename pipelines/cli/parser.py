@@ -13,6 +13,7 @@ from models.runtime.execution import Execution
 from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.planning import add_plan
 from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag
 from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_demo(verb("demo", "index, query and evaluate a generated city, and write a report page", ray=True))
     _add_index(verb("index", "index the images of a folder, listing or data set", store=True, ray=True))
+    _add_plan(verb("plan", "estimate what an index run takes and costs, from a short trial"))
     _add_query(verb("query", "rank the places where photos may have been taken"))
     _add_track(verb("track", "follow a drive: where each of its frames was taken", store=True))
     _add_serve(verb("serve", "answer queries over HTTP until stopped", store=True, ray=True))
@@ -171,6 +173,20 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_image_size(parser)
     _add_max_rejected(parser)
+    _add_quiet(parser)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    """Flags of `pipelines.plan.job`, and those of `index` that change its speed or size."""
+    add_plan(parser)
+    add_storage_options(parser)
+    add_flag(parser, "model", str, f"{_MODEL}; default: the store's, or {DEFAULT_MODEL}")
+    add_flag(parser, "weights", str, _WEIGHTS, metavar="FILE.safetensors")
+    _add_features(parser)
+    _add_aggregation(parser)
+    _add_image_size(parser)
+    add_flag(parser, "scaled_decode", bool, "as of index")
+    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
     _add_quiet(parser)
 
 

@@ -95,6 +95,7 @@ def test_config_deployed_answers_scales_in_place_and_refuses_what_it_must(
         name: expected[name] for name in ("matches", "degraded")
     }
     assert requests.get(f"{url}/v1/info", timeout=30).json()["shards"] == 2
+    assert requests.get(f"{url}/-/healthz", timeout=30).status_code == 200  # what Kubernetes probes
 
     for deployment in loaded["applications"][0]["deployments"]:
         if deployment["name"] == "Searcher-1":

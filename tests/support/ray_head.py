@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
+AGENT = "ADDRESS_OF_THE_AGENT"  # of the head's agent, likewise
 CLIENT = "ADDRESS_FOR_RAY_CLIENT"  # of the head, in the environment that `running_head` yields
 
 
@@ -31,11 +32,12 @@ def free_port() -> int:
 @contextmanager
 def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Start a head node; yields the environment of a client that submits jobs to it."""
-    dashboard, client, folder = free_port(), free_port(), short_folder()
+    dashboard, client, agent, folder = free_port(), free_port(), free_port(), short_folder()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
         "HOME": str(tmp_path / "home"),  # holds the token
+        AGENT: f"http://127.0.0.1:{agent}",
         CLIENT: f"ray://127.0.0.1:{client}",
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_TMPDIR": folder,  # there `auto` finds the head
@@ -51,7 +53,7 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         "--object-store-memory=200000000",
     ]
     # The agent's default port may belong to another Ray here; without its agent a head takes no jobs.
-    start += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={client}"]
+    start += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
     start += ["--disable-usage-stats"]
     start += [f"--temp-dir={folder}/ray"]
     without_address = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}

@@ -30,6 +30,7 @@ VERBS = {
     "serve": "serve --store {s} --port 0 --log-file {o}/log",
     "evaluate": "evaluate {c} --store {s} --quiet",
     "embed": "embed {p} --store {s} --out {o}/out.npz",
+    "plan": "plan --images 10 --trial 2 --photos {c} --store {s} --quiet",
     "info": "info --store {s}",
     "verify": "verify --store {s}",
     "compact": "compact --store {s}",

@@ -50,6 +50,8 @@ FREE = {
         "log_file",
         "repair",
     ),
+    *("images", "cores", "gpus", "gpu_images_per_s", "trial"),
+    *(f"price_{what}" for what in ("core_hour", "gpu_hour", "gb_month", "thousand_writes", "thousand_reads")),
     *("commit_seconds", "stall_timeout", "cpus", "decoder_labels", "decoder_resources"),
     *("extractor_labels", "extractor_resources", "min_age", "dry_run"),
     *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
@@ -84,7 +86,7 @@ def operands(parser: argparse.ArgumentParser, folder: Path) -> list[str]:
         if action.required or not action.option_strings:
             if action.dest == "store":
                 continue
-            value = str(folder / values[action.dest])
+            value = "10" if action.dest == "images" else str(folder / values[action.dest])
             given += [action.option_strings[-1], value] if action.option_strings else [value]
     return given
 

@@ -34,6 +34,7 @@ from tests.support.pictures import write_photos
 READS = {
     "info": "info --store {s}",
     "models": "models --json",
+    "plan": "plan --images 10 --trial 2 --photos {c}/database --store {s} --quiet",
     "verify": "verify --store {s}",
     "query": "query {c}/photo.jpg --store {s}",
     "track": "track {c}/photo.jpg --store {s} --quiet",
