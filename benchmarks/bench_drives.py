@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,7 @@ def photographed(scratch: Path, dataset: Path) -> Answered:
 def _store(database: Path, uri: Path) -> Store:
     done = uri.with_name(f"{uri.name}.done")
     if not done.exists():
+        shutil.rmtree(uri, ignore_errors=True)  # of an interrupted run
         index_here(database, uri, model=DEFAULT_MODEL)
         done.touch()
     return Store.open(uri)

@@ -197,8 +197,8 @@ _DESCRIPTIONS = {
     403: "The role of the token does not allow this; the message names the role that does.",
     404: "The store has no such image, or its photo was deleted.",
     408: "The upload took too long.",
-    409: "What was asked does not fit the store: `max_wrong` without a calibration, `tag` where the format has "
-    "no tags, or answers of another aggregation or of a version that is gone.",
+    409: "What was asked does not fit the store: `max_wrong` without a calibration, `tag` where the format "
+    "has no tags, or answers of another aggregation or of a version that is gone.",
     413: "The body or the image is too large.",
     415: "The encoding or content type of the body is not accepted.",
     422: "A parameter is out of bounds, or the image cannot be used; `reason` says why.",

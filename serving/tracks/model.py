@@ -48,12 +48,14 @@ class Seen:
         log_likelihoods: (F,) float64, over that of a frame from nowhere.
         miss: The same of all other states; None: nothing is known about the frame.
         rarity: How much rarer they are elsewhere, which is part of their likelihood.
+        novelty: How much of what the frame shows is new, see `Motion.novelty`.
     """
 
     states: Rows
     log_likelihoods: Floats
     miss: float | None
     rarity: float = 1.0
+    novelty: float = 1.0
 
 
 class DriveModel:
@@ -112,9 +114,9 @@ class DriveModel:
             weights = self._moves.weights(self._edges.metres[edges], self._turns_deg[edges], motion)
             sums = np.bincount(sources, weights=weights, minlength=self._count)
             whole = np.maximum(sums, self._usual_sum(motion))
-            weights = (1 - chances.lose) * weights / whole[sources]
+            weights = (1 - chances.lose * seen.novelty) * weights / whole[sources]
             leaks[:-1] -= np.bincount(sources, weights=weights, minlength=self._count)
-        find = chances.find if number else chances.inside
+        find = chances.find * seen.novelty if number else chances.inside
         found = seen.states
         return Step(
             sources,

@@ -20,6 +20,7 @@ _DISTANCE_ERROR, _TURN_SPREAD_DEG = 0.15, 45.0
 _SPACINGS = 0.5  # of the store's places: how far a view may lie from the vehicle
 _ANY_TURN = 0.15  # of the probability, whatever the headings: views do not turn as the vehicle does
 _MAX_REACH_M = 250.0
+_NEW_AFTER_M, _LEAST_NOVELTY = 5.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Motion:
     turn_deg: float | None = None
     usual_m: float = _USUAL_M_PER_S / DEFAULT_FPS
     fastest_m: float = _FASTEST_M_PER_S / DEFAULT_FPS
+
+    @property
+    def novelty(self) -> float:
+        """How much of what a frame shows is new, 0.02..1: one of a vehicle at rest repeats the one before."""
+        expected_m = self.usual_m if self.distance_m is None else self.distance_m
+        return min(1.0, max(_LEAST_NOVELTY, expected_m / _NEW_AFTER_M))
 
 
 def at_rate(frames: int, fps: float = DEFAULT_FPS) -> list[Motion]:

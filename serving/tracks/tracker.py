@@ -49,7 +49,8 @@ def track(
     looked = _looked_at(frames, city)
     region, rows = _region(looked, city)
     views = Views(city.graph.views.points[region], city.graph.views.headings_deg[region])
-    seen = [_seen(each, rows) for each in looked]
+    novelties = [1.0, *(motion.novelty for motion in motions[1:])]
+    seen = [_seen(each, rows, novelty) for each, novelty in zip(looked, novelties, strict=False)]
     spacing_m = _spacing_m(views)
     model = DriveModel(views, seen, motions, spacing_m=spacing_m, chances=chances)
     whereabouts = Whereabouts(views, region, city, spacing_m)
@@ -111,9 +112,16 @@ def _region(looked: Sequence[_Looked], city: CityMap) -> tuple[Rows, Rows]:
     return region, rows
 
 
-def _seen(looked: _Looked, rows: Rows) -> Seen:
+def _seen(looked: _Looked, rows: Rows, novelty: float) -> Seen:
+    """Return what a frame says; of what it repeats, nothing."""
     states = rows[looked.views]
-    return Seen(states[states >= 0], looked.logs[states >= 0], looked.miss, looked.rarity)
+    return Seen(
+        states[states >= 0],
+        novelty * looked.logs[states >= 0],
+        None if looked.miss is None else novelty * looked.miss,
+        looked.rarity**novelty,
+        novelty,
+    )
 
 
 def _spacing_m(views: Views) -> float:

@@ -21,7 +21,7 @@ Rows = NDArray[np.int64]
 RIGHT_M = 25.0  # as in the published protocols
 KNOWN = 0.5  # least probability of a place that is called known
 _HOLDS = 0.9
-_ACROSS = 0.75  # of the spacing: how far a vehicle may be from the place that shows most of what it saw
+_ACROSS = 0.5  # of the spacing: how far a vehicle may be from the nearest place
 _MAX_VIEWS, _MAX_CENTRES = 200, 24  # that a position is made of, or may lie at
 _LEAST = 1e-4  # of the most probable view
 

@@ -100,6 +100,7 @@ class CannedService:
             "/v1/info": self._info,
             "/v1/places": lambda: {"store_version": 7, "total": PLACES, "places": self.places()},
             "/v1/query": self._answer,
+            "/v1/track": lambda: self._track(json.loads(request.post_data_buffer or b"{}")),
             "/v1/matches": lambda: {
                 "store_version": 7,
                 "pairs": self.pairs(),
@@ -128,6 +129,28 @@ class CannedService:
         stages = {"decode": 1.0, "extract": 50.0, "search": 4.0, "fetch": 10.0, "rerank": 25.0, "total": 92.5}
         head = {"model": "canned", "store_version": 7, "degraded": False}
         return {**head, "matches": matches, "timings_ms": stages, **self.answer}
+
+    def _track(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The frames along the store's places: the last but one is lost, the third unsure."""
+        places, frames = self.places(), []
+        for number in range(len(asked["frames"])):
+            state = {len(asked["frames"]) - 2: "lost", 2: "unsure"}.get(number, "known")
+            frames.append(
+                {
+                    "state": state,
+                    "known": state == "known",
+                    "position": None if state == "lost" else places[number % len(places)],
+                    "radius_m": None if state == "lost" else 12.0,
+                    "heading_deg": None,
+                    "probability": 0.9 if state == "known" else 0.3,
+                    "lost": 0.8 if state == "lost" else 0.1,
+                    "image_id": None,
+                }
+            )
+        counts = {
+            name: sum(frame["state"] == name for frame in frames) for name in ("known", "lost", "unsure")
+        }
+        return {"store_version": 7, "lag": 10, "summary": {"frames": len(frames), **counts}, "frames": frames}
 
     def _refuse(self, route: Route, status: int, reason: str, headers: dict[str, str]) -> None:
         body = {"error": {"reason": reason, "message": f"The message of {reason}."}}

@@ -155,6 +155,25 @@ def test_beliefs_do_not_change_once_they_are_given(city: CityMap) -> None:
         assert early.lost == pytest.approx(late.lost, abs=0.02)
 
 
+def test_a_vehicle_at_rest_repeats_itself_and_proves_nothing(city: CityMap) -> None:
+    once = answer(np.random.default_rng(11), 40, right=True)
+    again = [Motion(distance_m=0.0, turn_deg=0.0)] * 12
+    (single,) = track([once], city, again[:1])
+    standing = list(track([once] * 12, city, again))
+    assert standing[-1].probability <= single.probability + 0.15
+    moving = list(track([once] * 12, city, [Motion(distance_m=5.0)] * 12))
+    assert moving[-1].probability > standing[-1].probability
+
+
+def test_frames_of_a_video_say_as_much_as_one_per_second(city: CityMap) -> None:
+    slow = drive(4, 0.7, list(ALONG))
+    truths = [truth for truth in ALONG for _ in range(10)]
+    fast = [frame for frame in slow for _ in range(10)]
+    located = list(track(fast, city, at_rate(len(fast), 10.0), lag=100))
+    usual = list(track(slow, city, at_rate(len(slow))))
+    assert (errors_m(located, list(truths)) <= 25).mean() >= (errors_m(usual, list(ALONG)) <= 25).mean() - 0.1
+
+
 def test_nothing_and_unknown_images_make_no_position(city: CityMap) -> None:
     assert list(track([], city, [])) == []
     (empty,) = track([[]], city, at_rate(1))
