@@ -91,10 +91,10 @@ def main() -> None:
 
 
 def _all(args: argparse.Namespace) -> Iterator[Answered]:
-    for name in args.sets:
-        yield drawn(args.scratch, name)
     if args.dataset is not None:
         yield photographed(args.scratch, args.dataset)
+    for name in args.sets:
+        yield drawn(args.scratch, name)
 
 
 def drawn(scratch: Path, name: str) -> Answered:
