@@ -57,9 +57,9 @@ FLAGS = {
     "info": f"{STORE}",
     "verify": f"{STORE} repair",
     "compact": f"{STORE} min-age dry-run",
-    "plan": f"images {STORE} cores gpus gpu-images-per-s trial photos {MODEL} features aggregation image-size "
-    f"scaled-decode {EXECUTION} quiet price-core-hour price-gpu-hour price-gb-month price-thousand-writes "
-    "price-thousand-reads",
+    "plan": f"images {STORE} cores gpus gpu-images-per-s trial photos {MODEL} features aggregation "
+    f"image-size scaled-decode {EXECUTION} quiet price-core-hour price-gpu-hour price-gb-month "
+    "price-thousand-writes price-thousand-reads",
     "relearn": f"{STORE} use dataset split {MODEL} threshold-m quiet",
     "calibrate": f"{STORE} max-wrong elsewhere split {MODEL} candidates no-rerank threshold-m "
     f"{EXECUTION} {MATCHING} quiet",

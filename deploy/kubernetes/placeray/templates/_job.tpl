@@ -6,7 +6,7 @@
 apiVersion: ray.io/v1
 kind: RayJob
 metadata:
-  name: {{ printf "%s-%s-%s" $root.Release.Name .component $job.run }}
+  name: {{ printf "%s-%s-%v" $root.Release.Name .component $job.run }}
   labels: {{- include "placeray.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ .component }}
 spec:
