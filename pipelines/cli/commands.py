@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.cli import jobs, model, planning, queries, results, store, tagging, track
+from pipelines.cli import jobs, locating, model, planning, queries, results, store, tagging, track
 from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
@@ -58,6 +58,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "build-index": store.run_build_index,
     "copy": store.run_copy,
     "tag": tagging.run_tag,
+    "locate": locating.run_locate,
 }
 
 

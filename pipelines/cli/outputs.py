@@ -16,6 +16,7 @@ __all__ = ["FILES", "FOLDERS", "require_outputs"]
 FILES = frozenset(
     {
         "embed.out",
+        "locate.out",
         "export.out",
         "tune.out",
         "track.out",
@@ -26,7 +27,7 @@ FILES = frozenset(
         "log_file",
     }
 )
-FOLDERS = frozenset({"atlas.out", "demo.out", "report", "predictions", "run"})
+FOLDERS = frozenset({"atlas.out", "copies", "demo.out", "report", "predictions", "run"})
 
 
 def require_outputs(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
 from pipelines.cli.planning import add_plan
+from pipelines.cli.locating import add_locate_arguments
 from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag
 from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
@@ -108,6 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate = "measure on labelled photos how probable answers are, and when they may be called known"
     _add_calibrate(verb("calibrate", calibrate, store=True))
     verb("build-index", "build the index on disk for stores that do not fit into memory", store=True)
+    help = "locate photos that have no position, review the places, write them into the photos"
+    add_locate_arguments(verb("locate", help))
     help = "add or remove tags of stored images, or count them"
     add_tag_arguments(verb("tag", help, store=True))
     copy = verb("copy", "copy a store, between folders and buckets")

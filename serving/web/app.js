@@ -6,11 +6,13 @@ import { Drive } from "./drive.js";
 import { showError, showWaiting } from "./notice.js";
 import { PairView } from "./pair.js";
 import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.js";
+import { PriorCircle } from "./prior.js";
 import { Ranking } from "./ranking.js";
 import { showTimes } from "./times.js";
 import { bytes, distanceM, element, metres, milliseconds, plural, position, positionToCopy, sentence, shortName, verdict, whole } from "./words.js";
 
 const NEAR_M = 50;
+const NOTHING_LEFT = { label: "Nothing to search", text: "No stored image lies in the circle" };
 // While an arrow key is held down, lines are not requested for every place passed.
 const CHOICE_SETTLES_MS = 120;
 
@@ -32,6 +34,12 @@ const drive = new Drive(
     slider: $("drive-slider"), count: $("drive-count"), play: $("drive-play"),
   },
   (frame) => state.map?.showFrame(frame),
+const prior = new PriorCircle(
+  {
+    panel: $("prior"), draw: $("prior-draw"), clear: $("prior-clear"), radius: $("prior-radius"),
+    meaning: $("prior-meaning"), note: $("prior-note"),
+  },
+  () => state.photo && query(),
 );
 
 function say(text) {
@@ -104,6 +112,7 @@ function showStore(total) {
     kind, tiles: state.info.tiles, onChoose: (index) => ranking.choose(index),
   });
   state.map.showPlaces(state.places);
+  prior.attach(state.map);
   const shown = state.places.length;
   $("map-count").textContent =
     shown < total ? `${whole(shown)} of the store’s ${whole(total)} images` : `The store’s ${plural(total, "image", "images")}`;
@@ -205,6 +214,7 @@ async function query() {
   say("Searching.");
   const options = {
     top_k: $("top-k").value || 5, candidates: $("candidates").value || 100, rerank: $("rerank").checked,
+    ...prior.parameters,
   };
   const started = performance.now();
   try {
@@ -291,15 +301,15 @@ function showAnswer(answer, roundTripMs) {
     first
       ? `${plural(matches.length, "place", "places")} found in ${milliseconds(answer.timings_ms.total)}. ` +
           `The first: ${position(first) ?? shortName(first.image_id)}.`
-      : "No place found: the store holds no images.",
+      : `No place found: ${answer.considered === 0 ? "no stored image lies in the circle" : "the store holds no images"}.`,
   );
   bringIntoView($("headline"));
   if (state.info && answer.store_version !== state.info.store_version) followStore();
 }
 
-function showVerdict({ matches, place }) {
+function showVerdict({ matches, place, considered }) {
   const [first, ...others] = matches;
-  const { label, text } = verdict(place, first);
+  const { label, text } = considered === 0 ? NOTHING_LEFT : verdict(place, first);
   $("verdict-label").textContent = label;
   $("verdict-place").textContent = text;
   $("headline").classList.toggle("unknown", place?.known === false);
@@ -310,7 +320,9 @@ function showVerdict({ matches, place }) {
   if (first) note += `${note ? ", " : ""}similarity ${first.similarity.toFixed(3)}`;
   if (place?.radius_m != null && place.known !== false) note = `within ${metres(place.radius_m)} with 90 %; ${note}`;
   if (others.length > 0 && position(first)) note += `; ${near} of the other ${others.length} within ${NEAR_M} m`;
-  $("verdict-note").textContent = first ? note : "The store holds no images yet.";
+  if (considered) note += `; ${plural(considered, "image", "images")} considered`;
+  const none = considered === 0 ? "Draw a larger circle, or clear it." : "The store holds no images yet.";
+  $("verdict-note").textContent = first ? note : none;
 }
 
 /** On a narrow screen the result is below the photo: scroll there. */

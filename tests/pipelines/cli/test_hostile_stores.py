@@ -37,6 +37,7 @@ VERBS = {
     "delete": "delete a --store {s}",
     "relearn": "relearn --store {s} --quiet",
     "upgrade": "upgrade --store {s}",
+    "locate": "locate {c} --store {s} --out {o}/places.csv --quiet",
     "tag": "tag --store {s} --add night --all",
     "calibrate": "calibrate {c} --store {s} --quiet",
     "export": "export --store {s} --out {o}/out.npy",

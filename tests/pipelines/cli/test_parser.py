@@ -67,6 +67,8 @@ FLAGS = {
     "delete": f"{STORE}",
     "build-index": f"{STORE}",
     "copy": "storage-option cache-dir quiet",
+    "locate": f"{STORE} out {MODEL} candidates no-rerank rerank max-wrong all no-review follow-links "
+    f"{EXECUTION} {FILTERS} prior accepted write-gps in-place copies undo quiet",
     "tag": f"{STORE} add remove id source all dry-run {FILTERS}",
 }
 

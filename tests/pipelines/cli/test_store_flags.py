@@ -37,6 +37,7 @@ FREE = {
     *("near", "within", "heading", "heading_tolerance", "taken_after", "taken_before", "tag", "prior"),
     *("add", "remove", "all"),
     *("fps", "speed", "odometry", "lag", "drive"),
+    *("no_review", "accepted", "write_gps", "in_place", "copies", "undo"),
     *("precision", "compile", "top_k", "candidates", "no_rerank", "score", "matching", "stop_early"),
     *("rerank_budget_ms", "threshold_m", "host", "port", "topology", "shards", "method", "memory_gib"),
     *("refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight", "max_candidates"),

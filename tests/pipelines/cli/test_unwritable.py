@@ -63,6 +63,7 @@ WRITES = {
     "calibrate": "calibrate {c} --store {s} --quiet",
     "upgrade": "upgrade --store {d}/old",
     "tag": "tag --store {s} --add night --all",
+    "locate": "locate {c} --store {s} --out {d}/places.csv --quiet",
     "embed": "embed {c}/photo.jpg --model efficientnet-lite0 --out {d}/out.npz",
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "finetune": "finetune {c} --out {d}/out.safetensors --quiet",

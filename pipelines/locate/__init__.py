@@ -1,0 +1,1 @@
+"""Locates many photos that have no position: lists, a page to review them, positions written back."""
