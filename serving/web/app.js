@@ -34,6 +34,7 @@ const drive = new Drive(
     slider: $("drive-slider"), count: $("drive-count"), play: $("drive-play"),
   },
   (frame) => state.map?.showFrame(frame),
+);
 const prior = new PriorCircle(
   {
     panel: $("prior"), draw: $("prior-draw"), clear: $("prior-clear"), radius: $("prior-radius"),

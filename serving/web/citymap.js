@@ -125,6 +125,8 @@ export class CityMap {
     const style = { radius: 8, weight: 3, fill: false, interactive: false, color: colour("--ink") };
     this.#here.addLayer(L.circleMarker(point, style));
     this.#map.panInside(point, { padding: [40, 40], animate: !calm.matches });
+  }
+
   get hasDegrees() {
     return this.#kind === "degrees";
   }
