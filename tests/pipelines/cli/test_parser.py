@@ -25,7 +25,7 @@ MATCHING = "score matching stop-early rerank-budget-ms"
 ROLES = ("ingress", "extractor", "searcher", "reranker")
 FILTERS = "near radius-m within heading heading-tolerance taken-after taken-before tag"
 FLAGS = {
-    "demo": "out seed database queries hard quiet",
+    "demo": "out seed database queries hard drive quiet",
     "index": f"{STORE} {MODEL} features aggregation root id-prefix tag batch-size extractors "
     "gpus-per-extractor cpus source-option photo-column "
     "extractor-resources extractor-labels decoder-resources decoder-labels commit-every commit-seconds "
@@ -69,6 +69,8 @@ FLAGS = {
     "copy": "storage-option cache-dir quiet",
     "locate": f"{STORE} out {MODEL} candidates no-rerank rerank max-wrong all no-review follow-links "
     f"{EXECUTION} {FILTERS} prior accepted write-gps in-place copies undo quiet",
+    "track": f"{STORE} fps speed odometry lag format out {MODEL} aggregation candidates no-rerank rerank "
+    f"max-megapixels {EXECUTION} {MATCHING} max-rejected quiet",
     "tag": f"{STORE} add remove id source all dry-run {FILTERS}",
 }
 
