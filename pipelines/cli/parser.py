@@ -13,8 +13,8 @@ from models.runtime.execution import Execution
 from models.training.options import Augmentation
 from pipelines import defaults
 from pipelines.cli.flags import add_flag, add_settings
-from pipelines.cli.planning import add_plan
 from pipelines.cli.locating import add_locate_arguments
+from pipelines.cli.planning import add_plan
 from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag
 from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
