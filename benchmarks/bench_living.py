@@ -3,12 +3,12 @@
     python -m benchmarks.bench_living --rows 100000
     python -m benchmarks.bench_living --rows 1000000 --commits 10 --store /big/disk/living
 
-A store of generated descriptors of 512 dimensions (see `living_store`) is loaded once; then a writer in a process
-of its own commits 1,000 rows at a time, and a follower like that of the service, which looks every 0.5 s, moves
-on. Between its checks queries are asked one at a time. Measured are the seconds from the return of a commit until
-a search returns its rows, recall@100 against exact search of the same version at the end, the memory of the
-process at its peak beside that after loading, and the time of queries before, between and while the index is
-extended. A compaction and deletions are among the changes.
+A store of generated descriptors (see `living_store`) is loaded once; then a writer in a process of its own
+commits 1,000 rows at a time, and a follower like that of the service, which looks every 0.5 s, moves on.
+Between its checks queries are asked one at a time. Measured are the seconds from the return of a commit
+until a search returns its rows, recall@100 against exact search of the same version at the end, the memory
+of the process at its peak beside that after loading, and the time of queries before, while and after it
+follows. A compaction and deletions are among the changes.
 """
 
 from __future__ import annotations

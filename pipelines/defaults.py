@@ -8,6 +8,7 @@ __all__ = [
     "DEMO_OUT",
     "DEMO_QUERIES",
     "HOST",
+    "KEEP_VERSIONS_S",
     "LEFTOVER_AGE_S",
     "MAX_FAILURES",
     "MAX_REJECTED",
@@ -23,6 +24,7 @@ __all__ = [
 BATCH_SIZE = 32  # images per forward pass while indexing
 COMMIT_EVERY = 1024  # images between two commits of an index run
 PRUNE_SHARE = 0.2  # share of a source's images that may vanish at once
+KEEP_VERSIONS_S = 3600.0  # how long compact keeps versions that were the newest
 LEFTOVER_AGE_S = 600.0  # of feature files that no row uses, before compact removes them
 COMMIT_SECONDS = 30.0  # and at most this time, if any image was finished
 MAX_REJECTED = 0.1  # share of rejected images above which a job fails

@@ -69,7 +69,7 @@ def checked(settings: ServeSettings) -> ServeSettings:
         StoreError: the store cannot be opened, or was made by another model.
         UnknownModel, WeightsRejected, WeightsUnavailable: the model cannot be loaded.
     """
-    card = Store.open(settings.store).card
+    card = Store.open(settings.store, at=settings.at).card
     fitting_card(settings.store, card, settings.model)
     model = None if settings.model is None else portable_model(settings.model, card)
     known = {

@@ -133,7 +133,7 @@ class IngressReplica:
             stages = _local_stages(settings)
         else:
             stages = RemoteStages(extractor, searchers, reranker, metrics)
-        store = Store.open(settings.store)
+        store = Store.open(settings.store, at=settings.at)
         gallery = Gallery(store, refresh_s=settings.refresh_s, max_pixels=settings.max_pixels)
         self._tokens = tokens
         self._service = Service(settings, stages, gallery, metrics, Places(store))

@@ -66,6 +66,10 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     store: str = Field(min_length=1, description="folder of the store")
+    at: str | None = Field(
+        default=None,
+        description="tag of the version to serve; the tag is followed; default: the newest version",
+    )
     model: str | None = Field(
         default=None, description="name, weights file, timm:NAME or model file (.toml); default: the store's"
     )

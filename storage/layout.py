@@ -24,6 +24,8 @@ __all__ = [
     "CARDS_FOLDER",
     "CARD_FILE",
     "FEATURES_FOLDER",
+    "HISTORY_FILE",
+    "LISTS",
     "OWN_PHOTOS_FILE",
     "QUARANTINE_FOLDER",
     "TABLE_FOLDER",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 CARD_FILE = "card.json"
+HISTORY_FILE = "HISTORY"
+LISTS = ("rejected.csv", "notes.csv")
 CALIBRATION_FILE, OWN_PHOTOS_FILE = "calibration.json", "places.json"
 FEATURES_FOLDER, TABLE_FOLDER, QUARANTINE_FOLDER = "features", "records.lance", "quarantine"
 CARDS_FOLDER, ARTIFACTS_FOLDER = "cards", "artifacts"  # files named by the digest of their contents
@@ -46,8 +50,8 @@ _FOLDERS = (
     *(f"{TABLE_FOLDER}/{name}" for name in _TABLE_FOLDERS),
 )
 _FILES = (
-    *(CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", "rejected.csv", "notes.csv"),
-    *(CALIBRATION_FILE, OWN_PHOTOS_FILE),
+    *(CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", *LISTS),
+    *(CALIBRATION_FILE, OWN_PHOTOS_FILE, HISTORY_FILE),
 )
 
 # As `write_shard` makes them: 32 hex digits, then the CRC-32 of the file.

@@ -16,12 +16,15 @@ from storage.artifacts import write_artifact
 from storage.calibration_file import write_measured
 from storage.card import FORMAT_VERSION, Card
 from storage.care.compaction import CompactPreview, CompactReport, compact_store, preview_compaction
+from storage.care.forgetting import ForgetReport, forget
 from storage.care.leftovers import LEFTOVER_AGE_S, remove_leftovers
 from storage.care.repair import RepairReport, repair_store
+from storage.care.versions import resolve_version, roll_back
 from storage.commit.creation import create_store
 from storage.commit.leases import open_lease
 from storage.commit.ledger import read_committed
 from storage.commit.replacement import replace_descriptors, rows_to_describe
+from storage.commit.version_tags import remove_tag, write_tag
 from storage.commit.writer import Writer
 from storage.durable import explain_write_errors
 from storage.errors import StoreLocked
@@ -46,9 +49,9 @@ class Store(StoreReader):
         uri: The store's folder, or its address in a bucket.
     """
 
-    def __init__(self, folder: Location, snapshot: Snapshot) -> None:
+    def __init__(self, folder: Location, snapshot: Snapshot, *, at: str | None = None) -> None:
         """Use `create` or `open`."""
-        super().__init__(folder, snapshot)
+        super().__init__(folder, snapshot, at=at)
         self._writer: Writer | None = None
 
     @classmethod
@@ -147,6 +150,56 @@ class Store(StoreReader):
         removed = self._leased().delete(image_ids)
         self._advance()
         return removed
+
+    def forget(self, image_ids: Sequence[str]) -> ForgetReport:
+        """Remove photos from everything that the store holds; needs the lease. See `storage.care.forgetting`.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+        """
+        report = forget(self._leased(), image_ids)
+        self._advance()
+        return report
+
+    def roll_back(self, wanted: str) -> int:
+        """Make a new version with the rows and the card of an old one, and return it; needs the lease.
+
+        Args:
+            wanted: The number of a version, or a tag; see `versions`.
+
+        Raises:
+            NoSuchVersion: it is not there, or the store is in a bucket.
+            StoreLocked: the lease is not held, or was lost.
+        """
+        roll_back(self._leased(), resolve_version(self._folder, wanted))
+        return self._advance()
+
+    def tag_version(self, name: str, wanted: str | None = None) -> int:
+        """Give a version a name, which `compact` then keeps, and return its number; needs the lease.
+
+        Args:
+            name: The tag; one that is there moves.
+            wanted: The number of a version, or another tag; default: the newest.
+
+        Raises:
+            NoSuchVersion: it is not there, the name cannot be a tag's, or the store is in a bucket.
+            StoreLocked: the lease is not held, or was lost.
+        """
+        writer = self._leased()
+        version = writer.committed.version if wanted is None else resolve_version(self._folder, wanted)
+        writer.check_lease()
+        write_tag(self._folder, name, version)
+        return version
+
+    def remove_tag(self, name: str) -> None:
+        """Remove a tag; the version goes with the next `compact` unless it is new. Needs the lease.
+
+        Raises:
+            NoSuchVersion: there is no such tag.
+            StoreLocked: the lease is not held, or was lost.
+        """
+        self._leased().check_lease()
+        remove_tag(self._folder, name)
 
     def rows_to_describe(self, card: Card) -> list[str]:
         """Return the keys of the rows whose descriptors `replace_descriptors` still needs; needs the lease.
@@ -265,7 +318,7 @@ class Store(StoreReader):
         with self.lease() if self._writer is None else nullcontext():
             writer = self._leased()
             if writer.committed.rows >= min_rows and not writer.table.has_index:
-                writer.change(lambda: writer.table.build_index())
+                writer.change(lambda: writer.table.build_index(), did="built the index on disk")
             return self._advance()
 
     def remove_leftovers(self, *, min_age_s: float = LEFTOVER_AGE_S, own: bool = False) -> int:

@@ -17,6 +17,7 @@ from storage.card import Card
 from storage.card_files import first_card
 from storage.care.leftovers import find_leftovers, used_shards
 from storage.care.verify import VerifyReport, verify_store
+from storage.care.versions import StoreVersion, list_versions
 from storage.commit.current_card import card_of, current_card
 from storage.commit.ledger import manifests
 from storage.errors import CorruptStore
@@ -51,20 +52,22 @@ class StoreReader:
         uri: The store's folder.
     """
 
-    def __init__(self, folder: Location, snapshot: Snapshot) -> None:
+    def __init__(self, folder: Location, snapshot: Snapshot, *, at: str | None = None) -> None:
         """Use `open`."""
         self.uri = location_uri(folder)
+        self._at = at
         self._folder = folder
         self._features = open_features(folder, snapshot.card)
         self._snapshot = snapshot
 
     @classmethod
-    def open(cls, uri: str | os.PathLike[str], *, card: Card | None = None) -> Self:
+    def open(cls, uri: str | os.PathLike[str], *, card: Card | None = None, at: str | None = None) -> Self:
         """Open a store at its newest committed version.
 
         Args:
             uri: The store's folder.
             card: The card that the store must have; None accepts any.
+            at: A tag: open the version that it names, and follow the tag.
 
         Raises:
             StoreNotFound: there is no store.
@@ -73,8 +76,8 @@ class StoreReader:
         """
         folder = open_location(uri)
         if card is not None:
-            current_card(folder).require_same(card)
-        return cls(folder, newest_snapshot(folder))
+            current_card(folder, at).require_same(card)
+        return cls(folder, newest_snapshot(folder, at=at), at=at)
 
     @property
     def card(self) -> Card:
@@ -118,7 +121,7 @@ class StoreReader:
             CardMismatch: the folder now contains another store; this object stays at its version.
             CorruptStore: the store cannot be read; likewise.
         """
-        newest = newest_snapshot(self._folder, former=self._snapshot)
+        newest = newest_snapshot(self._folder, former=self._snapshot, at=self._at)
         self.card.require_same_features(newest.card)
         if newest.version == self._snapshot.version:
             return False
@@ -265,6 +268,10 @@ class StoreReader:
             "leftovers": str(left),
             "card": asdict(self.card),
         }
+
+    def versions(self) -> list[StoreVersion]:
+        """Return the versions that can be gone back to, oldest first."""
+        return list_versions(self._folder)
 
     def verify(self) -> VerifyReport:
         """Read everything and report what is damaged, missing or unreferenced."""

@@ -17,7 +17,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.cli import jobs, locating, model, planning, queries, results, store, tagging, track
+from pipelines.cli import (
+    jobs,
+    locating,
+    model,
+    planning,
+    queries,
+    results,
+    store,
+    tagging,
+    track,
+    versions,
+)
 from pipelines.cli.options import UsageError, apply_weights
 from pipelines.cli.outputs import require_outputs
 from pipelines.cli.parser import build_parser
@@ -56,6 +67,9 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "calibrate": jobs.run_calibrate,
     "upgrade": store.run_upgrade,
     "build-index": store.run_build_index,
+    "history": versions.run_history,
+    "tag-version": versions.run_tag_version,
+    "rollback": versions.run_rollback,
     "copy": store.run_copy,
     "tag": tagging.run_tag,
     "locate": locating.run_locate,

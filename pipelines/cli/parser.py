@@ -20,6 +20,7 @@ from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
 from pipelines.cli.tagging import add_tag_arguments
 from pipelines.cli.track import add_track
+from pipelines.cli.version_flags import add_rollback_arguments, add_tag_version_arguments
 from pipelines.placement import parse_labels, parse_resources
 from pipelines.ray_session import RULE
 from pipelines.training.settings import TrainingSettings
@@ -100,9 +101,17 @@ def build_parser() -> argparse.ArgumentParser:
     compact = verb("compact", "merge small files and remove files that are no longer used", store=True)
     help = "remove unused feature files older than this; younger ones may belong to a script that is running"
     add_flag(compact, "min_age", float, help, default=defaults.LEFTOVER_AGE_S, metavar="S", ge=0)
+    help = "old versions that were the newest within so many seconds stay, beside those with a tag"
+    add_flag(compact, "keep_versions", float, help, default=defaults.KEEP_VERSIONS_S, metavar="S", ge=0)
     add_flag(compact, "dry_run", bool, "only show what would be removed")
     delete = verb("delete", "delete images from a store", store=True)
     delete.add_argument("image_id", nargs="+", metavar="IMAGE_ID")
+    help = "remove them from old versions, tags and files too; untagged old versions go"
+    add_flag(delete, "forget", bool, help)
+    verb("history", "list the versions of a store that can be gone back to", store=True)
+    add_tag_version_arguments(verb("tag-version", "name a version, which compact then keeps", store=True))
+    help = "make a new version with the content of an old one"
+    add_rollback_arguments(verb("rollback", help, store=True))
     _add_relearn(
         verb("relearn", "learn a store's descriptors again from its stored local features", store=True)
     )
@@ -244,7 +253,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     setting = partial(add_settings, parser, ServeSettings)
     help = "YAML file with any of these settings, as placeray tune writes; flags win"
     add_flag(parser, "settings", str, help, metavar="PATH")
-    setting("model", "topology")
+    setting("at", "model", "topology")
     add_flag(parser, "weights", str, _WEIGHTS, metavar="FILE.safetensors")
     _add_aggregation(parser)
     setting("shards", "method", ge=1)

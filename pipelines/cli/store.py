@@ -56,7 +56,8 @@ def run_compact(args: argparse.Namespace) -> int:
         _print_result(args, dataclasses.asdict(store.preview_compaction(min_age_s=args.min_age)))
         return EXIT_OK
     with store.lease():
-        report = dataclasses.asdict(store.compact(min_age_s=args.min_age))
+        kept_s = args.keep_versions
+        report = dataclasses.asdict(store.compact(keep_versions_s=kept_s, min_age_s=args.min_age))
     _print_result(args, report)
     return EXIT_OK
 
@@ -67,6 +68,9 @@ def run_delete(args: argparse.Namespace) -> int:
 
     store = Store.open(args.store)
     with store.lease():
+        if args.forget:
+            _print_result(args, dataclasses.asdict(store.forget(args.image_id)))
+            return EXIT_OK
         deleted = store.delete(args.image_id)
     result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
     _print_result(args, result)

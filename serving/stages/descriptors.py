@@ -26,10 +26,12 @@ class DescriptorMaker:
 
     Args:
         store_uri: The store's folder.
+        at: A tag, of the version that is searched.
     """
 
-    def __init__(self, store_uri: str) -> None:
-        store = Store.open(store_uri)
+    def __init__(self, store_uri: str, at: str | None = None) -> None:
+        store = Store.open(store_uri, at=at)
+        self._at = at
         self._folder = open_location(store_uri)
         self._describer = Describer(store.artifact, store.codec)
         self._cards: tuple[Card, ...] = (store.card,)
@@ -63,7 +65,7 @@ class DescriptorMaker:
     def _follow(self) -> None:
         # What cannot be read is for the index to report; until then the known cards are used.
         with contextlib.suppress(StoreError):
-            newest = current_card(self._folder)
+            newest = current_card(self._folder, self._at)
             if newest.aggregation_sha256 != self._cards[0].aggregation_sha256:
                 self._cards[0].require_same_features(newest)
                 self._describer.aggregation(newest)

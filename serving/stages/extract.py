@@ -196,10 +196,10 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         max_pixels=settings.max_pixels,
-        maker=DescriptorMaker(settings.store),
+        maker=DescriptorMaker(settings.store, settings.at),
     )
 
 
 def _load(settings: ServeSettings) -> Extractor:
-    card = Store.open(settings.store).card
+    card = Store.open(settings.store, at=settings.at).card
     return fitting_extractor(settings.store, card, settings.model, settings.execution)

@@ -219,7 +219,7 @@ def open_rerank_worker(settings: ServeSettings) -> RerankWorker:
         keep_freed_memory()
     worker = RerankWorker(
         settings.store,
-        Store.open(settings.store).card,
+        Store.open(settings.store, at=settings.at).card,
         device=device,
         cache_bytes=settings.cache_mib << 20,
         max_queue=settings.max_queue,

@@ -192,5 +192,6 @@ def open_search_worker(settings: ServeSettings, part: Partition) -> SearchWorker
         method=settings.method,
         memory_bytes=int(settings.memory_gib * (1 << 30)),
         keep_s=2 * settings.refresh_s + 2,
+        at=settings.at,
     )
     return SearchWorker(loaded, refresh_s=settings.refresh_s, max_queue=max(256, settings.max_queue))

@@ -20,6 +20,7 @@ from storage.care.leftovers import (
     used_shards,
 )
 from storage.care.named_files import unnamed_files
+from storage.commit.change_log import shorten_changes
 from storage.commit.leases import crashed_since
 from storage.commit.ledger import manifests, table_files, write_sums
 from storage.commit.writer import Writer
@@ -32,7 +33,14 @@ from storage.table.checksums import intact_rows
 from storage.table.open_table import Table
 from storage.table.schema import FORMER, OPTIONAL_COLUMNS, row_schema, to_records
 
-__all__ = ["CompactPreview", "CompactReport", "compact_store", "preview_compaction", "rows_by_shard"]
+__all__ = [
+    "CompactPreview",
+    "CompactReport",
+    "compact_store",
+    "move_rows_out_of",
+    "preview_compaction",
+    "rows_by_shard",
+]
 
 _GRACE_S = 3600.0  # a newer card or artifact may belong to a replacement that is not committed yet
 _REWRITE_ROWS = 64
@@ -127,14 +135,15 @@ def compact_store(
     """
     rewritten = _rewrite_sparse_shards(folder, writer)
     before = manifests(folder)
-    writer.change(lambda: _merge(writer.table))
+    writer.change(lambda: _merge(writer.table), did="compacted")
     # In a second pass, so that the time the merge takes does not shift the age of versions.
     older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
-    committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s))
+    committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s), did="compacted")
     row_bytes = writer.card.descriptor_dim * (2 if writer.card.descriptor_dtype == "float16" else 4)
     if committed.rows * row_bytes > _INDEX_BYTES and not writer.table.has_index:
-        committed = writer.change(writer.table.build_index)
+        committed = writer.change(writer.table.build_index, did="built the index on disk")
     write_sums(folder, table_files(folder))
+    shorten_changes(folder)
     dropped = len(set(before) - set(manifests(folder)))
     since = writer.lease.crashed_since
     removed, freed = remove_leftovers(folder, writer.table, min_age_s=min_age_s, since=since)
@@ -199,14 +208,19 @@ def _cutoff_s(versions: list[tuple[int, datetime]], keep_s: float) -> float:
 def _rewrite_sparse_shards(folder: Location, writer: Writer) -> int:
     """Move rows out of shards of which less than half is in use; return the number of these shards."""
     sparse = _sparse_shards(folder, writer.table, writer.card)
-    if not sparse:
-        return 0
+    move_rows_out_of(folder, writer, sparse)
+    return len(sparse)
+
+
+def move_rows_out_of(folder: Location, writer: Writer, shards: list[str]) -> None:
+    """Write the local features of all rows in these shards into new ones."""
+    if not shards or not writer.card.has_features:
+        return
     reader = open_features(folder, writer.card)
-    for start in range(0, len(sparse), 1000):
-        stored = intact_rows(writer.table.find("shard", sparse[start : start + 1000]), writer.card)
+    for start in range(0, len(shards), 1000):
+        stored = intact_rows(writer.table.find("shard", shards[start : start + 1000]), writer.card)
         for at in range(0, len(stored), _REWRITE_ROWS):
             _move_rows(folder, writer, reader, stored.slice(at, _REWRITE_ROWS))
-    return len(sparse)
 
 
 def _sparse_shards(folder: Location, table: Table, card: Card) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from storage.card import Card
 from storage.card_files import card_path, first_card, read_card
-from storage.commit.ledger import Committed, read_committed
+from storage.commit.ledger import Committed
+from storage.commit.pointed_version import pointed_version
 from storage.errors import CardMismatch, CorruptStore, repair_command
 from storage.objects.files import Location
 from storage.table.open_table import Table
@@ -13,8 +14,12 @@ from storage.table.schema import check_schema
 __all__ = ["card_of", "check_table", "current_card"]
 
 
-def current_card(folder: Location) -> Card:
+def current_card(folder: Location, at: str | None = None) -> Card:
     """Return the card of the acknowledged version; that of card.json if nothing was committed yet.
+
+    Args:
+        folder: The store's folder.
+        at: A tag: of the version that it names.
 
     Raises:
         StoreNotFound: there is no store.
@@ -23,7 +28,7 @@ def current_card(folder: Location) -> Card:
         CorruptStore: a card or COMMITTED cannot be read, or links stand where the store's own files belong.
     """
     first = first_card(folder)
-    committed = read_committed(folder)
+    committed = pointed_version(folder, at)
     return first if committed is None else card_of(folder, committed.card_sha256, first)
 
 

@@ -84,7 +84,7 @@ def replace_descriptors(
             f"{len(missing)} rows have no new descriptor (first: {missing[0]}): call replace_descriptors "
             "again with theirs; those given are kept"
         )
-    return writer.change(lambda: _switch(writer.table))
+    return writer.change(lambda: _switch(writer.table), did="replaced all descriptors")
 
 
 def _is_begun(table: Table, card: Card) -> bool:

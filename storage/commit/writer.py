@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from storage.card import FORMAT_VERSION
 from storage.card_files import first_card, read_card, write_card, write_first_card
 from storage.commit.acknowledgement import open_acknowledger
+from storage.commit.change_log import log_change
 from storage.commit.current_card import card_of, check_table
 from storage.commit.leases import StoreLease
 from storage.commit.ledger import Committed, check_manifests, read_committed
@@ -93,7 +94,7 @@ class Writer:
         if self.card.has_features:
             self._check_shards(pc.unique(rows["shard"]).to_pylist())
         fault_point("before_commit")
-        return self._write(rows)
+        return self._write(rows, did=f"wrote {len(rows)} rows")
 
     def amend(self, rows: pa.Table) -> Committed:
         """Replace metadata of rows that exist; keys that do not exist are an error.
@@ -117,7 +118,7 @@ class Writer:
             stored = stored.set_column(
                 stored.schema.get_field_index(name), stored.schema.field(name), rows[name]
             )
-        return self._write(stored.cast(schema))
+        return self._write(stored.cast(schema), did=f"changed metadata of {len(stored)} rows")
 
     def delete(self, image_ids: Sequence[str]) -> int:
         """Remove rows by key and return how many there were.
@@ -127,7 +128,7 @@ class Writer:
         """
         stored = self.table.find("image_id", sorted(set(image_ids)), ["image_id"])["image_id"].to_pylist()
         if stored:
-            self.change(lambda: self.table.delete(stored))
+            self.change(lambda: self.table.delete(stored), did=f"deleted {len(stored)} rows")
         return len(stored)
 
     def upgrade(self) -> Committed:
@@ -154,8 +155,19 @@ class Writer:
         """
         self.lease.check()
 
-    def change(self, action: Callable[[], None], *, bytes_needed: int = 1 << 20) -> Committed:
+    def forget_keys(self) -> None:
+        """Read the keys again before the next commit: the table has other rows than were written."""
+        self._present = None
+
+    def change(
+        self, action: Callable[[], None], *, did: str = "changed", bytes_needed: int = 1 << 20
+    ) -> Committed:
         """Run one change of the table under the lease, then acknowledge what it made.
+
+        Args:
+            action: What to do.
+            did: What it did, in words, for the store's history.
+            bytes_needed: For the message, should the disk be full.
 
         Raises:
             StoreLocked: the lease is lost; nothing is written.
@@ -167,7 +179,10 @@ class Writer:
             action()
             fault_point("after_lance")
             self.lease.check()  # it may have been lost meanwhile: then the version stays unacknowledged
+            before = self.committed.version
             self.committed = self._acknowledge()
+        if self.committed.version != before:
+            log_change(self.folder, self.committed.version, did)
         self._present = present
         return self.committed
 
@@ -179,7 +194,7 @@ class Writer:
             if shard not in named or not all_exist([shard_path(self.folder, shard)]):
                 raise InvalidBatch(f"shard {shard} does not exist: write it with write_shard before its rows")
 
-    def _write(self, rows: pa.Table) -> Committed:
+    def _write(self, rows: pa.Table, *, did: str) -> Committed:
         if not len(rows):
             return self.committed
         stored = add_checksums(rows, self.card)
@@ -193,7 +208,7 @@ class Writer:
             self.table.drop_leftovers()  # an unfinished replacement would not know these rows
             write(stored)
 
-        committed = self.change(action, bytes_needed=stored.nbytes)
+        committed = self.change(action, did=did, bytes_needed=stored.nbytes)
         self._present.add(keys)
         return committed
 
@@ -209,7 +224,7 @@ class Writer:
             fault_point("after_columns")
             self.table.name_card(digest)
 
-        self.change(action)
+        self.change(action, did=f"upgraded to format {self.card.format_version}")
 
     def _acknowledge(self) -> Committed:
         committed = self._acknowledger.acknowledge(self.table)
@@ -228,7 +243,9 @@ class Writer:
                 f"version {self.table.version}, never acknowledged, is damaged: {repair_command(self.folder)}"
             )
         self._acknowledger.distrust()
-        return self._acknowledge()
+        recovered = self._acknowledge()
+        log_change(self.folder, recovered.version, "acknowledged what a writer that died had written")
+        return recovered
 
 
 def _shards(table: Table) -> set[str]:

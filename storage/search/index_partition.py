@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from storage.card import Card
 from storage.card_files import first_card
-from storage.commit.ledger import Committed, read_committed
+from storage.commit.ledger import Committed
+from storage.commit.pointed_version import pointed_version
 from storage.errors import CorruptStore, StoreError, StoreNotFound
 from storage.layout import FEATURES_FOLDER, TABLE_FOLDER
 from storage.objects.location import open_location
@@ -69,6 +70,7 @@ class IndexPartition:
         method: SearchMethodSetting = "auto",
         memory_bytes: int = MEMORY_BYTES,
         keep_s: float = 10.0,
+        at: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Load the newest version.
@@ -79,6 +81,7 @@ class IndexPartition:
             method: See the attribute.
             memory_bytes: Budget for this partition's index.
             keep_s: How long a version stays loaded after a newer one took over.
+            at: A tag: search the version that it names, and follow the tag.
             clock: Seconds.
 
         Raises:
@@ -89,6 +92,7 @@ class IndexPartition:
         self._partition = partition
         self._memory_bytes = memory_bytes
         self._keep_s = keep_s
+        self._at = at
         self._clock = clock
         self._refreshing = threading.Lock()
         first_card(self._folder)  # of the reasons why a folder cannot be used, the plainest first
@@ -184,14 +188,15 @@ class IndexPartition:
     def _load(self) -> _Loaded:
         before = self._newest()
         former = self._loaded[-1].snapshot if self._loaded else None
-        snapshot = newest_snapshot(self._folder, self._partition, former=former)
+        snapshot = newest_snapshot(self._folder, self._partition, former=former, at=self._at)
         snapshot.load(self._method_for(snapshot))
         # A commit may have come in between; the version says which of the two this snapshot is of.
         after = self._newest()
         return _Loaded(snapshot, after if after.version == snapshot.version else before)
 
     def _newest(self) -> Committed:
-        committed = read_committed(self._folder)
+        known = self._loaded[-1].committed if self._loaded else None
+        committed = pointed_version(self._folder, self._at, known)
         if committed is None:
             raise StoreNotFound(f"{self._folder} contains no finished store: run placeray index again")
         for name in (TABLE_FOLDER, FEATURES_FOLDER):

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from storage.card import Card
 from storage.card_files import first_card
 from storage.commit.current_card import card_of, check_table
-from storage.commit.ledger import check_manifests, manifests, read_committed
+from storage.commit.ledger import check_manifests, manifests
+from storage.commit.pointed_version import pointed_version
 from storage.errors import (
     CorruptStore,
     InvalidBatch,
@@ -156,22 +157,28 @@ class Snapshot:
 
 
 def newest_snapshot(
-    folder: Location, partition: Partition = WHOLE_INDEX, *, former: Snapshot | None = None
+    folder: Location,
+    partition: Partition = WHOLE_INDEX,
+    *,
+    former: Snapshot | None = None,
+    at: str | None = None,
 ) -> Snapshot:
-    """Return the newest committed version, with its card.
+    """Return the newest committed version, or one that a tag names, with its card.
 
     Args:
         folder: The store's folder.
         partition: Which of its rows to search.
         former: Another version, whose indexes those of this one are made from where that is possible.
+        at: A tag.
 
     Raises:
+        NoSuchVersion: there is no such tag.
         StoreNotFound: there is no store, or nothing was ever committed.
         CardMismatch: the store has a newer format.
         CorruptStore: the store cannot be read; no older version is used instead.
     """
     first = first_card(folder)
-    committed = read_committed(folder)
+    committed = pointed_version(folder, at)
     if committed is None:
         if len(manifests(folder)) > 1:
             raise CorruptStore(f"{folder / 'COMMITTED'} is missing: {repair_command(folder)}")

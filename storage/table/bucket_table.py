@@ -297,6 +297,13 @@ class BucketTable:
                 timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
             )
 
+    def drop_deleted(self) -> None:
+        """Rewrite the files that still hold deleted rows."""
+        with _explained(self.folder):
+            self._dataset.optimize.compact_files(
+                materialize_deletions=True, materialize_deletions_threshold=0.0
+            )
+
     def _merge(self, merge: Any, rows: pa.Table) -> None:
         with _explained(self.folder):
             transaction, _ = merge.conflict_retries(0).execute_uncommitted(rows)

@@ -25,6 +25,7 @@ from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_di
 __all__ = ["LIST_ROWS", "SCAN_ROWS", "LanceTable", "in_clause", "manifest_name", "read_errors_as_corruption"]
 
 SCAN_ROWS = 8192
+_NEVER = timedelta(days=20_000)
 LIST_ROWS = 8192  # of LanceDB's index; its own default
 
 
@@ -220,8 +221,24 @@ class LanceTable:
             return query.refine_factor(4).limit(k).to_arrow()
 
     def optimize(self, *, older_than_s: float) -> None:
-        """Merge small files, update the index, and drop versions older than `older_than_s`."""
-        self._table.optimize(cleanup_older_than=timedelta(seconds=older_than_s))
+        """Merge small files, update the index, and drop versions older than `older_than_s` without a tag."""
+        import lance
+
+        self._table.optimize(cleanup_older_than=_NEVER)
+        dataset = lance.dataset(self.folder / TABLE_FOLDER)
+        dataset.cleanup_old_versions(timedelta(seconds=older_than_s), error_if_tagged_old_versions=False)
+
+    def restore(self, version: int) -> None:
+        """Make the rows of an older version the newest: one version."""
+        self._table.restore(version)
+
+    def drop_deleted(self) -> None:
+        """Rewrite the files that still hold deleted rows."""
+        import lance
+
+        dataset = lance.dataset(self.folder / TABLE_FOLDER)
+        dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
+        self._table.checkout_latest()
 
     def _columns(self, requested: Sequence[str] | None) -> list[str]:
         present = self.schema.names

@@ -34,8 +34,8 @@ FLAGS = {
     f"trace {EXECUTION} image-size max-rejected quiet",
     "query": f"{STORE} url {MODEL} aggregation top-k candidates no-rerank rerank max-wrong format "
     f"max-megapixels {EXECUTION} {MATCHING} max-rejected {FILTERS} prior",
-    "serve": f"{STORE} settings host port {MODEL} aggregation topology shards method {EXECUTION} {MATCHING} "
-    "memory-gib refresh-s "
+    "serve": f"{STORE} at settings host port {MODEL} aggregation topology shards method {EXECUTION} "
+    f"{MATCHING} memory-gib refresh-s "
     "cache-mib max-batch max-queue max-in-flight candidates max-candidates request-timeout-s "
     "receive-timeout-s max-body-mib max-megapixels threads allowed-hosts tiles log-file "
     + " ".join(f"{role}-replicas {role}-gpus" for role in ROLES),
@@ -56,15 +56,18 @@ FLAGS = {
     "models": f"model bench {EXECUTION}",
     "info": f"{STORE}",
     "verify": f"{STORE} repair",
-    "compact": f"{STORE} min-age dry-run",
     "plan": f"images {STORE} cores gpus gpu-images-per-s trial photos {MODEL} features aggregation "
     f"image-size scaled-decode {EXECUTION} quiet price-core-hour price-gpu-hour price-gb-month "
     "price-thousand-writes price-thousand-reads",
+    "compact": f"{STORE} min-age keep-versions dry-run",
+    "history": f"{STORE}",
+    "tag-version": f"{STORE} version remove",
+    "rollback": f"{STORE} to",
     "relearn": f"{STORE} use dataset split {MODEL} threshold-m quiet",
     "calibrate": f"{STORE} max-wrong elsewhere split {MODEL} candidates no-rerank threshold-m "
     f"{EXECUTION} {MATCHING} quiet",
     "upgrade": f"{STORE}",
-    "delete": f"{STORE}",
+    "delete": f"{STORE} forget",
     "build-index": f"{STORE}",
     "copy": "storage-option cache-dir quiet",
     "locate": f"{STORE} out {MODEL} candidates no-rerank rerank max-wrong all no-review follow-links "

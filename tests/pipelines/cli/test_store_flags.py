@@ -54,7 +54,8 @@ FREE = {
     *("images", "cores", "gpus", "gpu_images_per_s", "trial"),
     *(f"price_{what}" for what in ("core_hour", "gpu_hour", "gb_month", "thousand_writes", "thousand_reads")),
     *("commit_seconds", "stall_timeout", "cpus", "decoder_labels", "decoder_resources"),
-    *("extractor_labels", "extractor_resources", "min_age", "dry_run"),
+    *("extractor_labels", "extractor_resources", "min_age", "dry_run", "keep_versions"),
+    *("at", "forget", "name", "version", "to"),
     *(f"{role}_{what}" for role in ROLES for what in ("replicas", "gpus")),
 }
 OTHER = {

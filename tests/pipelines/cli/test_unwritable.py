@@ -33,6 +33,7 @@ from tests.support.pictures import write_photos
 # stored, {m} one that has more, {d} a folder that can only be read.
 READS = {
     "info": "info --store {s}",
+    "history": "history --store {s}",
     "models": "models --json",
     "plan": "plan --images 10 --trial 2 --photos {c}/database --store {s} --quiet",
     "verify": "verify --store {s}",
@@ -64,6 +65,9 @@ WRITES = {
     "upgrade": "upgrade --store {d}/old",
     "tag": "tag --store {s} --add night --all",
     "locate": "locate {c} --store {s} --out {d}/places.csv --quiet",
+    "delete, and forget": "delete some --forget --store {s}",
+    "tag-version": "tag-version june --store {s}",
+    "rollback": "rollback --to 1 --store {s}",
     "embed": "embed {c}/photo.jpg --model efficientnet-lite0 --out {d}/out.npz",
     "import-weights": "import-weights {g}/selavpr_small.pth --out {d}/out.safetensors",
     "finetune": "finetune {c} --out {d}/out.safetensors --quiet",
