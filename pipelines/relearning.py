@@ -214,8 +214,7 @@ def relearning_advice(store: Store) -> str | None:
             f"the store has grown to {store.count} photos since its descriptors were learned with "
             f"{aggregation.city_photos}"
         )
-    rows = store.metadata()
-    newest = rows.sort_by([("indexed_at", "descending")]).slice(0, _CHECKED)
+    newest = store.newest(_CHECKED)
     features, ok = store.fetch_encoded(to_records(newest))
     left_out = aggregation.left_out_of(decoded(store.codec, features[ok])) if ok.any() else 0.0
     if left_out >= aggregation.left_out + RISEN:

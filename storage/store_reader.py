@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -133,10 +133,27 @@ class StoreReader:
 
         `source` of a row from before format 3 is the folder that its uri lies in; its `tags` are missing.
         """
+        batches = list(self.scan())
         table = self._snapshot.table
         present = [name for name in _METADATA_COLUMNS if name in table.schema.names]
-        batches = list(table.scan(present))
         return with_sources(pa.concat_tables(batches) if batches else table.take([], present))
+
+    def scan(self, columns: Sequence[str] = _METADATA_COLUMNS) -> Iterator[pa.Table]:
+        """Yield all rows in batches, for stores whose rows do not fit into memory.
+
+        Args:
+            columns: Of those that `metadata` returns; the store's format may not have all of them.
+        """
+        table = self._snapshot.table
+        yield from table.scan([name for name in columns if name in table.schema.names])
+
+    def newest(self, limit: int) -> pa.Table:
+        """Return the rows that were indexed last, the newest first, with the columns of `metadata`."""
+        kept: pa.Table | None = None
+        for batch in self.scan():
+            both = batch if kept is None else pa.concat_tables([kept, batch])
+            kept = both.sort_by([("indexed_at", "descending")]).slice(0, limit).combine_chunks()
+        return self.metadata() if kept is None else with_sources(kept)
 
     def rows_of_source(self, source: str) -> list[str]:
         """Return the keys of the rows that were indexed from a source, in the table's order.

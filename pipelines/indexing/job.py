@@ -21,18 +21,19 @@ from models.runtime.execution import AS_USUAL, Execution
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
 from pipelines.indexing.opening import card_of, open_or_create
 from pipelines.indexing.plan import Request
-from pipelines.indexing.reconcile import Change, reconcile
+from pipelines.indexing.reconcile import Change
 from pipelines.indexing.report import IndexReport, report_of
 from pipelines.indexing.run import ClusterRun
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
+from pipelines.indexing.work import Listed, Work
 from pipelines.own_photos.due import measure_if_due
 from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
-from pipelines.sources import list_source, listing_notes, skipped_paths, split_options
-from pipelines.tagging.change import TagChange
+        change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
+        work = stack.enter_context(Work(store, listed, change))
 from storage.card import FeatureEncoding
 from storage.objects.location import open_file, open_location
 
@@ -151,7 +152,7 @@ def index(
         card, fresh = card_of(model, image_size, store_uri, features, aggregation)
         model = portable_model(model or card.model, card)
         shown, options = split_options(str(source), source_options)
-        listing = list_source(
+        source_rows = open_source(
             shown,
             root=root,
             id_prefix=id_prefix,
@@ -159,11 +160,12 @@ def index(
             options=options,
             photo_column=photo_column,
         )
+        listed = Listed(source_rows, whole=moved_from is not None)
         store = open_or_create(
             store_uri,
             card,
             model,
-            listing,
+            listed.first,
             execution,
             requested=features is not None,
             aggregation=aggregation if fresh else None,
@@ -174,12 +176,16 @@ def index(
         place = open_location(store.uri)
         rejections = open_file(rejected_file) if rejected_file else place / "rejected.csv"
         notes_file = place / "notes.csv"
-        tally = Tally(total=listing.num_rows, progress=progress or bar.update)
-        tally.add_notes(listing_notes(listing), uri=shown)
-        tally.add_skipped(skipped_paths(listing))
+        tally = Tally(total=listed.first.num_rows, progress=progress or bar.update)
+        tally.add_notes(source_rows.notes, uri=shown)
         stack.enter_context(store.lease())
+<<<<<<< HEAD
         change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
         work, vanished, upgraded = reconcile(store, listing, change)
+=======
+        change = Change(id_prefix, moved_from, prune, prune_share, options)
+        work = stack.enter_context(Work(store, listed, change))
+>>>>>>> 013a15f (Listings of any length stream: known, repeated and vanished photos are found by partitions on local disk; copies while a writer works are tested)
         import ray.data  # before the session, which then quietens its log
 
         ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
@@ -205,15 +211,19 @@ def index(
             request,
             tally,
             bar,
-            total=work.num_rows,
+            total=work.listed,
             commit_seconds=commit_seconds,
             stall_timeout_s=stall_timeout_s,
         )
         relearned = None
-        for part in sample_first(store, work):
-            run.extract(part)
-            due = relearn_if_due(store, listed=work.num_rows, say=bar.say) if tally.extracted else None
-            relearned = due or relearned
+        for rows in work.parts():
+            for part in sample_first(store, rows):
+                tally.total = work.listed
+                run.extract(part, total=work.listed)
+                due = relearn_if_due(store, listed=work.listed, say=bar.say) if tally.extracted else None
+                relearned = due or relearned
+        tally.total, vanished = work.listed, work.vanished
+        tally.add_skipped(source_rows.skipped)
         pruned = remove_rows(store, vanished) if prune else 0
         tally.add_vanished(vanished.photos, vanished.note(pruned=prune))
         advice = relearning_advice(store) if tally.extracted else None
@@ -225,7 +235,7 @@ def index(
         report,
         missing_from_source=len(vanished.photos),
         pruned=pruned,
-        upgraded=upgraded,
+        upgraded=work.upgraded,
         notes_file=str(notes_file) if tally.notes else None,
         aggregation=aggregation_kind(store.card),
         relearned_from=relearned.photos if relearned else None,

@@ -18,7 +18,12 @@ ADDED = ("stored_sha256", "stored_uri", "stored_source", "amend", "stored_positi
 
 
 def mark_known(
-    listing: pa.Table, known: pa.Table, *, own: Collection[str] = (), tags: bool = False
+    listing: pa.Table,
+    known: pa.Table,
+    *,
+    own: Collection[str] = (),
+    tags: bool = False,
+    seen: bool = False,
 ) -> pa.Table:
     """Join a listing with the rows of the store.
 
@@ -27,6 +32,7 @@ def mark_known(
         known: All rows of the store, see `Store.metadata`.
         own: Ids of the rows that the store has of this source.
         tags: Whether the store keeps tags.
+        seen: Whether the store has rows of this source beside `own`.
 
     Returns:
         The listing sorted by uri, with the columns stored_sha256, stored_uri and stored_source (null for new
@@ -46,13 +52,13 @@ def mark_known(
     amend = pc.and_(amend, pc.is_valid(work["stored_sha256"]))
     placed = pc.or_(pc.is_valid(work["stored_lat"]), pc.is_valid(work["stored_utm_e"]))
     work = work.append_column("amend", amend).append_column("stored_position", placed)
-    work = work.append_column("owner", _owner(work, own)).sort_by("uri")
+    work = work.append_column("owner", _owner(work, own, seen)).sort_by("uri")
     return work.select([*listing.column_names, *ADDED])
 
 
-def _owner(work: pa.Table, own: Collection[str]) -> pa.Array:
+def _owner(work: pa.Table, own: Collection[str], seen: bool) -> pa.Array:
     same_file = pc.fill_null(pc.equal(work["stored_uri"], work["uri"]), False)
     this = pc.or_(same_file, pc.is_in(work["image_id"], pa.array(own, pa.string())))
-    seen = len(own) > 0 or pc.any(same_file).as_py()
+    seen = seen or len(own) > 0 or pc.any(same_file).as_py()
     owner = pc.if_else(this, THIS, OTHER if seen else UNSEEN)
     return pc.if_else(pc.is_valid(work["stored_sha256"]), owner, pa.scalar(None, pa.string()))

@@ -25,7 +25,7 @@ from serving.priors.errors import TagsNotKept
 from storage.objects.address import is_bucket_uri
 from storage.store import Store
 
-__all__ = ["Change", "Reconciled", "reconcile"]
+__all__ = ["WITH_SOURCES", "Change", "Reconciled", "name_source", "reconcile", "require_no_tags"]
 
 SHOWN_SOURCES = 5
 WITH_SOURCES = 3  # store format
@@ -86,11 +86,8 @@ def reconcile(store: Store, listing: pa.Table, change: Change) -> Reconciled:
     moved = [] if change.moved_from is None else _rows_of_former(store, known, change.moved_from)
     own = {*store.rows_of_source(source), *moved}
     keeps_sources = bool(moved) or store.card.format_version >= WITH_SOURCES
-    if change.tags and not keeps_sources:
-        raise TagsNotKept(
-            f"{store.uri} has format {store.card.format_version}, which keeps no tags: run placeray upgrade "
-            f"--store {store.uri}, or leave --tag out"
-        )
+    if not keeps_sources:
+        require_no_tags(store, change)
     listing = tagged(listing, known, change.tags)
     work = mark_known(listing, known, own=own, tags=keeps_sources)
     require_same_photos(work, change.options)
@@ -99,8 +96,21 @@ def reconcile(store: Store, listing: pa.Table, change: Change) -> Reconciled:
         require_prunable(vanished, change.prune_share)
     upgraded = bool(moved) and store.upgrade()
     if keeps_sources:
-        _name_source(store, work, moved, source)
+        name_source(store, work, moved, source)
     return Reconciled(work, vanished, upgraded)
+
+
+def require_no_tags(store: Store, change: Change) -> None:
+    """Check that no tags are given, of a store whose format keeps none.
+
+    Raises:
+        TagsNotKept: there are some.
+    """
+    if change.tags:
+        raise TagsNotKept(
+            f"{store.uri} has format {store.card.format_version}, which keeps no tags: run placeray upgrade "
+            f"--store {store.uri}, or leave --tag out"
+        )
 
 
 def _rows_of_former(store: Store, known: pa.Table, moved_from: str | Path) -> list[str]:
@@ -126,7 +136,7 @@ def _rows_of_former(store: Store, known: pa.Table, moved_from: str | Path) -> li
     )
 
 
-def _name_source(store: Store, work: pa.Table, moved: list[str], source: str) -> None:
+def name_source(store: Store, work: pa.Table, moved: list[str], source: str) -> None:
     """Write the source of stored photos that moved, or that another listing or an older version stored.
 
     Where the path of a photo changes, both are written together once its content is known.

@@ -78,17 +78,19 @@ class ClusterRun:
         self._seconds = 0.0
         self._removed_bytes = store.remove_leftovers()
 
-    def extract(self, work: pa.Table) -> None:
+    def extract(self, work: pa.Table, *, total: int) -> None:
         """Extract and commit a part of the rows.
 
         Args:
             work: Listed rows with stored_sha256, stored_uri and amend.
+            total: Number of rows of all parts, as far as it is known.
 
         Raises:
             PlacerayError: a failure that a worker reported.
             Stalled: nothing moved within `stall_timeout_s`.
         """
         started = time.perf_counter()
+        self._watch.expect(total)
         committer = Committer(
             self._store,
             self._tally,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from pipelines.indexing.errors import PruneRefused
 from pipelines.sources import SKIPPED_LINKS, Note, Skipped, skipped_paths
 from storage.store import Store
 
-__all__ = ["Vanished", "find_vanished", "prune", "require_prunable"]
+__all__ = ["Vanished", "find_vanished", "prune", "require_prunable", "vanished_of"]
 
 UNREADABLE = "unreadable"
 ROWS_AT_ONCE = 10_000
@@ -60,16 +60,29 @@ def find_vanished(listing: pa.Table, known: pa.Table, own: Collection[str], *, i
         pc.is_in(rows["uri"], listing["uri"].combine_chunks()),
     )
     gone = rows.filter(pc.invert(listed))
-    unknown = [
-        skipped for skipped in skipped_paths(listing) if skipped.reason in (*SKIPPED_LINKS, UNREADABLE)
-    ]
+    return vanished_of(gone, skipped_paths(listing), source, id_prefix=id_prefix, rows=len(own))
+
+
+def vanished_of(
+    gone: pa.Table, skipped: Iterable[Skipped], source: str, *, id_prefix: str, rows: int
+) -> Vanished:
+    """Return what vanished of a source, without what may lie where it could not be looked.
+
+    Args:
+        gone: image_id and uri of its rows that were not listed.
+        skipped: Links and folders without a row of their own.
+        source: The folder or listing.
+        id_prefix: Prefix of every image id of the source.
+        rows: Number of rows that the store has of it.
+    """
+    unknown = [one for one in skipped if one.reason in (*SKIPPED_LINKS, UNREADABLE)]
     for path, _, _ in unknown:
         below = id_prefix + os.path.relpath(path, source) + "/"
         inside = pc.or_(pc.starts_with(gone["image_id"], below), pc.starts_with(gone["uri"], path + "/"))
         gone = gone.filter(pc.invert(inside))
     photos = tuple(zip(gone["image_id"].to_pylist(), gone["uri"].to_pylist(), strict=True))
-    unseen = next((skipped for skipped in unknown if skipped.reason == UNREADABLE), None)
-    return Vanished(source, photos, len(own), unseen)
+    unseen = next((one for one in unknown if one.reason == UNREADABLE), None)
+    return Vanished(source, photos, rows, unseen)
 
 
 def require_prunable(vanished: Vanished, max_share: float) -> None:

@@ -67,6 +67,10 @@ class Watch:
         """Time since anything moved: images were extracted or written, or a flow started."""
         return self._clock() - self._progressed
 
+    def expect(self, total: int) -> None:
+        """Take note of the number of images, which grows while a large source is listed."""
+        self._total = total
+
     def moved(self) -> None:
         """Images were extracted, or a flow has started."""
         self._progressed = self._said = self._clock()

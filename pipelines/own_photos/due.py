@@ -48,5 +48,5 @@ def _still_as_large(rows: int, former: int) -> bool:
 
 
 def _has_positions(store: Store) -> bool:
-    rows = store.metadata()
-    return any(rows[name].null_count < len(rows) for name in ("lat", "utm_e"))
+    names = ("lat", "utm_e")
+    return any(rows[name].null_count < len(rows) for rows in store.scan(names) for name in names)

@@ -21,7 +21,7 @@ from pipelines.sources.opened import OpenedSource, open_source
 from pipelines.sources.rows import mark_duplicates
 from pipelines.sources.schema import LISTING_SCHEMA
 
-__all__ = ["list_source", "listing_batches", "require_images"]
+__all__ = ["list_source", "listing_batches", "require_images", "whole_listing"]
 
 ROWS_AT_ONCE = 10_000
 
@@ -68,9 +68,17 @@ def list_source(
         photo_column=photo_column,
     )
     batches = list(listing_batches(mark_duplicates(opened.rows), opened.origin))
-    listing = pa.Table.from_batches(batches, schema=LISTING_SCHEMA)
-    require_images(opened, Counter(listing["rejected"].to_pylist()))
-    return with_skipped(with_listing_notes(listing, opened.notes), opened.skipped)
+    return whole_listing(opened, pa.Table.from_batches(batches, schema=LISTING_SCHEMA))
+
+
+def whole_listing(opened: OpenedSource, rows: pa.Table) -> pa.Table:
+    """Return all rows of a source as `list_source` does.
+
+    Raises:
+        SourceError: it has no images, or all are links that lead out of it.
+    """
+    require_images(opened, Counter(rows["rejected"].to_pylist()))
+    return with_skipped(with_listing_notes(rows, opened.notes), opened.skipped)
 
 
 def listing_batches(rows: Iterable[dict[str, Any]], origin: str) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from storage.table.open_table import Table
 
-__all__ = ["rows_of_source", "with_sources"]
+__all__ = ["is_of_source", "rows_of_source", "with_sources"]
 
 
 def with_sources(rows: pa.Table) -> pa.Table:
@@ -28,12 +28,14 @@ def rows_of_source(table: Table, source: str) -> list[str]:
     Raises:
         CorruptStore: a data file cannot be read.
     """
-    below = source.rstrip("/") + "/"
     columns = [name for name in ("image_id", "uri", "source") if name in table.schema.names]
     keys: list[str] = []
     for batch in table.scan(columns):
-        own = pc.starts_with(batch["uri"], below)
-        if "source" in columns:
-            own = pc.coalesce(pc.equal(batch["source"], source), own)
-        keys += batch["image_id"].filter(own).to_pylist()
+        keys += batch["image_id"].filter(is_of_source(batch, source)).to_pylist()
     return keys
+
+
+def is_of_source(rows: pa.Table, source: str) -> pa.ChunkedArray:
+    """Return which rows, as they are stored, were indexed from a source, see `Store.rows_of_source`."""
+    own = pc.starts_with(rows["uri"], source.rstrip("/") + "/")
+    return pc.coalesce(pc.equal(rows["source"], source), own) if "source" in rows.column_names else own

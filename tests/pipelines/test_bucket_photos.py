@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.ray]
 
 PHOTOS = 24
 SCRIPT = """
-import json, sys, ray
+import json, os, pathlib, sys, ray
 from pipelines.indexing.job import index
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 folder, endpoint, sources = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -35,6 +35,17 @@ for name in sources:
         options = {"endpoint": endpoint}
         report = index(source, f"{folder}/{kind}", source_options=options, batch_size=8, quiet=True)
         print(json.dumps([kind, report.input, report.accepted, report.unchanged, report.rejected_by_reason]))
+# What others can read of a job: Ray's tables, and the files of its session.
+from ray._private import state, worker
+secrets = [os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"]]
+told = str(state.state.job_table()) + str(state.actors())
+assert "DRIVER" in told or "job" in told.lower()
+session = pathlib.Path(worker._global_node.get_session_dir_path())
+files = [path for path in session.rglob("*") if path.is_file()]
+assert any(path.suffix == ".log" for path in files)
+for text in [told, *(path.read_text(errors="replace") for path in files)]:
+    assert not any(secret in text for secret in secrets)
+print("searched")
 """
 
 
@@ -64,6 +75,7 @@ def test_all_forms_give_the_same_photos(seaweed_url: str, credentials: None, tmp
         timeout=400,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    assert "searched" in done.stdout
     assert SECRET not in done.stdout + done.stderr
     assert KEY_ID not in done.stdout + done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
