@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.indexing.rejected_rows import RejectedRows
 from pipelines.sources import SKIPPED_LINKS, Note, Skipped, split_notes
-from storage.objects.files import Location, exists, remove_files, write_file
+from storage.objects.files import Location, exists, remove_files, write_parts
 from storage.text import spreadsheet_safe
 
 __all__ = ["OnProgress", "Tally"]
 
 OnProgress = Callable[[int, int, int], None]
+PART_CHARACTERS = 1 << 20
 MAX_NOTES = 100_000  # listed of each reason; all are counted
 
 
@@ -32,8 +35,9 @@ class Tally:
         extracted: Images that went through the model.
         unchanged: Images that the store already had with the same content.
         reasons: Number of rejected images by reason.
-        rejections: image_id, uri, reason and message of each rejected image.
-        notes: The same of each value of an accepted image that was dropped, up to `MAX_NOTES` of a reason.
+        rejections: The rejected images.
+        notes: image_id, uri, reason and message of each dropped value of an accepted image, up to `MAX_NOTES`
+            of a reason.
         notes_by_reason: Number of dropped values for each reason.
         without_position: Number of accepted images whose position is unknown.
         folder_links_skipped: Number of links to folders that were not followed.
@@ -44,7 +48,7 @@ class Tally:
     extracted: int = 0
     unchanged: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    rejections: list[dict[str, Any]] = field(default_factory=list)
+    rejections: RejectedRows = field(default_factory=RejectedRows)
     notes: list[dict[str, Any]] = field(default_factory=list)
     notes_by_reason: Counter[str] = field(default_factory=Counter)
     without_position: int = 0
@@ -63,7 +67,7 @@ class Tally:
     def add(self, rows: pa.Table) -> None:
         """Count the rows of a batch and report progress."""
         rejected = rows.filter(pc.is_valid(rows["rejected"]))
-        self.rejections += rejected.select(["image_id", "uri", "rejected", "message"]).to_pylist()
+        self.rejections.add(rejected)
         self.reasons.update(rejected["rejected"].to_pylist())
         self.unchanged += pc.sum(rows["unchanged"]).as_py() or 0
         self.extracted += rows.num_rows - rows["shard"].null_count
@@ -94,7 +98,7 @@ class Tally:
 
     def write_rejections(self, path: Location) -> None:
         """List the rejected images in a CSV file; without any, a file of an earlier run is removed."""
-        _write_list(path, self.rejections)
+        _write_list(path, self.rejections.ordered(), len(self.rejections))
 
     def write_notes(self, path: Location) -> None:
         """List the dropped values in a CSV file; without any, a file of an earlier run is removed."""
@@ -105,7 +109,8 @@ class Tally:
             {"image_id": "", "uri": "", **Note(reason, f"and {count} more")._asdict()}
             for reason, count in left_out.items()
         ]
-        _write_list(path, [*self.notes, *ends])
+        listed = sorted([*self.notes, *ends], key=lambda row: str(row["image_id"]))
+        _write_list(path, listed, len(listed))
 
 
 def _count_without_position(accepted: pa.Table) -> int:
@@ -115,20 +120,29 @@ def _count_without_position(accepted: pa.Table) -> int:
     return pc.sum(pc.and_not(unknown, pc.fill_null(stored, False))).as_py() or 0
 
 
-def _write_list(path: Location, rows: list[dict[str, Any]]) -> None:
+def _write_list(path: Location, rows: Iterable[dict[str, Any]], count: int) -> None:
     """Write a CSV file for people: cells that a spreadsheet would run as a formula begin with an apostrophe.
 
     Raises:
         OutOfSpace: the disk is full.
         NotWritable: the file system is read-only, or the folder is another user's.
     """
-    if not rows:
+    if not count:
         if exists(path):
             remove_files([path])
         return
+    lines = ([spreadsheet_safe(value) for value in row.values()] for row in rows)
+    write_parts(path, _csv_parts(itertools.chain([["image_id", "uri", "reason", "message"]], lines)))
+
+
+def _csv_parts(lines: Iterable[list[str]]) -> Iterator[bytes]:
+    """Yield a CSV file in parts."""
     content = io.StringIO(newline="")
     table = csv.writer(content)
-    table.writerow(["image_id", "uri", "reason", "message"])
-    for row in sorted(rows, key=lambda row: row["image_id"]):
-        table.writerow([spreadsheet_safe(value) for value in row.values()])
-    write_file(path, content.getvalue().encode())
+    for line in lines:
+        table.writerow(line)
+        if content.tell() >= PART_CHARACTERS:
+            yield content.getvalue().encode()
+            content.seek(0)
+            content.truncate()
+    yield content.getvalue().encode()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from storage.durable import explain_write_errors, flush, replace_file
+from storage.durable import explain_write_errors, flush, replace_file, replacing
 from storage.objects.bucket_path import BucketPath
 from storage.objects.protocol import ByteRange
 from storage.regular_files import read_regular
@@ -28,6 +28,7 @@ __all__ = [
     "read_bounded",
     "remove_files",
     "write_file",
+    "write_parts",
 ]
 
 Location: TypeAlias = Path | BucketPath
@@ -66,6 +67,16 @@ def write_file(path: Location, data: bytes, *, fault: str | None = None) -> None
         path.objects.put(path.key, data)
     else:
         replace_file(path, data, fault=fault)
+
+
+def write_parts(path: Location, parts: Iterable[bytes]) -> None:
+    """Write a file atomically and durably from its parts; for a bucket they are joined in memory."""
+    if isinstance(path, BucketPath):
+        path.objects.put(path.key, b"".join(parts))
+        return
+    with replacing(path) as file:
+        for part in parts:
+            file.write(part)
 
 
 def ensure_folder(folder: Location) -> None:

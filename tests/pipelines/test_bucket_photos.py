@@ -31,6 +31,10 @@ ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=Fal
 folder, endpoint, sources = sys.argv[1], sys.argv[2], sys.argv[3:]
 for name in sources:
     kind, _, source = name.partition("=")
+    if kind == "streamed":
+        from pipelines.indexing import large_listing, work
+        from pipelines.sources import listing
+        work.WHOLE_ROWS, large_listing.PART_ROWS, listing.ROWS_AT_ONCE = 8, 6, 3
     for _ in range(2):
         options = {"endpoint": endpoint}
         report = index(source, f"{folder}/{kind}", source_options=options, batch_size=8, quiet=True)
@@ -60,6 +64,7 @@ def test_all_forms_give_the_same_photos(seaweed_url: str, credentials: None, tmp
         "mixed": str(tmp_path / "mixed.csv"),
         "tar": f"{base}/tar/{{0..1}}.tar",
         "parquet": f"{base}/city.parquet",
+        "streamed": f"{base}/loose",
     }
     local = sorted((tmp_path / "forms/loose").iterdir())
     lines = [str(path) if at % 2 else f"{base}/loose/{path.name}" for at, path in enumerate(local)]

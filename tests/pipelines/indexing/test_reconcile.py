@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipelines.indexing.vanished import prune
 from pipelines.sources import SourceError, list_source
 from storage.store import Store
 from storage.table.schema import row_schema
+from tests.support.bucket_photos import put_folder
 from tests.support.pictures import photo
 from tests.support.store_samples import make_old_store, make_rows, make_store
 
@@ -33,13 +35,15 @@ def library(folder: Path, names: str, *, first: int = 0) -> Path:
 
 
 def run(
-    store: Store, source: Path, *, follow_links: bool = False, **change: Any
+    store: Store, source: Path | str, *, follow_links: bool = False, **change: Any
 ) -> tuple[Reconciled, dict[str, str]]:
     """Index without model and Ray; return what was decided, and the reason of each rejected photo."""
-    listing = list_source(source, id_prefix=change.get("id_prefix", ""), follow_links=follow_links)
+    options = change.get("options")
+    prefix = change.get("id_prefix", "")
+    listing = list_source(source, id_prefix=prefix, follow_links=follow_links, options=options)
     with store.lease():
         reconciled = reconcile(store, listing, Change(**change))
-        rows = decode(reconciled.work, card=store.card.to_json())
+        rows = decode(reconciled.work, card=store.card.to_json(), source_options=options)
         amended = rows.filter(pa.compute.and_(rows["unchanged"], rows["amend"]))
         if len(amended):
             store.amend(amended.select(amended_columns(store.card)))
@@ -316,3 +320,28 @@ def test_another_listing_of_the_same_photos_takes_them_over(tmp_path: Path) -> N
     run(store, tmp_path / "two.csv")
     assert set(stored(store, "source", tmp_path).values()) == {"two.csv"}
     assert store.version == version + 1
+
+
+def test_a_library_that_moved_into_a_bucket_keeps_its_rows(
+    tmp_path: Path, moto_url: str, credentials: None
+) -> None:
+    photos = library(tmp_path / "photos", "a.jpg b/c.jpg")
+    make_store(tmp_path / "store", [])
+    store = Store.open(tmp_path / "store")
+    run(store, photos)
+    before = {row["image_id"]: (row["shard"], row["row"]) for row in store.metadata().to_pylist()}
+    prefix, options = uuid.uuid4().hex, {"endpoint": moto_url}
+    put_folder(moto_url, photos, prefix)
+    bucket = f"s3://placeray/{prefix}"
+    reconciled, rejected = run(store, bucket, moved_from=photos, options=options)
+    assert (rejected, reconciled.vanished.photos) == ({}, ())
+    rows = store.metadata().to_pylist()
+    assert {row["image_id"]: (row["shard"], row["row"]) for row in rows} == before
+    assert {row["uri"] for row in rows} == {f"{bucket}/a.jpg", f"{bucket}/b/c.jpg"}
+    assert {row["source"] for row in rows} == {bucket}
+    put_folder(moto_url, photos, f"{prefix}-2")  # and from there to another prefix
+    reconciled, rejected = run(store, f"{bucket}-2", moved_from=f"{bucket}/", options=options)
+    assert rejected == {}
+    assert {row["source"] for row in store.metadata().to_pylist()} == {f"{bucket}-2"}
+    with pytest.raises(UnknownSource):
+        run(store, f"{bucket}-2", moved_from="s3://placeray/none", options=options)

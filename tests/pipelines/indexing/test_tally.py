@@ -94,3 +94,25 @@ def test_known_rows_say_whether_the_store_has_a_position() -> None:
         schema=stored,
     )
     assert mark_known(listing, known)["stored_position"].to_pylist() == [True, False, False]
+
+
+def test_rejected_rows_are_listed_whole_and_in_order_however_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.indexing.rejected_rows.HELD_ROWS", 7)
+    monkeypatch.setattr("pipelines.indexing.tally.PART_CHARACTERS", 50)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    tally = Tally(total=60, progress=lambda *_: None)
+    for start in range(0, 60, 3):
+        ids = [f"i{at * 37 % 60:02}" for at in range(start, start + 3)]
+        tally.add(make_rows(*({"image_id": name, "rejected": "corrupt", "message": "m"} for name in ids)))
+    assert (tally.rejected, tally.reasons["corrupt"]) == (60, 60)
+    for _ in range(2):
+        tally.write_rejections(tmp_path / "rejected.csv")
+        listed = read_list(tmp_path / "rejected.csv")
+        assert [row[0] for row in listed[1:]] == [f"i{at:02}" for at in range(60)]
+        assert listed[1] == ["i00", "/x.jpg", "corrupt", "m"]
+    assert list((tmp_path / "temporary").iterdir())
+    del tally
+    assert not list((tmp_path / "temporary").iterdir())
