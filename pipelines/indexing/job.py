@@ -32,8 +32,8 @@ from pipelines.placement import ANYWHERE, Placement
 from pipelines.progress import ProgressBar
 from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
-        change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
-        work = stack.enter_context(Work(store, listed, change))
+from pipelines.sources import open_source, split_options
+from pipelines.tagging.change import TagChange
 from storage.card import FeatureEncoding
 from storage.objects.location import open_file, open_location
 
@@ -179,13 +179,8 @@ def index(
         tally = Tally(total=listed.first.num_rows, progress=progress or bar.update)
         tally.add_notes(source_rows.notes, uri=shown)
         stack.enter_context(store.lease())
-<<<<<<< HEAD
         change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
-        work, vanished, upgraded = reconcile(store, listing, change)
-=======
-        change = Change(id_prefix, moved_from, prune, prune_share, options)
         work = stack.enter_context(Work(store, listed, change))
->>>>>>> 013a15f (Listings of any length stream: known, repeated and vanished photos are found by partitions on local disk; copies while a writer works are tested)
         import ray.data  # before the session, which then quietens its log
 
         ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
