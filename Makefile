@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs image lock-image test lint test-quick test-fault test-cluster test-servers test-slow test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune clean
+.PHONY: demo docs image lock-image test lint test-quick test-fault test-cluster test-servers test-slow test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune bench-all bench-quotes benchmarks-check clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -120,6 +120,19 @@ bench-accelerator: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_accelerator extract
 	$(BIN)/python -m benchmarks.bench_accelerator matching
 	$(BIN)/python -m benchmarks.bench_accelerator train
+
+# Before a release: fails where a result is older than the code, and names it.
+benchmarks-check: $(STAMP)
+	$(BIN)/python -m benchmarks.check
+
+# Measures what is older than the code or from another machine, one benchmark at a time, and goes on where it was
+# stopped. FLAGS: --list, --only NAME..., --input photos=DIR, ...
+bench-all: $(STAMP)
+	$(BIN)/python -m benchmarks.measure_all $(FLAGS)
+
+# Puts new results into the pages that quote them.
+bench-quotes: $(STAMP)
+	$(BIN)/python -m benchmarks.quotes --write
 
 # Real photos for the rest of the proof: python -m benchmarks.prove_finetune --help
 prove-finetune: $(STAMP)

@@ -247,7 +247,7 @@ def main() -> None:
         if not isinstance(results.get(args.part), dict):
             results[args.part] = {}
         results[args.part][name] = row
-        write_results(args.out, results)
+        write_results(args.out, results, finished=name == list(work)[-1])
         print(name, json.dumps(row, indent=1), flush=True)
 
 

@@ -114,7 +114,8 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             make_city(args.rows, folder)
         for name in args.methods:
-            add(args.out, args.rows, name, measure_apart(name, folder, args.limit_s))
+            figures = measure_apart(name, folder, args.limit_s)
+            add(args.out, args.rows, name, figures, name == args.methods[-1])
     show(read_results(args.out))
 
 
@@ -127,13 +128,13 @@ def measure_apart(name: str, folder: Path, limit_s: float | None) -> dict[str, A
         return {"unfinished_after_s": limit_s, "settings": []}
 
 
-def add(out: Path, rows: int, name: str, figures: dict[str, Any]) -> None:
+def add(out: Path, rows: int, name: str, figures: dict[str, Any], last: bool) -> None:
     """Update one method's results in the file."""
     results = read_results(out)
     results["command"] = "python -m benchmarks.bench_search --rows ROWS"
     figures["machine"] = f"{cpu_name()}, {os.cpu_count()} cores, no GPU"
     results.setdefault("rows", {}).setdefault(str(rows), {})[name] = figures
-    write_results(out, results)
+    write_results(out, results, finished=last)
 
 
 def show(results: dict[str, Any]) -> None:

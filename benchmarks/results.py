@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "command_line", "make_parser", "read_results", "write_results"]
+from benchmarks.provenance import RESULTS, stamped
 
-RESULTS = Path(__file__).parent / "results"
+__all__ = ["RESULTS", "command_line", "make_parser", "read_results", "write_results"]
 
 
 def make_parser(description: str | None, file: str) -> argparse.ArgumentParser:
@@ -34,7 +34,12 @@ def read_results(out: Path) -> dict[str, Any]:
     return dict(json.loads(out.read_text())) if out.exists() else {}
 
 
-def write_results(out: Path, values: dict[str, Any]) -> None:
+def write_results(out: Path, values: dict[str, Any], finished: bool = True) -> None:
+    """Write results with their provenance; `finished`: whether this was the last of several writes."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is not None:
+        former = read_results(out).get("provenance", {})
+        values = stamped(values, former, [spec.name, *sys.argv[1:]], finished)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(values, indent=1) + "\n")
     print(f"written to {out}", file=sys.stderr)

@@ -1,0 +1,172 @@
+"""What `make bench-all` measures: commands, their result files and the code that the figures depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PARTS", "Part", "part_named", "parts_touched"]
+
+INPUTS = ("photos", "corridor", "city")
+_MODEL = (
+    "models/card.py",
+    "models/catalogue.py",
+    "models/checkpoints",
+    "models/extractor.py",
+    "models/images",
+    "models/networks",
+    "models/runtime",
+    "models/weights.py",
+)
+_ENCODED = ("models/feature_encoder.py", "storage/card.py", "storage/features")
+_MATCHING = ("models/matching", "models/runtime")
+_LEARNED = ("models/aggregation",)
+_CITY = ("pipelines/demo",)
+_STORED = ("storage/card.py", "storage/commit", "storage/features", "storage/store.py", "storage/table")
+_INDEXING = ("pipelines/defaults.py", "pipelines/indexing", "pipelines/ray_session")
+_TRAINING = ("models/training", "pipelines/training")
+_ANSWERING = (
+    "serving/counting.py",
+    "serving/engine.py",
+    "serving/query.py",
+    "serving/reranking.py",
+    "serving/stages",
+    "storage/search",
+)
+_SERVING = (
+    "serving/app.py",
+    "serving/http",
+    "serving/replicas.py",
+    "serving/service.py",
+    "serving/settings.py",
+    "serving/transport.py",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command of a benchmark, measured as a whole.
+
+    Attributes:
+        name: as `make bench-all` and the documentation name it.
+        module: what `python -m` runs.
+        file: its results, in benchmarks/results/.
+        sources: files and folders of the product that the figures depend on. The benchmark's own files are
+            added by themselves.
+        arguments: how the published figures are measured. Other arguments do not count as this part.
+        inputs: further arguments, with `{photos}`, `{corridor}` or `{city}` for folders of the user.
+        key: where the part is in its file; empty: all of it.
+        accelerator: whether it needs a GPU.
+    """
+
+    name: str
+    module: str
+    file: str
+    sources: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    accelerator: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the names of the folders that the command takes."""
+        return tuple(name for name in INPUTS if f"{{{name}}}" in self.inputs)
+
+    def command(self, folders: dict[str, str]) -> list[str]:
+        """Return the arguments after `python`, with the user's folders."""
+        return ["-m", self.module, *self.arguments, *(text.format_map(folders) for text in self.inputs)]
+
+    def is_run_by(self, arguments: list[str]) -> bool:
+        """Return whether these arguments of the module are the ones that the part is measured with."""
+        expected = [*self.arguments, *self.inputs]
+        return len(expected) == len(arguments) and all(
+            wanted == given or (wanted.startswith("{") and not given.startswith("-"))
+            for wanted, given in zip(expected, arguments, strict=True)
+        )
+
+
+def _part(name: str, module: str, file: str, *sources: tuple[str, ...] | str, **more: object) -> Part:
+    paths = tuple(path for group in sources for path in ((group,) if isinstance(group, str) else group))
+    return Part(name, f"benchmarks.{module}", file, tuple(sorted(set(paths))), **more)  # type: ignore[arg-type]
+
+
+def _pipeline(what: str) -> Part:
+    sources = (_INDEXING, _STORED, _ENCODED)
+    more = {"arguments": (what,), "key": (what,)}
+    return _part(f"pipeline {what}", "bench_pipeline", "pipeline.json", *sources, **more)
+
+
+def _features(what: str, *inputs: str) -> Part:
+    sources = (_MODEL, _ENCODED, _MATCHING, "serving/counting.py")
+    more = {"arguments": (what,), "inputs": inputs, "key": (what,)}
+    return _part(f"features {what}", "bench_features", "features.json", *sources, **more)
+
+
+def _search(rows: int) -> Part:
+    more = {"arguments": ("--rows", str(rows)), "key": ("rows", str(rows))}
+    return _part(f"search {rows}", "bench_search", "search.json", "storage/search", **more)
+
+
+def _finetune(what: str, *inputs: str) -> Part:
+    sources = (_MODEL, _TRAINING, _CITY, _ANSWERING, _MATCHING, "pipelines/evaluation")
+    more = {"arguments": (what,), "inputs": inputs, "key": (what,)}
+    return _part(f"finetune {what}", "prove_finetune", "finetune.json", *sources, **more)
+
+
+def _accelerator(what: str) -> Part:
+    sources = (_MODEL, _ENCODED, _MATCHING, _TRAINING)
+    more = {"arguments": (what,), "key": (what,), "accelerator": True}
+    return _part(f"accelerator {what}", "bench_accelerator", "accelerator.json", *sources, **more)
+
+
+# In this order, the short ones first.
+PARTS: tuple[Part, ...] = (
+    _part("reading", "bench_reading", "reading.json", _STORED, "models/weights.py", "storage/layout.py",
+          "storage/position.py", "storage/records.py"),
+    _pipeline("commit"),
+    _part("extract", "bench_extract", "extract.json", _MODEL, "storage/card.py"),
+    _part("matching", "bench_matching", "matching.json", _MODEL, _MATCHING,
+          inputs=("{corridor}", "{city}")),
+    _features("counts"),
+    _part("train", "bench_train", "train.json", _MODEL, _TRAINING),
+    _search(100_000),
+    _pipeline("feed"),
+    _pipeline("memory"),
+    _features("recall", "{corridor}", "{city}"),
+    _part("index", "bench_index", "index.json", _MODEL, _ENCODED, _STORED, _INDEXING, _CITY,
+          arguments=("--precisions", "fp32", "bf16")),
+    _part("serve", "bench_serve", "serve.json", _MODEL, _ENCODED, _STORED, _MATCHING, _ANSWERING, _SERVING),
+    _part("places", "bench_places", "places.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
+          _ANSWERING, "serving/places", "models/names.py", "pipelines/own_photos", "pipelines/relearning.py",
+          "storage/position.py"),
+    _part("codes", "bench_codes", "codes.json", "storage/search"),
+    _part("accuracy", "bench_accuracy", "accuracy.json", _MODEL, _ENCODED, _MATCHING, _LEARNED, _CITY,
+          inputs=("--photos", "{photos}")),
+    _finetune("vit"),
+    _part("side path", "prove_side_path", "side_path.json", _MODEL, _TRAINING, _CITY),
+    _finetune("corridor", "--photos", "{corridor}"),
+    _finetune("forgetting", "--photos", "{corridor}"),
+    _finetune("demo"),
+    _search(1_000_000),
+    _features("dense", "{corridor}", "{city}"),
+    _accelerator("extract"),
+    _accelerator("matching"),
+    _accelerator("train"),
+)  # fmt: skip
+
+
+def part_named(name: str) -> Part:
+    """Return one part; KeyError lists the names there are."""
+    for part in PARTS:
+        if part.name == name:
+            return part
+    raise KeyError(f"no benchmark {name!r}; there are {', '.join(part.name for part in PARTS)}")
+
+
+def parts_touched(module: str, arguments: list[str]) -> list[Part]:
+    """Return the parts whose figures this command may change."""
+    return [
+        part
+        for part in PARTS
+        if part.module == module and (not part.arguments or part.arguments[:1] == tuple(arguments[:1]))
+    ] or [part for part in PARTS if part.module == module]

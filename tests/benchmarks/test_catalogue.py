@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.catalogue import PARTS, Part, part_named, parts_touched
+from benchmarks.provenance import RESULTS
+from benchmarks.sources import ROOT, imported_files, own_files, source_files
+
+SCRIPTS = sorted((ROOT / "benchmarks").glob("bench_*.py")) + sorted((ROOT / "benchmarks").glob("prove_*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_benchmark_is_declared(script) -> None:
+    assert f"benchmarks.{script.stem}" in {part.module for part in PARTS}
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_a_part_depends_on_what_its_benchmark_imports(part: Part) -> None:
+    declared = set(source_files(part))
+    imported = set().union(*(imported_files(path) for path in own_files(part)))
+    rooms = [path for path in imported if path.parent != ROOT / "benchmarks" and path.name != "__init__.py"]
+    assert {str(path.relative_to(ROOT)) for path in rooms} <= {str(p.relative_to(ROOT)) for p in declared}
+
+
+def test_every_result_belongs_to_a_part() -> None:
+    assert {path.name for path in RESULTS.glob("*.json")} <= {part.file for part in PARTS}
+
+
+def test_names_are_unique() -> None:
+    assert len({part.name for part in PARTS}) == len(PARTS)
+    with pytest.raises(KeyError, match="pipeline feed"):
+        part_named("pipelin feed")
+
+
+def test_only_the_declared_arguments_are_the_part() -> None:
+    search, recall = part_named("search 100000"), part_named("features recall")
+    assert search.is_run_by(["--rows", "100000"])
+    assert not search.is_run_by(["--rows", "1000"])
+    assert not search.is_run_by(["--rows", "100000", "--methods", "exact"])
+    assert recall.is_run_by(["recall", "/a", "/b"])
+    assert not recall.is_run_by(["recall", "/a", "--encodings"])
+    assert not recall.is_run_by(["recall", "/a"])
+
+
+def test_a_command_touches_its_own_part_alone() -> None:
+    touched = parts_touched("benchmarks.bench_pipeline", ["memory"])
+    assert [part.name for part in touched] == ["pipeline memory"]
+
+
+def test_folders_are_filled_in() -> None:
+    command = part_named("finetune corridor").command({"corridor": "/photos/corridor"})
+    assert command == ["-m", "benchmarks.prove_finetune", "corridor", "--photos", "/photos/corridor"]
