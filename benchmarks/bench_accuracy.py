@@ -65,7 +65,8 @@ def main() -> None:
             table[variant] |= _means(table[variant], sizes)
             variants.add(variant)
         print(f"{name}: {sizes[name]}, {time.perf_counter() - started:.1f} s", flush=True)
-        write_results(args.out, results)  # after each set: all of them take long
+        write_results(args.out, results, finished=False)  # after each set: all of them take long
+    write_results(args.out, results)
     _print({variant: figures for variant, figures in table.items() if variant in variants})
 
 

@@ -85,9 +85,12 @@ def main() -> None:
     torch.set_num_threads(2)
     args.scratch.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
+    whole = results
     for answered in _all(args):
         results[answered.name] = measure(answered)
-        write_results(args.out, results | {"machine": describe_machine(), "command": command_line()})
+        whole = results | {"machine": describe_machine(), "command": command_line()}
+        write_results(args.out, whole, finished=False)
+    write_results(args.out, whole)
 
 
 def _all(args: argparse.Namespace) -> Iterator[Answered]:

@@ -76,7 +76,8 @@ def main() -> None:
                 figures["extraction_against_lite0"] = round(seconds[network] / seconds["lite0"], 2)
                 table.setdefault(variant, {})[name] = figures
                 print(f"{name}: {variant}: {figures}", flush=True)
-        write_results(args.out, results)
+        write_results(args.out, results, finished=False)
+    write_results(args.out, results)
 
 
 def _package(name: str) -> Any:

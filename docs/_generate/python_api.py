@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mkdocs_gen_files
 
+import placeray
 from pipelines.training.settings import TrainingSettings
 
 PACKAGES = ("storage", "models", "serving", "pipelines", "placeray")
@@ -66,6 +67,15 @@ def settings_table() -> str:
     return text + "\n"
 
 
+def module_of(name: str, modules: list[str], public: set[str]) -> str:
+    """Return the module that defines a name; of several, the one that `placeray` has it from."""
+    if len(modules) > 1 and name in public:
+        return str(getattr(placeray, name).__module__)
+    if len(modules) != 1:
+        raise SystemExit(f"reference/python.md names {name}, defined in {modules or 'no module'}")
+    return modules[0]
+
+
 def page() -> str:
     """Return the whole page."""
     where = definitions()
@@ -76,14 +86,13 @@ def page() -> str:
     for title, names in sections.items():
         text += f"## {title}\n\n"
         for name in names:
-            if len(where[name]) != 1:
-                raise SystemExit(f"reference/python.md names {name}, defined in {where[name] or 'no module'}")
-            text += f"::: {where[name][0]}.{name}\n    options:\n      heading_level: 3\n"
+            module = module_of(name, where[name], public)
+            text += f"::: {module}.{name}\n    options:\n      heading_level: 3\n"
             text += "      inherited_members: true\n\n" if name in WITH_BASES else "\n"
             if name == TrainingSettings.__name__:
                 text += settings_table()
             if name not in public:
-                text += f"Import it from `{where[name][0]}`.\n\n"
+                text += f"Import it from `{module}`.\n\n"
     return text
 
 
