@@ -17,7 +17,7 @@ INTRODUCTION = Path("docs/_generate/http_introduction.md")
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI description of a service with default settings; no store and no model is opened."""
-    service: Any = SimpleNamespace(settings=ServeSettings(store="city"))
+    service: Any = SimpleNamespace(settings=ServeSettings(store="city"), gallery=None)
     described: dict[str, Any] = build_routes(service, closed=True).openapi()
     return described
 
