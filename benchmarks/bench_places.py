@@ -64,6 +64,7 @@ def main() -> None:
                     workers=1,
                 )
                 results[name] = measure(city, args.scratch / f"store-{name}")
+                write_results(args.out, results)
     write_results(args.out, results | {"machine": describe_machine(), "command": command_line()})
 
 

@@ -26,7 +26,7 @@ __all__ = ["DRIVE_CONDITIONS", "Drive", "Frame", "draw_drive", "plan_drive"]
 
 DRIVE_CONDITIONS = ("day", "night", "snow", "overcast", "rain", "glare")
 MIN_FRAMES, MAX_FRAMES = 10, 10_000
-CAMERA_DEG = 90.0  # to the right of the direction of travel, out of the side window
+CAMERA_DEG, LENS_DEG = 90.0, 92.0  # out of the right-hand window, through a wide lens
 OUTSIDE_M = 25.0  # from the nearest place of the database
 # Of the camera on an uneven road, and of the odometer: share of the distance, metres and degrees per frame.
 JITTER_DEG, PITCH_DEG = 4.0, 1.5
@@ -135,6 +135,7 @@ def _frames(motions: Sequence[Motion], places: Sequence[Place], random: Random) 
             round((motion.heading_deg + CAMERA_DEG + random.gauss(0.0, JITTER_DEG)) % 360.0, 2),
             round(8.0 + random.gauss(0.0, PITCH_DEG), 2),
             2.0,
+            LENS_DEG,
         )
         made.append(
             Frame(
