@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_known --scratch DIR
 
-Each city answers its own queries and those of the next city of another seed, where every answer is wrong. All photos are
-split in two by place, 200 times; one half calibrates, and for each level it is printed how often it could be
-promised, which share of the other half's answers called known was wrong, how often that exceeded the level,
-and which share of the right answers was called known. The cities are those of `bench_places`.
+Each city answers its own queries and those of the next city of another seed, where every answer is wrong. All
+photos are split in two by place, 200 times; one half calibrates. For each level it is printed how often it
+could be promised, which share of the other half's answers called known was wrong, how often that exceeded
+the level, and which share of the right answers was called known. The cities are those of `bench_places`.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class PlaceClient:
         """
         frames: list[dict[str, Any] | None] = []
         failed: dict[int, dict[str, str]] = {}
-        top_k = candidates or LEARNED_CANDIDATES
+        top_k = min(candidates or LEARNED_CANDIDATES, int(self.info().get("max_top_k") or TOP_K))
         for number, photo in enumerate(photos):
             try:
                 image = encode_photo(photo)

@@ -32,6 +32,9 @@ from serving.tracks.request import (
 
 __all__ = ["add_track"]
 
+_PHOTOS_PER_TIMEOUT = (
+    8  # photos of one request get the timeout of one query together, beside one of their own
+)
 STATUSES = (400, 401, 403, 408, 409, 413, 415, 422, 500, 503)
 TRACK_BODY = {
     "requestBody": {
@@ -134,9 +137,9 @@ def add_track(app: FastAPI, service: Service, *, usual_candidates: int) -> None:
         rerank: Rerank = rerank,
     ) -> Response:
         ask = partial(service.answer, top_k=candidates, candidates=candidates, rerank=rerank)
-        frames, versions, failed, odometry = await _frames(request, ask)
-        motions = motions_of(len(frames), odometry, fps=fps, speed_m_per_s=speed_m_per_s)
         try:
+            frames, versions, failed, odometry = await _frames(request, ask, limits.request_timeout_s)
+            motions = motions_of(len(frames), odometry, fps=fps, speed_m_per_s=speed_m_per_s)
             async with asyncio.timeout(limits.request_timeout_s):
                 answer = await following.follow(frames, versions, motions, lag=lag)
         except TimeoutError as error:
@@ -157,7 +160,7 @@ def _number(description: str, most: float) -> Any:
 
 
 async def _frames(
-    request: Request, ask: Callable[[bytes], Any]
+    request: Request, ask: Callable[[bytes], Any], timeout_s: float
 ) -> tuple[list[list[Match] | None], list[int], dict[int, Refusal], Any]:
     """Return the matches of each frame, the versions that answered, refused photos, and odometry.
 
@@ -177,7 +180,8 @@ async def _frames(
         raise Refusal(415, "unsupported_media_type", message)
     photos = await read_photos(request, at_most=MAX_PHOTOS)
     try:
-        answers = await answers_of(photos, ask)
+        async with asyncio.timeout(timeout_s * (1 + len(photos) / _PHOTOS_PER_TIMEOUT)):
+            answers = await answers_of(photos, ask)
     except* Refusal as group:
         raise _first(group) from None
     matches = [None if isinstance(answer, Refusal) else list(answer.matches) for answer in answers]

@@ -32,15 +32,12 @@ class CityMap:
     """
 
     def __init__(self, rows: pa.Table) -> None:
-        columns = {
-            name: rows[name].to_pylist() if name in rows.schema.names else [None] * rows.num_rows
-            for name in POSITION_COLUMNS
+        numbers: dict[str, Any] = {
+            name: _numbers(rows, name) for name in POSITION_COLUMNS if name != "utm_zone"
         }
-        self.positions = Positions.from_columns(columns)
-        headings = np.full(rows.num_rows, np.nan)
-        if "heading_deg" in rows.schema.names:
-            headings = np.asarray(rows["heading_deg"].cast(pa.float64()).fill_null(np.nan), np.float64)
-        self.graph = PlaceGraph(points_of(self.positions), headings)
+        zones = rows["utm_zone"].to_pylist() if "utm_zone" in rows.schema.names else [None] * rows.num_rows
+        self.positions = Positions.from_columns({**numbers, "utm_zone": zones})
+        self.graph = PlaceGraph(points_of(self.positions), _numbers(rows, "heading_deg"))
         self._ids = pa.array(rows["image_id"].combine_chunks())
 
     def __len__(self) -> int:
@@ -69,6 +66,14 @@ class CityMap:
     def columns_of_views(self, views: Rows) -> Positions:
         """Return the positions of views."""
         return self.positions.take(self.graph.image_of[views])
+
+
+def _numbers(rows: pa.Table, name: str) -> NDArray[np.float64]:
+    """Return a column, NaN where it is missing."""
+    if name not in rows.schema.names:
+        return np.full(rows.num_rows, np.nan)
+    column = rows[name].cast(pa.float64()).fill_null(np.nan)
+    return np.asarray(column.to_numpy(), np.float64)
 
 
 class CityMaps:

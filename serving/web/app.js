@@ -262,7 +262,8 @@ async function follow(files) {
     if (done % 10 === 0) say(`Frame ${done + 1} of ${total}.`);
   };
   try {
-    const track = await drive.follow(files, { fps: $("drive-fps").value, signal: asking.signal, onProgress });
+    const options = { fps: $("drive-fps").value, mostPlaces: state.info?.max_top_k ?? 50, signal: asking.signal, onProgress };
+    const track = await drive.follow(files, options);
     $("main").classList.remove("waiting");
     $("main").classList.add("answered");
     state.map?.showTrack(track.frames);

@@ -34,12 +34,12 @@ export class Drive {
   }
 
   /** Query all frames and have them joined; returns the track. `onProgress(done, total)` follows. */
-  async follow(files, { fps, signal, onProgress }) {
+  async follow(files, { fps, mostPlaces, signal, onProgress }) {
     const chosen = inOrder(files).slice(0, MOST);
     const answers = [];
     for (const file of chosen) {
       onProgress(answers.length, chosen.length);
-      answers.push(await queried(file, signal));
+      answers.push(await queried(file, Math.min(SENT, mostPlaces), signal));
     }
     onProgress(chosen.length, chosen.length);
     const body = new Blob([JSON.stringify({ frames: answers })], { type: "application/json" });
@@ -95,9 +95,9 @@ export class Drive {
   }
 }
 
-async function queried(file, signal) {
+async function queried(file, places, signal) {
   try {
-    const answer = await ask("v1/query", { query: { top_k: SENT }, body: file, signal });
+    const answer = await ask("v1/query", { query: { top_k: places }, body: file, signal });
     return { store_version: answer.store_version, matches: answer.matches };
   } catch (error) {
     if (NOT_USABLE.includes(error.status)) return null;
