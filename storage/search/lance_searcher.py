@@ -17,6 +17,7 @@ from storage.table.schema import descriptor_matrix
 
 __all__ = ["LanceSearcher"]
 
+_KEPT_FILTERS = 8
 _COMPARED_ROWS = 5_000  # as many that a filter leaves are read and compared each
 
 
@@ -34,6 +35,7 @@ class LanceSearcher:
         self.count = table.count()
         self._table = table
         self._card = card
+        self._kept: dict[RowFilter, npt.NDArray[np.int64]] = {}
 
     def search(
         self,
@@ -56,7 +58,7 @@ class LanceSearcher:
         """
         if within is None:
             return [self._ranked(self._nearest(query, k + 8), query, k) for query in descriptors]
-        left = np.flatnonzero(scanned_rows_left(within, self._table))
+        left = self._left(within)
         if len(left) <= _COMPARED_ROWS:
             rows = self._table.take(left.tolist())
             return [self._ranked(rows, query, k) for query in descriptors]
@@ -68,7 +70,16 @@ class LanceSearcher:
         Raises:
             CorruptStore: a data file cannot be read.
         """
-        return self.count if within is None else int(scanned_rows_left(within, self._table).sum())
+        return self.count if within is None else len(self._left(within))
+
+    def _left(self, within: RowFilter) -> npt.NDArray[np.int64]:
+        """Return where in the table's order the rows lie that a filter leaves."""
+        left = self._kept.get(within)
+        if left is None:
+            left = self._kept[within] = np.flatnonzero(scanned_rows_left(within, self._table))
+            if len(self._kept) > _KEPT_FILTERS:
+                self._kept.pop(next(iter(self._kept)), None)
+        return left
 
     def _nearest(self, query: npt.NDArray[np.float32], k: int, where: str | None = None) -> pa.Table:
         nearest = self._table.nearest(query, min(k, max(1, self.count)), rows=self.count, where=where)

@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from storage.search.filters.bounds import Bounds, bounds_of
+from storage.search.place_grid import PlaceGrid
 from storage.search.row_filter import RowFilter
 from storage.search.rows_left import plain_texts, rows_left
 
 __all__ = ["MemoryRows", "compact_rows"]
 
 _SEGMENT_ROWS = 65_536  # as many of the newest rows are copied when further ones come
+_GRID_ROWS = 10_000  # of fewer, each is looked at
 _KEPT_MASKS = 8  # of filters, per segment
 
 
@@ -22,18 +25,39 @@ class _Segment:
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows = rows
+        self._grid: PlaceGrid | None = None
         self._masks: OrderedDict[RowFilter, npt.NDArray[np.bool_]] = OrderedDict()
 
     def left(self, within: RowFilter) -> npt.NDArray[np.bool_]:
         mask = self._masks.get(within)
         if mask is None:
-            mask = self._masks[within] = rows_left(within, self.rows)
+            mask = self._masks[within] = self._computed(within)
             while len(self._masks) > _KEPT_MASKS:
                 try:
                     self._masks.popitem(last=False)
                 except KeyError:  # another thread was faster
                     break
         return mask
+
+    def _computed(self, within: RowFilter) -> npt.NDArray[np.bool_]:
+        nearby = self._nearby(bounds_of(within))
+        if nearby is None or 2 * len(nearby) > len(self.rows):
+            return rows_left(within, self.rows)
+        columns = {*within.columns, *(("uri",) if "source" in within.columns else ())}
+        some = self.rows.select([name for name in self.rows.column_names if name in columns])
+        mask = np.zeros(len(self.rows), bool)
+        mask[nearby[rows_left(within, some.take(pa.array(nearby)))]] = True
+        return mask
+
+    def _nearby(self, bounds: Bounds | None) -> npt.NDArray[np.int64] | None:
+        """Return rows among which are all within some bounds; None: any row."""
+        placed = {"lat", "lon"} <= set(self.rows.column_names)
+        if bounds is None or not placed or len(self.rows) < _GRID_ROWS:
+            return None
+        if self._grid is None:
+            lat, lon = (np.asarray(self.rows[name].to_numpy(), np.float64) for name in ("lat", "lon"))
+            self._grid = PlaceGrid(lat, lon)
+        return self._grid.inside(bounds)
 
 
 class MemoryRows:

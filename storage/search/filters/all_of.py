@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from storage.search.filters.bounds import Bounds, bounds_of
 from storage.search.row_filter import RowFilter
 
 __all__ = ["AllOf", "all_of"]
@@ -39,6 +40,11 @@ class AllOf:
         for each in self.filters:
             inside &= each.mask(rows)
         return inside
+
+    def bounds(self) -> Bounds | None:
+        """Return bounds outside of which no row with degrees passes; None: none are known."""
+        known = (bounds_of(each) for each in self.filters)
+        return next((bounds for bounds in known if bounds is not None), None)
 
     def predicate(self) -> str | None:
         """Return a SQL condition that holds for these rows and maybe others."""

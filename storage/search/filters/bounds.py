@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bounds", "around"]
+__all__ = ["Bounds", "around", "bounds_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,11 +43,11 @@ class Bounds:
 
     def sql(self) -> str:
         """Return the condition for columns lat and lon; rows without degrees meet it, they may be in UTM."""
-        ranges = " OR ".join(f"lon BETWEEN {low!r} AND {high!r}" for low, high in self._ranges())
+        ranges = " OR ".join(f"lon BETWEEN {low!r} AND {high!r}" for low, high in self.ranges())
         inside = f"lat BETWEEN {self.south!r} AND {self.north!r}" + (f" AND ({ranges})" if ranges else "")
         return f"(lat IS NULL OR lon IS NULL OR ({inside}))"
 
-    def _ranges(self) -> list[tuple[float, float]]:
+    def ranges(self) -> list[tuple[float, float]]:
         """Return the ranges of longitudes within -180..180; none where all are inside."""
         if self.width >= 360:
             return []
@@ -59,6 +59,12 @@ class Bounds:
         if east >= 180 - _SLACK_DEG:
             parts.append((-180.0, -180.0))
         return [(low - _SLACK_DEG, high + _SLACK_DEG) for low, high in parts]
+
+
+def bounds_of(within: object) -> Bounds | None:
+    """Return the bounds outside of which a filter lets no row with degrees pass; None: it tells none."""
+    tell = getattr(within, "bounds", None)
+    return tell() if tell is not None else None
 
 
 def around(lat: float, lon: float, radius_m: float) -> Bounds:

@@ -74,6 +74,10 @@ class Near:
         """Return a SQL condition that holds for these rows and maybe others."""
         return self._bounds.sql()
 
+    def bounds(self) -> Bounds:
+        """Return bounds outside of which no row with degrees passes."""
+        return self._bounds
+
     @property
     def _bounds(self) -> Bounds:
         return around(self.lat, self.lon, self.radius_m)

@@ -86,6 +86,10 @@ class Inside:
             return self._bounds.sql()
         return f"({' OR '.join(_bounds_of(polygon).sql() for polygon in self.polygons)})"
 
+    def bounds(self) -> Bounds:
+        """Return bounds outside of which no row with degrees passes."""
+        return self._bounds
+
     @property
     def _bounds(self) -> Bounds:
         """Bounds of all polygons; of several, all longitudes."""

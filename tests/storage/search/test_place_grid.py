@@ -1,0 +1,67 @@
+"""Rows by cells against a look at every row: across the 180th meridian, at the poles, without degrees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage.search import memory_rows
+from storage.search.filters.all_of import AllOf
+from storage.search.filters.bounds import around
+from storage.search.filters.heading import Heading
+from storage.search.filters.near import Near
+from storage.search.memory_rows import MemoryRows
+from storage.search.place_grid import PlaceGrid
+from storage.search.rows_left import rows_left
+
+CENTRES = [(48.1, 11.5), (0.0, 180.0), (0.001, -179.999), (89.9, 10.0), (-89.95, -60.0), (64.0, 179.99)]
+
+
+def places(seed: int, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    centres = np.array(CENTRES)[random.integers(len(CENTRES), size=count)]
+    spread = 10.0 ** random.uniform(-5, 0.5, (count, 2)) * random.choice([-1, 1], (count, 2))
+    lat = np.clip(centres[:, 0] + spread[:, 0], -90, 90)
+    lon = (centres[:, 1] + spread[:, 1] + 180) % 360 - 180
+    lat[random.random(count) < 0.05] = np.nan
+    return lat, lon
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("radius_m", [1, 50, 900, 20_000, 400_000])
+def test_no_row_inside_is_missed(seed: int, radius_m: float) -> None:
+    lat, lon = places(seed)
+    grid = PlaceGrid(lat, lon)
+    for centre in CENTRES:
+        bounds = around(*centre, radius_m)
+        found = grid.inside(bounds)
+        if found is None:
+            continue
+        assert set(np.flatnonzero(bounds.hold(lat, lon))) <= set(found.tolist())
+        assert set(np.flatnonzero(np.isnan(lat))) <= set(found.tolist())
+        assert len(set(found.tolist())) == len(found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_filters_by_place_leave_the_same_rows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_rows, "_GRID_ROWS", 10)
+    lat, lon = places(seed)
+    missing = np.isnan(lat)
+    rows = pa.table(
+        {
+            "image_id": [f"{i}" for i in range(len(lat))],
+            "lat": pa.array(lat, mask=missing),
+            "lon": pa.array(lon, mask=missing),
+            "utm_e": pa.array(np.full(len(lat), 500_000.0), mask=~missing),
+            "utm_n": pa.array(np.full(len(lat), 5_327_000.0), mask=~missing),
+            "utm_zone": pa.array(["32U" if each else None for each in missing]),
+            "heading_deg": pa.array(np.arange(len(lat)) * 7.0 % 360),
+        }
+    )
+    memory = MemoryRows(rows)
+    for centre in [*CENTRES, (48.1, 9.0)]:
+        for radius_m in (50.0, 1000.0, 30_000.0):
+            near = Near(*centre, radius_m)
+            for within in (near, AllOf((Heading(90.0, 30.0), near))):
+                assert np.array_equal(memory.left(within), rows_left(within, rows)), within
