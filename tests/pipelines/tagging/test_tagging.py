@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.cli import main
+from pipelines.indexing.reconcile import Change, reconcile
+from pipelines.sources import list_source
 from pipelines.sources.schema import LISTING_SCHEMA
 from pipelines.tagging.change import MAX_TAGS, BadTag, TagChange
 from pipelines.tagging.job import NothingSelected, tag_store
@@ -18,6 +20,7 @@ from serving.priors.errors import TagsNotKept
 from storage.search.filters import Near, Tagged
 from storage.search.filters.tags import tags_of
 from storage.store import Store
+from tests.support.pictures import write_photos
 from tests.support.store_samples import contents, make_old_store, make_relearned_store, make_store
 
 IDS = [f"p{n:02}" for n in range(12)]
@@ -144,3 +147,15 @@ def test_indexing_with_a_tag_keeps_the_tags_of_the_listing_or_of_the_store(store
         ("listed", "survey"), ("by hand", "survey"), ("survey",), ("survey",),
     ]  # fmt: skip
     assert tagged(listing, store.metadata(), ()) is listing
+
+
+def test_an_older_store_is_refused_before_anything_is_indexed_with_a_tag(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 2)
+    old = make_old_store(tmp_path / "old", IDS[:3])
+    change, listing = Change(tags=("survey",)), list_source(tmp_path / "photos")
+    with old.lease(), pytest.raises(TagsNotKept, match="placeray upgrade"):
+        reconcile(old, listing, change)
+    new = make_store(tmp_path / "new", IDS[:3])
+    with new.lease():
+        work = reconcile(new, listing, change).work
+    assert [tags_of(text) for text in work["tags"].to_pylist()] == [("survey",)] * 2
