@@ -58,6 +58,7 @@ def test_query_service(
     assert second.startswith(f"{broken}: ")
 
 
+@pytest.mark.long
 def test_evaluate_dataset(city_store: CityStore, local_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
     main_of("evaluate_dataset")(str(city_store.folder / "city"))
     head, before, after = capsys.readouterr().out.splitlines()

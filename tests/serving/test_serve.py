@@ -46,7 +46,7 @@ def same(answer: dict[str, Any], expected: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("topology", "shards", "count", "matching"),
     [
-        ("compact", 1, 12, {}),
+        pytest.param("compact", 1, 12, {}, marks=pytest.mark.long),
         ("split", 2, 12, {}),
         pytest.param("compact", 1, 100, {}, marks=pytest.mark.slow),
         pytest.param("split", 1, 100, {}, marks=pytest.mark.slow),

@@ -154,6 +154,7 @@ def test_embed_in_bfloat16_is_close_to_published_outputs(
     assert np.abs(np.load(out)["descriptors"] - golden["global_"]).max() < 1e-5
 
 
+@pytest.mark.long
 def test_embed_uses_model_and_size_of_a_store(
     store: str, city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +186,7 @@ def test_info_delete_compact_verify(own_store: Path, city: Path, capsys: pytest.
     assert "ok: True" in call(capsys, "verify", "--store", own_store)
 
 
+@pytest.mark.long
 def test_verify_exits_6_on_damage_and_repair_with_index_restores(
     own_store: Path, city: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +227,7 @@ def test_exit_codes_of_errors(
     assert stopped.value.code == 2
 
 
+@pytest.mark.long
 def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> None:
     card = Store.open(store).card
     card.require_model(load_extractor("efficientnet-lite0").card)
@@ -233,7 +236,11 @@ def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.long),
+    ],
 )
 def test_signals_end_a_verb_with_one_line(
     number: signal.Signals,

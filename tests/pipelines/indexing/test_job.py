@@ -83,6 +83,7 @@ def test_index_processes_only_new_and_changed_photos(tmp_path: Path) -> None:
         assert engine.answer(photo(seed)).matches[0].record.image_id == name
 
 
+@pytest.mark.long
 def test_index_corrected_listing_moves_the_place_without_extracting(tmp_path: Path) -> None:
     photos, uri = tmp_path / "photos", str(tmp_path / "store")
     photos.mkdir()
@@ -109,6 +110,7 @@ def test_index_corrected_listing_moves_the_place_without_extracting(tmp_path: Pa
     assert Store.open(uri).verify().ok
 
 
+@pytest.mark.long
 def test_index_same_name_from_another_source_does_not_replace(tmp_path: Path) -> None:
     uri = str(tmp_path / "store")
     for folder, seed in (("a", 1), ("b", 2)):
@@ -155,6 +157,7 @@ def test_index_into_a_locked_store_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("run", ["short", pytest.param("long", marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_index_stages_are_separate_and_overlap(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +218,7 @@ def test_index_full_disk_in_a_worker_is_reported(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("usable", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_index_compresses_large_maps_by_default(tmp_path: Path, usable: bool) -> None:
     """With maps of SelaVPR's shape; a projection is learned from the photos, where any can be used."""
     weights, photos, uri = tmp_path / "w.safetensors", tmp_path / "photos", str(tmp_path / "store")
