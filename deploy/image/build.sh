@@ -23,8 +23,8 @@ if [[ $index == default ]]; then
     [[ $flavour == gpu ]] || index=https://download.pytorch.org/whl/cpu
 fi
 
-# Measured with buildah and the vfs driver, which copies each layer: see docs/guides/operating.md.
-needed=25
+# With CUDA measured (27 GB) with buildah and the vfs driver, which copies each layer; without it estimated.
+needed=30
 [[ -z $index ]] || needed=10
 root=${PLACERAY_IMAGE_ROOT:-/var/lib}
 free=$(($(df --output=avail -B1 "$root" | tail -n 1) >> 30))

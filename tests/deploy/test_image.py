@@ -1,7 +1,7 @@
 """The container image, built for real on a Debian of debootstrap, and the demo run in it.
 
 No registry of images is needed, only Debian's and Python's packages. PLACERAY_IMAGE_ROOT names a folder with
-25 GB free; default: pytest's.
+30 GB free; default: pytest's.
 """
 
 from __future__ import annotations
