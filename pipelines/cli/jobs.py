@@ -66,6 +66,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def run_index(args: argparse.Namespace) -> int:
     """Index images into a store."""
+    source_options = source_options_of(args)  # before anything is loaded
     from pipelines.cli.index_words import summary_lines
     from pipelines.indexing.job import index
     from pipelines.placement import Placement
@@ -96,7 +97,7 @@ def run_index(args: argparse.Namespace) -> int:
         moved_from=args.moved_from,
         prune=args.prune,
         prune_share=args.prune_share,
-        source_options=source_options_of(args),
+        source_options=source_options,
         photo_column=args.photo_column,
         **photos_from(args),
         execution=execution_from(args),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from urllib.parse import parse_qsl
 
 from pipelines.cli.storage_options import pairs_of
+from storage.objects.address import is_bucket_uri, options_for
 
 __all__ = ["SOURCE_HELP", "add_source_options", "source_options_of"]
 
@@ -35,6 +37,13 @@ def source_options_of(args: argparse.Namespace) -> dict[str, str]:
     """Return the options of the buckets that photos lie in.
 
     Raises:
+        SecretInOptions: an option, or one in the address of the source, is a secret; its value is not repeated.
+        UnknownStorageOption: there is no such option.
         UsageError: an option has no value.
     """
-    return pairs_of(args.source_option, "--source-option")
+    options = pairs_of(args.source_option, "--source-option")
+    is_bucket = is_bucket_uri(args.source)
+    scheme = args.source.partition("://")[0] if is_bucket else "s3"
+    in_address = parse_qsl(args.source.partition("?")[2], keep_blank_values=True) if is_bucket else []
+    options_for(scheme, {**options, **dict(in_address)})
+    return options

@@ -94,7 +94,11 @@ def test_what_passes_heals(faulty: FaultProxy, quick: None, folder: str, kind: K
     assert faulty.faults[0].times == 0
 
 
-def test_options_of_other_schemes_are_left_out_and_secrets_refused() -> None:
+def test_options_of_other_schemes_are_left_out_and_secrets_refused(credentials: None) -> None:
+    opened = open_source_bucket("s3", "bucket", {"endpoint": "http://127.0.0.1:1"})
+    for text in (repr(opened), repr(opened.address), opened.address.uri):
+        assert SECRET not in text
+        assert KEY_ID not in text
     assert dict(open_source_bucket("s3", "bucket", {"account_name": "x"}).address.options) == {}
     assert dict(open_source_bucket("az", "bucket", {"account_name": "x"}).address.options) == {
         "account_name": "x"
