@@ -37,7 +37,7 @@ def source_options_of(args: argparse.Namespace) -> dict[str, str]:
     """Return the options of the buckets that photos lie in.
 
     Raises:
-        SecretInOptions: an option, or one in the address of the source, is a secret; its value is not repeated.
+        SecretInOptions: an option, or one in the address of the source, is a secret, which is not repeated.
         UnknownStorageOption: there is no such option.
         UsageError: an option has no value.
     """
