@@ -80,7 +80,8 @@ class Moves:
             motion: From frame to frame.
         """
         if motion.distance_m is None:
-            along = np.exp(-metres / max(motion.usual_m, self.spacing_m))
+            usual_m = max(motion.usual_m, self.spacing_m)
+            along = np.exp(-np.maximum(metres - usual_m, 0.0) / usual_m)  # no way up to the usual is rarer
             along = np.where(metres <= motion.fastest_m + self.spacing_m, along, 0.0)
         else:
             along = np.exp(-0.5 * ((metres - motion.distance_m) / self._spread_m(motion.distance_m)) ** 2)

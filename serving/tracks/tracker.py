@@ -12,7 +12,7 @@ from serving.answer import Match
 from serving.places.evidence import Evidence
 from serving.tracks.city_map import CityMap
 from serving.tracks.defaults import DEFAULT_LAG
-from serving.tracks.emission import EMISSIONS, leads_of, rarity_of
+from serving.tracks.emission import EMISSIONS, TEMPER, leads_of, rarity_of
 from serving.tracks.markov import smoothed
 from serving.tracks.model import USUAL, Chances, DriveModel, Seen
 from serving.tracks.motion import Motion
@@ -54,8 +54,9 @@ def track(
     spacing_m = _spacing_m(views)
     model = DriveModel(views, seen, motions, spacing_m=spacing_m, chances=chances)
     whereabouts = Whereabouts(views, region, city, spacing_m)
-    for belief in smoothed(model.step, len(seen), start=model.start, lag=lag):
-        yield whereabouts.of(belief)
+    beliefs = smoothed(model.step, len(seen), start=model.start, lag=lag)
+    for belief, each in zip(beliefs, looked, strict=True):
+        yield whereabouts.of(belief, _own(each, rows, len(views)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,14 @@ def _seen(looked: _Looked, rows: Rows, novelty: float) -> Seen:
         looked.rarity**novelty,
         novelty,
     )
+
+
+def _own(looked: _Looked, rows: Rows, count: int) -> Floats:
+    """Return (S,) what tempering took from a frame's own logarithms: within a street it counts in full."""
+    own = np.full(count, looked.miss or 0.0)
+    states = rows[looked.views]
+    own[states[states >= 0]] = looked.logs[states >= 0]
+    return np.asarray((1 / TEMPER - 1) * own)
 
 
 def _spacing_m(views: Views) -> float:

@@ -64,8 +64,13 @@ class Whereabouts:
         self._positions = city.columns_of_views(region)
         self._spacing_m = spacing_m
 
-    def of(self, belief: Belief) -> Located:
-        """Return the position with the most probability within 25 m, and how far the rest of it reaches."""
+    def of(self, belief: Belief, own: Floats) -> Located:
+        """Return the position with the most probability within 25 m, and how far the rest of it reaches.
+
+        Args:
+            belief: Of the frame.
+            own: (V,) float64, logarithms by which what the frame itself shows weighs within these 25 m.
+        """
         rows = self._rows_of(belief.shares)
         if not len(rows):
             return Located(None, None, None, 0.0, belief.lost, False, None)
@@ -73,14 +78,15 @@ class Whereabouts:
         apart = np.sqrt(((points[:_MAX_CENTRES, None] - points[None]) ** 2).sum(axis=2))
         centre = int(np.argmax((apart <= RIGHT_M) @ shares))
         group = np.flatnonzero(apart[centre] <= RIGHT_M)
-        weights = shares[group] / shares[group].sum()
+        weights = shares[group] * np.exp(own[rows[group]] - own[rows[group]].max())
+        weights /= weights.sum()
         centred = np.concatenate([rows[[centre]], rows])
         plane = LocalPlane.around(self._positions.take(centred))
         on_plane = plane.points(self._positions.take(rows))
         point = weights @ on_plane[group]
         away = np.hypot(*(on_plane - point).T)
         probability = float(shares[away <= RIGHT_M].sum())
-        best = rows[group[np.argmax(shares[group])]]
+        best = rows[group[np.argmax(weights)]]
         return Located(
             position=plane.position(point),
             radius_m=self._radius_m(away, shares),
