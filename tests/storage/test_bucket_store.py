@@ -11,6 +11,7 @@ import pytest
 
 from storage.care.repair import repair_store
 from storage.care.verify import verify_store
+from storage.commit.version_tags import NoSuchVersion
 from storage.errors import CardMismatch, CorruptStore, InvalidBatch, StoreNotFound
 from storage.objects.location import objects_of, open_location
 from storage.objects.protocol import ObjectStore
@@ -166,3 +167,27 @@ def test_damaged_objects_are_never_used(store: Store) -> None:
     objects.put("card.json", b"{}")
     with pytest.raises(CorruptStore):
         Store.open(store.uri)
+
+
+def test_search_follows_by_what_differs_and_versions_cannot_be_gone_back_to(store: Store) -> None:
+    reader = Store.open(store.uri)
+    queries = np.stack([descriptor_of(key) for key in IDS[:4]])
+    reader.search(queries, k=1)
+    before = store.version
+    with store.lease():
+        store.delete(IDS[:2])
+        store.commit(make_rows(store, [IDS[5], "new"], generation=2))
+        store.compact(keep_versions_s=3600)
+    assert reader.refresh()
+    assert reader.search(queries, k=30) == Store.open(store.uri).search(queries, k=30)
+    assert [each.rows for each in store.versions()][-1] == 24
+    with store.lease(), pytest.raises(NoSuchVersion, match="in a bucket"):
+        store.roll_back(str(before))
+    with store.lease(), pytest.raises(NoSuchVersion, match="in a bucket"):
+        store.tag_version("june")
+    with store.lease():
+        report = store.forget([IDS[7]])
+    assert report.deleted == 1
+    assert store.verify().ok
+    for each in objects_at(store).list():
+        assert IDS[7].encode() not in objects_at(store).get(each.name, 1 << 24)[0], each.name
