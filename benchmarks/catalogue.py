@@ -132,6 +132,8 @@ PARTS: tuple[Part, ...] = (
     _search(100_000),
     _part("living", "bench_living", "living.json", _STORED, "storage/search",
           arguments=("--rows", "100000"), key=("measurements", "ivf 100,000")),
+    _part("filters", "bench_filters", "filters.json", _STORED, "storage/search",
+          arguments=("--rows", "100000"), key=("measurements", "100,000")),
     _pipeline("feed"),
     _pipeline("memory"),
     _features("recall", "{corridor}", "{city}"),
