@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs image lock-image test lint test-quick test-fault test-cluster test-servers test-slow test-long test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune bench-all bench-quotes benchmarks-check clean
+.PHONY: demo docs image lock-image test lint test-quick test-fault test-fuzz test-cluster test-servers test-slow test-long test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune bench-all bench-quotes benchmarks-check clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,7 +26,7 @@ lint: $(STAMP)
 
 # Whole files in two processes; what starts Ray, which takes all cores by itself, afterwards in one.
 PARALLEL := -n 2 --dist loadfile
-DEFAULT := not slow and not fault and not cluster and not image and not long
+DEFAULT := not slow and not fault and not cluster and not image and not long and not fuzz
 
 # Servers of object storage for the tests, in an environment of their own: they need other versions of
 # shared packages. Without them the tests that need them are skipped.
@@ -76,6 +76,11 @@ test-fault: $(STAMP)
 # More runs of whole commands, each of many seconds.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m "long and not slow"
+
+# PLACERAY_FUZZ_INPUTS: mutations of each kind of file and of requests, four times as many of photos (default 5000);
+# PLACERAY_FUZZ_FIRST: number of the first.
+test-fuzz: $(STAMP)
+	$(BIN)/python -m pytest tests/fuzz -m fuzz -rP
 
 # PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
 test-slow: $(STAMP) test-servers

@@ -22,6 +22,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.machine import describe_machine
+from benchmarks.results import command_line, make_parser, write_results
 from pipelines.indexing.reconcile import Change
 from pipelines.indexing.work import Listed, Work
 from pipelines.sources import LISTING_SCHEMA, open_source
@@ -87,7 +89,7 @@ def measure(path: Path, rows: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, "listing.json")
     parser.add_argument("--rows", type=int, nargs="+", default=[110_000, 1_000_000, 3_000_000])
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -111,6 +113,8 @@ def main() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             results.append(json.loads(done.stdout))
             print(json.dumps(results[-1]), flush=True)
+    values = {"command": command_line(), "machine": describe_machine(), "results": results}
+    write_results(args.out, values)
     if len(results) > 1:
         first, last = results[0], results[-1]
         grown = (last["peak_mib"] - first["peak_mib"]) * 1024 * 1024

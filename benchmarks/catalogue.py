@@ -124,6 +124,7 @@ PARTS: tuple[Part, ...] = (
     _part("reading", "bench_reading", "reading.json", _STORED, "models/weights.py", "storage/layout.py",
           "storage/position.py", "storage/records.py"),
     _pipeline("commit"),
+    _part("listing", "bench_listing", "listing.json", _INDEXING, "pipelines/sources"),
     _part("extract", "bench_extract", "extract.json", _MODEL, "storage/card.py"),
     _part("matching", "bench_matching", "matching.json", _MODEL, _MATCHING,
           inputs=("{corridor}", "{city}")),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.checkpoints import importing
+from models.checkpoints.weights_file import save_weights
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
 from tests.support.paths import GOLDEN
@@ -18,6 +21,13 @@ SMALL = Architecture(width=64, depth=2, num_heads=1, mlp_width=128)
 def small_model() -> SelaVPR:
     torch.manual_seed(0)
     return SelaVPR(SMALL, local_head=True)
+
+
+def small_weights_file() -> bytes:
+    """A weights file of the smallest model."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(path := Path(folder, "small.safetensors"), small_model())
+        return path.read_bytes()
 
 
 def golden_checkpoint() -> dict[str, Any]:
