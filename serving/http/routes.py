@@ -143,7 +143,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
         "/v1/query",
         dependencies=[READ],
         response_model=QueryAnswer,
-        responses=errors(*PHOTO_ERRORS, 409),
+        responses=errors(*PHOTO_ERRORS, 409, 431),
         openapi_extra=IMAGE_BODY,
         summary="Rank the places where a photo may have been taken",
     )

@@ -202,6 +202,7 @@ _DESCRIPTIONS = {
     413: "The body or the image is too large.",
     415: "The encoding or content type of the body is not accepted.",
     422: "A parameter is out of bounds, or the image cannot be used; `reason` says why.",
+    431: "The headers, or the address with its parameters, are too long.",
     500: "A bug; look for the request id in the logs.",
     503: "Overloaded, not ready, or the store cannot be read; try again after `Retry-After` seconds.",
 }
