@@ -41,7 +41,7 @@ test-servers: $(SERVERS)/.installed
 # Helm, hadolint and promtool, for the tests of what is deployed. Without them those tests are skipped.
 TOOLS := $(VENV)/tools
 $(TOOLS)/.installed: tests/deploy/tools.sh $(STAMP)
-	tests/deploy/tools.sh $(TOOLS)
+	PYTHON=$(abspath $(BIN)/python) tests/deploy/tools.sh $(TOOLS)
 	touch $@
 
 tools: $(TOOLS)/.installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -49,6 +50,14 @@ def test_alerts_name_labels_that_are_exported() -> None:
         chosen = re.findall(r"(\w+)=~?\"", expression)
         grouped = re.findall(r"(?:by|without|on) \(([^)]*)\)", expression)
         assert {*chosen, *(name for names in grouped for name in re.split(r",\s*", names))} <= known
+
+
+def test_each_replica_is_counted_once_where_several_addresses_lead_to_it() -> None:
+    dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    for expression in (*alerts().values(), *shown):
+        counted = re.findall(r"(.{24})(?:rate|increase)\(placeray_", " " * 24 + expression)
+        assert all(before == "max without (instance) (" for before in counted), expression
 
 
 def test_full_queues_are_refused_with_the_reason_that_the_alert_counts() -> None:
