@@ -11,6 +11,8 @@ Add a descriptor to `benchmarks.accuracy_descriptors`, a score to `benchmarks.ac
 
 from __future__ import annotations
 
+import fnmatch
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-accuracy"), help="kept arrays"
     )
-    parser.add_argument("--sets", nargs="+", help="names of sets, or how they begin; default: all")
+    parser.add_argument("--sets", nargs="+", help="names, or how they begin and *; default: all")
     parser.add_argument("--descriptors", nargs="+", choices=DESCRIPTORS, default=[*DESCRIPTORS])
     parser.add_argument("--scores", nargs="*", choices=SCORES, default=[*SCORES])
     parser.add_argument("--candidates", nargs="+", type=int, default=[100], help="how many are re-ranked")
@@ -48,14 +50,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     scratch = Scratch(args.scratch, image_size=args.image_size)
     results = read_results(args.out)
-    command = command_line().replace(str(args.photos), "DIR").replace(f" --scratch {args.scratch}", "")
+    command = re.sub(r" --(out|scratch|threads) \S+", "", command_line()).replace(str(args.photos), "DIR")
     results["commands"] = list(dict.fromkeys([*results.get("commands", ()), command]))
     results["machine"] = describe_machine(torch=torch.__version__)
     sizes = results.setdefault("sets", {})
     table: dict[str, Figures] = results.setdefault(str(args.image_size), {})
     variants: set[str] = set()
     for name, make in photo_sets(args.photos, args.scratch):
-        if args.sets and not name.startswith(tuple(args.sets)):
+        if args.sets and not any(fnmatch.fnmatchcase(name, pattern) for pattern in args.sets):
             continue
         started = time.perf_counter()
         photos = make()

@@ -2,6 +2,7 @@
 
     make bench-index
     python -m benchmarks.bench_index --counts 400 4000
+    python -m benchmarks.bench_index --counts 4000 --learning     learned descriptors against the model's own
 
 The bare loop holds the decoded photos in memory and does nothing but `Extractor.extract` in batches, with as
 many torch threads as there are cores. The pipeline reads, hashes, decodes, extracts, writes and commits. Both
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
-from benchmarks.results import command_line, make_parser, write_results
+from benchmarks.results import command_line, make_parser, read_results, write_results
 from benchmarks.subprocesses import apart, run_watched
 
 BATCH = 32
@@ -31,9 +33,17 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[400, 4000])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
     parser.add_argument("--photos", type=Path, help="folder that keeps the generated photos for another run")
+    parser.add_argument("--learning", action="store_true", help="only what learned descriptors cost")
+    parser.add_argument("--rounds", type=int, default=2, help="of each way, with --learning")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="placeray-bench-") as scratch:
         photos = args.photos or Path(scratch)
+        if args.learning:
+            costs = [learning(count, args.rounds, photos, Path(scratch)) for count in args.counts]
+            show_learning(costs)
+            kept = {"command": command_line(), "machine": describe_machine(), "results": costs}
+            write_results(args.out, read_results(args.out) | {"learning": kept})
+            return
         results = [
             run(count, precision, photos, Path(scratch))
             for count in args.counts
@@ -42,16 +52,46 @@ def main() -> None:
     report(results, args.out)
 
 
-def run(count: int, precision: str, photos: Path, scratch: Path) -> dict[str, Any]:
+def learning(count: int, rounds: int, photos: Path, scratch: Path) -> dict[str, Any]:
+    """Index the same photos with learned descriptors and with the model's own, in turns.
+
+    Returns:
+        Ratios of the images per second of a whole run, which ends with the learning, and of its steady part;
+        medians of the rounds.
+    """
+    city = drawn(photos, count)
+    ratios: dict[str, list[float]] = {"images_per_s": [], "steady_images_per_s": []}
+    for turn in range(rounds):
+        ways = ("gem", "learned") if turn % 2 else ("learned", "gem")
+        speed = {way: whole(city, count, "fp32", scratch / f"{way}{count}-{turn}", way) for way in ways}
+        for name, values in ratios.items():
+            values.append(speed["learned"][name] / speed["gem"][name])
+    medians = {f"{name}_learned_over_gem": statistics.median(values) for name, values in ratios.items()}
+    return {"images": count, "rounds": rounds, **medians, "ratios": ratios}
+
+
+def show_learning(costs: list[dict[str, Any]]) -> None:
+    for cost in costs:
+        print(f"\n{cost['images']} images, learned descriptors over the model's own (goal 0.95)")
+        print(f"  whole run        {cost['images_per_s_learned_over_gem']:.3f}")
+        print(f"  after the start  {cost['steady_images_per_s_learned_over_gem']:.3f}")
+
+
+def drawn(photos: Path, count: int) -> Path:
     from pipelines.demo.dataset import draw_city
 
     city = photos / f"city{count}"
     if not city.is_dir():
         draw_city(city, seed=1, database_images=count, query_images=8)
+    return city
+
+
+def run(count: int, precision: str, photos: Path, scratch: Path) -> dict[str, Any]:
+    city = drawn(photos, count)
     images = sorted((city / "images/test/database").glob("*.jpg"))
     # Before and after: the machine's speed drifts within a run of minutes.
     before = apart(bare_loop, precision, *images[:400])
-    pipeline = whole(city, len(images), precision, scratch)
+    pipeline = whole(city, len(images), precision, scratch / f"{count}{precision}")
     after = apart(bare_loop, precision, *images[:400])
     rates = [before["extract_images_per_s"], after["extract_images_per_s"]]
     loops = [before["loop_images_per_s"], after["loop_images_per_s"]]
@@ -94,12 +134,16 @@ def bare_loop(precision: str, *paths: str) -> dict[str, float]:
     return {"extract_images_per_s": len(data) / extract_s, "loop_images_per_s": len(data) / loop_s}
 
 
-def whole(city: Path, count: int, precision: str, scratch: Path) -> dict[str, Any]:
+def whole(
+    city: Path, count: int, precision: str, scratch: Path, aggregation: str = "learned"
+) -> dict[str, Any]:
     """Run `placeray index` as a user does and measure it from outside."""
-    trace, store = scratch / f"trace{count}{precision}", scratch / f"store{count}{precision}"
+    scratch.mkdir(parents=True)
+    trace, store = scratch / "trace", scratch / "store"
     command = [sys.executable, "-m", "pipelines.index", str(city), "--store", str(store), "--json", "--quiet"]
     command += ["--commit-every", str(max(10, count // COMMITS)), "--batch-size", str(BATCH)]
     command += ["--trace", str(trace), "--extractors", str(os.cpu_count() or 1), "--precision", precision]
+    command += ["--aggregation", aggregation]
     out, peak_mb = run_watched(command)
     result = json.loads(out)
     spans = [json.loads(line) for line in trace.read_text().splitlines()]

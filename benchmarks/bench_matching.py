@@ -35,7 +35,7 @@ from models.matching.mutual import mutual_nn_count
 from models.runtime.allocator import keep_freed_memory
 
 SIZES = (3721, 128), (196, 112)  # cells and channels
-VOTES = (50, *SIZES[0], 5), (50, *SIZES[1], 60), (100, *SIZES[1], 60)  # and candidates before, rounds behind
+VOTES = (50, *SIZES[0], 3), (50, *SIZES[1], 60), (100, *SIZES[1], 60)  # and candidates before, rounds behind
 
 
 def plain(query: torch.Tensor, candidates: torch.Tensor) -> list[int]:
@@ -105,8 +105,11 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, nargs="*", help="folders that hold database/ and queries/")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
     parser.add_argument("--votes-alone", action="store_true", help="only what votes cost beside counting")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     keep_freed_memory()  # as in placeray's processes; the plain formulation profits too
     votes = {"command": command_line(), "machine": cpu_name(), "threads": torch.get_num_threads()} | {
         "speed": [vote_cost(*draw_features(*shape), rounds) for *shape, rounds in VOTES]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.timing import alternate
 from models.matching.mutual import mutual_neighbours, mutual_nn_count
 from models.matching.votes import vote_scores
 
@@ -57,10 +56,19 @@ def vote_cost(query: torch.Tensor, candidates: torch.Tensor, rounds: int) -> dic
         "channels": channels,
         "rounds": rounds,
     }
-    for clock, timer in (("wall", time.perf_counter), ("cpu", time.process_time)):
-        times = alternate(ways, rounds, clock=timer)
-        row |= {f"{way}_ms_{clock}": statistics.median(seconds) * 1e3 for way, seconds in times.items()}
-        ratios = [votes / counts for votes, counts in zip(times["votes"], times["count"], strict=True)]
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds + 1):
+        for way, run in ways.items():
+            before = time.perf_counter(), time.process_time()
+            run()
+            after = time.perf_counter(), time.process_time()
+            for clock, start, end in zip(("wall", "cpu"), before, after, strict=True):
+                times.setdefault((way, clock), []).append(end - start)
+    for clock in ("wall", "cpu"):
+        counts, votes = (times[way, clock][1:] for way in ("count", "votes"))  # the first warms up
+        row[f"count_ms_{clock}"] = statistics.median(counts) * 1e3
+        row[f"votes_ms_{clock}"] = statistics.median(votes) * 1e3
+        ratios = [vote / one for vote, one in zip(votes, counts, strict=True)]
         row[f"votes_per_count_{clock}"] = statistics.median(ratios)
     return row | {
         "votes_alone_ms": alone_s * 1e3,
