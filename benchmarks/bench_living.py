@@ -95,11 +95,11 @@ def measure(folder: Path, rows: int, width: int, commits: int, method: SearchMet
     queries = city.queries(200)
     del city
     gc.collect()
-    memory = PeakMemory(lambda: status_mib("RssAnon"), interval_s=0.05)
-    began = time.perf_counter()
+    empty, began = status_mib("RssAnon"), time.perf_counter()
     part = IndexPartition(str(folder), method=method, keep_s=3.0)
-    loaded_s, before = time.perf_counter() - began, status_mib("RssAnon")
-    memory.stop()
+    loaded_s = time.perf_counter() - began
+    gc.collect()
+    loaded = status_mib("RssAnon") - empty
     usual = ask(part, queries, 400)
     stop = threading.Event()
     threading.Thread(target=follow, args=(part, stop), daemon=True).start()
@@ -118,7 +118,7 @@ def measure(folder: Path, rows: int, width: int, commits: int, method: SearchMet
         extensions += searcher.extending
     writer.join()
     searcher.settle(600)
-    most = peak.stop()
+    most = loaded + peak.stop()
     stop.set()
     part.refresh()
     settled = ask(part, queries, 400)
@@ -130,7 +130,7 @@ def measure(folder: Path, rows: int, width: int, commits: int, method: SearchMet
         "load_s": round(loaded_s, 1),
         "found_after_s": {"median": round(float(np.median(seconds)), 2), "max": round(max(seconds), 2)},
         "recall_at_100": round(recall_of(part, queries), 4),
-        "memory_mib": {"loaded": round(before), "peak": round(most), "ratio": round(most / before, 2)},
+        "memory_mib": {"loaded": round(loaded), "peak": round(most), "ratio": round(most / loaded, 2)},
         "query_ms": {
             "before": _times(usual),
             "while following": _times(between),

@@ -18,7 +18,7 @@ from storage.table.schema import descriptor_matrix
 __all__ = ["LanceSearcher"]
 
 _KEPT_FILTERS = 8
-_COMPARED_ROWS = 5_000  # as many that a filter leaves are read and compared each
+_COMPARED_ROWS = 1_000  # as many that a filter leaves are read and compared each
 
 
 class LanceSearcher:

@@ -72,7 +72,8 @@ class Snapshot:
         self._searchers: dict[SearchMethod, Searcher] = {}
         self._former: dict[SearchMethod, Searcher] = {}
         if former is not None and former.partition == partition:
-            self._former = {**former._former, **former._searchers}
+            # Of a version that nobody searched, what it would have been made from; no older ones are held.
+            self._former = dict(former._searchers or former._former)
         self._lock = threading.Lock()
 
     @property
