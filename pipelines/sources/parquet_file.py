@@ -17,6 +17,7 @@ from pipelines.sources.paths import clean
 from pipelines.sources.photo_columns import PhotoColumn, find_photo_column
 from pipelines.sources.photo_rows import photo_row
 from pipelines.sources.source_file import SourceFile
+from storage.photos.parquet_footer import RowGroup, read_row_groups
 
 __all__ = ["read_parquet", "text_columns"]
 
@@ -66,7 +67,9 @@ def read_parquet(
                 for ours, choices in columns.items()
                 for column in choices
             }
-            _check_size(opened.metadata, set(kinds), file)
+            with file.open() as raw:
+                groups = read_row_groups(raw)
+            _check_size(opened.metadata.num_rows, groups, set(kinds), file)
             nested = _nested_texts(opened.schema, set(kinds))
         for name, (ours, kind) in kinds.items():
             if ours in NAMES_OF_FILES and pa.types.is_nested(kind):
@@ -164,19 +167,18 @@ def _unreadable(file: SourceFile, error: Exception) -> SourceError:
     return SourceError(f"{file} cannot be read as Parquet ({clean(str(error))[:300]}): repair or convert it")
 
 
-def _check_size(metadata: Any, names: set[str], file: SourceFile) -> None:
+def _check_size(rows: int, groups: list[RowGroup], names: set[str], file: SourceFile) -> None:
     """Refuse by its own metadata a file that would not fit into memory."""
-    rows = metadata.num_rows
     if rows > min(MAX_ROWS, max(FREE_ROWS, file.size * MAX_ROWS_PER_BYTE)):
         raise SourceError(f"{file}: {file.size} bytes expand to {rows} rows: split the listing")
     expanded = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema.split(".")[0] in names or column.path_in_schema in names:
-                expanded += column.total_uncompressed_size
-                if column.num_values > max(FREE_ROWS, group.num_rows * MAX_VALUES_PER_ROW):
+    for group in groups:
+        for column in group.columns:
+            if column.path.split(".")[0] in names or column.path in names:
+                expanded += column.expanded_bytes
+                if column.values > max(FREE_ROWS, group.rows * MAX_VALUES_PER_ROW):
                     raise SourceError(
-                        f"{file}: a list has {column.num_values} values in {group.num_rows} rows, "
+                        f"{file}: a list has {column.values} values in {group.rows} rows, "
                         f"{MAX_VALUES_PER_ROW} per row at most: is it a listing?"
                     )
     if expanded > _max_expanded(file.size):

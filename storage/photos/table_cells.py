@@ -9,7 +9,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from storage.objects.address import BucketAddress, options_for
 from storage.objects.source_bucket import open_source_bucket
 from storage.photos.errors import PhotoUnavailable
+from storage.photos.parquet_footer import read_row_groups
 from storage.photos.ranged_file import RangedFile
 from storage.photos.uris import ObjectUri, TableCell
 
@@ -62,8 +63,13 @@ def open_parquet(place: ObjectUri | str, options: Options, **reading: Any) -> pq
     """
     if isinstance(place, str):
         return pq.ParquetFile(place, **reading)
-    file = RangedFile(open_source_bucket(place.scheme, place.bucket, options), place.key)
-    return pq.ParquetFile(pa.PythonFile(file, mode="r"), **reading)
+    return pq.ParquetFile(pa.PythonFile(_raw(place, options), mode="r"), **reading)
+
+
+def _raw(place: ObjectUri | str, options: Options) -> IO[bytes]:
+    if isinstance(place, str):
+        return open(place, "rb")
+    return cast("IO[bytes]", RangedFile(open_source_bucket(place.scheme, place.bucket, options), place.key))
 
 
 def lance_dataset(place: ObjectUri | str, version: int | None, options: Options) -> Any:
@@ -86,9 +92,9 @@ class _Groups:
     def __init__(self, place: ObjectUri | str, column: str, options: Options) -> None:
         self._file = open_parquet(place, options)
         self._column = column
-        meta = self._file.metadata
-        groups = [meta.row_group(at) for at in range(meta.num_row_groups)]
-        self._ends = list(accumulate(group.num_rows for group in groups))
+        with _raw(place, options) as raw:
+            self._groups = read_row_groups(raw)
+        self._ends = list(accumulate(group.rows for group in self._groups))
         self._lock = threading.Lock()
         self._held: dict[int, tuple[int, pa.ChunkedArray]] = {}
 
@@ -103,9 +109,8 @@ class _Groups:
 
     def _values(self, group: int) -> pa.ChunkedArray:
         if group not in self._held:
-            meta = self._file.metadata.row_group(group)
-            columns = (meta.column(at) for at in range(meta.num_columns))
-            size = sum(one.total_uncompressed_size for one in columns if one.path_in_schema == self._column)
+            columns = self._groups[group].columns
+            size = sum(one.expanded_bytes for one in columns if one.path == self._column)
             if size > MAX_GROUP_BYTES:
                 raise PhotoUnavailable(
                     "too_large",
