@@ -63,8 +63,8 @@ class Emission:
 
 EMISSIONS = {
     "votes": Emission(slope=5.7, offset=-1.9, most=3.0),
-    "count": Emission(slope=5.7, offset=-1.9, most=3.0),
-    "similarity": Emission(slope=1.0, offset=-1.0, most=3.0),
+    "count": Emission(slope=7.0, offset=-1.4, most=3.0, seen=0.76),
+    "similarity": Emission(slope=1.15, offset=-1.1, most=3.0, seen=0.71),
 }
 """By what candidates are ranked by."""
 
