@@ -19,7 +19,9 @@ class PresentIds:
     def __init__(self, chunks: Iterable[pa.ChunkedArray]) -> None:
         """Start from the table's key column, in chunks."""
         hashes = [_hashes(chunk.cast(pa.binary()).to_pylist()) for chunk in chunks]
-        self._sorted = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
+        self._sorted = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
+        del hashes
+        self._sorted.sort()  # in place: at most 16 bytes per row at any time
         self._recent: set[int] = set()
 
     def may_contain(self, image_ids: Sequence[str]) -> np.ndarray:
@@ -37,7 +39,8 @@ class PresentIds:
         self._recent.update(int(h) for h in _hashes(key.encode() for key in image_ids))
         if len(self._recent) > _FOLD_AT:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._sorted = np.sort(np.concatenate([self._sorted, recent]))
+            self._sorted = np.concatenate([self._sorted, recent])
+            self._sorted.sort()
             self._recent.clear()
 
 
