@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +22,8 @@ from pipelines.indexing.extract import Extract
 from pipelines.indexing.run import Outcome
 from pipelines.indexing.write import write
 from storage.store import Store
+from tests.pipelines.test_bucket_photos import make_forms
+from tests.support.bucket_photos import put_folder
 from tests.support.pictures import write_photos
 
 pytestmark = pytest.mark.slow
@@ -46,7 +50,11 @@ class RunHere:
         key = (self._store.uri, card)
         if key not in self.extractors:
             self.extractors[key] = Extract(model=self._request.model, store_uri=self._store.uri, card=card)
-        rows = write(self.extractors[key](decode(work, card=card)), store_uri=self._store.uri, card=card)
+        rows = write(
+            self.extractors[key](decode(work, card=card, source_options=self._request.source_options)),
+            store_uri=self._store.uri,
+            card=card,
+        )
         Committer(self._store, self._tally, commit_every=10, commit_seconds=30.0).commit_all([rows])
 
     outcome = Outcome(seconds=1.0, nodes_lost=0, waited_s=0.0, flows=1, leftover_bytes_removed=0)
@@ -98,3 +106,26 @@ def test_a_large_source_is_indexed_in_parts_resumed_and_pruned(tmp_path: Path, s
     pruned = job.index(listing, tmp_path / "store", quiet=True, prune=True)
     assert (pruned.pruned, Store.open(tmp_path / "store").count) == (3, PHOTOS - 3)
     assert Store.open(tmp_path / "store").verify().ok
+
+
+def test_photos_in_a_bucket_are_the_same_in_every_form(
+    tmp_path: Path, moto_url: str, credentials: None
+) -> None:
+    base = f"s3://placeray/{uuid.uuid4().hex}"
+    make_forms(tmp_path / "forms", base)
+    put_folder(moto_url, tmp_path / "forms", base.rpartition("/")[2])
+    local = sorted((tmp_path / "forms/loose").iterdir())
+    lines = [str(path) if at % 2 else f"{base}/loose/{path.name}" for at, path in enumerate(local)]
+    (tmp_path / "mixed.csv").write_text("\n".join(["uri", *lines, f"{base}/none.jpg"]))
+    sources = [f"{base}/loose", f"{base}/city.csv", str(tmp_path / "mixed.csv")]
+    sources += [f"{base}/tar", f"{base}/city.parquet"]
+    expected = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in local)
+    for at, source in enumerate(sources):
+        store = tmp_path / f"store{at}"
+        report = job.index(source, store, source_options={"endpoint": moto_url}, quiet=True)
+        assert (report.accepted, report.input - report.accepted) == (len(local), int("mixed" in source))
+        assert report.rejected_by_reason == ({"missing": 1} if "mixed" in source else {})
+        rows = Store.open(store).metadata()
+        assert sorted(rows["sha256"].to_pylist()) == expected
+        assert rows["utm_e"].null_count == 0
+        assert "endpoint" not in str(rows["uri"].to_pylist() + rows["source"].to_pylist())
