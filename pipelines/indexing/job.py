@@ -181,6 +181,7 @@ def index(
         stack.enter_context(store.lease())
         change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
         work = stack.enter_context(Work(store, listed, change))
+        del listed  # of a large source the first rows are handed over like the others, and not kept
         import ray.data  # before the session, which then quietens its log
 
         ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))

@@ -80,7 +80,8 @@ class LargeListing:
         self._ids = Partitions(self._folder, "ids", _NUMBERED)
         self._uris = Partitions(self._folder, "uris", _URIS)
         self._known = Partitions(self._folder, "known", _KNOWN)
-        self._head = _numbered(head, 0)
+        self._head: pa.Table | None = _numbered(head, 0)
+        self._head_rows = head.num_rows
         self._rest = rest
         self._work: Partitions | None = None
         self._own = 0
@@ -102,14 +103,7 @@ class LargeListing:
             SourceError: the rest of the source cannot be read.
             OutOfSpace: the temporary folder is full.
         """
-        known = self._divide_known()
-        head = self._marked(mark_repeated(self._head), known).drop_columns("number")
-        require_same_photos(head, self._change.options)
-        if self._change.prune:
-            self.complete()
-            assert self.vanished is not None
-            require_prunable(self.vanished, self._change.prune_share)
-        yield self._named(head)
+        yield self._first_part()  # of which nothing is kept here
         self.complete()
         assert self._work is not None
         for number in self._work.numbers():
@@ -172,9 +166,21 @@ class LargeListing:
         self._ids.add(rows, hashed(rows["image_id"], PARTITIONS))
         self._uris.add(rows, hashed(rows["uri"], PARTITIONS))
 
-    def _divide_known(self) -> pa.Table:
-        """Divide the rows of the store; return those with the ids of the first part."""
-        ids = self._head["image_id"].combine_chunks()
+    def _first_part(self) -> pa.Table:
+        """Return the first rows, after everything that the run may be refused for."""
+        assert self._head is not None
+        head, self._head = self._head, None
+        known = self._divide_known(head["image_id"].combine_chunks())
+        work = self._marked(mark_repeated(head), known).drop_columns("number")
+        require_same_photos(work, self._change.options)
+        if self._change.prune:
+            self.complete()
+            assert self.vanished is not None
+            require_prunable(self.vanished, self._change.prune_share)
+        return self._named(work)
+
+    def _divide_known(self, ids: pa.Array) -> pa.Table:
+        """Divide the rows of the store; return those with some ids."""
         found = [_KNOWN.empty_table()]
         for batch in self._store.scan(("image_id", "sha256", "source", "tags", *METADATA)):
             own = is_of_source(batch, self._source.origin)
@@ -200,7 +206,7 @@ class LargeListing:
         lost = known.filter(missing)
         gone.add(lost, hashed(lost["uri"], PARTITIONS))
         listed = mark_repeated(listed)
-        first = self._head.num_rows
+        first = self._head_rows
         rows = listed.filter(pc.greater_equal(listed["number"], first))
         work = self._marked(rows, known)
         if self._work is None:

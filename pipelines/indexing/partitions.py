@@ -20,7 +20,7 @@ from storage.durable import explain_write_errors
 
 __all__ = ["Partitions", "hashed"]
 
-COLLECTED_ROWS = 50_000  # before they are divided: small batches cost more than their rows
+COLLECTED_ROWS = 20_000  # before they are divided: small batches cost more than their rows
 
 
 def hashed(values: pa.ChunkedArray, count: int) -> np.ndarray:
