@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from serving.tracks.place_graph import PlaceGraph, points_of
-from storage.position import POSITION_COLUMNS, Positions
+from storage.position import POSITION_COLUMNS, Position, Positions
 from storage.search.snapshot import Snapshot
 
 __all__ = ["CityMap", "CityMaps"]
@@ -37,6 +38,7 @@ class CityMap:
         }
         zones = rows["utm_zone"].to_pylist() if "utm_zone" in rows.schema.names else [None] * rows.num_rows
         self.positions = Positions.from_columns({**numbers, "utm_zone": zones})
+        self._numbers, self._zones = numbers, zones
         self.graph = PlaceGraph(points_of(self.positions), _numbers(rows, "heading_deg"))
         self._ids = pa.array(rows["image_id"].combine_chunks())
 
@@ -62,6 +64,12 @@ class CityMap:
     def image_id(self, row: int) -> str:
         """Return the id of an image."""
         return str(self._ids[row].as_py())
+
+    def position(self, row: int) -> Position:
+        """Return the position of an image as it is stored."""
+        values = {name: float(column[row]) for name, column in self._numbers.items()}
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        return Position(**known, utm_zone=self._zones[row])
 
     def columns_of_views(self, views: Rows) -> Positions:
         """Return the positions of views."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from serving.answer import Match, PlaceRecord
 from serving.tracks.defaults import DEFAULT_FPS
@@ -19,7 +19,10 @@ MAX_PHOTOS = 100  # frames of one request that are photos
 MAX_MATCHES = 1_000  # of one frame
 _MAX_ALL = 100_000  # matches of one request
 
-_Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)]
+
+def _whole(value: Any) -> Any:
+    """Return 3.0, which is a whole number in JSON, as 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class AskedMatch(BaseModel):
@@ -28,20 +31,14 @@ class AskedMatch(BaseModel):
     model_config = ConfigDict(strict=True)
 
     image_id: str = Field(min_length=1, max_length=1024)
-    lat: Annotated[float, Field(allow_inf_nan=False, ge=-90, le=90)] | None = None
-    lon: Annotated[float, Field(allow_inf_nan=False, ge=-180, le=180)] | None = None
-    utm_e: _Number | None = None
-    utm_n: _Number | None = None
     similarity: Annotated[float, Field(allow_inf_nan=False, ge=-1.001, le=1.001)]
-    mutual_matches: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    mutual_matches: Annotated[int, Field(ge=0, le=10**9), BeforeValidator(_whole)] | None = None
     score: Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)] | None = None
     score_kind: Literal["votes", "count"] | None = None
 
     def match(self, rank: int) -> Match:
         """Return the match at a rank."""
-        degrees = (None, None) if self.lat is None or self.lon is None else (self.lat, self.lon)
-        metres = (None, None) if self.utm_e is None or self.utm_n is None else (self.utm_e, self.utm_n)
-        record = PlaceRecord(self.image_id, "", Position(*degrees, *metres))
+        record = PlaceRecord(self.image_id, "", Position())  # where it is, the store knows
         kind = self.score_kind if self.score is not None else None
         return Match(rank, record, self.similarity, self.mutual_matches, self.score, kind)
 
@@ -51,7 +48,7 @@ class AskedFrame(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    store_version: int = Field(ge=1, le=2**48 - 1)
+    store_version: Annotated[int, Field(ge=1, le=2**48 - 1), BeforeValidator(_whole)]
     matches: list[AskedMatch] = Field(max_length=MAX_MATCHES, description="best first, as they were ranked")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.answer import Match
+from serving.answer import Match, PlaceRecord
 from serving.places.evidence import Evidence
 from serving.tracks.city_map import CityMap
 from serving.tracks.defaults import DEFAULT_LAG
@@ -72,10 +73,9 @@ class _Looked:
 def _looked_at(frames: Sequence[Sequence[Match] | None], city: CityMap) -> list[_Looked]:
     """Look up the candidates of all frames that stand out."""
     nothing = _Looked(np.empty(0, np.int64), np.empty(0), None)
-    evidence = [None if matches is None else Evidence.of(matches) for matches in frames]
-    rows = city.rows_of(
-        match.record.image_id for each in evidence if each is not None for match in each.matches
-    )
+    asked = [match.record.image_id for matches in frames if matches is not None for match in matches]
+    rows = city.rows_of(asked)
+    evidence = [None if matches is None else Evidence.of(_stored(matches, rows, city)) for matches in frames]
     looked = []
     for each in evidence:
         if each is None:
@@ -84,8 +84,7 @@ def _looked_at(frames: Sequence[Sequence[Match] | None], city: CityMap) -> list[
         emission, leads = EMISSIONS[each.kind], leads_of(each)
         best: dict[int, float] = {}
         for match, lead in zip(each.matches, leads.tolist(), strict=True):
-            row = rows.get(match.record.image_id)
-            view = -1 if row is None else int(city.graph.view_of[row])
+            view = int(city.graph.view_of[rows[match.record.image_id]])
             if view >= 0 and lead > 0:
                 best[view] = max(best.get(view, 0.0), lead)
         views = np.array(sorted(best), np.int64)
@@ -93,6 +92,17 @@ def _looked_at(frames: Sequence[Sequence[Match] | None], city: CityMap) -> list[
         logs = emission.log_likelihoods(np.array([best[view] for view in views.tolist()]), rarity)
         looked.append(_Looked(views, logs, emission.miss, rarity))
     return looked
+
+
+def _stored(matches: Sequence[Match], rows: Mapping[str, int], city: CityMap) -> list[Match]:
+    """Return the matches whose image is stored, where the store says that it is, whatever they say."""
+    stored = []
+    for match in matches:
+        row = rows.get(match.record.image_id)
+        if row is not None:
+            record = PlaceRecord(match.record.image_id, "", city.position(row))
+            stored.append(dataclasses.replace(match, record=record))
+    return stored
 
 
 def _region(looked: Sequence[_Looked], city: CityMap) -> tuple[Rows, Rows]:

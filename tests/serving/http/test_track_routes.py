@@ -106,7 +106,6 @@ def test_photos_make_the_track_of_their_answers(running: Running, city_store: Ci
         {"frames": [{"store_version": 1, "matches": [{"image_id": "a"}]}]},
         {"frames": [{"store_version": 1, "matches": [{"image_id": "", "similarity": 0.5}]}]},
         {"frames": [{"store_version": 1, "matches": [{"image_id": "a", "similarity": 9}]}]},
-        {"frames": [{"store_version": 1, "matches": [{"image_id": "a", "similarity": 0.1, "lat": 91}]}]},
         b'{"frames":[{"store_version":1,"matches":[{"image_id":"a","similarity":NaN}]}]}',
         b'{"frames":[{"store_version":1,"matches":[{"image_id":"a","similarity":0,"score":1e400}]}]}',
         {"frames": [None], "odometry": [None, None]},
@@ -147,6 +146,22 @@ def test_images_that_are_not_stored_say_nothing(running: Running, answers: list[
     (tracked,) = post(running.url, {"frames": [frame]}).json()["frames"]
     assert tracked["position"] is None
     assert tracked["image_id"] is None
+
+
+def test_positions_that_a_client_sends_are_not_believed(
+    running: Running, answers: list[dict[str, Any]]
+) -> None:
+    moved = [
+        {
+            **answer,
+            "matches": [
+                {**match, "lat": 91, "lon": "x", "utm_e": -6e8, "utm_n": None} for match in answer["matches"]
+            ],
+        }
+        for answer in answers
+    ]
+    believed = post(running.url, {"frames": answers}).json()["frames"]
+    assert post(running.url, {"frames": moved}).json()["frames"] == believed
 
 
 @pytest.fixture(scope="module")
