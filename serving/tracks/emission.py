@@ -4,8 +4,8 @@ A candidate says as much as its score stands out of those elsewhere, which any s
 the tenth best score elsewhere, however many candidates there are. What it says is a ratio of
 likelihoods: of a lead such as this where the frame was taken, over the same where it was not. That is how
 much rarer a candidate above the floor is elsewhere, times a ratio of densities whose logarithm is linear in
-the lead and bounded; `benchmarks/bench_drives.py` prints the densities. Of the logarithm half counts, since
-frames that follow each other show the same houses and err together.
+the lead and bounded; `benchmarks/bench_drives.py` prints the densities. How much of the logarithm counts is
+said by `serving.tracks.motion`: frames near each other show the same houses and err together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ _RANK = 10  # of the score elsewhere that is the floor; the middle one where the
 _ALONE = 0.5  # of the first score: the floor where no candidate is elsewhere
 _MOST = 5.0  # largest lead
 MAX_RARITY = 1_000
-TEMPER = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,12 @@ class Emission:
             rarity: As of `rarity_of`.
         """
         densities = np.minimum(self.offset + self.slope * leads, self.most)
-        return np.asarray(math.log(rarity) + TEMPER * (math.log(self.seen) + densities))
+        return np.asarray(math.log(rarity) + math.log(self.seen) + densities)
 
     @property
     def miss(self) -> float:
         """The logarithm for all other views."""
-        return TEMPER * math.log(1.0 - self.seen)
+        return math.log(1.0 - self.seen)
 
 
 EMISSIONS = {
@@ -76,7 +75,7 @@ def rarity_of(candidates: int, views: int) -> float:
         candidates: Views above the floor.
         views: Of the store; more than 1,000 count as 1,000, since rivals come from streets alike.
     """
-    return float(max(1.0, min(views, MAX_RARITY) / max(1, candidates)) ** TEMPER)
+    return float(max(1.0, min(views, MAX_RARITY) / max(1, candidates)))
 
 
 def leads_of(evidence: Evidence) -> Floats:

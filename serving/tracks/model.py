@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.tracks.markov import Step
-from serving.tracks.motion import Motion, Moves
+from serving.tracks.motion import USUAL_WEIGHT, Motion, Moves
 from serving.tracks.place_graph import Views
 
 __all__ = ["USUAL", "Chances", "DriveModel", "Seen"]
@@ -48,14 +48,14 @@ class Seen:
         log_likelihoods: (F,) float64, over that of a frame from nowhere.
         miss: The same of all other states; None: nothing is known about the frame.
         rarity: How much rarer they are elsewhere, which is part of their likelihood.
-        novelty: How much of what the frame shows is new, see `Motion.novelty`.
+        weight: How much of its logarithms counts, see `Motion.weight`; they are weighed already.
     """
 
     states: Rows
     log_likelihoods: Floats
     miss: float | None
     rarity: float = 1.0
-    novelty: float = 1.0
+    weight: float = USUAL_WEIGHT
 
 
 class DriveModel:
@@ -101,6 +101,7 @@ class DriveModel:
     def step(self, number: int, before: Floats) -> Step:
         """Return the step to a frame; states that hardly anything leads from are left out."""
         chances, seen = self._chances, self._seen[number]
+        way = seen.weight / USUAL_WEIGHT  # chances are those of a usual way between two frames
         leaks = np.ones(self._count + 1)
         edges = (
             np.flatnonzero((before[:-1] > _LEAST_SHARE)[self._edges.sources])
@@ -114,9 +115,9 @@ class DriveModel:
             weights = self._moves.weights(self._edges.metres[edges], self._turns_deg[edges], motion)
             sums = np.bincount(sources, weights=weights, minlength=self._count)
             whole = np.maximum(sums, self._usual_sum(motion))
-            weights = (1 - chances.lose * seen.novelty) * weights / whole[sources]
+            weights = (1 - chances.lose * way) * weights / whole[sources]
             leaks[:-1] -= np.bincount(sources, weights=weights, minlength=self._count)
-        find = chances.find * seen.novelty if number else chances.inside
+        find = chances.find * way if number else chances.inside
         found = seen.states
         return Step(
             sources,

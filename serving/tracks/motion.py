@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serving.tracks.defaults import DEFAULT_FPS
 
-__all__ = ["Motion", "Moves", "at_rate", "at_speed"]
+__all__ = ["USUAL_WEIGHT", "Motion", "Moves", "at_rate", "at_speed"]
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +20,8 @@ _DISTANCE_ERROR, _TURN_SPREAD_DEG = 0.15, 45.0
 _SPACINGS = 0.5  # of the store's places: how far a view may lie from the vehicle
 _ANY_TURN = 0.15  # of the probability, whatever the headings: views do not turn as the vehicle does
 _MAX_REACH_M = 250.0
-_NEW_AFTER_M, _LEAST_NOVELTY = 5.0, 0.02
+USUAL_WEIGHT = 0.5  # also of the first frame
+_HALF_NEW_M, _ALL_NEW_M, _LEAST_WEIGHT = 5.0, 16.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,16 @@ class Motion:
     fastest_m: float = _FASTEST_M_PER_S / DEFAULT_FPS
 
     @property
-    def novelty(self) -> float:
-        """How much of what a frame shows is new, 0.02..1: one of a vehicle at rest repeats the one before."""
-        expected_m = self.usual_m if self.distance_m is None else self.distance_m
-        return min(1.0, max(_LEAST_NOVELTY, expected_m / _NEW_AFTER_M))
+    def weight(self) -> float:
+        """How much of the logarithm of what a frame shows counts, 0.01..1.
+
+        Frames near each other show the same houses and err together: a half counts of one 5 to 8 m after the
+        one before, in proportion to the distance below and above, and all of it from 16 m on. A vehicle at
+        rest repeats itself, and so does a video.
+        """
+        metres = self.usual_m if self.distance_m is None else self.distance_m
+        near = USUAL_WEIGHT * min(1.0, metres / _HALF_NEW_M)
+        return max(_LEAST_WEIGHT, near, min(1.0, metres / _ALL_NEW_M))
 
 
 def at_rate(frames: int, fps: float = DEFAULT_FPS) -> list[Motion]:

@@ -13,10 +13,10 @@ from serving.answer import Match, PlaceRecord
 from serving.places.evidence import Evidence
 from serving.tracks.city_map import CityMap
 from serving.tracks.defaults import DEFAULT_LAG
-from serving.tracks.emission import EMISSIONS, TEMPER, leads_of, rarity_of
+from serving.tracks.emission import EMISSIONS, leads_of, rarity_of
 from serving.tracks.markov import smoothed
 from serving.tracks.model import USUAL, Chances, DriveModel, Seen
-from serving.tracks.motion import Motion
+from serving.tracks.motion import USUAL_WEIGHT, Motion
 from serving.tracks.place_graph import Views
 from serving.tracks.whereabouts import Located, Whereabouts
 
@@ -50,14 +50,14 @@ def track(
     looked = _looked_at(frames, city)
     region, rows = _region(looked, city)
     views = Views(city.graph.views.points[region], city.graph.views.headings_deg[region])
-    novelties = [1.0, *(motion.novelty for motion in motions[1:])]
-    seen = [_seen(each, rows, novelty) for each, novelty in zip(looked, novelties, strict=False)]
+    weights = [USUAL_WEIGHT, *(motion.weight for motion in motions[1:])][: len(looked)]
+    seen = [_seen(each, rows, weight) for each, weight in zip(looked, weights, strict=True)]
     spacing_m = _spacing_m(views)
     model = DriveModel(views, seen, motions, spacing_m=spacing_m, chances=chances)
     whereabouts = Whereabouts(views, region, city, spacing_m)
     beliefs = smoothed(model.step, len(seen), start=model.start, lag=lag)
-    for belief, each in zip(beliefs, looked, strict=True):
-        yield whereabouts.of(belief, _own(each, rows, len(views)))
+    for belief, each, weight in zip(beliefs, looked, weights, strict=True):
+        yield whereabouts.of(belief, _own(each, rows, len(views), 1 - weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,24 +123,24 @@ def _region(looked: Sequence[_Looked], city: CityMap) -> tuple[Rows, Rows]:
     return region, rows
 
 
-def _seen(looked: _Looked, rows: Rows, novelty: float) -> Seen:
+def _seen(looked: _Looked, rows: Rows, weight: float) -> Seen:
     """Return what a frame says; of what it repeats, nothing."""
     states = rows[looked.views]
     return Seen(
         states[states >= 0],
-        novelty * looked.logs[states >= 0],
-        None if looked.miss is None else novelty * looked.miss,
-        looked.rarity**novelty,
-        novelty,
+        weight * looked.logs[states >= 0],
+        None if looked.miss is None else weight * looked.miss,
+        looked.rarity**weight,
+        weight,
     )
 
 
-def _own(looked: _Looked, rows: Rows, count: int) -> Floats:
-    """Return (S,) what tempering took from a frame's own logarithms: within a street it counts in full."""
+def _own(looked: _Looked, rows: Rows, count: int, share: float) -> Floats:
+    """Return (S,) the share of a frame's own logarithms that counts within a street alone."""
     own = np.full(count, looked.miss or 0.0)
     states = rows[looked.views]
     own[states[states >= 0]] = looked.logs[states >= 0]
-    return np.asarray((1 / TEMPER - 1) * own)
+    return np.asarray(share * own)
 
 
 def _spacing_m(views: Views) -> float:

@@ -40,9 +40,10 @@ def test_reach_holds_every_way_and_is_bounded() -> None:
     assert moves.reach_m([Motion(distance_m=1e6)]) == 250.0
 
 
-def test_what_a_frame_shows_anew_grows_with_the_way() -> None:
-    novelties = [Motion(distance_m=metres).novelty for metres in (0.0, 1.0, 2.0, 5.0, 50.0)]
-    assert novelties == sorted(novelties)
-    assert 0 < novelties[0] < 0.1
-    assert novelties[-1] == 1.0
-    assert at_rate(1, 30.0)[0].novelty < at_rate(1, 1.0)[0].novelty == 1.0
+def test_what_counts_of_a_frame_grows_with_the_way() -> None:
+    weights = [Motion(distance_m=metres).weight for metres in (0.0, 1.0, 2.0, 5.0, 8.0, 12.0, 16.0, 50.0)]
+    assert weights == sorted(weights)
+    assert 0 < weights[0] < 0.05
+    assert weights[3] == weights[4] == 0.5
+    assert weights[-1] == weights[-2] == 1.0
+    assert at_rate(1, 30.0)[0].weight < 0.1 < at_rate(1, 1.0)[0].weight
