@@ -21,6 +21,7 @@ from pipelines.demo.dataset import take_picture
 from pipelines.demo.plan import PLACE_STEP_M, City, Place, plan_city
 from pipelines.demo.route import CRUISE_M_PER_S, Motion, drive_along, plan_route, road_of
 from pipelines.demo.shots import ORIGIN_E, ORIGIN_N, ZONE, ZONE_LETTER, CityError, check_counts
+from storage.text import spreadsheet_safe
 
 __all__ = ["DRIVE_CONDITIONS", "Drive", "Frame", "draw_drive", "plan_drive"]
 
@@ -227,5 +228,5 @@ def _write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: spreadsheet_safe(value) for name, value in row.items()} for row in rows)
     path.write_text(text.getvalue(), encoding="utf-8")

@@ -12,7 +12,7 @@ from pipelines.locate.errors import BadReview
 
 __all__ = ["Accepted", "read_accepted"]
 
-_MAX_BYTES, _MAX_ROWS = 64 << 20, 1_000_000
+_MAX_BYTES, _MAX_ROWS, _MAX_TEXT = 64 << 20, 1_000_000, 65_536
 _NEEDED = ("image", "decision", "lat", "lon")
 
 
@@ -53,11 +53,19 @@ def read_accepted(path: str | Path) -> list[Accepted]:
         missing = [name for name in _NEEDED if name not in names]
         if missing:
             raise BadReview(f"{path} has no column {missing[0]}: give the list of a review page")
-        return [_accepted(row) for row, _ in zip(rows, range(_MAX_ROWS), strict=False) if _is_accepted(row)]
+        checked = (_checked(row, path) for row, _ in zip(rows, range(_MAX_ROWS), strict=False))
+        return [_accepted(row) for row in checked if _is_accepted(row)]
     except OSError as error:
         raise BadReview(f"{path} cannot be read ({error.strerror}): give the list of a review page") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadReview(f"{path} is not a CSV file ({error}): give the list of a review page") from None
+
+
+def _checked(row: dict[str, str | None], path: str | Path) -> dict[str, str | None]:
+    """Return a row; one that spans lines, since a quote is left open, would hide those that it swallows."""
+    if any(len(value or "") > _MAX_TEXT for value in row.values()):
+        raise BadReview(f"{path} has a longer value than {_MAX_TEXT}: give the list of a review page")
+    return row
 
 
 def _is_accepted(row: dict[str, str | None]) -> bool:

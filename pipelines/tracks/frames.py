@@ -20,7 +20,6 @@ class BadDrive(PlacerayError, ValueError):
     """Frames or odometry that make no drive."""
 
     reason = "bad_drive"
-    http_status = 422
 
 
 def frames_of(paths: Sequence[str]) -> list[str]:

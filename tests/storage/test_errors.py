@@ -81,8 +81,16 @@ def test_two_kinds_do_not_share_a_reason() -> None:
             reason = "store_locked"
 
 
-# Their messages name numbers and settings of the calibration, no files.
-PLAIN = ("not_calibrated", "level_not_promised")
+# Their messages name numbers, settings and what the request gave, no files.
+PLAIN = (
+    "not_calibrated",
+    "level_not_promised",
+    "bad_filter",
+    "tags_not_kept",
+    "bad_track",
+    "another_aggregation",
+    "version_gone",
+)
 
 
 def test_http_messages_hide_internal_details() -> None:

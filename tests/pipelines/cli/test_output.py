@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipelines.cli import commands, main
@@ -92,10 +93,11 @@ def test_verify_shows_ids_of_a_hostile_store_without_their_escapes(
 def test_rejected_images_open_in_a_spreadsheet_as_text(tmp_path: Path) -> None:
     ids = ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "a\x1b[2J", "plain"]
     tally = Tally(total=len(ids), progress=lambda done, rejected, total: None)
-    tally.rejections = [
+    rows = [
         {"image_id": name, "uri": f"/{name}", "rejected": "corrupt", "message": "=HYPERLINK(0)"}
         for name in ids
     ]
+    tally.rejections.add(pa.Table.from_pylist(rows))
     (tmp_path / "rejected.csv").symlink_to(tmp_path / "elsewhere")
     tally.write_rejections(tmp_path / "rejected.csv")
     with open(tmp_path / "rejected.csv", newline="", encoding="utf-8") as file:

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import pyarrow as pa
 import pytest
 
 from models.names import DEFAULT_MODEL
@@ -47,16 +46,17 @@ def test_progress_is_shown_unless_quiet_or_with_a_callback(
         raise Stop
 
     monkeypatch.setattr("pipelines.indexing.job.card_of", lambda *_: (SimpleNamespace(model="any"), False))
-    monkeypatch.setattr(
-        "pipelines.indexing.job.list_source", lambda *_, **__: pa.table({"image_id": ["a", "b", "c", "d"]})
-    )
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "abcd":
+        (photos / f"{name}.jpg").touch()
     store = SimpleNamespace(uri=str(tmp_path))
     monkeypatch.setattr("pipelines.indexing.job.open_or_create", lambda *_, **__: store)
     monkeypatch.setattr("pipelines.indexing.job.Tally", report_and_stop)
     shown = []
     for options in ({}, {"quiet": True}, {"progress": lambda *state: received.append(state)}):
         with pytest.raises(Stop):
-            index(tmp_path, str(tmp_path), rejected_file=tmp_path / "r.csv", **options)
+            index(photos, str(tmp_path), rejected_file=tmp_path / "r.csv", **options)
         shown.append(capsys.readouterr().err)
     assert shown[0].startswith("index: 3/4 images, ")
     assert shown[1:] == ["", ""]
