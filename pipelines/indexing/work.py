@@ -63,7 +63,7 @@ class Work:
     """
 
     def __init__(self, store: Store, listed: Listed, change: Change) -> None:
-        self._rows = listed.first.num_rows
+        self._source, self._rows = listed.source, listed.first.num_rows
         self._large: LargeListing | None = None
         self._whole: Reconciled | None = None
         if listed.rest is None:
@@ -103,6 +103,7 @@ class Work:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._source.close()
         if self._large is not None:
             self._large.close()
 

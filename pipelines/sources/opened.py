@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,11 @@ class OpenedSource:
     rows: Iterator[dict[str, Any]]
     notes: list[Note] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the files that rows are still read from."""
+        if isinstance(self.rows, Generator):
+            self.rows.close()
 
 
 def open_source(
