@@ -30,7 +30,8 @@ class Priors(NamedTuple):
     prior: SoftPrior | None
 
 
-def read_priors(
+# Asynchronous, since FastAPI gives each call of a plain function a thread.
+async def read_priors(
     near: Annotated[
         str | None,
         Query(
