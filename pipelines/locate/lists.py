@@ -32,7 +32,8 @@ def require_list_format(out: str | Path) -> None:
         UnknownListFormat: its suffix is another one.
     """
     if Path(out).suffix.lower() not in _SUFFIXES:
-        raise UnknownListFormat(f"--out {out} is no list of places: end it with {', '.join(_SUFFIXES)}")
+        endings = ", ".join(_SUFFIXES)
+        raise UnknownListFormat(f"--out {out} is not the name of a list of places: end it with {endings}")
 
 
 def list_bytes(entries: Sequence[Entry], out: str | Path) -> bytes:

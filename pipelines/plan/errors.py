@@ -1,4 +1,4 @@
-"""Why there is no plan."""
+"""Errors of plans."""
 
 from __future__ import annotations
 

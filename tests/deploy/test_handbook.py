@@ -62,7 +62,7 @@ def test_every_command_of_helm_makes_valid_manifests(tmp_path: Path, words: list
 
 @pytest.mark.parametrize("words", PLACERAY, ids=" ".join)
 def test_every_command_of_placeray_is_one(words: list[str]) -> None:
-    build_parser().parse_args(words[1:])
+    assert vars(build_parser().parse_args(words[1:]))["verb"] == words[1]
 
 
 def test_the_handbook_has_commands_for_every_procedure() -> None:
