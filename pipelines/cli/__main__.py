@@ -1,7 +1,5 @@
 """`python -m pipelines.cli`: the command line without an installation."""
 
-import sys
+from pipelines.cli import run
 
-from pipelines.cli import main
-
-sys.exit(main())
+run()
