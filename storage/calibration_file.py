@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from storage.commit.leases import StoreLease
+from storage.commit.leases import StoreLease, confirm_lease
 from storage.json_values import parse_object
 from storage.layout import CALIBRATION_FILE, OWN_PHOTOS_FILE
 from storage.objects.bucket_path import BucketPath
@@ -36,7 +36,7 @@ def write_measured(folder: Location, lease: StoreLease, name: str, values: Mappi
         NotWritable: the store is on a read-only file system, or belongs to another user.
     """
     assert name in (CALIBRATION_FILE, OWN_PHOTOS_FILE)
-    lease.check()
+    confirm_lease(lease)
     write_file(folder / name, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "OWN_PHOTOS_FILE",
     "QUARANTINE_FOLDER",
     "TABLE_FOLDER",
+    "TAGS_FILE",
     "check_layout",
     "check_table_files",
     "is_shard_name",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 CARD_FILE = "card.json"
-HISTORY_FILE = "HISTORY"
+HISTORY_FILE, TAGS_FILE = "HISTORY", "TAGS"
 LISTS = ("rejected.csv", "notes.csv")
 CALIBRATION_FILE, OWN_PHOTOS_FILE = "calibration.json", "places.json"
 FEATURES_FOLDER, TABLE_FOLDER, QUARANTINE_FOLDER = "features", "records.lance", "quarantine"
@@ -51,7 +52,7 @@ _FOLDERS = (
 )
 _FILES = (
     *(CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", *LISTS),
-    *(CALIBRATION_FILE, OWN_PHOTOS_FILE, HISTORY_FILE),
+    *(CALIBRATION_FILE, OWN_PHOTOS_FILE, HISTORY_FILE, TAGS_FILE),
 )
 
 # As `write_shard` makes them: 32 hex digits, then the CRC-32 of the file.

@@ -21,7 +21,7 @@ from storage.care.leftovers import LEFTOVER_AGE_S, remove_leftovers
 from storage.care.repair import RepairReport, repair_store
 from storage.care.versions import resolve_version, roll_back
 from storage.commit.creation import create_store
-from storage.commit.leases import open_lease
+from storage.commit.leases import confirm_lease, open_lease
 from storage.commit.ledger import read_committed
 from storage.commit.replacement import replace_descriptors, rows_to_describe
 from storage.commit.version_tags import remove_tag, write_tag
@@ -168,7 +168,7 @@ class Store(StoreReader):
             wanted: The number of a version, or a tag; see `versions`.
 
         Raises:
-            NoSuchVersion: it is not there, or the store is in a bucket.
+            NoSuchVersion: it is not there.
             StoreLocked: the lease is not held, or was lost.
         """
         roll_back(self._leased(), resolve_version(self._folder, wanted))
@@ -182,13 +182,13 @@ class Store(StoreReader):
             wanted: The number of a version, or another tag; default: the newest.
 
         Raises:
-            NoSuchVersion: it is not there, the name cannot be a tag's, or the store is in a bucket.
+            NoSuchVersion: it is not there, or the name cannot be a tag's.
             StoreLocked: the lease is not held, or was lost.
         """
         writer = self._leased()
         version = writer.committed.version if wanted is None else resolve_version(self._folder, wanted)
         writer.check_lease()
-        write_tag(self._folder, name, version)
+        write_tag(self._folder, name, version, writer.lease)
         return version
 
     def remove_tag(self, name: str) -> None:
@@ -198,8 +198,9 @@ class Store(StoreReader):
             NoSuchVersion: there is no such tag.
             StoreLocked: the lease is not held, or was lost.
         """
-        self._leased().check_lease()
-        remove_tag(self._folder, name)
+        writer = self._leased()
+        writer.check_lease()
+        remove_tag(self._folder, name, writer.lease)
 
     def rows_to_describe(self, card: Card) -> list[str]:
         """Return the keys of the rows whose descriptors `replace_descriptors` still needs; needs the lease.
@@ -338,6 +339,7 @@ class Store(StoreReader):
         since = lease.crashed_since
         if own and since is None and isinstance(self._folder, Path):  # a bucket has times of its own
             since = lease.since.timestamp() // 1  # a file's time may be some milliseconds early
+        confirm_lease(lease)
         return remove_leftovers(self._folder, writer.table, min_age_s=min_age_s, since=since)[1]
 
     def _leased(self) -> Writer:

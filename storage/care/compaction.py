@@ -21,8 +21,9 @@ from storage.care.leftovers import (
 )
 from storage.care.named_files import unnamed_files
 from storage.commit.change_log import shorten_changes
-from storage.commit.leases import crashed_since
+from storage.commit.leases import confirm_lease, crashed_since
 from storage.commit.ledger import manifests, table_files, write_sums
+from storage.commit.version_tags import protect_tagged
 from storage.commit.writer import Writer
 from storage.features.open_features import AnyFeatureReader, open_features
 from storage.features.shards import shard_path, write_shard
@@ -138,10 +139,12 @@ def compact_store(
     writer.change(lambda: _merge(writer.table), did="compacted")
     # In a second pass, so that the time the merge takes does not shift the age of versions.
     older_than_s = _cutoff_s(writer.table.versions(), keep_versions_s)
+    protect_tagged(folder, writer.table)
     committed = writer.change(lambda: writer.table.optimize(older_than_s=older_than_s), did="compacted")
     row_bytes = writer.card.descriptor_dim * (2 if writer.card.descriptor_dtype == "float16" else 4)
     if committed.rows * row_bytes > _INDEX_BYTES and not writer.table.has_index:
         committed = writer.change(writer.table.build_index, did="built the index on disk")
+    confirm_lease(writer.lease)
     write_sums(folder, table_files(folder))
     shorten_changes(folder)
     dropped = len(set(before) - set(manifests(folder)))

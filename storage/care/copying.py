@@ -16,6 +16,7 @@ from storage.commit.bucket_sums import add_sums
 from storage.commit.current_card import card_of
 from storage.commit.leases import open_lease
 from storage.commit.ledger import Committed, check_manifests, read_committed, read_sums
+from storage.commit.version_tags import read_tags, write_tag
 from storage.durable import explain_write_errors
 from storage.errors import CorruptStore, InvalidBatch, StoreNotFound, repair_command
 from storage.layout import (
@@ -52,6 +53,7 @@ class CopyReport:
         files: Number of files of the copy.
         files_copied: How many of them were written by this run; the others were there already, intact.
         bytes_copied: Their size.
+        tags: Tags of the version, which the copy has too.
     """
 
     version: int
@@ -59,6 +61,7 @@ class CopyReport:
     files: int
     files_copied: int
     bytes_copied: int
+    tags: tuple[str, ...] = ()
 
 
 def copy_store(
@@ -94,7 +97,7 @@ def copy_store(
             (goal / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
     else:
         require_conditions(goal.objects)
-    with open_lease(goal):
+    with open_lease(goal) as lease:
         _require_free(goal, committed)
         plan = _Plan.of(origin, committed, card, first)
         done = copied = copied_bytes = 0
@@ -103,7 +106,10 @@ def copy_store(
             if progress is not None:
                 progress(done, len(plan.files))
         _finish(goal, committed, plan)
-    return CopyReport(committed.version, committed.rows, len(plan.files), copied, copied_bytes)
+        tags = tuple(name for name, version in read_tags(origin).items() if version == committed.version)
+        for name in tags:
+            write_tag(goal, name, committed.version, lease)
+    return CopyReport(committed.version, committed.rows, len(plan.files), copied, copied_bytes, tags)
 
 
 @dataclass(frozen=True)

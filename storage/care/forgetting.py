@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from storage.care.compaction import move_rows_out_of
 from storage.care.leftovers import remove_leftovers
+from storage.commit.leases import confirm_lease
 from storage.commit.ledger import manifests, table_files, write_sums
-from storage.commit.version_tags import read_tags, remove_tag
+from storage.commit.version_tags import protect_tagged, read_tags, remove_tag
 from storage.commit.writer import Writer
 from storage.errors import CorruptStore
 from storage.layout import LISTS
@@ -75,8 +76,10 @@ def forget(writer: Writer, image_ids: Sequence[str]) -> ForgetReport:
         writer.change(writer.table.build_index, did="built the index on disk")
     tags = tuple(name for name, version in read_tags(folder).items() if _may_hold(folder, version, asked))
     for name in tags:
-        remove_tag(folder, name)
+        remove_tag(folder, name, writer.lease)
+    protect_tagged(folder, writer.table)
     writer.change(lambda: writer.table.optimize(older_than_s=0), did=f"forgot {len(asked)} photos")
+    confirm_lease(writer.lease)
     write_sums(folder, table_files(folder))
     removed, _ = remove_leftovers(folder, writer.table, min_age_s=0)
     for name in LISTS:

@@ -6,9 +6,9 @@ Going back makes a new version with the rows and the card of an old one, so that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.care.leftovers import used_shards
+from storage.commit.bucket_lease import BucketLease
 from storage.commit.change_log import LoggedChange, read_changes
 from storage.commit.ledger import Committed
 from storage.commit.version_tags import NoSuchVersion, read_tags, tagged_version
@@ -103,11 +103,6 @@ def roll_back(writer: Writer, version: int) -> Committed:
         StoreLocked: the lease is lost.
     """
     folder, table = writer.folder, writer.table
-    if not isinstance(folder, Path) or not isinstance(table, LanceTable):
-        raise NoSuchVersion(
-            f"{folder} is in a bucket, where going back could race with a writer that was paused: copy the "
-            "store to a folder with placeray copy, go back there, and copy it to a new prefix"
-        )
     if version == writer.committed.version:
         return writer.committed
     old = open_table(folder, version=version)
@@ -116,9 +111,17 @@ def roll_back(writer: Writer, version: int) -> Committed:
     shards = sorted(used_shards(old))
     if not all_exist([shard_path(folder, shard) for shard in shards]):
         raise NoSuchVersion(f"features of version {version} are no longer there: choose a newer one")
-    committed = writer.change(lambda: table.restore(version), did=f"rolled back to version {version}")
+    committed = writer.change(lambda: _restore(writer, version), did=f"rolled back to version {version}")
     writer.forget_keys()
     return committed
+
+
+def _restore(writer: Writer, version: int) -> None:
+    if isinstance(writer.table, LanceTable):
+        writer.table.restore(version)
+    else:
+        assert isinstance(writer.lease, BucketLease)
+        writer.table.restore(version, writer.lease.epoch)
 
 
 def _opened(folder: Location, version: int) -> Table | None:

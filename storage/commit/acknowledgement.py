@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from storage.commit.bucket_lease import BucketLease
 from storage.commit.bucket_sums import add_sums
+from storage.commit.bucket_tags import claim_bucket_tags
 from storage.commit.leases import StoreLease
 from storage.commit.ledger import Committed, acknowledge, parse_committed, read_sums, table_files
 from storage.errors import CorruptStore, StoreLocked, repair_command
@@ -26,6 +27,7 @@ from storage.table.open_table import Table
 __all__ = ["Acknowledger", "BucketAcknowledger", "LocalAcknowledger", "open_acknowledger"]
 
 _COMMITTED_BYTES = 1 << 16
+_FENCE_TRIES = 5
 _MAX_FILE_BYTES = 1 << 40
 
 
@@ -62,7 +64,8 @@ class BucketAcknowledger:
     """Acknowledges versions of a store in a bucket: COMMITTED is replaced only in the state it is known in.
 
     After a holder that did not release its lease, COMMITTED gets the new epoch first, so that the former
-    holder can acknowledge nothing more; then the table is fenced, so that it can commit nothing either.
+    holder can acknowledge nothing more, then the tags; then the table is fenced, so that it can commit
+    nothing either.
     """
 
     def __init__(self, location: BucketPath, lease: BucketLease) -> None:
@@ -70,18 +73,42 @@ class BucketAcknowledger:
         self._location, self._lease = location, lease
         self._known: set[str] = set()
         self._tag: str | None = None
+        self._acknowledged_version: int | None = None
         self._committed: Committed | None = None
         path = location / "COMMITTED"
         with contextlib.suppress(FileNotFoundError):
             data, self._tag = path.objects.get(path.key, _COMMITTED_BYTES)
+            committed = parse_committed(location, data)
+            self._acknowledged_version = committed.version
             if lease.seized:
-                self._replace(parse_committed(location, data))
+                self._replace(committed)
+                claim_bucket_tags(location, lease.epoch)
 
     def open_head(self) -> BucketTable:
-        """Open the newest version, for writing; fence it where the former holder may still be alive."""
-        table = BucketTable.open(self._location)
-        if self._lease.seized and self._tag is not None:
-            table.fence()
+        """Open the newest version, for writing; fence it where the former holder may still be alive.
+
+        A version that went back to an older one and was never acknowledged is not adopted: its writer may
+        have been paused before, and committed it on top of what others have acknowledged since.
+        """
+        table = self._fenced() if self._lease.seized and self._tag is not None else self._head()
+        acknowledged = self._acknowledged_version
+        if acknowledged is not None and table.restored_by_others(acknowledged, self._lease.epoch):
+            table.restore(acknowledged, self._lease.epoch)
+        return table
+
+    def _head(self) -> BucketTable:
+        return BucketTable.open(self._location)
+
+    def _fenced(self) -> BucketTable:
+        for tries_left in range(_FENCE_TRIES, 0, -1):
+            table = self._head()
+            try:
+                table.fence(self._lease.epoch)
+                break
+            except StoreLocked:  # the former holder committed since the table was opened
+                if tries_left == 1:
+                    raise
+                self._lease.check()
         return table
 
     def follow(self, table: Table, committed: Committed) -> None:

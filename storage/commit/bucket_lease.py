@@ -128,6 +128,18 @@ class BucketLease:
                 "written: run the same command again when it is done"
             )
 
+    def confirm(self) -> None:
+        """Ask the bucket whether the lease is still held, for a write that carries no condition of its own.
+
+        Raises:
+            StoreLocked: another writer took it over.
+        """
+        self.check()
+        state = _parse(self._read())
+        if state is None or state.get("nonce") != self._nonce:
+            self._lost = True
+            self.check()
+
     def _read(self) -> Tagged | None:
         try:
             return self._path.objects.get(self._path.key, _MAX_BYTES)

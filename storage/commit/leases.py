@@ -10,7 +10,7 @@ from storage.commit.lease import Lease
 from storage.commit.lease import crashed_since as crashed_in_folder
 from storage.objects.files import Location
 
-__all__ = ["StoreLease", "crashed_since", "open_lease"]
+__all__ = ["StoreLease", "confirm_lease", "crashed_since", "open_lease"]
 
 StoreLease: TypeAlias = Lease | BucketLease
 
@@ -25,6 +25,15 @@ def open_lease(location: Location, *, timeout_s: float = 0.0) -> StoreLease:
     if isinstance(location, Path):
         return Lease(location, timeout_s=timeout_s)
     return BucketLease(location, timeout_s=timeout_s)
+
+
+def confirm_lease(lease: StoreLease) -> None:
+    """Check that a lease is held, just before a write or a removal that carries no condition of its own.
+
+    Raises:
+        StoreLocked: another writer took it over.
+    """
+    lease.check() if isinstance(lease, Lease) else lease.confirm()
 
 
 def crashed_since(location: Location) -> float | None:

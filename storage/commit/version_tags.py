@@ -1,7 +1,6 @@
-"""Tags: names for versions of a store in a folder, which `compact` then keeps.
+"""Tags: names for versions of a store, which `compact` then keeps.
 
-A tag is a file of LanceDB's beside the table. In a bucket none are made: that setting one cannot race with a
-writer that was paused has not been shown.
+In a folder a tag is a file of LanceDB's beside the table; for a bucket see `storage.commit.bucket_tags`.
 """
 
 from __future__ import annotations
@@ -10,16 +9,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+from storage.commit.bucket_lease import BucketLease
+from storage.commit.bucket_tags import read_bucket_tags, write_bucket_tags
+from storage.commit.leases import StoreLease
 from storage.durable import explain_write_errors, flush
 from storage.errors import CorruptStore, StoreError, repair_command
 from storage.json_values import parse_object, whole_number
 from storage.layout import TABLE_FOLDER
+from storage.objects.bucket_path import BucketPath
 from storage.objects.files import Location, read_bounded
+from storage.table.bucket_table import BucketTable
+from storage.table.open_table import Table
 
 __all__ = [
     "TAGS_FOLDER",
     "NoSuchVersion",
     "check_tag",
+    "protect_tagged",
     "read_tags",
     "remove_tag",
     "tagged_version",
@@ -57,7 +63,9 @@ def read_tags(folder: Location) -> dict[str, int]:
     Raises:
         CorruptStore: a tag cannot be read.
     """
-    if not isinstance(folder, Path) or not (folder / TAGS_FOLDER).is_dir():
+    if not isinstance(folder, Path):
+        return {name: version for name, version in read_bucket_tags(folder).items() if _NAME.fullmatch(name)}
+    if not (folder / TAGS_FOLDER).is_dir():
         return {}
     names = sorted(path.name.removesuffix(".json") for path in (folder / TAGS_FOLDER).glob("*.json"))
     return {name: tagged_version(folder, name) for name in names if _NAME.fullmatch(name)}
@@ -70,31 +78,37 @@ def tagged_version(folder: Location, name: str) -> int:
         NoSuchVersion: there is no such tag.
         CorruptStore: it cannot be read.
     """
-    path = _tags_of(folder) / f"{check_tag(name)}.json"
+    check_tag(name)
     try:
-        values = parse_object(read_bounded(path, _TAG_BYTES, advice=repair_command(folder)))
-        return whole_number(values["version"], 1, _MAX_VERSION)
-    except FileNotFoundError:
+        return _version_in(folder, name) if isinstance(folder, Path) else read_tags(folder)[name]
+    except (FileNotFoundError, KeyError):
         raise NoSuchVersion(
             f"{folder} has no tag {name!r}: list them with placeray history --store {folder}"
         ) from None
-    except (ValueError, KeyError) as error:
-        raise CorruptStore(
-            f"{path} cannot be read ({error}): delete it, then tag the version again"
-        ) from error
 
 
-def write_tag(folder: Location, name: str, version: int) -> None:
+def write_tag(folder: Location, name: str, version: int, lease: StoreLease) -> None:
     """Let a tag name a version, which exists; the caller holds the lease.
 
+    Args:
+        folder: The store.
+        name: The tag; one that is there moves.
+        version: What it names.
+        lease: The store's, taken; in a bucket its epoch counts.
+
     Raises:
-        NoSuchVersion: the name cannot be a tag's, or the store is in a bucket.
+        NoSuchVersion: the name cannot be a tag's.
+        StoreLocked: another writer has taken over the store in a bucket.
         OutOfSpace: the disk is full.
     """
-    path = _tags_of(folder)
+    check_tag(name)
+    if not isinstance(folder, Path):
+        _write_in_bucket(folder, name, version, lease)
+        return
+    path = folder / TAGS_FOLDER
     tags = _tags(folder)
     with explain_write_errors(path, 1 << 12):
-        if check_tag(name) in read_tags(folder):
+        if name in read_tags(folder):
             tags.update(name, version)
         else:
             tags.create(name, version)
@@ -102,30 +116,45 @@ def write_tag(folder: Location, name: str, version: int) -> None:
         flush(path)
 
 
-def remove_tag(folder: Location, name: str) -> None:
-    """Remove a tag; the caller holds the lease.
+def remove_tag(folder: Location, name: str, lease: StoreLease) -> None:
+    """Remove a tag; the caller holds the lease. Arguments and errors as of `write_tag`.
 
     Raises:
         NoSuchVersion: there is no such tag.
     """
     tagged_version(folder, name)
-    path = _tags_of(folder)
+    if not isinstance(folder, Path):
+        _write_in_bucket(folder, name, None, lease)
+        return
+    path = folder / TAGS_FOLDER
     with explain_write_errors(path, 1 << 12):
         _tags(folder).delete(name)
         flush(path)
 
 
-def _tags_of(folder: Location) -> Path:
-    if not isinstance(folder, Path):
-        raise NoSuchVersion(
-            f"{folder} is in a bucket, where versions have no tags: copy the store to a folder with placeray "
-            "copy"
-        )
-    return folder / TAGS_FOLDER
+def protect_tagged(folder: Location, table: Table) -> None:
+    """Let `table.optimize` keep the versions that tags name; the caller holds the lease."""
+    if isinstance(table, BucketTable):
+        table.keep_tagged(read_tags(folder))
 
 
-def _tags(folder: Location) -> Any:
+def _write_in_bucket(folder: BucketPath, name: str, version: int | None, lease: StoreLease) -> None:
+    assert isinstance(lease, BucketLease)
+    write_bucket_tags(folder, {name: version}, lease.epoch)
+
+
+def _version_in(folder: Path, name: str) -> int:
+    path = folder / TAGS_FOLDER / f"{name}.json"
+    try:
+        values = parse_object(read_bounded(path, _TAG_BYTES, advice=repair_command(folder)))
+        return whole_number(values["version"], 1, _MAX_VERSION)
+    except (ValueError, KeyError) as error:
+        raise CorruptStore(
+            f"{path} cannot be read ({error}): delete it, then tag the version again"
+        ) from error
+
+
+def _tags(folder: Path) -> Any:
     import lance
 
-    assert isinstance(folder, Path)
     return lance.dataset(folder / TABLE_FOLDER).tags

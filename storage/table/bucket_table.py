@@ -8,7 +8,7 @@ tried once, and counts only as the next number. `fence` makes commits that follo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,7 +38,11 @@ _UNANSWERED = (
     "after 3 retries",
     "credential",
 )
-_CONFLICTS = ("commit conflict", "concurrent writers", "preempted by concurrent", "CommitConflict")
+_CONFLICTS = (
+    *("commit conflict", "concurrent writers", "preempted by concurrent"),
+    *("CommitConflict", "Incompatible transaction"),
+)
+_UNFENCED, _EPOCH_KEY = ("Restore", "Overwrite"), "placeray.epoch"
 
 
 class BucketTable:
@@ -265,17 +269,48 @@ class BucketTable:
             with _explained(self.folder):
                 self._commit(LanceOperation.Delete([], broken, "true"))
 
-    def fence(self) -> None:
+    def fence(self, epoch: int) -> None:
         """Commit a version of the same rows that no commit of an older version can pass: one version.
 
-        Lance puts appends, upserts and deletions on top of each other's; on top of a change of columns
-        (Merge) it does not, and this is one that changes none.
+        Lance puts appends, upserts, deletions and new indexes on top of each other's. On top of a restored
+        version it puts none of them, and this one restores the newest. Only Restore and Overwrite pass; see
+        `restored_by_others`.
         """
-        from lance import LanceOperation
+        self.restore(self.version, epoch)
 
+    def restore(self, version: int, epoch: int) -> None:
+        """Go back to the rows, columns, card and index of a version: one version, which carries the epoch."""
+        from lance import LanceOperation, Transaction
+
+        change = LanceOperation.Restore(version)
         with _explained(self.folder):
-            fragments = [fragment.metadata for fragment in self._dataset.get_fragments()]
-            self._commit(LanceOperation.Merge(fragments, self._dataset.lance_schema))
+            self._commit(Transaction(self.version, change, transaction_properties={_EPOCH_KEY: str(epoch)}))
+
+    def restored_by_others(self, since: int, epoch: int) -> bool:
+        """Return whether a version after `since` went back to an older one by a lease of another epoch.
+
+        No fence stops a writer that was paused from that.
+        """
+        with _explained(self.folder):
+            for version in range(since + 1, self.version + 1):
+                made = self._dataset.read_transaction(version)
+                kind = "" if made is None else type(made.operation).__name__
+                if kind in _UNFENCED and (made.transaction_properties or {}).get(_EPOCH_KEY) != str(epoch):
+                    return True
+        return False
+
+    def keep_tagged(self, tags: Mapping[str, int]) -> None:
+        """Let `optimize` keep the versions of these tags and of no others."""
+        with _explained(self.folder):
+            listed = self._dataset.tags.list()
+            held = {name: int(each["version"]) for name, each in listed.items()}
+            for name in held.keys() - tags.keys():
+                self._dataset.tags.delete(name)
+            for name, version in tags.items():
+                if name not in held:
+                    self._dataset.tags.create(name, version)
+                elif held[name] != version:
+                    self._dataset.tags.update(name, version)
 
     def build_index(self) -> None:
         """Build an index on the descriptors (cosine); see `LanceTable.build_index`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from storage.care.copying import copy_store
 from storage.care.repair import repair_store
 from storage.care.verify import verify_store
 from storage.commit.version_tags import NoSuchVersion
@@ -173,7 +174,6 @@ def test_search_follows_by_what_differs_and_versions_cannot_be_gone_back_to(stor
     reader = Store.open(store.uri)
     queries = np.stack([descriptor_of(key) for key in IDS[:4]])
     reader.search(queries, k=1)
-    before = store.version
     with store.lease():
         store.delete(IDS[:2])
         store.commit(make_rows(store, [IDS[5], "new"], generation=2))
@@ -181,13 +181,57 @@ def test_search_follows_by_what_differs_and_versions_cannot_be_gone_back_to(stor
     assert reader.refresh()
     assert reader.search(queries, k=30) == Store.open(store.uri).search(queries, k=30)
     assert [each.rows for each in store.versions()][-1] == 24
-    with store.lease(), pytest.raises(NoSuchVersion, match="in a bucket"):
-        store.roll_back(str(before))
-    with store.lease(), pytest.raises(NoSuchVersion, match="in a bucket"):
-        store.tag_version("june")
     with store.lease():
         report = store.forget([IDS[7]])
     assert report.deleted == 1
     assert store.verify().ok
     for each in objects_at(store).list():
         assert IDS[7].encode() not in objects_at(store).get(each.name, 1 << 24)[0], each.name
+
+
+def test_versions_are_tagged_kept_gone_back_to_and_copied(store: Store, tmp_path: Path) -> None:
+    expected = contents(store)
+    with store.lease():
+        tagged = store.tag_version("june")
+        store.tag_version("gone")
+        store.remove_tag("gone")
+        store.commit(make_rows(store, [*IDS[:5], "new"], 3))
+        store.delete(IDS[10:12])
+        store.compact(keep_versions_s=0.0, min_age_s=0.0)
+    versions = store.versions()
+    assert [each.tags for each in versions if each.tags] == [("june",)]
+    assert (versions[0].change, versions[-1].change) == ("wrote 5 rows", "compacted")
+    assert "@" in versions[-1].by
+    at = Store.open(store.uri, at="june")
+    assert (at.version, contents(at)) == (tagged, expected)
+    with store.lease(), pytest.raises(NoSuchVersion, match="any more"):
+        store.roll_back(str(tagged - 1))
+    with store.lease():
+        store.build_index(min_rows=0)
+        newest = store.version
+        assert store.roll_back("june") > newest
+        assert store.version == store.tag_version("now")
+    again = Store.open(store.uri)
+    assert contents(again) == expected
+    assert not again.has_index  # as in june
+    queries = np.stack([descriptor_of(key) for key in IDS])
+    nearest = again.search(queries, k=1, method="lance")
+    assert [hits[0].record.image_id for hits in nearest] == IDS
+    with again.lease():
+        again.commit(make_rows(again, [IDS[0], "later"], 4))
+        again.roll_back("now")
+    copied = copy_store(store.uri, str(tmp_path / "copy"))
+    assert copied.tags == ()
+    with store.lease():
+        store.tag_version("live")
+    assert copy_store(store.uri, str(tmp_path / "other")).tags == ("live",)
+    assert contents(Store.open(tmp_path / "other", at="live")) == expected
+    assert again.verify().ok
+
+
+def test_damaged_tags_are_named(store: Store) -> None:
+    objects = objects_at(store)
+    for data in (b"{", b'{"tags": [], "epoch": 1}', b'{"tags": {"a": "b"}, "epoch": 1}', b"{}"):
+        objects.put("TAGS", data)
+        with pytest.raises(CorruptStore, match="TAGS cannot be read"):
+            Store.open(store.uri, at="june")

@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 import pytest
 
+from storage.errors import StoreError
+from storage.objects.files import read_bounded
+from storage.objects.location import open_location
 from tests.support.paths import ROOT
 from tests.support.ray_head import short_folder
 
@@ -84,14 +87,14 @@ class IndexJob:
 
     Args:
         nodes: The cluster, for its `environment`.
-        photos: Source.
-        store: Store.
+        photos: Source, a path or an address.
+        store: Store, likewise; the address of a bucket names its `endpoint`.
         flags: Further flags.
     """
 
-    def __init__(self, nodes: HasEnvironment, photos: Path, store: Path, *flags: str) -> None:
+    def __init__(self, nodes: HasEnvironment, photos: Path | str, store: Path | str, *flags: str) -> None:
         command = [sys.executable, "-m", "pipelines.index", str(photos), "--store", str(store), "--json"]
-        self._store = store
+        self._store = open_location(store)
         self.lines: list[str] = []
         self.started = time.monotonic()
         self._process = subprocess.Popen(
@@ -108,8 +111,8 @@ class IndexJob:
     def committed(self) -> int:
         """Return the number of committed rows."""
         try:
-            return int(json.loads((self._store / "COMMITTED").read_text())["rows"])
-        except (OSError, ValueError, KeyError):
+            return int(json.loads(read_bounded(self._store / "COMMITTED", 1 << 16))["rows"])
+        except (OSError, ValueError, KeyError, StoreError):
             return 0
 
     def wait_for_rows(self, rows: int, *, timeout_s: float = 240.0) -> None:
@@ -155,6 +158,11 @@ class IndexJob:
         assert self._process.returncode == code, self.log + out
         summary: dict[str, Any] = json.loads(out) if code in (0, 3) else {}
         return summary
+
+    @property
+    def running(self) -> bool:
+        """Whether the job has not ended."""
+        return self._process.poll() is None
 
     @property
     def log(self) -> str:

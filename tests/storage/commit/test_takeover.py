@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,16 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from storage.card import Card
 from storage.commit import acknowledgement, leases, writer
 from storage.commit.bucket_lease import BucketLease
 from storage.errors import StoreLocked
 from storage.objects.bucket_path import BucketPath
 from storage.store import Store
-from tests.support.store_samples import make_card, make_rows
+from tests.support.store_samples import contents, descriptor_of, make_card, make_rows
 
 # Its lease never notices that it is lost: only the bucket's own conditions are left to stop it.
 WRITER = """
@@ -127,6 +132,71 @@ def test_a_writer_that_goes_on_after_a_takeover_acknowledges_nothing(
     # What Lance had committed before the takeover is adopted by the new writer; later nothing is.
     assert keys == (["a0", "b", "shared"] if point == "before_commit" else ["a0", "a1", "b", "shared"])
     assert store.get(["shared"])[0].uri.endswith("g=2")
+    assert store.verify().ok
+
+
+CHANGES: dict[str, Callable[[Store], object]] = {
+    "commit": lambda store: store.commit(make_rows(store, ["late"])),
+    "upsert": lambda store: store.commit(make_rows(store, ["a0"], 7)),
+    "delete": lambda store: store.delete(["a0"]),
+    "build_index": lambda store: store.build_index(min_rows=0),
+    "roll_back": lambda store: store.roll_back("first"),
+    "tag": lambda store: store.tag_version("first"),
+    "new_tag": lambda store: store.tag_version("late"),
+    "remove_tag": lambda store: store.remove_tag("first"),
+    "compact": lambda store: store.compact(keep_versions_s=0.0, min_age_s=0.0),
+    "forget": lambda store: store.forget(["a0"]),
+    "relearn": lambda store: store.replace_descriptors(_other_card(store), _described(store)),
+    "measured": lambda store: store.write_measured("places.json", {"late": 1}),
+}
+
+
+def _other_card(store: Store) -> Card:
+    return replace(store.card, descriptor_dtype="float32")
+
+
+def _described(store: Store) -> list[tuple[list[str], np.ndarray]]:
+    keys = store.metadata()["image_id"].to_pylist()
+    return [(keys, np.stack([descriptor_of(key, 9) for key in keys]))]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_change_of_a_writer_passes_a_takeover(
+    bucket_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """A writer that never notices that its lease is lost changes nothing, and the other one goes on."""
+    uri = f"{bucket_uri}&cache_dir={tmp_path}"
+    paused = Store.create(uri, make_card())
+    patience = {"heartbeat_s": 1e6, "dead_after_s": 1e6}
+
+    def lease(location: BucketPath, *, timeout_s: float = 0.0) -> BucketLease:
+        return BucketLease(location, timeout_s=timeout_s, **patience)
+
+    monkeypatch.setattr(leases, "BucketLease", lease)
+    with contextlib.suppress(StoreLocked), paused.lease():
+        paused.commit(make_rows(paused, ["a0", "a1"], 1))
+        paused.tag_version("first")
+        paused.commit(make_rows(paused, ["a2", "shared"], 1))
+        patience.update(heartbeat_s=0.2, dead_after_s=0.4)
+        other = Store.open(uri)
+        with other.lease():
+            other.commit(make_rows(other, ["b", "shared"], 2))
+            expected = contents(other)
+            with pytest.raises(StoreLocked):
+                CHANGES[change](paused)
+            assert contents(Store.open(uri)) == expected
+            if change == "roll_back":  # the one change that passes the fence: nobody adopts it
+                with pytest.raises(StoreLocked):
+                    other.commit(make_rows(other, ["c"], 3))
+        again = Store.open(uri)
+        with again.lease():
+            again.commit(make_rows(again, ["c"], 3))
+            again.tag_version("last")
+    store = Store.open(uri)
+    assert set(contents(store)) == {*expected, "c"}
+    assert {name for each in store.versions() for name in each.tags} == {"first", "last"}
+    assert contents(Store.open(uri, at="first")).keys() == {"a0", "a1"}
+    assert store.measured("places.json") is None
     assert store.verify().ok
 
 
