@@ -35,7 +35,7 @@ from storage.table.sources import is_of_source, with_sources
 __all__ = ["PART_ROWS", "LargeListing"]
 
 PARTITIONS = 128  # each has three files open for a while, of the 1,024 that a process may have
-PART_ROWS = 100_000
+PART_ROWS = 50_000
 _NUMBERED = pa.schema([*LISTING_SCHEMA, ("number", pa.int64())])
 _KNOWN = pa.schema(
     [

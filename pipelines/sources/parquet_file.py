@@ -17,7 +17,7 @@ from pipelines.sources.paths import clean
 from pipelines.sources.photo_columns import PhotoColumn, find_photo_column
 from pipelines.sources.photo_rows import photo_row
 from pipelines.sources.source_file import SourceFile
-from storage.photos.parquet_footer import RowGroup, read_row_groups
+from storage.parquet_footer import RowGroup, read_row_groups
 
 __all__ = ["read_parquet", "text_columns"]
 

@@ -9,8 +9,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from isal.isal_zlib import crc32
+
+from storage.parquet_footer import read_row_groups
 
 __all__ = ["WOULD_BLOCK", "page_positions", "read_row"]
 
@@ -23,16 +25,18 @@ def page_positions(path: Path) -> np.ndarray:
 
     Raises:
         OSError: the file cannot be read.
-        ArrowException: it is not a Parquet file.
+        ArrowException: it is not a Parquet file, or its footer is damaged.
     """
-    footer = pq.read_metadata(path)
-    positions = np.empty((footer.num_row_groups, 3), dtype=np.int64)
-    for row in range(len(positions)):
-        group = footer.row_group(row)
-        key, value = group.column(0), group.column(1)
-        start = value.data_page_offset
-        positions[row] = key.data_page_offset, start, start + value.total_compressed_size
-    return positions
+    with path.open("rb") as file:
+        groups = read_row_groups(file)
+    try:
+        positions = [
+            (key.data_at, value.data_at, value.data_at + value.stored_bytes)
+            for key, value in (group.columns for group in groups)
+        ]
+        return np.array(positions, np.int64).reshape(-1, 3)
+    except (ValueError, OverflowError) as error:
+        raise pa.ArrowInvalid(f"the footer is not that of a shard ({error})") from error
 
 
 def read_row(

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from storage.objects.address import BucketAddress, options_for
 from storage.objects.source_bucket import open_source_bucket
+from storage.parquet_footer import read_row_groups
 from storage.photos.errors import PhotoUnavailable
-from storage.photos.parquet_footer import read_row_groups
 from storage.photos.ranged_file import RangedFile
 from storage.photos.uris import ObjectUri, TableCell
 

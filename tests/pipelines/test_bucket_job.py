@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.demo.dataset import draw_city
 from storage.store import Store
-from tests.support.fault_proxy import fault_proxy
+from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.object_servers import KEY_ID, SECRET
 from tests.support.paths import ROOT
 
@@ -63,7 +63,35 @@ def test_index_query_evaluate_and_serve(seaweed_url: str, credentials: None, tmp
     done = placeray("query", query, "--store", str(tmp_path / "local"), "--json")
     copied = json.loads(done.stdout)["queries"][0]
     assert found(copied) == found(direct)
+    check_read_only(place, seaweed_url, query, tmp_path, direct)
     check_service(place, seaweed_url, query, tmp_path, direct)
+
+
+def read_only(proxy: FaultProxy) -> None:
+    """Answer as a bucket does to credentials that may only read and list."""
+    for method in ("PUT", "POST", "DELETE"):
+        proxy.fail("403", method=method)
+
+
+def check_read_only(
+    place: list[str], seaweed_url: str, query: str, folder: Path, direct: dict[str, Any]
+) -> None:
+    """Readers ask for nothing that writes; a writer says that it may not."""
+    with fault_proxy(seaweed_url) as proxy:
+        read_only(proxy)
+        flags = [*place[:2], "--storage-option", f"endpoint={proxy.url}", "--cache-dir", str(folder / "read")]
+        done = placeray("query", query, *flags, "--json")
+        assert done.returncode == 0, done.stderr
+        assert found(json.loads(done.stdout)["queries"][0]) == found(direct)
+        for verb in ("info", "history", "verify"):
+            done = placeray(verb, *flags)
+            assert done.returncode == 0, done.stderr
+        done = placeray("evaluate", str(folder / "city"), *flags, "--quiet", "--json")
+        assert done.returncode == 0, done.stderr
+        assert {method for method, _ in proxy.seen} <= {"GET", "HEAD"}
+        done = placeray("tag-version", "june", *flags)
+        assert done.returncode == 9
+        assert "forbid" in done.stderr or "credentials" in done.stderr
 
 
 def check_service(
@@ -81,6 +109,7 @@ def check_service(
         command = [sys.executable, "-m", "pipelines.cli", "serve", *flags, "--port", "0", "--json"]
         log = folder / "serve.log"
         command += ["--log-file", str(log), "--topology", "split"]
+        read_only(proxy)
         proxy.fail("503", every=10)
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
             try:

@@ -28,11 +28,21 @@ _BOOLEANS = (_TRUE, _FALSE)
 
 @dataclass(frozen=True)
 class ColumnChunk:
-    """A column of a row group: its path with dots, its number of values, and its bytes uncompressed."""
+    """A column of a row group.
+
+    Attributes:
+        path: Its name, with dots between levels.
+        values: Number of values.
+        expanded_bytes: Size of its pages uncompressed.
+        stored_bytes: Size of its pages as stored.
+        data_at: Where its first data page begins in the file, in bytes.
+    """
 
     path: str
     values: int
     expanded_bytes: int
+    stored_bytes: int
+    data_at: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ def _row_group(group: dict[int, Any]) -> RowGroup:
 
 def _column(column: dict[int, Any]) -> ColumnChunk:
     path = ".".join(name.decode() for name in column[3])
-    return ColumnChunk(path, int(column[5]), int(column[6]))
+    return ColumnChunk(path, *(int(column[number]) for number in (5, 6, 7, 9)))
 
 
 class _Struct:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.photos.parquet_footer import read_row_groups
+from storage.parquet_footer import read_row_groups
 
 TABLE = pa.table(
     {
