@@ -20,7 +20,7 @@ from storage.features.encodings import open_codec
 from storage.objects.location import open_location
 from storage.table.schema import row_schema
 
-__all__ = ["Extract"]
+__all__ = ["Extract", "unpack_pixels"]
 
 
 class Extract:
@@ -52,8 +52,6 @@ class Extract:
     ) -> None:
         import torch
 
-        from models.aggregation.describer import Describer
-        from models.feature_encoder import FeatureEncoder
         from models.networks.local_layer import LocalLayer
         from models.weights import load_extractor
 
@@ -67,14 +65,21 @@ class Extract:
             local = LocalLayer.of_card(self.card)
             self.extractor = load_extractor(model, image_size=size, local=local, execution=execution)
             self.card.require_model(self.extractor.card)
-            folder = open_location(store_uri)
-            codec = open_codec(folder, self.card)
-            self.encoder = FeatureEncoder(codec, device=self.extractor.device)
-            self.describer = Describer(partial(read_artifact, folder), codec)
-            self.describer.aggregation(self.card)
+            self._open(store_uri)
             self.extractor.warm_up(batch_size)
         except PlacerayError as error:
             self.failure = error
+
+    def _open(self, store_uri: str) -> None:
+        """Read what the store has learned."""
+        from models.aggregation.describer import Describer
+        from models.feature_encoder import FeatureEncoder
+
+        folder = open_location(store_uri)
+        codec = open_codec(folder, self.card)
+        self.encoder = FeatureEncoder(codec, device=self.extractor.device)
+        self.describer = Describer(partial(read_artifact, folder), codec)
+        self.describer.aggregation(self.card)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Replace `pixels` by `descriptor`, `features` and any `code`; unusable outputs reject an image."""
@@ -84,18 +89,13 @@ class Extract:
         return table
 
     def _replace_pixels(self, batch: pa.Table) -> pa.Table:
-        if self.failure is not None:
-            batch = with_failure(batch, self.failure)
-            batch = batch.set_column(
-                batch.column_names.index("pixels"), "pixels", pa.nulls(batch.num_rows, pa.binary())
-            )
-        rows = np.flatnonzero(pc.is_valid(batch["pixels"]).to_numpy(zero_copy_only=False))
+        batch, rows = self._usable(batch)
         descriptors: list[NDArray[Any] | None] = [None] * batch.num_rows
         features: list[bytes | None] = [None] * batch.num_rows
         codes: list[bytes | None] = [None] * batch.num_rows
         faults: dict[int, str] = {}
         if len(rows):
-            pixels = _unpack(batch["pixels"].take(pa.array(rows)), self.card)
+            pixels = unpack_pixels(batch["pixels"].take(pa.array(rows)), self.card)
             for row, made in zip(rows.tolist(), self._extract(pixels), strict=True):
                 if isinstance(made, str):
                     faults[row] = made
@@ -107,6 +107,15 @@ class Extract:
         if self.card.code_bits is not None:
             table = table.append_column("code", pa.array(codes, types.field("code").type))
         return table.append_column("features", pa.array(features, pa.binary()))
+
+    def _usable(self, batch: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Return the batch, with the failure if there is one, and the rows that have pixels."""
+        if self.failure is not None:
+            batch = with_failure(batch, self.failure)
+            batch = batch.set_column(
+                batch.column_names.index("pixels"), "pixels", pa.nulls(batch.num_rows, pa.binary())
+            )
+        return batch, np.flatnonzero(pc.is_valid(batch["pixels"]).to_numpy(zero_copy_only=False))
 
     def _extract(self, pixels: NDArray[Any]) -> list[tuple[NDArray[Any], bytes, bytes | None] | str]:
         """Return descriptor, encoded features and code of each image, or why there are none."""
@@ -128,7 +137,7 @@ class Extract:
         ]
 
 
-def _unpack(column: pa.ChunkedArray, card: Card) -> NDArray[Any]:
+def unpack_pixels(column: pa.ChunkedArray, card: Card) -> NDArray[Any]:
     """Return the pixels of a column without nulls: (B, h, w, 3) uint8 or float32."""
     size = card.preprocessing
     dtype = np.uint8 if size.resize == "pil_bilinear" else np.float32

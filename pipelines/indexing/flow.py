@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -17,12 +17,24 @@ from pipelines.indexing.decode import decode
 from pipelines.indexing.extract import Extract
 from pipelines.indexing.plan import DECODE_CPUS, Plan
 from pipelines.placement import Placement
-from storage.store import Store
+from storage.card import Card
 
-__all__ = ["Block", "Flow", "FlowEnded", "Stage"]
+__all__ = ["Block", "Flow", "FlowEnded", "Stage", "Target"]
 
 _QUEUE_BLOCKS = 4
 _JOIN_S = 10.0
+
+
+class Target(Protocol):
+    """What a flow extracts for: a store, or one that is still to be made."""
+
+    @property
+    def uri(self) -> str:
+        """The store's path or address."""
+
+    @property
+    def card(self) -> Card:
+        """The store's card."""
 
 
 class FlowEnded(Exception):
@@ -83,7 +95,7 @@ class Flow:
         self,
         ray: Any,
         work: pa.Table,
-        store: Store,
+        store: Target,
         plan: Plan,
         *,
         extract: type[Extract] = Extract,
@@ -158,7 +170,7 @@ class Flow:
                 return
 
 
-def _dataset(ray: Any, work: pa.Table, store: Store, plan: Plan, extract: type[Extract]) -> Any:
+def _dataset(ray: Any, work: pa.Table, store: Target, plan: Plan, extract: type[Extract]) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from models.aggregation.choice import aggregation_kind
 from models.custom.reference import portable_model
-from models.photo_limits import MAX_MEGAPIXELS, pixels_of
+from models.photo_limits import MAX_MEGAPIXELS
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.defaults import BATCH_SIZE, COMMIT_EVERY, COMMIT_SECONDS, PRUNE_SHARE
 from pipelines.indexing.opening import card_of, open_or_create
 from pipelines.indexing.plan import Request
+from pipelines.indexing.projection import SAMPLE_IMAGES, learn_projection
 from pipelines.indexing.reconcile import Change
 from pipelines.indexing.report import IndexReport, report_of
-from pipelines.indexing.run import ClusterRun
+from pipelines.indexing.run import ClusterRun, watch_of
 from pipelines.indexing.tally import OnProgress, Tally
 from pipelines.indexing.vanished import prune as remove_rows
 from pipelines.indexing.work import Listed, Work
@@ -34,7 +42,7 @@ from pipelines.ray_session import check_ray, on_cluster, ray_session
 from pipelines.relearning import relearn_if_due, relearning_advice, sample_first
 from pipelines.sources import open_source, split_options
 from pipelines.tagging.change import TagChange
-from storage.card import FeatureEncoding
+from storage.card import Card, FeatureEncoding
 from storage.objects.location import open_file, open_location
 
 __all__ = ["IndexReport", "index"]
@@ -161,33 +169,9 @@ def index(
             photo_column=photo_column,
         )
         listed = Listed(source_rows, whole=moved_from is not None)
-        store = open_or_create(
-            store_uri,
-            card,
-            model,
-            listed.first,
-            execution,
-            requested=features is not None,
-            aggregation=aggregation if fresh else None,
-            fresh=fresh,
-            max_pixels=pixels_of(max_megapixels),
-            source_options=options,
-        )
-        place = open_location(store.uri)
-        rejections = open_file(rejected_file) if rejected_file else place / "rejected.csv"
-        notes_file = place / "notes.csv"
-        tally = Tally(total=listed.first.num_rows, progress=progress or bar.update)
-        tally.add_notes(source_rows.notes, uri=shown)
-        stack.enter_context(store.lease())
-        change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
-        work = stack.enter_context(Work(store, listed, change))
-        del listed  # of a large source the first rows are handed over like the others, and not kept
-        import ray.data  # before the session, which then quietens its log
-
-        ray = stack.enter_context(ray_session(object_store_bytes=OBJECT_STORE_BYTES))
         request = Request(
             model=model,
-            row_bytes=store.codec.row_bytes,
+            row_bytes=0,
             extractors=extractors,
             gpus_per_extractor=gpus_per_extractor,
             cpus=cpus,
@@ -201,10 +185,31 @@ def index(
             decoder_placement=decoder_placement,
             source_options=options,
         )
+        session = functools.cache(lambda: stack.enter_context(_session()))
+
+        store = open_or_create(
+            store_uri,
+            card,
+            requested=features is not None,
+            aggregation=aggregation if fresh else None,
+            fresh=fresh,
+            learn=functools.partial(
+                _learn, session, listed.first, card, store_uri, request, bar, stall_timeout_s
+            ),
+        )
+        place = open_location(store.uri)
+        rejections = open_file(rejected_file) if rejected_file else place / "rejected.csv"
+        notes_file = place / "notes.csv"
+        tally = Tally(total=listed.first.num_rows, progress=progress or bar.update)
+        tally.add_notes(source_rows.notes, uri=shown)
+        stack.enter_context(store.lease())
+        change = Change(id_prefix, moved_from, prune, prune_share, options, tuple(tags))
+        work = stack.enter_context(Work(store, listed, change))
+        del listed  # of a large source the first rows are handed over like the others, and not kept
         run = ClusterRun(
-            ray,
+            session(),
             store,
-            request,
+            dataclasses.replace(request, row_bytes=store.codec.row_bytes),
             tally,
             bar,
             total=work.listed,
@@ -237,3 +242,24 @@ def index(
         relearned_from=relearned.photos if relearned else None,
         relearning_advice=advice,
     )
+
+
+def _session() -> AbstractContextManager[Any]:
+    import ray.data  # noqa: F401 (before the session, which then quietens its log)
+
+    return ray_session(object_store_bytes=OBJECT_STORE_BYTES)
+
+
+def _learn(
+    session: Callable[[], Any],
+    listing: pa.Table,
+    card: Card,
+    store_uri: str,
+    request: Request,
+    bar: ProgressBar,
+    stall_timeout_s: float | None,
+    channels: int,
+) -> NDArray[np.float32]:
+    """Learn the projection of a store to be made, see `learn_projection`."""
+    watch = watch_of(session(), store_uri, bar, total=SAMPLE_IMAGES, stall_timeout_s=stall_timeout_s)
+    return learn_projection(session(), listing, card, store_uri, request, watch, channels=channels)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.aggregation.choice import chosen_aggregation, with_aggregation
 from models.names import DEFAULT_MODEL
-from models.networks.local_layer import LocalLayer
-from models.runtime.execution import Execution
 from models.store_fit import fitting_card, require_fit
 from storage.card import Card, FeatureEncoding
 from storage.errors import InvalidBatch, StoreNotFound
@@ -54,36 +50,31 @@ def card_of(
 def open_or_create(
     store_uri: str,
     card: Card,
-    model: str,
-    listing: pa.Table,
-    execution: Execution,
     *,
     requested: bool,
     aggregation: str | None,
     fresh: bool,
-    max_pixels: int,
-    source_options: Mapping[str, str] | None = None,
+    learn: Callable[[int], NDArray[np.float32]],
 ) -> Store:
-    """Open the store, or create it, with a projection learned from the listed images if the encoding has one.
+    """Open the store, or create it, with a projection if the encoding has one.
 
     If too few images can be used to learn it, that is an error only where the encoding was requested.
+
+    Args:
+        store_uri: The store.
+        card: As `card_of` returns it.
+        requested: Whether the encoding was requested.
+        aggregation: Of a new store, see `models.aggregation.choice`.
+        fresh: Whether there is no store.
+        learn: Learns a projection to a number of channels.
     """
     if not fresh:
         return Store.create(store_uri, card)
     channels = projected_channels(card.feature_encoding, card.feature_dim)
     if channels is None:
         return _create(store_uri, card, aggregation)
-    from models.weights import load_extractor
-    from pipelines.indexing.projection import learn_projection
-
-    size = (card.preprocessing.height, card.preprocessing.width)
-    uncompiled = dataclasses.replace(execution, compiled=False)  # not worth it for a small sample
-    local = LocalLayer.of_card(card)
-    extractor = load_extractor(model, image_size=size, local=local, execution=uncompiled)
     try:
-        projection = learn_projection(
-            listing, extractor, channels=channels, max_pixels=max_pixels, options=source_options
-        )
+        projection = learn(channels)
     except InvalidBatch:
         if requested:
             raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ import pyarrow as pa
 
 from pipelines.indexing.cluster import OTHERS, SERVE, THIS_JOB
 from pipelines.indexing.extract import Extract
-from pipelines.indexing.flow import Flow, FlowEnded
+from pipelines.indexing.flow import Flow, FlowEnded, Target
 from pipelines.indexing.losses import is_loss
 from pipelines.indexing.plan import DECODE_CPUS, Plan, Request, make_plan, minimum
 from pipelines.indexing.room import Growth, Reservation
-from pipelines.indexing.shards import ShardWriters
+from pipelines.indexing.shards import ShardWriters, Sink
 from pipelines.indexing.watch import LOOK_S, Watch
 from pipelines.progress import counted
-from storage.store import Store
 
 __all__ = ["Rounds"]
 
@@ -48,6 +47,7 @@ class Rounds:
         watch: Looks at the cluster and tells the user.
         max_age_s: How long extracted rows may wait for the rest of their shard.
         extract: Class of the extractor actors.
+        sink: Makes what takes the extracted rows of a flow; default: writers of shards.
 
     Attributes:
         started: Number of flows so far.
@@ -56,16 +56,17 @@ class Rounds:
     def __init__(
         self,
         ray: Any,
-        store: Store,
+        store: Target,
         request: Request,
         watch: Watch,
         *,
         max_age_s: float,
         extract: type[Extract] = Extract,
+        sink: Callable[[Plan], Sink] | None = None,
     ) -> None:
         self._ray, self._store = ray, store
         self._request, self._watch, self._extract = request, watch, extract
-        self._max_age_s = max_age_s
+        self._sink = sink or (lambda plan: ShardWriters(ray, store, plan, max_age_s=max_age_s))
         self._patience_s = PATIENCE_S
         self._longest_wait_s = 0.0
         self._losses = 0
@@ -89,7 +90,7 @@ class Rounds:
             self._announce(plan, left.num_rows)
             with (
                 Flow(self._ray, left, self._store, plan, extract=self._extract) as flow,
-                ShardWriters(self._ray, self._store, plan, max_age_s=self._max_age_s) as writers,
+                self._sink(plan) as writers,
             ):
                 for rows in self._run(flow, writers, growth):
                     if rows is not None:
@@ -101,7 +102,7 @@ class Rounds:
             else:
                 self._patience_s = min(MAX_PATIENCE_S, 2 * self._patience_s)
 
-    def _run(self, flow: Flow, writers: ShardWriters, growth: Growth) -> Iterator[pa.Table | None]:
+    def _run(self, flow: Flow, writers: Sink, growth: Growth) -> Iterator[pa.Table | None]:
         """Run one flow to its end, or until it cannot go on; what it extracted is written."""
         try:
             yield from self._pump(flow, writers, growth)
@@ -112,7 +113,7 @@ class Rounds:
             self._watch.say(f"workers were lost ({type(error).__name__}): continuing with the rest")
         yield from writers.salvage(SALVAGE_S)
 
-    def _pump(self, flow: Flow, writers: ShardWriters, growth: Growth) -> Iterator[pa.Table | None]:
+    def _pump(self, flow: Flow, writers: Sink, growth: Growth) -> Iterator[pa.Table | None]:
         """Move blocks from the flow to the writers until all are written, or the flow cannot go on."""
         ended = lost = False
         written = blocks = 0
@@ -142,7 +143,7 @@ class Rounds:
                 return
             yield None
 
-    def _cannot_go_on(self, flow: Flow, writers: ShardWriters, *, lost: bool) -> bool:
+    def _cannot_go_on(self, flow: Flow, writers: Sink, *, lost: bool) -> bool:
         """Return whether the flow waits for a place that it will not get."""
         # Twice the longest wait so far: a large model may take a minute for a batch. Without a loss, workers
         # may just be slow to start.
@@ -228,7 +229,7 @@ class Rounds:
     def _needed(self, reservation: Reservation) -> str:
         return self._watch.cluster.shortage(reservation.resources)
 
-    def _waiting(self, flow: Flow, writers: ShardWriters) -> tuple[str, str]:
+    def _waiting(self, flow: Flow, writers: Sink) -> tuple[str, str]:
         """Return the stage that is waited for, and for what."""
         cluster = self._watch.cluster
         unplaced = cluster.unplaced_actors()

@@ -20,7 +20,7 @@ from pipelines.progress import ProgressBar
 from storage.errors import PlacerayError
 from storage.store import Store
 
-__all__ = ["ClusterRun", "Outcome"]
+__all__ = ["ClusterRun", "Outcome", "watch_of"]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,7 @@ class ClusterRun:
     ) -> None:
         self._store, self._request, self._tally, self._bar = store, request, tally, bar
         self._commit_seconds = commit_seconds
-        self._watch = Watch(
-            Cluster(ray),
-            say=bar.say,
-            metrics=RayMetrics(store.uri),
-            total=total,
-            stall_timeout_s=stall_timeout_s,
-        )
+        self._watch = watch_of(ray, store.uri, bar, total=total, stall_timeout_s=stall_timeout_s)
         self._rounds = Rounds(ray, store, request, self._watch, max_age_s=commit_seconds / 2)
         self._seconds = 0.0
         self._removed_bytes = store.remove_leftovers()
@@ -123,3 +117,11 @@ class ClusterRun:
     def _committed(self, rows: int) -> None:
         self._watch.committed(rows)
         self._bar.status = f"{self._watch.rows_committed} committed"
+
+
+def watch_of(
+    ray: Any, store_uri: str, bar: ProgressBar, *, total: int, stall_timeout_s: float | None
+) -> Watch:
+    """Return the eyes of a run over so many images."""
+    metrics = RayMetrics(store_uri)
+    return Watch(Cluster(ray), say=bar.say, metrics=metrics, total=total, stall_timeout_s=stall_timeout_s)

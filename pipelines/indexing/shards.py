@@ -7,20 +7,46 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
 from pipelines.indexing.actor import ShardWriter, write_blocks
-from pipelines.indexing.flow import Block
+from pipelines.indexing.flow import Block, Target
 from pipelines.indexing.losses import is_loss
 from pipelines.indexing.plan import WRITE_CPUS, Plan
 from pipelines.indexing.write import write
-from storage.store import Store
 
-__all__ = ["ShardWriters"]
+__all__ = ["ShardWriters", "Sink"]
 
 _SHARDS_PER_WRITER = 2
+
+
+class Sink(Protocol):
+    """What takes the blocks of a flow and gives back their rows, such as `ShardWriters`."""
+
+    @property
+    def pending(self) -> int:
+        """Number of rows that were not given back yet."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no further block should be added now."""
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+
+    def advance(self, *, flush: bool = False, timeout_s: float = 0.0) -> Iterator[pa.Table]:
+        """Yield rows that are finished."""
+
+    def salvage(self, timeout_s: float) -> Iterator[pa.Table]:
+        """Yield rows that survived a loss."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 @dataclass
@@ -56,7 +82,7 @@ class ShardWriters:
     def __init__(
         self,
         ray: Any,
-        store: Store,
+        store: Target,
         plan: Plan,
         *,
         max_age_s: float,

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.custom.reference import portable_model
-from models.photo_limits import MAX_MEGAPIXELS, pixels_of
 from models.runtime.execution import Execution
 from pipelines.defaults import BATCH_SIZE
 from pipelines.demo.dataset import draw_city
@@ -27,6 +26,7 @@ from pipelines.indexing.commits import Committer
 from pipelines.indexing.decode import decode
 from pipelines.indexing.extract import Extract
 from pipelines.indexing.opening import open_or_create
+from pipelines.indexing.projection import learn_projection_here
 from pipelines.indexing.reconcile import Change, reconcile
 from pipelines.indexing.tally import Tally
 from pipelines.indexing.write import write
@@ -75,16 +75,16 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="placeray-plan-") as folder:
         listing = _listing(Path(folder), images, photos)
         trace = str(Path(folder, "trace.jsonl"))
+        portable = portable_model(model, card)
         store = open_or_create(
             str(Path(folder, "store")),
             card,
-            portable_model(model, card),
-            listing,
-            execution,
             requested=False,
             aggregation=aggregation,
             fresh=True,
-            max_pixels=pixels_of(MAX_MEGAPIXELS),
+            learn=lambda channels: learn_projection_here(
+                listing, card, portable, execution, channels=channels
+            ),
         )
         device = _run(store, model, listing, trace, execution, scaled_decode, bar)
         return _figures(store, listing, trace, photos, device)
