@@ -15,6 +15,7 @@ import fnmatch
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ def main() -> None:
         "--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-accuracy"), help="kept arrays"
     )
     parser.add_argument("--sets", nargs="+", help="names, or how they begin and *; default: all")
-    parser.add_argument("--descriptors", nargs="+", choices=DESCRIPTORS, default=[*DESCRIPTORS])
-    parser.add_argument("--scores", nargs="*", choices=SCORES, default=[*SCORES])
-    parser.add_argument("--candidates", nargs="+", type=int, default=[100], help="how many are re-ranked")
+    parser.add_argument("--descriptors", nargs="+", choices=DESCRIPTORS, default=["gem", "learned"])
+    parser.add_argument("--scores", nargs="*", choices=SCORES, default=["count", "votes"])
+    parser.add_argument(
+        "--candidates", nargs="+", type=int, default=[10, 20, 50, 100], help="how many are re-ranked"
+    )
     parser.add_argument("--image-size", type=int, default=224, help="side of the network's input in pixels")
     parser.add_argument("--threads", type=int, default=2, help="of the processor")
     args = parser.parse_args()
@@ -62,7 +65,9 @@ def main() -> None:
         started = time.perf_counter()
         photos = make()
         sizes[name] = {"queries": len(photos.queries), "database": len(photos.database)}
-        for variant, figures in _measure(photos, scratch, args).items():
+        for variant, figures in measure(
+            photos, scratch, descriptors=args.descriptors, scores=args.scores, candidates=args.candidates
+        ).items():
             table.setdefault(variant, {})[name] = figures
             table[variant] |= _means(table[variant], sizes)
             variants.add(variant)
@@ -72,20 +77,27 @@ def main() -> None:
     _print({variant: figures for variant, figures in table.items() if variant in variants})
 
 
-def _measure(photos: PhotoSet, scratch: Scratch, args: Any) -> dict[str, Figures]:
-    """Return R@K by variant: `descriptor`, and `descriptor / score / candidates`."""
+def measure(
+    photos: PhotoSet,
+    scratch: Scratch,
+    *,
+    descriptors: Sequence[str],
+    scores: Sequence[str],
+    candidates: Sequence[int],
+) -> dict[str, Figures]:
+    """Return R@K in percent by variant: `descriptor`, and `descriptor / score / candidates`."""
     database, queries = scratch.features(photos)
-    pairs = scratch.neighbours(photos) if args.scores else None
+    pairs = scratch.neighbours(photos) if scores else None
     figures = {}
-    for descriptor in args.descriptors:
+    for descriptor in descriptors:
         stored, asked = DESCRIPTORS[descriptor](database, queries)
         similarity = asked @ stored.T
         if photos.left_out is not None:
             similarity = np.where(photos.left_out, -np.inf, similarity)
         order = np.argsort(-similarity, axis=1, kind="stable")
         figures[descriptor] = _recall(photos, order)
-        for score in args.scores if pairs is not None else ():
-            for count in args.candidates:
+        for score in scores if pairs is not None else ():
+            for count in candidates:
                 figures[f"{descriptor} / {score} / {count}"] = _recall(
                     photos, _reranked(order[:, :count], similarity, pairs, score)
                 )

@@ -147,6 +147,8 @@ PARTS: tuple[Part, ...] = (
     _part("codes", "bench_codes", "codes.json", "storage/search"),
     _part("accuracy", "bench_accuracy", "accuracy.json", _MODEL, _ENCODED, _MATCHING, _LEARNED, _CITY,
           inputs=("--photos", "{photos}"), key=("224",)),
+    _part("sizes", "bench_sizes", "accuracy.json", _MODEL, _ENCODED, _MATCHING, _LEARNED, _CITY,
+          inputs=("--photos", "{photos}"), key=("sizes",)),
     _part("layers", "bench_layers", "accuracy.json", _MODEL, _MATCHING, _LEARNED, _CITY, "storage/card.py",
           inputs=("--photos", "{photos}"), key=("layers",)),
     _part("drives", "bench_drives", "drives.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,

@@ -26,6 +26,11 @@ def alternate(
     return seconds
 
 
-def medians(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def medians(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Return the median seconds of each variant."""
-    return {name: statistics.median(times) for name, times in alternate(ways, rounds).items()}
+    return {name: statistics.median(times) for name, times in alternate(ways, rounds, clock=clock).items()}
