@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.search.filters.bounds import Bounds, bounds_of
+from storage.search.filters.all_of import AllOf, all_of
+from storage.search.filters.bounds import bounds_of
+from storage.search.filters.disc import is_disc
 from storage.search.place_grid import PlaceGrid
 from storage.search.row_filter import RowFilter
 from storage.search.rows_left import plain_texts, rows_left
@@ -21,11 +23,15 @@ _KEPT_MASKS = 8  # of filters, per segment
 
 
 class _Segment:
-    """Some rows in one chunk, and what the last filters left of them."""
+    """Some rows in one chunk, sorted by place, and what the last filters left of them."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows = rows
         self._grid: PlaceGrid | None = None
+        # Here and not in the first query: a service makes versions ready before it searches them.
+        if {"lat", "lon"} <= set(rows.column_names) and len(rows) >= _GRID_ROWS:
+            lat, lon = (np.asarray(rows[name].to_numpy(), np.float64) for name in ("lat", "lon"))
+            self._grid = PlaceGrid(lat, lon)
         self._masks: OrderedDict[RowFilter, npt.NDArray[np.bool_]] = OrderedDict()
 
     def left(self, within: RowFilter) -> npt.NDArray[np.bool_]:
@@ -40,24 +46,45 @@ class _Segment:
         return mask
 
     def _computed(self, within: RowFilter) -> npt.NDArray[np.bool_]:
-        nearby = self._nearby(bounds_of(within))
+        if self._grid is None:
+            return rows_left(within, self.rows)
+        if is_disc(within):
+            found = self._grid.within(within)
+            if found is not None:
+                inside, doubtful = found
+                inside[doubtful] = self._left_of(within, doubtful)
+                return inside
+        if isinstance(within, AllOf):
+            discs = [each for each in within.filters if is_disc(each)]
+            if discs:
+                others = all_of(each for each in within.filters if each is not discs[0])
+                return self._also(others, self.left(discs[0]))
+        bounds = bounds_of(within)
+        nearby = None if bounds is None else self._grid.inside(bounds)
         if nearby is None or 2 * len(nearby) > len(self.rows):
             return rows_left(within, self.rows)
-        columns = {*within.columns, *(("uri",) if "source" in within.columns else ())}
-        some = self.rows.select([name for name in self.rows.column_names if name in columns])
         mask = np.zeros(len(self.rows), bool)
-        mask[nearby[rows_left(within, some.take(pa.array(nearby)))]] = True
+        mask[nearby] = self._left_of(within, nearby)
         return mask
 
-    def _nearby(self, bounds: Bounds | None) -> npt.NDArray[np.int64] | None:
-        """Return rows among which are all within some bounds; None: any row."""
-        placed = {"lat", "lon"} <= set(self.rows.column_names)
-        if bounds is None or not placed or len(self.rows) < _GRID_ROWS:
-            return None
-        if self._grid is None:
-            lat, lon = (np.asarray(self.rows[name].to_numpy(), np.float64) for name in ("lat", "lon"))
-            self._grid = PlaceGrid(lat, lon)
-        return self._grid.inside(bounds)
+    def _also(self, within: RowFilter | None, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which of the rows `inside` another filter leaves too."""
+        if within is None:
+            return inside
+        some = np.flatnonzero(inside)
+        if 2 * len(some) > len(inside):
+            return inside & rows_left(within, self.rows)
+        mask = np.zeros(len(inside), bool)
+        mask[some] = self._left_of(within, some)
+        return mask
+
+    def _left_of(self, within: RowFilter, some: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which of some rows a filter leaves."""
+        columns = {*within.columns, *(("uri",) if "source" in within.columns else ())}
+        read = self.rows.select([name for name in self.rows.column_names if name in columns])
+        if not read.num_columns:  # a table without columns has no length
+            return rows_left(within, self.rows)[some]
+        return rows_left(within, read.take(pa.array(some)))
 
 
 class MemoryRows:

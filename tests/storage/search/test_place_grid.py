@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyproj
 import pytest
 
 from storage.search import memory_rows
@@ -65,3 +66,30 @@ def test_filters_by_place_leave_the_same_rows(seed: int, monkeypatch: pytest.Mon
             near = Near(*centre, radius_m)
             for within in (near, AllOf((Heading(90.0, 30.0), near))):
                 assert np.array_equal(memory.left(within), rows_left(within, rows)), within
+
+
+@pytest.mark.parametrize("radius_m", [3, 60, 700, 2_500, 6_000, 40_000])
+@pytest.mark.parametrize("centre", [(48.1, 11.5), (0.0, -70.0), (-74.0, 30.0)])
+def test_only_rows_near_the_edge_of_a_disc_are_in_doubt(centre: tuple[float, float], radius_m: float) -> None:
+    random = np.random.default_rng(3)
+    lat = centre[0] + random.uniform(-0.03, 0.03, 50_000)
+    lon = centre[1] + random.uniform(-0.03, 0.03, 50_000)
+    lat[:100] = np.nan
+    near = Near(*centre, radius_m)
+    found = PlaceGrid(lat, lon).within(near)
+    assert found is not None
+    certain, doubtful = found
+    away_m = pyproj.Geod(ellps="WGS84").inv(*(np.full(len(lat), x) for x in centre[::-1]), lon, lat)[2]
+    inside = away_m <= radius_m
+    assert not (certain & ~inside).any()
+    assert set(np.flatnonzero(inside & ~certain)) <= set(doubtful.tolist())
+    assert set(range(100)) <= set(doubtful.tolist())
+    assert np.abs(away_m[doubtful][100:] - radius_m).max(initial=0) < max(2 * radius_m**0.5 * 25**0.5, 40)
+
+
+def test_a_disc_across_the_180th_meridian_or_at_a_pole_is_left_to_a_look_at_every_row() -> None:
+    lat, lon = places(0)
+    grid = PlaceGrid(lat, lon)
+    for centre in [(0.0, 180.0), (0.0, -179.999), (89.9, 10.0)]:
+        assert grid.within(Near(*centre, 900.0)) is None
+    assert grid.within(Near(48.1, 11.5, 60_000.0)) is None
