@@ -6,7 +6,8 @@
 On the store of `living_store`: places on a square grid of 20 m, eight photos each. Each radius is asked
 around different places: the first query with a filter computes which rows it leaves, the others with the
 same filter do not. Each is followed by the same query without a filter, so that other work on the machine
-slows both alike, and times of the processors are counted beside. Recall is against exact search of the rows that are left.
+slows both alike, and times of the processors are counted beside. Recall is against exact search of the rows
+that are left.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ __all__ = [
     "CARD_FILE",
     "FEATURES_FOLDER",
     "HISTORY_FILE",
+    "INDEX_BUILD_FILE",
     "LISTS",
     "OWN_PHOTOS_FILE",
     "QUARANTINE_FOLDER",
@@ -41,6 +42,7 @@ __all__ = [
 
 CARD_FILE = "card.json"
 HISTORY_FILE, TAGS_FILE = "HISTORY", "TAGS"
+INDEX_BUILD_FILE = "index_build.json"
 LISTS = ("rejected.csv", "notes.csv")
 CALIBRATION_FILE, OWN_PHOTOS_FILE = "calibration.json", "places.json"
 FEATURES_FOLDER, TABLE_FOLDER, QUARANTINE_FOLDER = "features", "records.lance", "quarantine"
@@ -52,7 +54,7 @@ _FOLDERS = (
 )
 _FILES = (
     *(CARD_FILE, "COMMITTED", "SHA256SUMS", "LEASE", *LISTS),
-    *(CALIBRATION_FILE, OWN_PHOTOS_FILE, HISTORY_FILE, TAGS_FILE),
+    *(CALIBRATION_FILE, OWN_PHOTOS_FILE, HISTORY_FILE, TAGS_FILE, INDEX_BUILD_FILE),
 )
 
 # As `write_shard` makes them: 32 hex digits, then the CRC-32 of the file.

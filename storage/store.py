@@ -322,6 +322,19 @@ class Store(StoreReader):
                 writer.change(lambda: writer.table.build_index(), did="built the index on disk")
             return self._advance()
 
+    def use_segments(self, segments: Sequence[Any]) -> int:
+        """Let parts that were built apart be the store's index, and return the version; needs the lease.
+
+        Args:
+            segments: From `storage.table.index_segments.build_segment`, of all fragments of this version.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+        """
+        writer = self._leased()
+        writer.change(lambda: writer.table.use_segments(segments), did="built the index on disk")
+        return self._advance()
+
     def remove_leftovers(self, *, min_age_s: float = LEFTOVER_AGE_S, own: bool = False) -> int:
         """Remove feature files that no version uses; return their bytes; needs the lease.
 

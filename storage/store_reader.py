@@ -15,6 +15,7 @@ from storage.artifacts import read_artifact
 from storage.calibration_file import read_measured, stamp_of
 from storage.card import Card
 from storage.card_files import first_card
+from storage.care.index_recall import index_recall
 from storage.care.leftovers import find_leftovers, used_shards
 from storage.care.verify import VerifyReport, verify_store
 from storage.care.versions import StoreVersion, list_versions
@@ -32,7 +33,7 @@ from storage.search.methods import SearchMethod
 from storage.search.row_filter import RowFilter
 from storage.search.snapshot import Snapshot, newest_snapshot
 from storage.table.checksums import intact_rows
-from storage.table.open_table import open_table
+from storage.table.open_table import Table, open_table
 from storage.table.schema import to_records
 from storage.table.sources import rows_of_source, with_sources
 
@@ -113,6 +114,19 @@ class StoreReader:
     def has_index(self) -> bool:
         """Whether that version has LanceDB's index on the descriptors."""
         return self._snapshot.table.has_index
+
+    @property
+    def table(self) -> Table:
+        """The table at that version, for reading."""
+        return self._snapshot.table
+
+    def index_recall(self) -> float:
+        """Return recall@100 of LanceDB's index against exact search, with 200 stored rows as queries.
+
+        Raises:
+            CorruptStore: a data file cannot be read.
+        """
+        return index_recall(self._snapshot.table)
 
     def refresh(self) -> bool:
         """Move to the newest committed version; return whether there was a newer one.

@@ -117,7 +117,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     calibrate = "measure on labelled photos how probable answers are, and when they may be called known"
     _add_calibrate(verb("calibrate", calibrate, store=True))
-    verb("build-index", "build the index on disk for stores that do not fit into memory", store=True)
+    help = "build the index on disk for stores that do not fit into memory"
+    _add_build_index(verb("build-index", help, store=True, ray=True))
     help = "locate photos that have no position, review the places, write them into the photos"
     add_locate_arguments(verb("locate", help))
     help = "add or remove tags of stored images, or count them"
@@ -494,6 +495,12 @@ def _add_follow_links(parser: argparse.ArgumentParser) -> None:
 def _add_max_rejected(parser: argparse.ArgumentParser) -> None:
     help = "exit with code 3 above this share of rejected images"
     add_flag(parser, "max_rejected", float, help, default=defaults.MAX_REJECTED, ge=0, le=64)
+
+
+def _add_build_index(parser: argparse.ArgumentParser) -> None:
+    help = "build it anew in parts by so many workers of Ray, then check it; default: in this process"
+    add_flag(parser, "workers", int | None, help, metavar="N", ge=1)
+    _add_quiet(parser)
 
 
 def _add_quiet(parser: argparse.ArgumentParser) -> None:

@@ -102,7 +102,12 @@ def run_upgrade(args: argparse.Namespace) -> int:
 
 
 def run_build_index(args: argparse.Namespace) -> int:
-    """Build LanceDB's index."""
+    """Build LanceDB's index, alone or with many workers."""
+    if args.workers is not None:
+        from pipelines.vector_index.job import build_index
+
+        _print_result(args, build_index(args.store, workers=args.workers, quiet=args.quiet))
+        return EXIT_OK
     from storage.store import Store
 
     store = Store.open(args.store)

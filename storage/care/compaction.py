@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.card import Card
+from storage.care.index_recall import INDEX_RECALL, index_recall
 from storage.care.leftovers import (
     LEFTOVER_AGE_S,
     find_leftovers,
@@ -22,7 +23,7 @@ from storage.care.leftovers import (
 from storage.care.named_files import unnamed_files
 from storage.commit.change_log import shorten_changes
 from storage.commit.leases import confirm_lease, crashed_since
-from storage.commit.ledger import manifests, table_files, write_sums
+from storage.commit.ledger import Committed, manifests, table_files, write_sums
 from storage.commit.version_tags import protect_tagged
 from storage.commit.writer import Writer
 from storage.features.open_features import AnyFeatureReader, open_features
@@ -47,6 +48,7 @@ _GRACE_S = 3600.0  # a newer card or artifact may belong to a replacement that i
 _REWRITE_ROWS = 64
 _NEVER_S = 1e9
 _MARGIN_S = 60.0
+_MAX_SEGMENTS = 8  # each is searched apart
 _INDEX_BYTES = 4 << 30  # of descriptors: the default memory of a searcher, which else searches on disk
 
 
@@ -144,6 +146,7 @@ def compact_store(
     row_bytes = writer.card.descriptor_dim * (2 if writer.card.descriptor_dtype == "float16" else 4)
     if committed.rows * row_bytes > _INDEX_BYTES and not writer.table.has_index:
         committed = writer.change(writer.table.build_index, did="built the index on disk")
+    committed = _checked_index(writer) or committed
     confirm_lease(writer.lease)
     write_sums(folder, table_files(folder))
     shorten_changes(folder)
@@ -163,6 +166,16 @@ def compact_store(
         leftover_bytes=left.bytes,
         leftovers=str(left),
     )
+
+
+def _checked_index(writer: Writer) -> Committed | None:
+    """Build an index of many workers anew, in this process, where it finds too little or is in many parts."""
+    table = writer.table
+    if not table.index_segments:
+        return None
+    if table.index_segments <= _MAX_SEGMENTS and index_recall(table) >= INDEX_RECALL:
+        return None
+    return writer.change(table.build_index, did="built the index on disk")
 
 
 def _remove_unnamed(folder: Location, *, min_age_s: float) -> tuple[tuple[str, ...], int]:

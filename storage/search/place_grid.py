@@ -63,7 +63,7 @@ class PlaceGrid:
         bands = _bands(disc.bounds())
         if bands is None:
             return None
-        south = bands * _BAND_DEG - 90.0
+        south: Floats = bands.astype(np.float64) * _BAND_DEG - 90.0
         spans = disc.spans(south, south + _BAND_DEG)
         if spans is None:
             return None
@@ -83,7 +83,7 @@ class PlaceGrid:
             chosen = self._slices(begins, ends)
         else:  # all but those between
             edges = np.concatenate([[0], np.stack([begins, ends], axis=1).reshape(-1), [len(self._rows)]])
-            chosen = [self._elsewhere, *self._slices(edges[::2], edges[1::2])]
+            chosen = [self._elsewhere.astype(np.int32), *self._slices(edges[::2], edges[1::2])]
         for rows in chosen:
             mask[rows] = few
         return mask

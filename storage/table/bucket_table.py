@@ -23,6 +23,7 @@ from storage.layout import TABLE_FOLDER
 from storage.objects.bucket_path import BucketPath
 from storage.objects.errors import storage_error
 from storage.table.fragment_files import files_of
+from storage.table.index_segments import SEGMENTED_INDEX, index_names, tidy, using
 from storage.table.lance_table import LIST_ROWS, SCAN_ROWS, in_clause, manifest_name
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
@@ -126,6 +127,12 @@ class BucketTable:
         """The data files, files of deleted rows, of indexes, and the manifest, relative to the store."""
         with _explained(self.folder):
             return files_of(self.folder, self._dataset)
+
+    @property
+    def index_segments(self) -> int:
+        """Of how many segments the index by many workers is; 0 without one."""
+        with _explained(self.folder):
+            return index_names(self._dataset).get(SEGMENTED_INDEX, 0)
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -321,13 +328,24 @@ class BucketTable:
             self._dataset = self._dataset.create_index(
                 "descriptor", kind, metric="cosine", replace=True, **options
             )
+        if SEGMENTED_INDEX in index_names(self._dataset):  # one is enough
+            with self._following():
+                self._dataset.drop_index(SEGMENTED_INDEX)
+
+    def use_segments(self, segments: Sequence[Any]) -> None:
+        """Let parts of an index be the index on the descriptors; see `LanceTable.use_segments`."""
+        with _explained(self.folder):
+            self._commit(using(self._dataset, segments))
 
     def optimize(self, *, older_than_s: float) -> None:
         """Merge small files, update the index, and drop versions older than `older_than_s`."""
         with _explained(self.folder):
-            self._dataset.optimize.compact_files()
-            if self.has_index:
-                self._dataset.optimize.optimize_indices()
+            if SEGMENTED_INDEX in index_names(self._dataset):
+                tidy(self._dataset)
+            else:
+                self._dataset.optimize.compact_files()
+                if self.has_index:
+                    self._dataset.optimize.optimize_indices()
             self._dataset.cleanup_old_versions(
                 timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
             )

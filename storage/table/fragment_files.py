@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage.layout import TABLE_FOLDER
+from storage.layout import TABLE_FOLDER, is_table_file_name
 from storage.objects.files import Location
 from storage.objects.location import objects_of
 from storage.table.lance_table import manifest_name
@@ -29,5 +29,6 @@ def files_of(location: Location, dataset: Any) -> set[str]:
         if metadata.deletion_file is not None:
             names.add(f"{TABLE_FOLDER}/{metadata.deletion_file.path(metadata.id)}")
     if dataset.describe_indices():
-        names |= {each.name for each in objects_of(location).list(f"{TABLE_FOLDER}/_indices")}
+        listed = (each.name for each in objects_of(location).list(f"{TABLE_FOLDER}/_indices"))
+        names |= {name for name in listed if is_table_file_name(name)}
     return names

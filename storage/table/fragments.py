@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.layout import TABLE_FOLDER
 from storage.table.bucket_table import BucketTable
 from storage.table.lance_table import SCAN_ROWS, read_errors_as_corruption
-from storage.table.open_table import Table
+from storage.table.open_table import Table, dataset_of
 
 __all__ = ["ADDRESS", "Fragment", "Fragments", "addresses_of", "offsets_of"]
 
@@ -67,7 +66,7 @@ class Fragments:
         """
         self._table = table
         with _explained(table):
-            self._dataset = _dataset(table)
+            self._dataset = dataset_of(table)
             found = {each.fragment_id: each for each in self._dataset.get_fragments()}
             self.by_number = {
                 number: self._read(each, (former or {}).get(number)) for number, each in found.items()
@@ -131,14 +130,6 @@ def offsets_of(fragments: dict[int, Fragment], addresses: npt.NDArray[np.uint64]
         offsets[here] = start + np.searchsorted(places, addresses[here] & np.uint64(2**32 - 1))
         start += len(places)
     return offsets
-
-
-def _dataset(table: Table) -> Any:
-    import lance
-
-    if isinstance(table, BucketTable):
-        return table.dataset
-    return lance.dataset(table.folder / TABLE_FOLDER, version=table.version)
 
 
 def _explained(table: Table) -> Any:

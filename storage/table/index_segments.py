@@ -1,7 +1,7 @@
 """Parts of an index on the descriptors, built apart by many workers and used as one (Lance's IVF_RQ, cosine).
 
-All parts have the same lists and the same rotation (RaBitQ; Gao and Long 2024), so that they can be merged. They
-are merged once, before they are used: Lance has damaged segments silently that were merged again
+All parts have the same lists and the same rotation (RaBitQ; Gao and Long 2024), so that they can be merged.
+They are merged once, before they are used: Lance has damaged segments silently that were merged again
 (lance-format/lance#7731), so that an index of this name is never merged.
 """
 
@@ -24,6 +24,7 @@ __all__ = [
     "index_names",
     "segment_from_json",
     "segment_to_json",
+    "tidy",
     "train_model",
     "using",
 ]
@@ -110,15 +111,16 @@ def using(dataset: Any, segments: Sequence[Any]) -> Any:
     merged = segments[0] if len(segments) == 1 else dataset.merge_existing_index_segments(list(segments))
     former = [
         Index(
-            uuid=each["uuid"],
-            name=each["name"],
+            uuid=segment.uuid,
+            name=each.name,
             fields=list(merged.fields),
-            dataset_version=each["version"],
-            fragment_ids=set(each["fragment_ids"]),
-            index_version=merged.index_version,
+            dataset_version=segment.dataset_version_at_last_update,
+            fragment_ids=segment.fragment_ids,
+            index_version=segment.index_version,
         )
-        for each in dataset.list_indices()
-        if _COLUMN in each["fields"]
+        for each in dataset.describe_indices()
+        if _COLUMN in each.field_names
+        for segment in each.segments
     ]
     return LanceOperation.CreateIndex([merged], former)
 
@@ -126,10 +128,14 @@ def using(dataset: Any, segments: Sequence[Any]) -> Any:
 def index_names(dataset: Any) -> dict[str, int]:
     """Return the names of the indexes on the descriptors, and of how many segments each is."""
     return {
-        each.name: len(each.segments)
-        for each in dataset.describe_indices()
-        if _COLUMN in each.field_names
+        each.name: len(each.segments) for each in dataset.describe_indices() if _COLUMN in each.field_names
     }
+
+
+def tidy(dataset: Any) -> None:
+    """Merge small data files, and index rows that are not in the index yet, in a segment of their own."""
+    dataset.optimize.compact_files()
+    dataset.optimize.optimize_indices(num_indices_to_merge=0, index_names=[SEGMENTED_INDEX])
 
 
 def segment_to_json(segment: Any) -> dict[str, Any]:
@@ -154,6 +160,7 @@ def segment_from_json(values: dict[str, Any]) -> Any:
     Raises:
         KeyError, TypeError, ValueError: these are not such values.
     """
+    from lance.bitmap import Bitmap
     from lance.dataset import Index, IndexFile
 
     return Index(
@@ -161,7 +168,7 @@ def segment_from_json(values: dict[str, Any]) -> Any:
         name=SEGMENTED_INDEX,
         fields=[int(number) for number in values["fields"]],
         dataset_version=int(values["dataset_version"]),
-        fragment_ids={int(number) for number in values["fragments"]},
+        fragment_ids=Bitmap(int(number) for number in values["fragments"]),
         index_version=int(values["index_version"]),
         created_at=datetime.fromisoformat(values["created_at"]),
         files=[IndexFile(path=str(path), size_bytes=int(size)) for path, size in values["files"]],

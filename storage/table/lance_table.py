@@ -19,6 +19,7 @@ from lancedb.index import HnswSq, IvfRq
 from storage.card import Card
 from storage.errors import CorruptStore, NotReadable, StoreError, repair_command
 from storage.layout import TABLE_FOLDER
+from storage.table.index_segments import SEGMENTED_INDEX, index_names, tidy, using
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
@@ -85,6 +86,14 @@ class LanceTable:
     def has_index(self) -> bool:
         """Whether this version has a LanceDB index on the descriptors."""
         return any("descriptor" in index.columns for index in self._table.list_indices())
+
+    @property
+    def index_segments(self) -> int:
+        """Of how many segments the index by many workers is; 0 without one."""
+        import lance
+
+        dataset = lance.dataset(self.folder / TABLE_FOLDER, version=self.version)
+        return index_names(dataset).get(SEGMENTED_INDEX, 0)
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -201,6 +210,18 @@ class LanceTable:
         if self.schema.field("descriptor").type.list_size % 8 == 0:
             config = IvfRq(distance_type="cosine", num_bits=2, target_partition_size=LIST_ROWS)
         self._table.create_index("descriptor", config=config, replace=True)
+        for index in self._table.list_indices():
+            if index.name == SEGMENTED_INDEX:  # one is enough
+                self._table.drop_index(index.name)
+
+    def use_segments(self, segments: Sequence[Any]) -> None:
+        """Let parts of `storage.table.index_segments` be the index on the descriptors: one version."""
+        import lance
+
+        dataset = lance.dataset(self.folder / TABLE_FOLDER)
+        change = using(dataset, segments)
+        lance.LanceDataset.commit(dataset, change, read_version=dataset.version, max_retries=0)
+        self._table.checkout_latest()
 
     def nearest(
         self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int, where: str | None = None
@@ -224,9 +245,15 @@ class LanceTable:
         """Merge small files, update the index, and drop versions older than `older_than_s` without a tag."""
         import lance
 
-        self._table.optimize(cleanup_older_than=_NEVER)
-        dataset = lance.dataset(self.folder / TABLE_FOLDER)
-        dataset.cleanup_old_versions(timedelta(seconds=older_than_s), error_if_tagged_old_versions=False)
+        folder = self.folder / TABLE_FOLDER
+        if SEGMENTED_INDEX in index_names(lance.dataset(folder)):
+            tidy(lance.dataset(folder))
+            self._table.checkout_latest()
+        else:
+            self._table.optimize(cleanup_older_than=_NEVER)
+        lance.dataset(folder).cleanup_old_versions(
+            timedelta(seconds=older_than_s), error_if_tagged_old_versions=False
+        )
 
     def restore(self, version: int) -> None:
         """Make the rows of an older version the newest: one version."""

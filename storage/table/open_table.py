@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from storage.card import Card
+from storage.layout import TABLE_FOLDER
 from storage.objects.files import Location
 from storage.table.bucket_table import BucketTable
 from storage.table.lance_table import LanceTable
 
-__all__ = ["Table", "create_table", "open_table"]
+__all__ = ["Table", "create_table", "dataset_of", "open_table"]
 
 Table: TypeAlias = LanceTable | BucketTable
 
@@ -31,3 +32,12 @@ def create_table(location: Location, card: Card) -> Table:
     if isinstance(location, Path):
         return LanceTable.create(location, card)
     return BucketTable.create(location, card)
+
+
+def dataset_of(table: Table) -> Any:
+    """Return the version that is open, as pylance opens it."""
+    import lance
+
+    if isinstance(table, BucketTable):
+        return table.dataset
+    return lance.dataset(table.folder / TABLE_FOLDER, version=table.version)

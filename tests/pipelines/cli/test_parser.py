@@ -68,7 +68,7 @@ FLAGS = {
     f"{EXECUTION} {MATCHING} quiet",
     "upgrade": f"{STORE}",
     "delete": f"{STORE} forget",
-    "build-index": f"{STORE}",
+    "build-index": f"{STORE} workers quiet",
     "copy": "storage-option cache-dir quiet",
     "locate": f"{STORE} out {MODEL} candidates no-rerank rerank max-wrong all no-review follow-links "
     f"{EXECUTION} {FILTERS} prior accepted write-gps in-place copies undo quiet",

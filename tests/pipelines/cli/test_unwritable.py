@@ -58,6 +58,7 @@ WRITES = {
     "delete": "delete some --store {s}",
     "compact": "compact --store {s}",
     "build-index": "build-index --store {s}",
+    "build-index, many workers": "build-index --store {s} --workers 2 --quiet",
     "copy": "copy {s} {d}/copy --quiet",
     "verify": "verify --repair --store {s}",
     "relearn": "relearn --store {s}",

@@ -1,0 +1,1 @@
+"""The index on disk, built by many workers of a Ray cluster."""
