@@ -24,6 +24,8 @@ __all__ = ["UnfinishedIndex", "forget_unfinished", "read_unfinished"]
 
 _MAX_BYTES = 1 << 28
 _DTYPES = ("float16", "float32")
+# What values of other types and sizes than `write` gives raise.
+_UNUSABLE = (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError)
 
 
 @dataclass
@@ -83,7 +85,7 @@ def read_unfinished(
         files = {int(number): tuple(names) for number, names in values["data_files"].items()}
         segments = [segment_from_json(each) for each in values["segments"]]
         model = IndexModel(centroids, str(values["rotation"]), bits)
-    except (FileNotFoundError, CorruptStore, AttributeError, KeyError, IndexError, TypeError, ValueError):
+    except (FileNotFoundError, CorruptStore, *_UNUSABLE):
         return None
     same = {number for number, each in fragments.items() if files.get(number) == each.files}
     return UnfinishedIndex(model, [each for each in segments if _usable(folder, each, same)])
