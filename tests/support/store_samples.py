@@ -16,7 +16,9 @@ from storage.commit.ledger import acknowledge, manifests
 from storage.features.shards import write_shard
 from storage.features.whitening import whitening_bytes
 from storage.store import Store
+from storage.table.index_segments import build_segment, train_model
 from storage.table.lance_table import LanceTable, manifest_name
+from storage.table.open_table import dataset_of
 from storage.table.schema import row_schema
 
 DIM, GRID, CHANNELS = 16, 2, 4
@@ -189,3 +191,12 @@ def contents(store: Store) -> dict[str, tuple[object, ...]]:
 def head_manifest(folder: Path) -> Path:
     """Return the manifest of the newest version of a store's table."""
     return folder / "records.lance/_versions" / manifest_name(manifests(folder)[-1])
+
+
+def index_parts(store: Store) -> list[Any]:
+    """Build an index of all rows in two parts; nothing uses it yet."""
+    dataset = dataset_of(store.table)
+    model = train_model(dataset, lists=1, bits=2)
+    numbers = [fragment.fragment_id for fragment in dataset.get_fragments()]
+    halves = [half for half in (numbers[::2], numbers[1::2]) if half]
+    return [build_segment(dataset, model, half) for half in halves]

@@ -24,7 +24,7 @@ from storage.commit.bucket_lease import BucketLease
 from storage.errors import StoreLocked
 from storage.objects.bucket_path import BucketPath
 from storage.store import Store
-from tests.support.store_samples import contents, descriptor_of, make_card, make_rows
+from tests.support.store_samples import contents, descriptor_of, index_parts, make_card, make_rows
 
 # Its lease never notices that it is lost: only the bucket's own conditions are left to stop it.
 WRITER = """
@@ -33,7 +33,7 @@ from storage.commit import leases
 from storage.commit.bucket_lease import BucketLease
 from storage.errors import StoreLocked
 from storage.store import Store
-from tests.support.store_samples import make_rows
+from tests.support.store_samples import index_parts, make_rows
 leases.BucketLease = lambda location, *, timeout_s: BucketLease(
     location, timeout_s=timeout_s, heartbeat_s=1e6, dead_after_s=1e6)
 store = Store.open(sys.argv[1])
@@ -49,6 +49,7 @@ try:
                 store.commit(make_rows(store, ["undone"], batch))
                 store.roll_back("mine")
                 store.build_index(min_rows=0)
+                store.use_segments(index_parts(store))
 except StoreLocked as error:
     print("locked", flush=True)
 """
@@ -150,6 +151,7 @@ CHANGES: dict[str, Callable[[Store], object]] = {
     "upsert": lambda store: store.commit(make_rows(store, ["a0"], 7)),
     "delete": lambda store: store.delete(["a0"]),
     "build_index": lambda store: store.build_index(min_rows=0),
+    "use_segments": lambda store: store.use_segments(index_parts(store)),
     "roll_back": lambda store: store.roll_back("first"),
     "tag": lambda store: store.tag_version("first"),
     "new_tag": lambda store: store.tag_version("late"),
