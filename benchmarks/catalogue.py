@@ -162,6 +162,7 @@ PARTS: tuple[Part, ...] = (
     _finetune("corridor", "--photos", "{corridor}"),
     _finetune("forgetting", "--photos", "{corridor}"),
     _finetune("demo"),
+    _finetune("hard"),
     _search(1_000_000),
     _features("dense", "{corridor}", "{city}"),
     _accelerator("extract"),

@@ -8,7 +8,8 @@ vote:
 - Cell i of the query reaches the similarity s_ik in candidate k; m_i is its mean over the first 12
   candidates. The match has the weight w_ik = 3/4 clip((s_ik - m_i) / 0.3, 0, 1) + 1/4 clip((s_ik - 0.5) /
   0.2, 0, 1): a cell that finds an equally similar partner in every candidate (sky, asphalt, the rim of a
-  lens) says little about the place, however similar.
+  lens) says little about the place, however similar. m_i holds a twelfth of the similarity of each of the 12
+  and nothing of the others; there 11/12 of the difference count, as if it did.
 - The displacement of a match, from the query's cell to the candidate's, is measured in fourteenths of the
   height and width of the image and rounded to whole ones.
 - For a width v, V_v is the largest sum of the weights of matches in a square of v x v displacements, wherever
@@ -138,7 +139,11 @@ def _weights(similarity: Any) -> Any:
     first = steps[:BASELINE_CANDIDATES]
     # Whole numbers and their quotients by up to 12 are far from the limits of float32.
     mean = (first.sum(0) / max(1, len(first)) + 0.5) // 1
-    return (steps - mean).clip(0, RELATIVE) * 2 + (steps - ABSOLUTE_FROM).clip(0, ABSOLUTE)
+    above = steps - mean
+    above[BASELINE_CANDIDATES:] = (
+        above[BASELINE_CANDIDATES:] * (BASELINE_CANDIDATES - 1) / BASELINE_CANDIDATES + 0.5
+    ) // 1
+    return above.clip(0, RELATIVE) * 2 + (steps - ABSOLUTE_FROM).clip(0, ABSOLUTE)
 
 
 def _scores_on_cuda(partner: Tensor, similarity: Tensor, grid: Grid, other_grid: Grid) -> Tensor:

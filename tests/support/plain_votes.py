@@ -20,13 +20,16 @@ def plain_votes(
     """Return one score per candidate, by the formula in the docstring of `models.matching.votes`."""
     steps = np.rint(np.clip(similarity.astype(np.float32), -8, 8) * np.float32(2000)).astype(int)
     scores = []
-    for row, reached in zip(partner, steps, strict=True):
+    for place, (row, reached) in enumerate(zip(partner, steps, strict=True)):
         matches = []
         for cell, other in enumerate(row):
             if other >= 0:
                 first = steps[:12, cell].tolist()
                 mean = rounded(Fraction(sum(first), len(first)))
-                relative = Fraction(min(max(int(reached[cell]) - mean, 0), 600), 600)
+                above = int(reached[cell]) - mean
+                if place >= 12:
+                    above = rounded(Fraction(11 * above, 12))
+                relative = Fraction(min(max(above, 0), 600), 600)
                 absolute = Fraction(min(max(int(reached[cell]) - 1000, 0), 400), 400)
                 weight = int(1600 * (relative * 3 / 4 + absolute / 4))
                 matches.append((*displacement(cell, int(other), grid, other_grid or grid), weight))

@@ -117,6 +117,16 @@ def test_a_cell_that_every_candidate_matches_equally_well_has_no_vote() -> None:
     assert scores[6] == pytest.approx(3 / 4, abs=0.01)  # three cells, similar everywhere: the absolute part
 
 
+def test_a_candidate_has_the_same_score_among_the_first_12_and_behind_them() -> None:
+    for place in (0, 11, 12, 29):
+        partner = np.full((30, 4), -1)
+        partner[place] = np.arange(4)
+        similarity = np.full((30, 4), 0.2, np.float32)
+        similarity[place] = 0.38  # below 0.5, so that only the relative part counts
+        # Before the twelfth place the mean is 0.2 + 0.18 / 12, behind it 0.2 and 11/12 of the difference count.
+        assert score(partner, similarity, (2, 2))[place] == pytest.approx(4 * 0.75 * 0.165 / 0.3)
+
+
 def test_no_match_one_match_and_no_candidate() -> None:
     assert score(np.full((1, 196), -1), np.ones((1, 196), np.float32), (14, 14)) == [0]
     one = np.full((2, 196), -1)
