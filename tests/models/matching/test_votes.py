@@ -123,7 +123,7 @@ def test_a_candidate_has_the_same_score_among_the_first_12_and_behind_them() -> 
         partner[place] = np.arange(4)
         similarity = np.full((30, 4), 0.2, np.float32)
         similarity[place] = 0.38  # below 0.5, so that only the relative part counts
-        # Up to the twelfth place the mean is 0.2 + 0.18 / 12; behind it 0.2, and 11/12 of the difference count.
+        # Up to the twelfth place the mean is 0.215; behind it 0.2, and 11/12 of the difference count.
         assert score(partner, similarity, (2, 2))[place] == pytest.approx(4 * 0.75 * 0.165 / 0.3)
 
 
