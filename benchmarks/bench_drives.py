@@ -48,7 +48,10 @@ from storage.position import Position
 from storage.store import Store
 
 DATABASE, FRAMES, CANDIDATES = 432, 150, 100
-SETS = ("hard:0:night", "hard:1:night", "hard:0:day", "easy:0:night")
+SETS = (
+    *("hard:0:night", "hard:1:night", "hard:2:night", "hard:3:night"),
+    *("hard:0:day", "hard:1:day", "easy:0:night", "easy:1:night"),
+)
 WINDOW = 10
 GAIN_POINTS, LOSS_POINTS, LOST_FRAMES = 8.0, 0.5, 5
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serving.tracks.defaults import DEFAULT_FPS
 
-__all__ = ["USUAL_WEIGHT", "Motion", "Moves", "at_rate", "at_speed"]
+__all__ = ["LEAST_WEIGHT", "USUAL_WEIGHT", "Motion", "Moves", "at_rate", "at_speed"]
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +21,8 @@ _SPACINGS = 0.5  # of the store's places: how far a view may lie from the vehicl
 _ANY_TURN = 0.15  # of the probability, whatever the headings: views do not turn as the vehicle does
 _MAX_REACH_M = 250.0
 USUAL_WEIGHT = 0.5  # also of the first frame
-_HALF_NEW_M, _ALL_NEW_M, _LEAST_WEIGHT = 5.0, 16.0, 0.01
+LEAST_WEIGHT = 0.01
+_HALF_NEW_M, _ALL_NEW_M = 5.0, 16.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Motion:
         """
         metres = self.usual_m if self.distance_m is None else self.distance_m
         near = USUAL_WEIGHT * min(1.0, metres / _HALF_NEW_M)
-        return max(_LEAST_WEIGHT, near, min(1.0, metres / _ALL_NEW_M))
+        return max(LEAST_WEIGHT, near, min(1.0, metres / _ALL_NEW_M))
 
 
 def at_rate(frames: int, fps: float = DEFAULT_FPS) -> list[Motion]:

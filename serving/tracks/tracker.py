@@ -16,8 +16,9 @@ from serving.tracks.defaults import DEFAULT_LAG
 from serving.tracks.emission import EMISSIONS, leads_of, rarity_of
 from serving.tracks.markov import smoothed
 from serving.tracks.model import USUAL, Chances, DriveModel, Seen
-from serving.tracks.motion import USUAL_WEIGHT, Motion
+from serving.tracks.motion import LEAST_WEIGHT, USUAL_WEIGHT, Motion
 from serving.tracks.place_graph import Views
+from serving.tracks.repetition import novelties
 from serving.tracks.whereabouts import Located, Whereabouts
 
 __all__ = ["MAX_STATES", "track"]
@@ -50,7 +51,7 @@ def track(
     looked = _looked_at(frames, city)
     region, rows = _region(looked, city)
     views = Views(city.graph.views.points[region], city.graph.views.headings_deg[region])
-    weights = [USUAL_WEIGHT, *(motion.weight for motion in motions[1:])][: len(looked)]
+    weights = _weights(looked, rows, len(views), motions)
     seen = [_seen(each, rows, weight) for each, weight in zip(looked, weights, strict=True)]
     spacing_m = _spacing_m(views)
     model = DriveModel(views, seen, motions, spacing_m=spacing_m, chances=chances)
@@ -121,6 +122,23 @@ def _region(looked: Sequence[_Looked], city: CityMap) -> tuple[Rows, Rows]:
     rows = np.full(len(city.graph.views), -1, np.int64)
     rows[region] = np.arange(len(region))
     return region, rows
+
+
+def _weights(looked: Sequence[_Looked], rows: Rows, views: int, motions: Sequence[Motion]) -> list[float]:
+    """Return how much of the logarithms of each frame counts.
+
+    Without a distance, what a frame repeats does not. A video repeats itself on the way too, which its rate
+    tells already.
+    """
+    spoken = [(rows[each.views], each.logs - (each.miss or 0.0)) for each in looked]
+    spoken = [(states[states >= 0], logs[states >= 0]) for states, logs in spoken]
+    weights: list[float] = []
+    for motion, novelty in zip(motions, novelties(spoken, views), strict=False):
+        weight = motion.weight if weights else USUAL_WEIGHT
+        if motion.distance_m is None and weight >= USUAL_WEIGHT:
+            weight = max(LEAST_WEIGHT, weight * novelty)
+        weights.append(weight)
+    return weights
 
 
 def _seen(looked: _Looked, rows: Rows, weight: float) -> Seen:

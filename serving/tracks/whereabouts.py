@@ -21,7 +21,10 @@ Rows = NDArray[np.int64]
 RIGHT_M = 25.0  # as in the published protocols
 KNOWN = 0.5  # least probability of a place that is called known
 _HOLDS = 0.9
-_ACROSS = 0.5  # of the spacing: how far a vehicle may be from the nearest place
+_BESIDE_M = (
+    1.5  # standard deviation across the street, as of lanes; along it, of half a spacing to both sides
+)
+_RINGS, _TURNS = 4, 8  # points that stand for where a vehicle is whose place is known
 _MAX_VIEWS, _MAX_CENTRES = 200, 24  # that a position is made of, or may lie at
 _LEAST = 1e-4  # of the most probable view
 
@@ -62,7 +65,7 @@ class Whereabouts:
     def __init__(self, views: Views, region: Rows, city: CityMap, spacing_m: float) -> None:
         self._views, self._region, self._city = views, region, city
         self._positions = city.columns_of_views(region)
-        self._spacing_m = spacing_m
+        self._around_m = _between_places(spacing_m)
 
     def of(self, belief: Belief, own: Floats) -> Located:
         """Return the position with the most probability within 25 m, and how far the rest of it reaches.
@@ -84,12 +87,13 @@ class Whereabouts:
         plane = LocalPlane.around(self._positions.take(centred))
         on_plane = plane.points(self._positions.take(rows))
         point = weights @ on_plane[group]
-        away = np.hypot(*(on_plane - point).T)
+        from_point = on_plane - point
+        away = np.hypot(*from_point.T)
         probability = float(shares[away <= RIGHT_M].sum())
         best = rows[group[np.argmax(weights)]]
         return Located(
             position=plane.position(point),
-            radius_m=self._radius_m(away, shares),
+            radius_m=self._radius_m(from_point, shares),
             heading_deg=_mean_heading(self._views.headings_deg[rows[group]], weights),
             probability=probability,
             lost=belief.lost,
@@ -106,12 +110,32 @@ class Whereabouts:
         rows = rows[np.argsort(-shares[rows], kind="stable")]
         return np.asarray(rows[shares[rows] > _LEAST * shares[rows[0]]], np.int64)
 
-    def _radius_m(self, away_m: Floats, shares: Floats) -> float:
-        """Return what holds 90 % of the probability inside the city, and a vehicle between two places."""
-        order = np.argsort(away_m, kind="stable")
-        held = np.cumsum(shares[order]) / shares.sum()
-        at = min(int(np.searchsorted(held, _HOLDS)), len(order) - 1)
-        return float(np.hypot(away_m[order[at]], _ACROSS * self._spacing_m))
+    def _radius_m(self, from_point_m: Floats, shares: Floats) -> float:
+        """Return what holds 90 % of the probability inside the city.
+
+        Args:
+            from_point_m: (N, 2) float64, the views as seen from the position.
+            shares: (N,) float64 of the views.
+        """
+        away = np.hypot(*(from_point_m[:, None] + self._around_m).transpose(2, 0, 1))
+        held = np.repeat(shares / away.shape[1], away.shape[1])
+        order = np.argsort(away, axis=None, kind="stable")
+        reached = np.cumsum(held[order])
+        at = min(int(np.searchsorted(reached, _HOLDS * reached[-1])), len(order) - 1)
+        return float(away.reshape(-1)[order[at]])
+
+
+def _between_places(spacing_m: float) -> Floats:
+    """Return (P, 2) float64: equally probable ways in metres from a view to the vehicle that sees it.
+
+    A vehicle is anywhere between two places: a standard deviation of the spacing over the root of 12. A
+    normal distribution of that size is cut into rings of equal probability.
+    """
+    sigma_m = np.hypot(spacing_m / np.sqrt(12.0), _BESIDE_M)
+    rings = sigma_m * np.sqrt(-2.0 * np.log(1.0 - (np.arange(_RINGS) + 0.5) / _RINGS))
+    turns = 2 * np.pi * np.arange(_TURNS) / _TURNS
+    ways = rings[:, None, None] * np.stack([np.cos(turns), np.sin(turns)], axis=-1)
+    return np.asarray(ways.reshape(-1, 2))
 
 
 def _mean_heading(headings_deg: Floats, weights: Floats) -> float | None:

@@ -165,6 +165,26 @@ def test_a_vehicle_at_rest_repeats_itself_and_proves_nothing(city: CityMap) -> N
     assert moving[-1].probability > standing[-1].probability
 
 
+def test_a_stop_that_nobody_reports_proves_no_more_than_its_best_frame(city: CityMap) -> None:
+    """Street 9 looks like street 3 from a vehicle that waits, and like nothing from one that moves."""
+    generator = np.random.default_rng(13)
+    wrong = answer(generator, 9 * PLACES + 10, right=True)
+    (single,) = track([wrong], city, at_rate(1))
+    standing = list(track([wrong] * 15, city, at_rate(15)))
+    assert standing[-1].probability <= single.probability + 0.15
+    reported = list(track([wrong] * 15, city, at_speed(15, 8.0)))
+    assert reported[-1].probability > standing[-1].probability + 0.15
+
+
+def test_the_radius_of_one_certain_place_reaches_past_half_of_the_way_to_the_next(city: CityMap) -> None:
+    located = list(track(drive(1, 1.0, list(ALONG)), city, at_speed(len(ALONG), SPACING_M)))
+    sure = [each.radius_m for each in located if each.probability > 0.999 and each.radius_m is not None]
+    assert sure
+    # 90 % of a normal distribution in two dimensions lies within 2.15 standard deviations.
+    expected_m = 2.146 * np.hypot(SPACING_M / np.sqrt(12), 1.5)
+    assert min(sure) == pytest.approx(expected_m, rel=0.2)
+
+
 def test_frames_of_a_video_say_as_much_as_one_per_second(city: CityMap) -> None:
     slow = drive(4, 0.7, list(ALONG))
     truths = [truth for truth in ALONG for _ in range(10)]
