@@ -176,16 +176,15 @@ def _scores(
         return np.asarray(group.sum(scores).numpy())
     # Every worker must know how similar the first candidates are, which other workers matched.
     first = torch.zeros(len(hit), min(BASELINE_CANDIDATES, hit.shape[1]), grid[0] * grid[1])
+    near = [np.flatnonzero(row[: first.shape[1]]) for row in own]
     for i, (_, similarity) in enumerate(matches):
-        near = np.flatnonzero(own[i, : first.shape[1]])
-        first[i, near] = similarity[places[i][: len(near)]]
+        first[i, near[i]] = similarity[places[i][: len(near[i])]]
     first = group.sum(first)
     for i, (partner, similarity) in enumerate(matches):
-        before = torch.full_like(first[i], -1).to(partner.dtype)
+        head, rest = torch.full_like(first[i], -1).to(partner.dtype), places[i][len(near[i]) :]
+        head[near[i]] = partner[places[i][: len(near[i])]]
         votes = vote_scores(
-            torch.cat([before, partner[places[i]]]),
-            torch.cat([first[i], similarity[places[i]]]),
-            (grid[0], grid[1]),
+            torch.cat([head, partner[rest]]), torch.cat([first[i], similarity[rest]]), (grid[0], grid[1])
         )
-        scores[i, own[i]] = votes[len(before) :]
+        scores[i, own[i]] = torch.cat([votes[near[i]], votes[len(head) :]])
     return np.asarray(group.sum(scores).numpy())
