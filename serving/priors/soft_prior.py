@@ -21,7 +21,8 @@ __all__ = ["ELSEWHERE", "SIMILARITY_SCALE", "SoftPrior", "weighed_score", "weigh
 
 Floats = npt.NDArray[np.float64]
 
-# Chosen, not tuned: evidence that is more than three times as strong wins against any prior.
+# Evidence that is more than three times as strong wins against any prior. `benchmarks/bench_priors.py` has
+# other shares beside it.
 ELSEWHERE = 0.3
 SIMILARITY_SCALE = 0.05
 MAX_SIGMA_M = 20_004_000.0

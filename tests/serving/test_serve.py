@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import requests
 import torch
 
+from models.images import ImageRejected
+from serving.client import PlaceClient
 from serving.engine import QueryEngine
 from serving.matching_options import matching_of
-from tests.support.answers import agreeing_matches
+from serving.priors.soft_prior import SoftPrior
+from serving.tracks.city_map import CityMap
+from serving.tracks.motion import at_rate
+from serving.tracks.tracker import track
+from storage.search.filters import AllOf, Heading, Near, Tagged, Taken, inside_geojson
+from tests.support.answers import agreeing_matches, agreeing_places
 from tests.support.city_store import CityStore
 from tests.support.serve_client import deployed, query, serve_started
 
@@ -94,3 +103,52 @@ def test_serve_answers_like_the_engine(
             assert requests.get(f"{serve_url}/readyz", timeout=30).status_code == 200
             info = requests.get(f"{serve_url}/v1/info", timeout=30).json()
             assert (info["shards"], info["rows"]) == (shards, len(city_store.database))
+            narrowed_alike(serve_url, engine, photos[:2])
+            followed_alike(serve_url, engine, photos[:6])
+
+
+def narrowed_alike(url: str, engine: QueryEngine, photos: list[bytes]) -> None:
+    """Filters and a prior give through the service what they give in this process."""
+    client = PlaceClient(url)
+    first = engine.answer(photos[0], candidates=48).matches[2].record
+    lat, lon = first.position.lat, first.position.lon
+    assert lat is not None
+    assert lon is not None
+    square = [[lon + x, lat + y] for x, y in ((0, 0), (5e-4, 0), (5e-4, 5e-4), (0, 5e-4), (0, 0))]
+    near, taken = Near(lat, lon, 60.0), Taken(after=datetime(2020, 1, 1, tzinfo=UTC))
+    filters = [
+        near,
+        inside_geojson(json.dumps({"type": "Polygon", "coordinates": [square]})),
+        Heading(60.0, 40.0),
+        taken,
+        Taken(before=datetime(2020, 1, 1, tzinfo=UTC)),
+        Tagged("night"),
+        AllOf((near, Heading(60.0, 40.0), taken)),
+    ]
+    considered = []
+    for photo in photos:
+        for within in filters:
+            got = client.answer(photo, top_k=5, candidates=48, within=within)
+            expected = engine.answer(photo, top_k=5, candidates=48, within=within)
+            assert same(got.to_dict(), expected.to_dict()), within
+            assert agreeing_places(got.place, expected.place), within
+            assert got.considered == expected.considered
+            considered.append(got.considered)
+        prior = SoftPrior(lat, lon, 40.0)
+        got = client.answer(photo, top_k=5, candidates=12, prior=prior)
+        assert same(got.to_dict(), engine.answer(photo, top_k=5, candidates=12, prior=prior).to_dict())
+    rows = engine.store.metadata().num_rows
+    assert {0, rows} < set(considered), "some filters pass nothing and some everything, others a part"
+
+
+def followed_alike(url: str, engine: QueryEngine, photos: list[bytes]) -> None:
+    """A drive through the service is that of the same answers in this process."""
+    answers = list(engine.answer_many(photos, top_k=48, candidates=48))
+    matches = [answer.matches for answer in answers if not isinstance(answer, ImageRejected)]
+    expected = list(track(matches, CityMap.of(engine.store.snapshot), at_rate(len(matches))))
+    got = PlaceClient(url).track(photos, candidates=48)["frames"]
+    assert len(got) == len(expected) == len(photos)
+    for frame, located in zip(got, expected, strict=True):
+        assert frame["known"] == located.known
+        assert frame["probability"] == pytest.approx(located.probability, abs=0.05)
+        assert frame["lost"] == pytest.approx(located.lost, abs=0.05)
