@@ -3,11 +3,12 @@
 A test that uses the fixture `local_ray` gets the marker `ray`, and one that uses `browser` the marker
 `browser`; `site`, which builds the documentation, brings `integration`. A test that starts Ray or Chromium in
 another way carries the marker itself. Without the marker `ray.init` raises, so that `make test-quick` stays
-quick.
+quick. Files with tests of many seconds come first: the processes that share the files end together then.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from tests.support.city_store import CityStore
     from tests.support.service_server import Running
 
+MANY_SECONDS = ("integration", "browser", "ray")
+NAMES_RAY = re.compile(r"local_ray|mark\.ray")  # by which the Makefile finds files with such tests
 MARKER_BY_FIXTURE = {"local_ray": "ray", "browser": "browser", "site": "integration"}
 
 
@@ -42,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, marker in MARKER_BY_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+    with_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    for path in with_ray:
+        if not NAMES_RAY.search(path.read_text()):
+            raise pytest.UsageError(f"{path} has a test with Ray, and does not name local_ray or mark.ray")
+    slow = {item.path for item in items if any(map(item.get_closest_marker, MANY_SECONDS))}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ def test_draw_city(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_index_and_query(
     tmp_path: Path, city_store: CityStore, local_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for path in city_store.database[:6]:
+        shutil.copy(path, tmp_path)
     photo = city_store.database[0]
-    main_of("index_and_query")(str(photo.parent), str(tmp_path / "store"), str(photo))
+    main_of("index_and_query")(str(tmp_path), str(tmp_path / "store"), str(photo))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{len(city_store.database)} images indexed, 0 rejected"
+    assert lines[0] == "6 images indexed, 0 rejected"
     assert lines[1].startswith(f"1. {photo.name}: ")
     assert len(lines) == 6
 

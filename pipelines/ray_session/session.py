@@ -19,6 +19,7 @@ from pipelines.ray_session.environment import (
     require_authentication,
 )
 from pipelines.ray_session.folder import base_folders, end_processes_in, private_folder
+from pipelines.ray_session.patience import patient_start
 from pipelines.ray_session.quiet import plain_messages, quiet_stderr
 from storage.errors import PlacerayError
 
@@ -140,7 +141,7 @@ def _private_ray(ray: Any, options: dict[str, Any]) -> Iterator[None]:
 
 def _start(ray: Any, options: dict[str, Any]) -> None:
     """Start a local Ray, without its log lines between those of the progress bar."""
-    with quiet_stderr(), warnings.catch_warnings(), _signals_afterwards(ray):
+    with quiet_stderr(), warnings.catch_warnings(), _signals_afterwards(ray), patient_start(ray):
         # LanceDB and Lance warn of a fork without exec; Ray calls exec right after it forks.
         warnings.filterwarnings("ignore", message="lancedb fork support|lance is not fork-safe")
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+START_PATIENCE_S = 240.0  # of a busy machine
 RAY = str(Path(sys.executable).with_name("ray"))
 AGENT = "ADDRESS_OF_THE_AGENT"  # of the head's agent, likewise
 CLIENT = "ADDRESS_FOR_RAY_CLIENT"  # of the head, in the environment that `running_head` yields
@@ -40,6 +41,7 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         AGENT: f"http://127.0.0.1:{agent}",
         CLIENT: f"ray://127.0.0.1:{client}",
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        "RAY_gcs_server_port_wait_time_s": str(int(START_PATIENCE_S)),
         "RAY_TMPDIR": folder,  # there `auto` finds the head
         # The job's `python` is the one that the head finds.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -85,7 +87,7 @@ def short_folder() -> str:
 
 
 def wait_until_up(address: str, node: subprocess.Popen[bytes], log: Path, noted: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + START_PATIENCE_S
     while time.monotonic() < deadline:
         assert node.poll() is None, log.read_text()
         try:

@@ -14,7 +14,9 @@ import torch
 
 from models.weights import load_extractor
 from pipelines.cli import commands, main
+from pipelines.sources import list_source
 from storage.store import Store
+from tests.support.city_store import commit_photos
 from tests.support.paths import GOLDEN
 from tests.support.pictures import photo, write_photos
 
@@ -38,9 +40,12 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(city: Path) -> str:
-    uri = str(city / "store")
-    assert main(["index", str(city), "--store", uri, "--quiet"]) == 0
-    return uri
+    """A store of the city's 16 photos, with the card that `index` gives it."""
+    extractor = load_extractor("efficientnet-lite0")
+    opened = Store.create(city / "store", extractor.card)
+    with opened.lease():
+        commit_photos(opened, extractor, list_source(city))
+    return opened.uri
 
 
 @pytest.fixture

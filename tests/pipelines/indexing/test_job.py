@@ -153,7 +153,9 @@ def test_index_into_a_locked_store_is_refused(tmp_path: Path) -> None:
     store = Store.create(uri, load_extractor("efficientnet-lite0").card)
     with store.lease(), pytest.raises(StoreLocked):
         index(photos, uri)
-    assert index(photos, uri).accepted == 2
+    assert Store.open(uri).count == 0
+    with store.lease():  # the refused run holds nothing
+        pass
 
 
 @pytest.mark.parametrize("run", ["short", pytest.param("long", marks=pytest.mark.slow)])
@@ -211,10 +213,12 @@ def test_index_full_disk_in_a_worker_is_reported(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("pipelines.indexing.shards.write", on_full_disk)
     write_photos(tmp_path / "photos", 2)
+    uri = str(tmp_path / "store")
     with pytest.raises(OutOfSpace, match="44000"):
-        index(tmp_path / "photos", str(tmp_path / "store"))
-    monkeypatch.undo()
-    assert index(tmp_path / "photos", str(tmp_path / "store")).accepted == 2
+        index(tmp_path / "photos", uri)
+    store = Store.open(uri)  # as the same command finds it again
+    with store.lease():
+        assert (store.count, store.verify().ok) == (0, True)
 
 
 @pytest.mark.parametrize("usable", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -54,8 +54,10 @@ def test_ray_that_does_not_come_up_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     def init(**options: object) -> None:
         raise Exception("The current node timed out during startup.\nand more")
 
-    utilities = SimpleNamespace(set_sigterm_handler=print)
-    ray = fake_ray("token", init=init, _private=SimpleNamespace(utils=utilities))
+    private = SimpleNamespace(
+        utils=SimpleNamespace(set_sigterm_handler=print), services=SimpleNamespace(get_node=print)
+    )
+    ray = fake_ray("token", init=init, _private=private)
     with pytest.raises(
         CannotStartRay, match=r"timed out during startup.*run the same command again"
     ) as refused:

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from models.aggregation import Aggregation
 from models.matching.mutual import mutual_neighbours, mutual_nn_count
 from models.matching.votes import vote_scores
+from models.weights import load_extractor
 from pipelines.evaluation.recall import measure_recall
-from pipelines.indexing.job import index
+from pipelines.sources import list_source
 from pipelines.training.data import open_training_set
 from pipelines.training.loop import TrainingLoop
 from pipelines.training.rankings import Ranking, Recall, best_ranking, rankings_of
@@ -26,6 +27,8 @@ from pipelines.training.worker import trainable_model
 from pipelines.training.worker_group import WorkerGroup
 from serving.engine import QueryEngine
 from storage.errors import OutOfSpace
+from storage.store import Store
+from tests.support.city_store import commit_photos
 from tests.support.training_city import tiny_settings, write_city, write_tiny_vit
 
 
@@ -86,7 +89,7 @@ def test_recall_equals_search_and_counting_by_hand(seed: int) -> None:
     assert queries.requested == rows.tolist()
 
 
-def test_recall_in_training_equals_the_query_engine(tmp_path: Path, local_ray: None) -> None:
+def test_recall_in_training_equals_the_query_engine(tmp_path: Path) -> None:
     city = write_city(tmp_path / "city", places=4, val_places=9)
     vit = write_tiny_vit(tmp_path / "vit.safetensors")
     settings = tiny_settings(vit, val_candidates=9)
@@ -95,9 +98,11 @@ def test_recall_in_training_equals_the_query_engine(tmp_path: Path, local_ray: N
     loop = TrainingLoop(model, card.preprocessing, settings, *sets)
     inside = loop.validate([Ranking("gem", "count")])[0]
     loop.close()
-    store = str(tmp_path / "store")
-    index(city / "images" / "val" / "database", store, model=str(vit), image_size=settings.image_size)
-    engine = QueryEngine.open(store, model=str(vit))
+    extractor = load_extractor(str(vit), image_size=settings.image_size)
+    store = Store.create(tmp_path / "store", extractor.card)
+    with store.lease():
+        commit_photos(store, extractor, list_source(city / "images" / "val" / "database"))
+    engine = QueryEngine.open(store.uri, model=str(vit))
     outside = measure_recall(city, engine, split="val", candidates=9).recall
     assert inside.global_1 == pytest.approx(outside["global"]["1"], abs=0.01)
     assert inside.global_5 == pytest.approx(outside["global"]["5"], abs=0.01)
