@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from pipelines.training.loop import TrainingLoop
 from pipelines.training.settings import TrainingSettings
 from pipelines.training.worker import trainable_model
 from pipelines.training.worker_group import WorkerGroup
+from tests.support.paths import ROOT
 
 Outcome = dict[str, Any]
+PATIENCE = timedelta(seconds=300)  # ends a hanging test
 
 
 def work(group: WorkerGroup, settings: TrainingSettings, city: Path) -> Outcome:
@@ -48,7 +50,7 @@ def work(group: WorkerGroup, settings: TrainingSettings, city: Path) -> Outcome:
 
 
 def work_in_processes(size: int, settings: TrainingSettings, city: Path, folder: Path) -> list[Outcome]:
-    """Run several worker processes and return their results."""
+    """Run several workers, the first one in this process, and return their results."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,29 +63,40 @@ def work_in_processes(size: int, settings: TrainingSettings, city: Path, folder:
                 "tests.support.training_workers",
                 str(rank),
                 str(size),
+                str(port),
                 str(folder),
                 str(city),
             ],
-            env=os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            cwd=ROOT,
         )
-        for rank in range(size)
+        for rank in range(1, size)
     ]
     try:
-        codes = [worker.wait(timeout=120) for worker in workers]
+        first = work_in_group(0, size, port, settings, city)
+        codes = [worker.wait(timeout=PATIENCE.total_seconds()) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
-    assert codes == [0] * size
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
+    assert codes == [0] * (size - 1)
+    return [first, *(json.loads((folder / f"{rank}.json").read_text()) for rank in range(1, size))]
+
+
+def work_in_group(rank: int, size: int, port: int, settings: TrainingSettings, city: Path) -> Outcome:
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size, timeout=PATIENCE
+    )
+    try:
+        return work(WorkerGroup(rank, size), settings, city)
+    finally:
+        dist.destroy_process_group()
 
 
 def main() -> None:
-    rank, size, folder, city = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
-    dist.init_process_group("gloo", rank=rank, world_size=size)
+    rank, size, port = map(int, sys.argv[1:4])
+    folder, city = Path(sys.argv[4]), Path(sys.argv[5])
     settings = pickle.loads((folder / "settings").read_bytes())
-    outcome = work(WorkerGroup(rank, size), settings, city)
+    outcome = work_in_group(rank, size, port, settings, city)
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

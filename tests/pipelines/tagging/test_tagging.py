@@ -21,14 +21,20 @@ from storage.search.filters import Near, Tagged
 from storage.search.filters.tags import tags_of
 from storage.store import Store
 from tests.support.pictures import write_photos
-from tests.support.store_samples import contents, make_old_store, make_relearned_store, make_store
+from tests.support.store_samples import (
+    contents,
+    copied_store,
+    make_old_store,
+    make_relearned_store,
+    make_store,
+)
 
 IDS = [f"p{n:02}" for n in range(12)]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return make_store(tmp_path / "store", IDS)
+    return copied_store(tmp_path / "store", IDS)
 
 
 def tags(store: Store) -> dict[str, tuple[str, ...]]:

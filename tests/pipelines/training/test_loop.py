@@ -71,7 +71,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.integration
+@pytest.mark.long  # the test of the whole verb sees recall rise too
 def test_a_vit_learns_to_recognise_unseen_places(city: Path, vit: Path) -> None:
     rows: list[dict[str, Any]] = []
     loop = make_loop(city, tiny_settings(vit, epochs=15, patience=15), on_row=rows.append)
@@ -101,9 +101,21 @@ def test_training_changes_only_trainable_weights(city: Path, vit: Path) -> None:
     assert frozen() == frozen_before
 
 
+AUGMENTED = Augmentation(jitter=0.2, flip=0.5)
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(jitter=0.2, flip=0.5)])
-@pytest.mark.parametrize("mining", ["partial", "full", "random"])
+@pytest.mark.parametrize(
+    ("mining", "augmentation"),
+    [
+        ("partial", Augmentation()),
+        ("full", AUGMENTED),
+        pytest.param("random", Augmentation(), marks=pytest.mark.long),
+        pytest.param("partial", AUGMENTED, marks=pytest.mark.long),
+        pytest.param("full", Augmentation(), marks=pytest.mark.long),
+        pytest.param("random", AUGMENTED, marks=pytest.mark.long),
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     city: Path, vit: Path, tmp_path: Path, mining: str, augmentation: Augmentation
 ) -> None:

@@ -117,10 +117,19 @@ def test_description_covers_every_route_of_the_api(running: Running) -> None:
 
 
 @pytest.mark.integration
-def test_service_does_what_its_description_says(running: Running) -> None:
-    failures, seen = run_engine(described(running.url, **phases(coverage=True, examples=8)))
+@pytest.mark.parametrize(
+    # A track takes the parameters of a query: their odd values cost seconds a second time.
+    "left_out",
+    [{"POST /v1/track"}, pytest.param(set(), marks=pytest.mark.long)],
+    ids=["all but tracks", "all"],
+)
+def test_service_does_what_its_description_says(running: Running, left_out: set[str]) -> None:
+    schema = described(running.url, **phases(coverage=True, examples=4))
+    for label in left_out:
+        schema = schema.exclude(name=label)
+    failures, seen = run_engine(schema)
     assert not failures, "\n".join(failures)
-    assert {label for label, _ in seen} == OPERATIONS
+    assert {label for label, _ in seen} == OPERATIONS - left_out
     assert {status for _, status in seen} >= {200, 404, 405, 415, 422}
     assert not [status for _, status in seen if status >= 500]
 

@@ -219,13 +219,18 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         _opened.append(os.fsdecode(arguments[0]))
 
 
-@pytest.fixture
-def opened(city_store: CityStore, running: Running, image_id: str) -> Iterator[list[str]]:
-    """Every path that the service opens; each must lie in one of its folders."""
-    global _opened
-    for path in ("/web/app.js", "/web/leaflet/leaflet.js"):  # what is loaded at first is loaded
+@pytest.fixture(scope="module")
+def loaded(running: Running, image_id: str) -> None:
+    """What the service loads at first is loaded."""
+    for path in ("/web/app.js", "/web/leaflet/leaflet.js"):
         assert ask(running.url + path).status == 200
     assert ask(f"{running.url}/v1/image", image_id=image_id).status == 200
+
+
+@pytest.fixture
+def opened(city_store: CityStore, loaded: None) -> Iterator[list[str]]:
+    """Every path that the service opens; each must lie in one of its folders."""
+    global _opened
     if not getattr(sys, "_placeray_watched", False):
         sys.addaudithook(_watch)  # stays for good, and is idle outside of these tests
         sys._placeray_watched = True  # type: ignore[attr-defined]

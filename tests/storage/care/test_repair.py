@@ -20,11 +20,11 @@ from storage.layout import FEATURES_FOLDER
 from storage.store import Store
 from tests.support.store_samples import (
     contents,
+    copied_store,
     descriptor_of,
     head_manifest,
     make_card,
     make_rows,
-    make_store,
 )
 
 IDS = [f"id{i:02d}" for i in range(30)]
@@ -39,7 +39,7 @@ def flip(path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["empty", "half", "short", "deleted", "flipped", "foreign", "committed"])
 def test_open_damaged_head_refuses_and_repair_restores(tmp_path: Path, kind: str) -> None:
-    make_store(tmp_path, IDS)
+    copied_store(tmp_path, IDS)
     path, acked = head_manifest(tmp_path), Store.open(tmp_path).version
     data = path.read_bytes()
     if kind == "deleted":
@@ -70,7 +70,7 @@ def test_open_damaged_head_refuses_and_repair_restores(tmp_path: Path, kind: str
 
 @pytest.mark.parametrize("size", ["empty", "half", "short"])
 def test_torn_head_never_acknowledged_is_repaired_without_loss(tmp_path: Path, size: str) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     before = (tmp_path / "COMMITTED").read_bytes()
     with store.lease():
         store.commit(make_rows(store, ["late"]))
@@ -92,7 +92,7 @@ def test_torn_head_never_acknowledged_is_repaired_without_loss(tmp_path: Path, s
 @pytest.mark.integration
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 56), marks=pytest.mark.fault)])
 def test_bit_flips_in_the_table_are_detected_and_never_returned(tmp_path: Path, seeds: range) -> None:
-    make_store(tmp_path / "good", IDS)
+    copied_store(tmp_path / "good", IDS)
     truth = contents(Store.open(tmp_path / "good"))
     with Store.open(tmp_path / "good").lease():
         pass
@@ -127,7 +127,7 @@ def test_bit_flips_in_the_table_are_detected_and_never_returned(tmp_path: Path, 
 @pytest.mark.integration
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 56), marks=pytest.mark.fault)])
 def test_bit_flips_in_shards_are_detected_and_never_returned(tmp_path: Path, seeds: range) -> None:
-    make_store(tmp_path / "good", IDS)
+    copied_store(tmp_path / "good", IDS)
     truth = contents(Store.open(tmp_path / "good"))
     shards = sorted(path.name for path in (tmp_path / "good" / FEATURES_FOLDER).iterdir())
     for seed in seeds:
@@ -150,7 +150,7 @@ def test_bit_flips_in_shards_are_detected_and_never_returned(tmp_path: Path, see
 
 
 def test_missing_shard_is_reported_and_its_rows_are_removed(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     removed = store.get(IDS[10:20])
     shard_path(tmp_path, removed[0].shard).unlink()
     _, ok = store.fetch(store.get(IDS))
@@ -162,7 +162,7 @@ def test_missing_shard_is_reported_and_its_rows_are_removed(tmp_path: Path) -> N
 
 
 def test_verify_does_not_treat_leftovers_as_damage(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     orphan = make_rows(store, ["never committed"])["shard"][0].as_py()
     (tmp_path / FEATURES_FOLDER / ".abc.tmp").write_bytes(b"half")
     report = store.verify()
@@ -171,7 +171,7 @@ def test_verify_does_not_treat_leftovers_as_damage(tmp_path: Path) -> None:
 
 
 def test_verify_reports_duplicate_keys_and_repair_keeps_the_latest(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     with store.lease():
         writer = store._writer
         assert writer is not None

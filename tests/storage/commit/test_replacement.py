@@ -27,6 +27,7 @@ from storage.table.checksums import add_checksums
 from storage.table.lance_table import LanceTable
 from tests.support.store_samples import (
     contents,
+    copied_store,
     descriptor_of,
     make_card,
     make_old_store,
@@ -102,7 +103,7 @@ def test_descriptors_of_another_width_replace_the_old_ones_and_nothing_else(
 
 
 def test_a_store_grows_shrinks_and_relearns_after_it_relearned(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     relearn(store)
     with store.lease():
         store.commit(make_rows(store, ["new", IDS[0]], 100))
@@ -128,7 +129,7 @@ def test_an_empty_store_takes_another_card(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_descriptor_are_named_and_the_others_kept(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     with store.lease():
         with pytest.raises(InvalidBatch, match=r"10 rows have no new descriptor \(first: id20\)"):
             store.replace_descriptors(CARDS[0], described(IDS[:20]), artifacts=[WORDS[0]])
@@ -143,7 +144,7 @@ def test_rows_without_a_descriptor_are_named_and_the_others_kept(tmp_path: Path)
 
 
 def test_a_replacement_by_another_card_begins_anew(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     with store.lease(), pytest.raises(InvalidBatch, match="no new descriptor"):
         store.replace_descriptors(CARDS[0], described(IDS[:20]), artifacts=[WORDS[0]])
     relearn(store, 1)
@@ -153,7 +154,7 @@ def test_a_replacement_by_another_card_begins_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["commit", "amend"])
 def test_rows_that_change_in_between_end_an_unfinished_replacement(tmp_path: Path, change: str) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     with store.lease(), pytest.raises(InvalidBatch, match="no new descriptor"):
         store.replace_descriptors(CARDS[0], described(IDS[:20]), artifacts=[WORDS[0]])
     with store.lease():
@@ -182,7 +183,7 @@ def test_rows_that_change_in_between_end_an_unfinished_replacement(tmp_path: Pat
 def test_descriptors_that_do_not_fit_are_refused(
     tmp_path: Path, ids: list[str], vectors: np.ndarray, message: str
 ) -> None:
-    store = make_store(tmp_path, IDS[:3])
+    store = copied_store(tmp_path, IDS[:3])
     with store.lease(), pytest.raises(InvalidBatch, match=message):
         store.replace_descriptors(CARDS[0], [(ids, vectors)], artifacts=[WORDS[0]])
     assert nearest(Store.open(tmp_path), IDS[:3], None) == IDS[:3]
@@ -190,7 +191,7 @@ def test_descriptors_that_do_not_fit_are_refused(
 
 
 def test_cards_of_other_features_and_missing_artifacts_are_refused(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS[:3])
+    store = copied_store(tmp_path, IDS[:3])
     others: list[tuple[Card, str]] = [
         (dataclasses.replace(CARDS[0], weights_sha256="1" * 64), "weights_sha256"),
         (dataclasses.replace(CARDS[0], feature_encoding="int8"), "feature_encoding"),
@@ -208,7 +209,7 @@ def test_cards_of_other_features_and_missing_artifacts_are_refused(tmp_path: Pat
 
 
 def test_a_damaged_row_is_not_given_a_sound_checksum(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     table = LanceTable.open(tmp_path)
     rows = pa.table(
         {"image_id": [IDS[3]], "uri": ["changed"]},
@@ -228,7 +229,7 @@ def test_a_damaged_row_is_not_given_a_sound_checksum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", ["append", "upsert"])
 def test_rows_of_a_writer_from_before_never_mix_with_the_new_descriptors(tmp_path: Path, write: str) -> None:
     """A writer that was suspended when it lost its lease writes descriptors of the former card."""
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     stale = LanceTable.open(tmp_path)
     ids = ["late"] if write == "append" else ["late", IDS[3]]
     rows = add_checksums(make_rows(store, ids), store.card)
@@ -249,7 +250,7 @@ def test_rows_of_a_writer_from_before_never_mix_with_the_new_descriptors(tmp_pat
 
 
 def test_a_running_service_follows_and_never_compares_across_aggregations(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     part = IndexPartition(str(tmp_path))
     old = part.snapshot.version
     relearn(store)
@@ -274,7 +275,7 @@ def test_a_running_service_follows_and_never_compares_across_aggregations(tmp_pa
 
 
 def test_compaction_keeps_the_cards_and_artifacts_of_versions_that_can_be_read(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     first = store.card
     for lesson in (0, 1):
         relearn(store, lesson)
@@ -294,7 +295,7 @@ def test_compaction_keeps_the_cards_and_artifacts_of_versions_that_can_be_read(t
 
 
 def test_damaged_cards_and_artifacts_are_reported_and_set_aside_unless_needed(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     for lesson in (0, 1):
         relearn(store, lesson)
     for path in (
@@ -319,7 +320,7 @@ def test_damaged_cards_and_artifacts_are_reported_and_set_aside_unless_needed(tm
 
 
 def test_the_card_of_a_store_that_never_relearned_is_mended_from_card_json(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     path = tmp_path / "cards" / f"{store.card.sha256}.json"
     for damage in (path.unlink, lambda: path.write_text("{")):
         damage()
@@ -332,7 +333,7 @@ def test_the_card_of_a_store_that_never_relearned_is_mended_from_card_json(tmp_p
 
 
 def test_repair_goes_back_to_a_version_with_its_card(tmp_path: Path) -> None:
-    store = make_store(tmp_path, IDS)
+    store = copied_store(tmp_path, IDS)
     relearn(store)
     for version in manifests(tmp_path):
         if LanceTable.open(tmp_path, version=version).card_sha256 == CARDS[0].sha256:
@@ -387,7 +388,7 @@ def check_either(folder: Path, lesson: int | None, then: int) -> None:
 def test_a_killed_replacement_answers_and_is_finished_by_the_next(
     tmp_path: Path, point: str, then: str
 ) -> None:
-    before = contents(make_store(tmp_path / "s", IDS))
+    before = contents(copied_store(tmp_path / "s", IDS))
     folder = tmp_path / "s"
     killed(folder, point, 0)
     check_either(folder, None, 0)
@@ -421,7 +422,7 @@ def test_a_killed_replacement_answers_and_is_finished_by_the_next(
 
 @pytest.mark.fault
 def test_replacements_killed_at_random_lose_nothing(tmp_path: Path) -> None:
-    before = contents(make_store(tmp_path, IDS))
+    before = contents(copied_store(tmp_path, IDS))
     lesson: int | None = None
     rng = np.random.default_rng(4)
     for _ in range(12):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hostile_stores import IDS, SHARD
-from tests.support.store_samples import make_store
+from tests.support.store_samples import copied_store
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "victim" / name).write_text(f"the contents of {name}")
     for path in (tmp_path / "victim").iterdir():
         os.utime(path, (0, 0))
-    make_store(tmp_path / "store", IDS)
+    copied_store(tmp_path / "store", IDS)
     return tmp_path / "store"
