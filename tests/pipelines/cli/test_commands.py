@@ -40,7 +40,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(city: Path) -> str:
-    """A store of the city's 16 photos, with the card that `index` gives it."""
+    """A store of the city's database, as `index` makes it; tests of `index` itself are below."""
     extractor = load_extractor("efficientnet-lite0")
     opened = Store.create(city / "store", extractor.card)
     with opened.lease():

@@ -22,7 +22,7 @@ from pipelines.training.log import read_rows
 from storage.commit.lease import Lease
 from tests.support.training_city import SIDE, write_city, write_tiny_vit
 
-EPOCHS = 5
+EPOCHS = 8
 
 
 @dataclass(frozen=True)
