@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.search.code_lists import CodeLists, train_centres
 from storage.search.faiss_module import import_faiss, selector
 
 __all__ = ["EXACT_CODES", "TARGET_RECALL", "CodeIndex"]
@@ -25,7 +26,6 @@ _MARGIN = 0.002  # the measured recall is an estimate from a sample
 _TARGET_K, _SAMPLE_QUERIES = 100, 200
 _BLOCK = 1 << 18
 _SAMPLES_PER_LIST = 40
-_ROUNDS = 8  # of k-means
 _MAX_PARTS = 8
 _DELTA_ROWS = 65_536  # of a part that further rows are copied into
 _GROWTH = 0.1  # beyond this share of rows without lists, lists of all are made
@@ -71,12 +71,11 @@ class CodeIndex:
             at += len(block)
         if at != rows:
             raise ValueError(f"{at} codes for {rows} rows")
-        self._codes = codes
         self._parts: list[Any] = []
         if rows > EXACT_CODES if inverted is None else inverted:
-            self._build_lists(target)
+            self._build_lists(codes, target)
         else:
-            self._build_flat()
+            self._build_flat(codes)
         # Only lists are worth a rebuild: flat parts are as good as one.
         self._built, self._built_parts = (rows if self.lists else 0), len(self._parts)
 
@@ -92,6 +91,12 @@ class CodeIndex:
         """
         if not self.count or not len(queries):
             return np.full((len(queries), k), -1, np.int64)
+        return self._nearest(queries, k, allowed)[1]
+
+    def _nearest(
+        self, queries: npt.NDArray[np.uint8], k: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return (B, k) distances, `bits` + 1 where none is left, and rows as of `search`."""
         searches: list[Callable[[], tuple[Any, Any]]] = [
             lambda part=part, start=start: self._search_part(  # type: ignore[misc]
                 part, start, queries, k, allowed
@@ -102,9 +107,8 @@ class CodeIndex:
         distances = np.concatenate([part[0] for part in found], axis=1)
         ids = np.concatenate([part[1] for part in found], axis=1)
         order = np.lexsort((ids, distances), axis=1)[:, :k]
-        best = np.take_along_axis(ids, order, axis=1)
-        missing = np.take_along_axis(distances, order, axis=1) > self._bits
-        return np.where(missing, -1, best)
+        distances = np.take_along_axis(distances, order, axis=1)
+        return distances, np.where(distances > self._bits, -1, np.take_along_axis(ids, order, axis=1))
 
     def grown(self, stored: npt.NDArray[np.uint8]) -> CodeIndex:
         """Return this index with (n, bits / 8) further codes."""
@@ -137,13 +141,20 @@ class CodeIndex:
 
     def _from(self, first: int) -> npt.NDArray[np.uint8]:
         """Return the codes of the rows from `first` on."""
-        faiss = import_faiss()
-        pieces = [self._codes[first:]] if self.lists else []
-        for number, (part, start) in enumerate(zip(self._parts, self._starts, strict=False)):
-            if number >= self._built_parts or not self.lists:
-                codes = faiss.vector_to_array(part.xb).reshape(-1, self._bits // 8)
-                pieces.append(codes[max(0, first - start) :])
+        pieces = [
+            self._codes_of(part, np.arange(max(0, first - start), part.ntotal))
+            for part, start in zip(self._parts, self._starts, strict=False)
+            if start + part.ntotal > first
+        ]
         return np.concatenate(pieces) if pieces else np.empty((0, self._bits // 8), np.uint8)
+
+    def _codes_of(self, part: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Return the codes of rows (n,) of a part, counted from its first."""
+        if isinstance(part, CodeLists):
+            return part.codes_of(rows)
+        # A view: FAISS's own copy of all of them would be made for a few.
+        held = import_faiss().rev_swig_ptr(part.xb.data(), part.ntotal * self._bits // 8)
+        return np.asarray(held.reshape(-1, self._bits // 8)[rows])
 
     def _search_part(
         self,
@@ -157,7 +168,7 @@ class CodeIndex:
         faiss.omp_set_num_threads(1)  # of this thread
         if allowed is None:
             distances, ids = part.search(queries, min(k, part.ntotal))
-        elif not hasattr(part, "xb"):  # FAISS selects nothing from inverted lists of codes
+        elif isinstance(part, CodeLists):  # FAISS selects nothing from inverted lists of codes
             return self._selected(part, start, queries, k, allowed[start : start + part.ntotal])
         else:
             chosen = faiss.SearchParameters(sel=selector(allowed[start : start + part.ntotal]))
@@ -177,62 +188,50 @@ class CodeIndex:
             if (ok.sum(axis=1) >= min(k, left)).all():
                 apart = np.where(ok, distances.astype(np.int64), self._bits + 1)
                 return apart, np.where(ok, ids + start, np.iinfo(np.int64).max)
-        return self._compared(queries, start + np.flatnonzero(allowed), min(k, part.ntotal))
+        return self._compared(part, start, queries, np.flatnonzero(allowed), min(k, part.ntotal))
 
     def _compared(
-        self, queries: npt.NDArray[np.uint8], ids: npt.NDArray[np.int64], k: int
+        self, part: Any, start: int, queries: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Compare the rows `ids` with every query: (B, k) distances and rows, padded as a part's are."""
+        """Compare rows of a part with every query: (B, k) distances and rows, padded as a part's are."""
         distances = np.full((len(queries), k), self._bits + 1, np.int64)
         best = np.full((len(queries), k), np.iinfo(np.int64).max)
-        codes = _words(self._codes[ids])
+        codes = _words(self._codes_of(part, rows))
         for row, query in enumerate(_words(queries)):
             apart = np.bitwise_count(codes ^ query).sum(axis=1, dtype=np.int64)
             order = np.argsort(apart, kind="stable")[:k]
-            distances[row, : len(order)], best[row, : len(order)] = apart[order], ids[order]
+            distances[row, : len(order)], best[row, : len(order)] = apart[order], start + rows[order]
         return distances, best
 
-    def _build_flat(self) -> None:
+    def _build_flat(self, codes: npt.NDArray[np.uint8]) -> None:
         faiss = import_faiss()
         for start, stop in zip(self._starts, self._starts[1:], strict=False):
             flat = faiss.IndexBinaryFlat(self._bits)
             for at in range(start, stop, _BLOCK):
-                flat.add(self._codes[at : min(stop, at + _BLOCK)])
+                flat.add(codes[at : min(stop, at + _BLOCK)])
             self._parts.append(flat)
-        self._codes = self._codes[:0]  # FAISS holds them
 
-    def _build_lists(self, target: float) -> None:
+    def _build_lists(self, codes: npt.NDArray[np.uint8], target: float) -> None:
         """Cluster a sample, put every row of each part into its list, and choose the number of probes."""
-        faiss = import_faiss()
         self.lists = int(2 ** np.ceil(np.log2(max(16.0, np.sqrt(self.count)))))
-        sample = self._codes[_evenly(self.count, _SAMPLES_PER_LIST * self.lists)]
-        coarse = faiss.IndexBinaryFlat(self._bits)
-        trained = faiss.IndexBinaryIVF(coarse, self._bits, self.lists)
-        trained.cp.niter, trained.cp.max_points_per_centroid = _ROUNDS, _SAMPLES_PER_LIST
-        trained.cp.min_points_per_centroid = 1  # no warning on stderr about few rows
-        trained.train(sample)
-        self._coarse = coarse  # FAISS only keeps its address
-        self._trained = trained
+        sample = codes[_evenly(self.count, _SAMPLES_PER_LIST * self.lists)]
+        centres = train_centres(sample, self.lists, max_per_list=_SAMPLES_PER_LIST)
         for start, stop in zip(self._starts, self._starts[1:], strict=False):
-            part = faiss.IndexBinaryIVF(coarse, self._bits, self.lists)
-            for at in range(start, stop, _BLOCK):
-                part.add(self._codes[at : min(stop, at + _BLOCK)])
-            self._parts.append(part)
-        self._measure(target)
+            self._parts.append(CodeLists(centres, codes[start:stop]))
+        self._measure(codes[_evenly(self.count, _SAMPLE_QUERIES)], target)
 
-    def _measure(self, target: float) -> None:
+    def _measure(self, sample: npt.NDArray[np.uint8], target: float) -> None:
         """Choose the fewest probes that reach the target, with a sample of the rows as queries.
 
         Rows at the distance of the hundredth are as good as it: which of them are found does not matter.
         """
-        sample = self._codes[_evenly(self.count, _SAMPLE_QUERIES)]
         k = min(_TARGET_K, self.count - 1) + 1
         self._probe(self.lists)
-        best = self._distances(sample, k)
+        best = self._nearest(sample, k)[0]
         probes = 1
         while True:
             self._probe(probes)
-            found = self._distances(sample, k)
+            found = self._nearest(sample, k)[0]
             self.recall = float((found <= best[:, -1:]).mean())
             if self.recall >= target + _MARGIN or probes == self.lists:
                 return
@@ -241,13 +240,7 @@ class CodeIndex:
     def _probe(self, probes: int) -> None:
         self.probes = probes
         for part in self._parts:
-            part.nprobe = probes
-
-    def _distances(self, queries: npt.NDArray[np.uint8], k: int) -> npt.NDArray[np.int64]:
-        ids = self.search(queries, k)
-        found = self._codes[np.maximum(ids, 0)]
-        distances = np.bitwise_count(found ^ queries[:, None]).sum(axis=2, dtype=np.int64)
-        return np.where(ids < 0, self._bits + 1, distances)
+            part.probes = probes
 
 
 def _evenly(rows: int, count: int) -> npt.NDArray[np.int64]:
