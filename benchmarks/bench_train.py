@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_train
     python -m benchmarks.bench_train --models vit --rounds 3
+    python -m benchmarks.bench_train --models side    SelaVPR++ beside SelaVPR
 
 A step is 4 queries with a positive and two negatives each, 16 photos of 224 x 224: forwards, both losses,
 backwards, Adam. Formulations take turns in one process; memory is measured in a process of its own for each.
@@ -28,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.floors import blas_gflop_per_s, copy_gb_per_s
 from benchmarks.machine import describe_machine
-from benchmarks.results import command_line, make_parser, write_results
+from benchmarks.results import command_line, make_parser, read_results, write_results
 from benchmarks.subprocesses import apart
 from benchmarks.timing import alternate
 from benchmarks.train_formulations import (
@@ -42,14 +43,15 @@ from benchmarks.train_formulations import (
     make_step,
     training_photos,
 )
-from benchmarks.train_memory import measure_memory
+from benchmarks.train_memory import measure_step_memory
+from benchmarks.train_side_path import compare_side_path
 
 RATE_GOAL, MEMORY_GOAL = 1.5, 0.5
 
 
 def main() -> None:
     parser = make_parser(__doc__, "train.json")
-    parser.add_argument("--models", nargs="+", choices=["conv", "vit"], default=["conv", "vit"])
+    parser.add_argument("--models", nargs="+", choices=["conv", "vit", "side"], default=["conv", "vit"])
     parser.add_argument("--rounds", type=int, default=5, help="steps of each formulation, in turn")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -60,7 +62,12 @@ def main() -> None:
         copy_gb_per_s=copy_gb_per_s(),
         torch=torch.__version__,
     )
-    results = {name: run(name, args.rounds, args.threads) for name in args.models}
+    results = {}
+    for name in args.models:
+        if name == "side":
+            results[name] = compare_side_path(args.rounds, clock_of(args.threads))
+        else:
+            results[name] = run(name, args.rounds, args.threads)
     report(machine, results, args.out)
 
 
@@ -78,7 +85,7 @@ def run(name: str, rounds: int, threads: int) -> dict[str, Any]:
         which: {
             "images_per_s": IMAGES / median(seconds[which]),
             "gflop": operations[which] / 1e9,
-            **apart(measure_memory, name, which),
+            **apart(measure_step_memory, name, which),
         }
         for which in FORMULATIONS
     }
@@ -140,13 +147,17 @@ def report(machine: dict[str, Any], results: dict[str, Any], out: Path) -> None:
         for which, row in result["rows"].items():
             moved = 2 * row["kept_mib"] / 1024 / machine["copy_gb_per_s"]
             # The counter overrates weight gradients of grouped convolutions by the number of groups.
-            row["floor_s"] = None if which == WEIGHTS else row["gflop"] / machine["gflop_per_s"] + moved
-            floor = "" if row["floor_s"] is None else f"{row['floor_s']:.2f}"
+            if which != WEIGHTS and "gflop" in row:
+                row["floor_s"] = row["gflop"] / machine["gflop_per_s"] + moved
+            floor = f"{row['floor_s']:.2f}" if "floor_s" in row else ""
             print(
                 f"  {which:<26}{row['images_per_s']:>9.2f}{floor:>9}{IMAGES / row['images_per_s']:>8.2f}"
                 f"{row['peak_mib']:>10.0f}{row['kept_mib']:>10.0f}"
             )
         for label, ratio in result["ratios"].items():
+            if name == "side":
+                print(f"  {label}: " + ", ".join(f"{value:.2f} {what}" for what, value in ratio.items()))
+                continue
             fast, small = ratio["images_per_s"] >= RATE_GOAL, ratio["peak"] <= MEMORY_GOAL
             print(
                 f"  {label}: {ratio['images_per_s']:.2f} times the images/s "
@@ -154,10 +165,18 @@ def report(machine: dict[str, Any], results: dict[str, Any], out: Path) -> None:
                 f"{ratio['peak']:.2f} of the peak (goal {MEMORY_GOAL}: {verdict(small)}), "
                 f"{ratio['kept']:.2f} of the saved tensors"
             )
+        if name == "side":
+            continue
         apart = result["same"]["largest_relative_difference_of_a_gradient"]
         print(f"  gradients differ by up to {max(apart.values()):.1e} of their norm")
         rates = result["mining"]
         print("  mining, images/s: " + ", ".join(f"{rate:.1f} {which}" for which, rate in rates.items()))
+    former = read_results(out)
+    if set(results) == {"side"} and former:
+        kept = {"command": former["command"], "machine": former["machine"]}
+        write_results(out, {**kept, "results": former["results"] | results})
+        return
+    results = former.get("results", {}) | results
     write_results(out, {"command": command_line(), "machine": machine, "results": results})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ import torch
 from benchmarks.memory import status_mib
 from benchmarks.train_formulations import make_step
 
-__all__ = ["measure_memory"]
+__all__ = ["measure_memory", "measure_step_memory"]
 
 
-def measure_memory(name: str, formulation: str) -> dict[str, float]:
+def measure_step_memory(name: str, formulation: str) -> dict[str, float]:
+    """Return `measure_memory` of a step of `train_formulations`."""
+    return measure_memory(lambda: make_step(name, formulation))
+
+
+def measure_memory(make: Callable[[], Any]) -> dict[str, float]:
     """Return a step's peak above the memory before it, and the size of its saved tensors, in MiB."""
     torch.set_num_threads(1)
-    step: Any = make_step(name, formulation)
+    step = make()
     # The first step allocates lasting memory, such as Adam's moments.
     step()
     step.model.zero_grad()

@@ -97,7 +97,9 @@ class Plain:
     def norm(self, name: str, values: Tensor) -> Tensor:
         mean = values.mean(-1, keepdim=True)
         variance = (values - mean).square().mean(-1, keepdim=True)
-        return (values - mean) / (variance + 1e-6).sqrt() * self.of[f"{name}.weight"] + self.of[f"{name}.bias"]
+        return (values - mean) / (variance + 1e-6).sqrt() * self.of[f"{name}.weight"] + self.of[
+            f"{name}.bias"
+        ]
 
     def tokens(self, images: Tensor) -> Tensor:
         kernel, bias = (self.of[f"backbone.patch_embed.proj.{part}"] for part in ("weight", "bias"))
