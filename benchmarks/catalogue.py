@@ -163,6 +163,8 @@ PARTS: tuple[Part, ...] = (
           "pipelines/own_photos", "pipelines/relearning.py", "storage/position.py"),
     _finetune("vit"),
     _part("side path", "prove_side_path", "side_path.json", _MODEL, _TRAINING, _CITY),
+    _part("values", "prove_values", "values.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
+          _ANSWERING, _INDEXING, "serving/matching_options.py", "pipelines/evaluation", "pipelines/sources"),
     _part("codes", "bench_codes", "codes.json", "storage/search", arguments=("--rows", "10000000"),
           key=("10000000",)),
     _finetune("corridor", "--photos", "{corridor}"),
