@@ -46,9 +46,9 @@ def main() -> None:
     parser = make_parser(__doc__, "side_path.json")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
     parser.add_argument(
-        "--minutes", type=float, default=9, help="of training the trunk; default: %(default)s"
+        "--minutes", type=float, default=6, help="of training the trunk; default: %(default)s"
     )
-    parser.add_argument("--epochs", type=int, default=12, help="of each stage; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=8, help="of each stage; default: %(default)s")
     args = parser.parse_args()
     _, trunk = small_trunk(args.work, minutes=args.minutes)
     city, other = _cities(args.work)

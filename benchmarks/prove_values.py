@@ -5,8 +5,8 @@
 A small transformer that learned on drawn cities without labels of places (`small_trunk`, in DIR) makes the
 local features of another drawn city, with no head trained for them: tokens of its last layer, as in stores
 whose card names no layer, or values of the layer before the last, of the half of the cells that the class
-token attends to most and of all. Each way is a store of its own, indexed and evaluated as by the command line;
-each store learns its descriptors from its features.
+token attends to most, or of all. Each way is a store of its own, indexed and evaluated as by the command
+line, which learns its descriptors from its features.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     """Train the transformer where that is not done yet, and evaluate each way."""
     parser = make_parser(__doc__, "values.json")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
-    parser.add_argument("--minutes", type=float, default=9, help="of training; default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=6, help="of training; default: %(default)s")
     args = parser.parse_args()
     trunk, figures = small_trunk(args.work, minutes=args.minutes)
     weights = args.work / "vit.safetensors"

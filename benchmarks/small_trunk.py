@@ -1,6 +1,6 @@
 """A small vision transformer that means something: it learns on drawn cities to imitate the default network.
 
-    python -m benchmarks.small_trunk --work DIR --minutes 15
+    python -m benchmarks.small_trunk --work DIR
 
 DINOv2's weights need a network, and a trunk with random weights says little about what adapters are worth.
 So a transformer of DINOv2's shape learns without any label of places: its class token to give the pooled last
@@ -174,7 +174,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"))
-    parser.add_argument("--minutes", type=float, default=15, help="of training")
+    parser.add_argument("--minutes", type=float, default=6, help="of training")
     args = parser.parse_args()
     print(json.dumps(small_trunk(args.work, minutes=args.minutes)[1]))
 
