@@ -2,8 +2,8 @@
 
     python -m benchmarks.prove_side_path --work DIR
 
-DINOv2's weights need a network: the trunk is the small one of `small_trunk`, which has seen other drawn
-cities without any label of places. Both stages are trained as a user does, by `placeray finetune`: the float
+DINOv2's weights need a network: the trunk is the small one of `small_trunk`, which has learned on the training
+city without any label of places. Both stages are trained as a user does, by `placeray finetune`: the float
 branch, then the hash branch. Recall is measured on a city that neither training nor choosing saw: by float
 descriptors alone, by the Hamming distance of codes alone, and by `placeray evaluate`, which takes the hundred
 nearest codes and orders them by float descriptors. The same command again goes on where it was stopped;
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.drawn_codes import DescribedPhotos, described_file
 from benchmarks.results import make_parser, write_results
-from benchmarks.small_trunk import SEEDS, SHAPE, SIDE, small_trunk
+from benchmarks.small_trunk import SEED, SHAPE, SIDE, STEPS, small_trunk
 from models.checkpoints.untrained_selavprpp import untrained_selavprpp
 from models.checkpoints.weights_file import save_weights
 from models.images.decoder import decode_image
@@ -34,8 +34,8 @@ from models.weights import load_network
 from pipelines.demo.dataset import draw_city
 from pipelines.sources import list_source, open_dataset
 
-TRAIN_SEED, VAL_SEED, TEST_SEED = 1, 2, 0
-DATABASE, QUERIES = 480, 240
+VAL_SEED, TEST_SEED = 1, 0
+DATABASE, QUERIES = 240, 80
 THRESHOLD_M, FIRST_STAGE = 25.0, 100
 SIZE = f"{SIDE}x{SIDE}"
 RECIPE = ("--image-size", SIZE, "--batch", "24", "--queries-per-round", "120")
@@ -45,23 +45,20 @@ def main() -> None:
     """Train the trunk and both stages, where that is not done yet, and measure on the other city."""
     parser = make_parser(__doc__, "side_path.json")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
-    parser.add_argument(
-        "--minutes", type=float, default=6, help="of training the trunk; default: %(default)s"
-    )
-    parser.add_argument("--epochs", type=int, default=8, help="of each stage; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=6, help="of each stage; default: %(default)s")
     args = parser.parse_args()
-    _, trunk = small_trunk(args.work, minutes=args.minutes)
-    city, other = _cities(args.work)
-    stages = _trained(args, city)
+    _, trunk = small_trunk(args.work, steps=STEPS)
+    training, choosing, other = _cities(args.work)
+    stages = _trained(args, training, choosing)
     weights = {name: args.work / f"{name}.safetensors" for name in ("start", "start-codes", "float", "codes")}
     described = {name: _described(args.work, name, other) for name in ("start-codes", "codes")}
-    for seed in SEEDS:  # for `bench_codes`
-        _described(args.work, "codes", args.work / f"pretraining-{seed}")
+    for city in (training, choosing):  # for `bench_codes`
+        _described(args.work, "codes", city)
     write_results(
         args.out,
         {
             "trunk": trunk | {"width": SHAPE.width, "blocks": SHAPE.depth, "image_size": SIZE},
-            "cities": {"trunk": SEEDS, "training": TRAIN_SEED, "choosing": VAL_SEED, "other": TEST_SEED},
+            "cities": {"trunk and training": SEED, "choosing": VAL_SEED, "other": TEST_SEED},
             "stages": stages,
             "float": {
                 "before": _recall(described["start-codes"].floats, described["start-codes"]),
@@ -83,28 +80,28 @@ def main() -> None:
     )
 
 
-def _cities(work: Path) -> tuple[Path, Path]:
-    """Draw a data set with the splits train and val, each of a city of its own, and another city."""
-    city, other = work / "city", work / "other"
-    draw_city(city, seed=TRAIN_SEED, database_images=DATABASE, query_images=QUERIES, split="train")
-    draw_city(city, seed=VAL_SEED, database_images=DATABASE // 2, query_images=QUERIES // 2, split="val")
+def _cities(work: Path) -> tuple[Path, Path, Path]:
+    """Return the cities to train on, to choose the epoch on and to measure on."""
+    training, choosing, other = work / f"city-{SEED}", work / "choosing", work / "other"
+    draw_city(choosing, seed=VAL_SEED, database_images=DATABASE, query_images=QUERIES + 40)
     draw_city(other, seed=TEST_SEED, database_images=DATABASE, query_images=QUERIES)
-    return city, other
+    return training, choosing, other
 
 
-def _trained(args: argparse.Namespace, city: Path) -> dict[str, Any]:
+def _trained(args: argparse.Namespace, city: Path, choosing: Path) -> dict[str, Any]:
     """Train both stages by the command line; return what their reports say."""
     start, floats, codes = (args.work / f"{name}.safetensors" for name in ("start", "float", "codes"))
     if not start.exists():
-        trunk, _ = small_trunk(args.work, minutes=args.minutes)
+        trunk, _ = small_trunk(args.work, steps=STEPS)
         model = untrained_selavprpp(SHAPE, {f"backbone.{name}": tensor for name, tensor in trunk.items()})
         save_weights(start, model)
     reports = {}
     for name, before, after, flags in (("float", start, floats, ()), ("codes", floats, codes, ("--codes",))):
         if not after.exists():
             epochs = ("--epochs", str(args.epochs), "--patience", str(args.epochs))
-            _placeray("finetune", str(city), "--model", str(before), "--out", str(after),
-                      *RECIPE, *epochs, *flags)  # fmt: skip
+            splits = ("--split", "test", "--val", str(choosing), "--val-split", "test")
+            models = ("--model", str(before), "--out", str(after))
+            _placeray("finetune", str(city), *splits, *models, *RECIPE, *epochs, *flags)
         reports[name] = _stage(after.with_suffix(".run"))
     untrained = args.work / "start-codes.safetensors"
     if not untrained.exists():

@@ -2,7 +2,7 @@
 
     python -m benchmarks.prove_values --work DIR
 
-A small transformer that learned on drawn cities without labels of places (`small_trunk`, in DIR) makes the
+A small transformer that learned on one drawn city without labels of places (`small_trunk`, in DIR) makes the
 local features of another drawn city, with no head trained for them: tokens of its last layer, as in stores
 whose card names no layer, or values of the layer before the last, of the half of the cells that the class
 token attends to most, or of all. Each way is a store of its own, indexed and evaluated as by the command
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import make_parser, write_results
-from benchmarks.small_trunk import SEEDS, SHAPE, SIDE, small_trunk
+from benchmarks.small_trunk import SEED, SHAPE, SIDE, STEPS, small_trunk
 from models.aggregation.choice import chosen_aggregation, with_aggregation
 from models.checkpoints.pretrained import untrained_parts
 from models.checkpoints.tensors import fill
@@ -33,7 +33,7 @@ from serving.matching_options import Matching, ScoreKind
 from storage.features.encodings import FeatureCodec
 from storage.store import Store
 
-TEST_SEED, DATABASE, QUERIES = 0, 480, 240
+TEST_SEED, DATABASE, QUERIES = 0, 240, 80
 LATE = late_layer(SHAPE.depth)
 WAYS: dict[str, LocalLayer | None] = {
     "tokens of the last layer": None,
@@ -47,9 +47,8 @@ def main() -> None:
     """Train the transformer where that is not done yet, and evaluate each way."""
     parser = make_parser(__doc__, "values.json")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
-    parser.add_argument("--minutes", type=float, default=6, help="of training; default: %(default)s")
     args = parser.parse_args()
-    trunk, figures = small_trunk(args.work, minutes=args.minutes)
+    trunk, figures = small_trunk(args.work, steps=STEPS)
     weights = args.work / "vit.safetensors"
     if not weights.exists():
         model = build_selavpr(SelaVPRDescription(SHAPE, local_head=False))
@@ -62,7 +61,7 @@ def main() -> None:
         ways[name] = _recall(city, str(weights), local)
         print(f"{name}: {ways[name]}", flush=True)
     shape = {"width": SHAPE.width, "blocks": SHAPE.depth, "image_size": f"{SIDE}x{SIDE}", "layer": LATE.layer}
-    cities = {"trained": SEEDS, "evaluated": TEST_SEED}
+    cities = {"trained": SEED, "evaluated": TEST_SEED}
     write_results(args.out, {"transformer": figures | shape, "cities": cities, "ways": ways})
 
 

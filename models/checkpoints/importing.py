@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ import numpy._core.multiarray as numpy_multiarray
 import torch
 from torch import Tensor
 
+from models.checkpoints import published_selavprpp
 from models.checkpoints.expansion import require_plain_archive, require_size
 from models.checkpoints.hub_trunk import is_hub_trunk
 from models.checkpoints.pretrained import untrained_parts
-from models.checkpoints.published import UnknownLayout, read_architecture, translate
-from models.checkpoints.published_selavprpp import is_selavprpp, read_description
-from models.checkpoints.published_selavprpp import translate as translate_selavprpp
+from models.checkpoints.published import UnknownLayout, published_name, read_architecture, translate
 from models.checkpoints.tensors import fill
 from models.checkpoints.weights_file import save_weights
 from models.errors import WeightsRejected
@@ -76,7 +76,7 @@ def import_checkpoint(
     path = Path(pth_path)
     published = _state_of(_read_checkpoint(path))
     require_size(published, path.stat().st_size, str(path))
-    if is_selavprpp(published):
+    if published_selavprpp.is_selavprpp(published):
         return _import_selavprpp(path, out_path, published, num_heads=num_heads, whole=whole)
     try:
         tensors = {name: tensor.float() for name, tensor in translate(published).items()}
@@ -90,7 +90,7 @@ def import_checkpoint(
     model = build_selavpr(SelaVPRDescription(architecture, local_head=local_head))
     if not any(name.startswith(("backbone.adapters.", "gem_p", "local_head.")) for name in tensors):
         tensors |= untrained_parts(architecture)
-    fill(model, tensors)
+    _fill(path, model, tensors, published_name)
     return save_weights(out_path, model)
 
 
@@ -98,19 +98,27 @@ def _import_selavprpp(
     path: Path, out_path: str | Path, published: dict[str, Tensor], *, num_heads: int | None, whole: bool
 ) -> Card:
     try:
-        tensors = translate_selavprpp(published)
-        description = read_description(tensors, num_heads=num_heads)
+        tensors = published_selavprpp.translate(published)
+        description = published_selavprpp.read_description(tensors, num_heads=num_heads)
     except UnknownLayout as error:
         raise WeightsRejected(
             "wrong_layout", f"{path} is not a SelaVPR++ checkpoint ({error}): pass a published one"
         ) from error
     with torch.device("meta"):
         model = SelaVPRpp(description)
-    fill(model, tensors)
+    _fill(path, model, tensors, published_selavprpp.published_name)
     hub = SELAVPRPP_MODELS.get(model.name)
     if hub is not None and not whole and is_hub_trunk(tensors, hub[2]):
         model.trunk_name = hub[2]
     return save_weights(out_path, model)
+
+
+def _fill(path: Path, model: Any, tensors: dict[str, Tensor], shown: Callable[[str], str]) -> None:
+    """Fill a model; a refusal names the file, and tensors as the file does."""
+    try:
+        fill(model, tensors, shown=shown)
+    except WeightsRejected as error:
+        raise WeightsRejected(error.reason, f"{path}: {error}") from error
 
 
 def _read_checkpoint(path: Path) -> Any:
@@ -150,7 +158,8 @@ def _state_of(checkpoint: Any) -> dict[str, Tensor]:
     ):
         raise WeightsRejected(
             "wrong_layout",
-            "the checkpoint has no model_state_dict of named tensors: pass a published SelaVPR or DINOv2 one",
+            "the checkpoint has no model_state_dict of named tensors: pass a published SelaVPR, SelaVPR++ or "
+            "DINOv2 one",
         )
     return state
 

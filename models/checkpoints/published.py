@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.networks.architecture import PATCH_PX, Architecture
 
-__all__ = ["UnknownLayout", "read_architecture", "translate"]
+__all__ = ["UnknownLayout", "published_name", "read_architecture", "translate"]
 
 _MAX_DEPTH = 100
 _RENAMED = (
@@ -28,6 +28,19 @@ _RENAMED = (
     (r"aggregation\.1\.p$", r"gem_p"),
     (r"LocalAdapt\.upconv1\.", r"local_head.first."),
     (r"LocalAdapt\.upconv2\.", r"local_head.second."),
+)
+
+
+_PUBLISHED = (
+    (r"backbone\.adapters\.(\d+)\.serial\.down\.", r"backbone.blocks.\1.adapter1.D_fc1."),
+    (r"backbone\.adapters\.(\d+)\.serial\.up\.", r"backbone.blocks.\1.adapter1.D_fc2."),
+    (r"backbone\.adapters\.(\d+)\.parallel\.down\.", r"backbone.blocks.\1.adapter2.D_fc1."),
+    (r"backbone\.adapters\.(\d+)\.parallel\.up\.", r"backbone.blocks.\1.adapter2.D_fc2."),
+    (r"backbone\.vit\.reg_token$", "backbone.register_tokens"),
+    (r"backbone\.vit\.", "backbone."),
+    (r"gem_p$", "aggregation.1.p"),
+    (r"local_head\.first\.", "LocalAdapt.upconv1."),
+    (r"local_head\.second\.", "LocalAdapt.upconv2."),
 )
 
 
@@ -62,6 +75,13 @@ def translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "backbone.vit.reg_token" in tensors:
         _fold_class_position(tensors)
     return tensors
+
+
+def published_name(name: str) -> str:
+    """Return what the published files call a tensor of `SelaVPR.state_dict()`."""
+    for pattern, replacement in _PUBLISHED:
+        name = re.sub(f"^{pattern}", replacement, name)
+    return name
 
 
 def _fold_class_position(tensors: dict[str, Tensor]) -> None:

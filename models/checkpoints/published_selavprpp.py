@@ -10,25 +10,27 @@ from torch import Tensor
 from models.checkpoints.published import UnknownLayout, read_architecture
 from models.networks.selavprpp_description import SelaVPRppDescription
 
-__all__ = ["is_selavprpp", "read_description", "translate"]
+__all__ = ["is_selavprpp", "published_name", "read_description", "translate"]
 
-_ADAPTER = (
-    (r"D_fc1", "down"),
-    (r"D_fc2", "up"),
-    (r"branch1", "point"),
-    (r"branch2", "three"),
-    (r"branch3", "five"),
-)
+_ADAPTER = {
+    "D_fc1": "down",
+    "D_fc2": "up",
+    "branch1": "point",
+    "branch2": "three",
+    "branch3": "five",
+    "bn": "norm",
+}
+# Beginnings of names.
 _RENAMED = (
-    (r"backbone\.adapters\.", "float_branch.adapters."),
-    (r"backbone\.adapters_hashing\.", "hash_branch.adapters."),
-    (r"backbone\.", "backbone.vit."),
-    (r"aggregation\.1\.p$", "float_branch.gem_p"),
-    (r"aggregation_hashing\.1\.p$", "hash_branch.gem_p"),
-    (r"linear1\.", "float_branch.cells."),
-    (r"linear2\.", "float_branch.head."),
-    (r"linear3\.", "hash_branch.cells."),
-    (r"linear4\.", "hash_branch.head."),
+    ("backbone.adapters.", "float_branch.adapters."),
+    ("backbone.adapters_hashing.", "hash_branch.adapters."),
+    ("backbone.", "backbone.vit."),
+    ("aggregation.1.p", "float_branch.gem_p"),
+    ("aggregation_hashing.1.p", "hash_branch.gem_p"),
+    ("linear1.", "float_branch.cells."),
+    ("linear2.", "float_branch.head."),
+    ("linear3.", "hash_branch.cells."),
+    ("linear4.", "hash_branch.head."),
 )
 _UNUSED = "backbone.mask_token"  # of DINOv2's own training
 _NARROWEST_PUBLISHED = 384
@@ -54,19 +56,28 @@ def translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         plain = name.removeprefix("module.")
         if plain == _UNUSED:
             continue
-        for pattern, replacement in _RENAMED:
-            plain, found = re.subn(f"^{pattern}", replacement, plain)
-            if found:
-                break
-        head, _, rest = plain.partition(".adapters.")
-        if rest:
-            for pattern, replacement in _ADAPTER:
-                rest = re.sub(rf"(?<=\.){pattern}(?=\.)", replacement, rest)
-            plain = f"{head}.adapters.{rest.replace('.bn.', '.norm.')}"
+        plain = _renamed(plain, dict(_RENAMED), _ADAPTER)
         if plain in tensors:
             raise UnknownLayout(f"two tensors are named {plain}")
         tensors[plain] = tensor.float() if tensor.is_floating_point() else tensor
     return tensors
+
+
+def published_name(name: str) -> str:
+    """Return what the published files call a tensor of `SelaVPRpp.state_dict()`."""
+    beginnings = {ours: theirs for theirs, ours in _RENAMED}
+    return _renamed(name, beginnings, {ours: theirs for theirs, ours in _ADAPTER.items()})
+
+
+def _renamed(name: str, beginnings: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    """Return a name with another beginning and, of an adapter's tensor, other parts."""
+    for beginning, other in beginnings.items():
+        if name.startswith(beginning):
+            name = other + name.removeprefix(beginning)
+            break
+    if ".adapters" not in name:
+        return name
+    return ".".join(parts.get(part, part) for part in name.split("."))
 
 
 def read_description(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> SelaVPRppDescription:
@@ -108,14 +119,14 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
     pattern = re.compile(re.escape(prefix) + r"(\d{1,9})\.")
     numbers = {int(match[1]) for name in tensors if (match := pattern.match(name))}
     if numbers != set(range(len(numbers))):
-        raise UnknownLayout(f"{prefix}N are not numbered from 0")
+        raise UnknownLayout(f"{published_name(prefix)}N are not numbered from 0")
     return len(numbers)
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
     tensor = tensors.get(name)
     if tensor is None or tensor.ndim != 2:
-        raise UnknownLayout(f"{name} is missing or has the wrong number of dimensions")
+        raise UnknownLayout(f"{published_name(name)} is missing or has the wrong number of dimensions")
     return int(tensor.shape[0])
 
 

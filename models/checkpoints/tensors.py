@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +25,26 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, shown: Callable[[str], str] = str) -> None:
     """Load exactly these tensors into the model.
+
+    Args:
+        model: To be filled.
+        tensors: By the names in its state dict.
+        shown: Returns a tensor's name for messages, as its file has it.
 
     Raises:
         WeightsRejected: a tensor is missing, unknown, of the wrong shape or not finite.
     """
-    require_fitting(model.state_dict(), tensors)
-    require_finite(tensors)
+    require_fitting(model.state_dict(), tensors, shown=shown)
+    require_finite(tensors, shown=shown)
     model.load_state_dict(dict(tensors), assign=True)
 
 
-def require_fitting(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Reject tensors that do not match the expected ones in name, shape and dtype.
+def require_fitting(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, shown: Callable[[str], str] = str
+) -> None:
+    """Reject tensors that do not match the expected ones in name, shape and dtype; `shown` as of `fill`.
 
     Raises:
         WeightsRejected: a tensor is missing, unknown or of the wrong shape.
@@ -53,13 +60,13 @@ def require_fitting(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor
         if names:
             raise WeightsRejected(
                 reason,
-                f"{reason.replace('_', ' ')}: {len(names)}, such as {names[0]}: pass a complete checkpoint "
-                "of this kind of model",
+                f"{reason.replace('_', ' ')}: {len(names)}, such as {shown(names[0])}: pass a complete "
+                "checkpoint of this kind of model",
             )
 
 
-def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Reject weights that are NaN or infinite: they would corrupt every descriptor.
+def require_finite(tensors: Mapping[str, Tensor], *, shown: Callable[[str], str] = str) -> None:
+    """Reject weights that are NaN or infinite, which would corrupt every descriptor; `shown` as of `fill`.
 
     Raises:
         WeightsRejected: a value is NaN or infinite.
@@ -67,5 +74,5 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
     for name in sorted(tensors):
         if not bool(torch.isfinite(tensors[name]).all()):
             raise WeightsRejected(
-                "not_finite", f"{name} holds NaN or infinite values: go back to an earlier checkpoint"
+                "not_finite", f"{shown(name)} holds NaN or infinite values: go back to an earlier checkpoint"
             )

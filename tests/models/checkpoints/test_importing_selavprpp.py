@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.checkpoints import importing
 from models.checkpoints.importing import import_checkpoint
+from models.checkpoints.published_selavprpp import published_name, translate
 from models.errors import WeightsRejected, WeightsUnavailable
 from models.names import SELAVPRPP_MODELS
 from models.networks.selavprpp import SelaVPRpp
@@ -179,3 +180,19 @@ def test_tensors_that_share_their_memory_are_imported(published: dict[str, Any],
     state["module.linear3.bias"] = state["module.linear1.bias"]
     card = import_checkpoint(saved(tmp_path, published), tmp_path / "out.safetensors")
     assert load_card(str(tmp_path / "out.safetensors")) == card
+
+
+def test_names_of_published_files_come_back(published: dict[str, Any]) -> None:
+    names = {name.removeprefix("module.") for name in published["model_state_dict"]}
+    translated = translate(published["model_state_dict"])
+    assert {published_name(name) for name in translated} | {"backbone.mask_token"} == names
+
+
+@pytest.mark.parametrize("name", ["linear3.weight", "backbone.adapters_hashing.5.branch2.1.bn.running_var"])
+def test_refusals_name_the_file_and_its_tensor(name: str, published: dict[str, Any], tmp_path: Path) -> None:
+    del published["model_state_dict"][f"module.{name}"]
+    path = saved(tmp_path, published)
+    with pytest.raises(WeightsRejected) as caught:
+        import_checkpoint(path, tmp_path / "out.safetensors")
+    assert str(path) in str(caught.value)
+    assert name in str(caught.value)
