@@ -2,7 +2,7 @@
 
     python -m benchmarks.prove_side_path --work DIR
 
-DINOv2's weights need a network: the trunk is the small one of `small_trunk`, which has learned on the training
+DINOv2's weights need a network: the trunk is the small one of `small_trunk`, which learned on the training
 city without any label of places. Both stages are trained as a user does, by `placeray finetune`: the float
 branch, then the hash branch. Recall is measured on a city that neither training nor choosing saw: by float
 descriptors alone, by the Hamming distance of codes alone, and by `placeray evaluate`, which takes the hundred
