@@ -122,7 +122,7 @@ def _stage(run: Path) -> dict[str, Any]:
         "loss_first": float(steps[0]["loss"]),
         "loss_last": float(steps[-1]["loss"]),
         "images_per_s": float(np.median([float(row["images_per_s"]) for row in steps])),
-        "choosing_city": {name: report[name]["recall"]["global"]["1"] for name in ("before", "after")},
+        "choosing_city": {name: report["recall"][name]["global"]["1"] for name in ("before", "after")},
         "settings": report["settings"],
     }
 
