@@ -44,8 +44,10 @@ def run_import_weights(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"out": args.out, "card": dataclasses.asdict(card)})
     else:
+        bits = f", code of {card.code_bits} bits" if card.code_bits else ""
         print_line(
-            f"{args.out}: {card.model}, descriptor {card.descriptor_dim}, weights {card.weights_sha256[:12]}"
+            f"{args.out}: {card.model}, descriptor {card.descriptor_dim}{bits}, "
+            f"weights {card.weights_sha256[:12]}"
         )
     return EXIT_OK
 
@@ -61,7 +63,9 @@ def run_models(args: argparse.Namespace) -> int:
     for row in rows:
         print_line(f"{row['name']}")
         bits = f", code of {row['code_bits']} bits" if row["code_bits"] else ""
-        features = "unknown" if row["feature_bytes"] is None else f"{row['feature_bytes']:,} bytes"
+        features = {None: "unknown", 0: "none"}.get(
+            row["feature_bytes"], f"{row['feature_bytes'] or 0:,} bytes"
+        )
         print_line(
             f"  input {row['input']}; descriptor {row['descriptor_dim']}{bits}, {row['descriptor_bytes']:,} "
             f"bytes; local features {features}; licence {row['licence']}"

@@ -40,8 +40,11 @@ def test_bench_measures_what_loads_and_says_why_not(capsys: pytest.CaptureFixtur
     assert "Apache-2.0" in shown
 
 
-def test_files_are_listed_by_their_card(tmp_path: Path) -> None:
+def test_files_are_listed_by_their_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "small.safetensors"
     assert main(["import-weights", str(GOLDEN / "selavprpp_small.pth"), "--out", str(path)]) == 0
+    assert "descriptor 2048, code of 512 bits" in capsys.readouterr().out
+    assert main(["models", "--model", str(path)]) == 0
+    assert "local features none" in capsys.readouterr().out
     (row,) = list_models([str(path)])
     assert (row["descriptor_dim"], row["code_bits"], row["feature_bytes"]) == (2048, 512, 0)
