@@ -102,7 +102,7 @@ def _import_selavprpp(
         description = published_selavprpp.read_description(tensors, num_heads=num_heads)
     except UnknownLayout as error:
         raise WeightsRejected(
-            "wrong_layout", f"{path} is not a SelaVPR++ checkpoint ({error}): pass a published one"
+            "wrong_layout", f"{path} is not a complete SelaVPR++ checkpoint ({error}): pass a published one"
         ) from error
     with torch.device("meta"):
         model = SelaVPRpp(description)
