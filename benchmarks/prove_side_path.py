@@ -45,7 +45,7 @@ def main() -> None:
     """Train the trunk and both stages, where that is not done yet, and measure on the other city."""
     parser = make_parser(__doc__, "side_path.json")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=6, help="of each stage; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=4, help="of each stage; default: %(default)s")
     args = parser.parse_args()
     _, trunk = small_trunk(args.work, steps=STEPS)
     training, choosing, other = _cities(args.work)
@@ -71,10 +71,6 @@ def main() -> None:
             "codes_then_float": {
                 "before": _evaluated(other, weights["start-codes"]),
                 "after": _evaluated(other, weights["codes"]),
-            },
-            "evaluated_float": {
-                "before": _evaluated(other, weights["start"]),
-                "after": _evaluated(other, weights["float"]),
             },
         },
     )

@@ -37,7 +37,7 @@ SHAPE = Architecture(width=96, depth=4, num_heads=3, mlp_width=384, position_gri
 SEED = 11  # of no city that anything is measured on
 DATABASE, QUERIES = 480, 240
 TEACHER_SIDE, TARGET = 224, 192
-STEPS, BATCH, RATE, WARM_UP = 300, 64, 2e-3, 50
+STEPS, BATCH, RATE, WARM_UP = 200, 64, 2e-3, 50
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
