@@ -132,7 +132,7 @@ def read_architecture(tensors: Mapping[str, Tensor], *, num_heads: int | None = 
 def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     tensor = tensors.get(name)
     if tensor is None or tensor.ndim != dimensions:
-        raise UnknownLayout(f"{name} is missing or has the wrong number of dimensions")
+        raise UnknownLayout(f"{published_name(name)} is missing or has the wrong number of dimensions")
     return tuple(tensor.shape)
 
 

@@ -55,13 +55,16 @@ def require_fitting(
         for name in expected.keys() & tensors
         if (expected[name].shape, expected[name].dtype) != (tensors[name].shape, tensors[name].dtype)
     )
-    problems = (("missing_tensors", missing), ("unknown_tensors", unknown), ("wrong_shapes", wrong))
-    for reason, names in problems:
+    problems = (
+        ("missing_tensors", missing, "pass the whole checkpoint of the model"),
+        ("unknown_tensors", unknown, "pass a checkpoint of this model, without other heads"),
+        ("wrong_shapes", wrong, "pass a checkpoint of one model"),
+    )
+    for reason, names, advice in problems:
         if names:
             raise WeightsRejected(
                 reason,
-                f"{reason.replace('_', ' ')}: {len(names)}, such as {shown(names[0])}: pass a complete "
-                "checkpoint of this kind of model",
+                f"{reason.replace('_', ' ')}: {len(names)}, such as {shown(names[0])}: {advice}",
             )
 
 
