@@ -218,24 +218,30 @@ class CodeIndex:
         centres = train_centres(sample, self.lists, max_per_list=_SAMPLES_PER_LIST)
         for start, stop in zip(self._starts, self._starts[1:], strict=False):
             self._parts.append(CodeLists(centres, codes[start:stop]))
-        self._measure(codes[_evenly(self.count, _SAMPLE_QUERIES)], target)
+        self._measure(codes[_evenly(self.count, _SAMPLE_QUERIES)], centres, target)
 
-    def _measure(self, sample: npt.NDArray[np.uint8], target: float) -> None:
+    def _measure(self, sample: npt.NDArray[np.uint8], centres: Any, target: float) -> None:
         """Choose the fewest probes that reach the target, with a sample of the rows as queries.
 
-        Rows at the distance of the hundredth are as good as it: which of them are found does not matter.
+        The nearest rows of each are found once, in all lists; each needs as many probes as the rank of the
+        centre of its list. Another row at the same distance would do as well: recall is at least this.
         """
-        k = min(_TARGET_K, self.count - 1) + 1
         self._probe(self.lists)
-        best = self._nearest(sample, k)[0]
-        probes = 1
-        while True:
-            self._probe(probes)
-            found = self._nearest(sample, k)[0]
-            self.recall = float((found <= best[:, -1:]).mean())
-            if self.recall >= target + _MARGIN or probes == self.lists:
-                return
-            probes = min(self.lists, max(probes + 1, probes * 5 // 4))
+        _, nearest = self._nearest(sample, min(_TARGET_K, self.count - 1) + 1)
+        _, order = centres.search(sample, self.lists)
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(self.lists)[None], axis=1)
+        needed = np.sort(np.take_along_axis(ranks, self._lists_of(nearest), axis=1), axis=None) + 1
+        wanted = int(np.ceil(min(1.0, target + _MARGIN) * needed.size))
+        self._probe(int(needed[wanted - 1]))
+        self.recall = float((needed <= self.probes).mean())
+
+    def _lists_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        lists = np.empty_like(rows)
+        for part, start in zip(self._parts, self._starts, strict=False):
+            own = (rows >= start) & (rows < start + part.ntotal)
+            lists[own] = part.lists_of(rows[own] - start)
+        return lists
 
     def _probe(self, probes: int) -> None:
         self.probes = probes

@@ -91,6 +91,10 @@ class CodeLists:
         distances, ids = self._index.search(queries, k)
         return distances, ids
 
+    def lists_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the numbers of the lists of rows (n,)."""
+        return np.searchsorted(self._bounds, self._place[rows], side="right") - 1
+
     def codes_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return (n, bits / 8) uint8: the codes of rows (n,), in their order."""
         faiss = import_faiss()
