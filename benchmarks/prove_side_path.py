@@ -10,6 +10,8 @@ nearest codes and orders them by float descriptors. The same command again goes 
 `bench_codes` uses what is left in DIR.
 """
 
+# ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
+
 from __future__ import annotations
 
 import argparse
@@ -18,6 +20,10 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from models.runtime.threads import sleep_while_waiting
+
+sleep_while_waiting()
 
 import numpy as np
 import torch

@@ -9,11 +9,17 @@ token attends to most, or of all. Each way is a store of its own, indexed and ev
 line, which learns its descriptors from its features.
 """
 
+# ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
+
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from models.runtime.threads import sleep_while_waiting
+
+sleep_while_waiting()
 
 from benchmarks.results import make_parser, write_results
 from benchmarks.small_trunk import SEED, SHAPE, SIDE, STEPS, small_trunk

@@ -9,6 +9,8 @@ fewer dimensions, while its own input changes in light and colour. The linear ma
 is kept in DIR/trunk.safetensors, with its figures in DIR/trunk.json.
 """
 
+# ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
+
 from __future__ import annotations
 
 import argparse
@@ -16,6 +18,10 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+from models.runtime.threads import sleep_while_waiting
+
+sleep_while_waiting()
 
 import numpy as np
 import safetensors.torch
