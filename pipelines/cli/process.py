@@ -21,9 +21,9 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and end this process with its exit code.
 
     Threads of native libraries (Ray, Arrow, Lance) may still run when a verb was interrupted or has failed.
-    One that asks for the interpreter while that is taken down is unwound through C++ frames, which aborts
-    the process: SIGABRT instead of the exit code. So the interpreter is not taken down: when all else that
-    is registered for the end has run, the process ends.
+    Seen after SIGTERM: while the interpreter collected the modules at its end, the process ended by SIGABRT
+    instead of with the exit code. So the interpreter is not taken down: when all else that is registered for
+    the end has run, the process ends.
 
     Args:
         argv: The verb and its arguments; default: those of this process.
