@@ -41,7 +41,6 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
         AGENT: f"http://127.0.0.1:{agent}",
         CLIENT: f"ray://127.0.0.1:{client}",
         "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        "RAY_gcs_server_port_wait_time_s": str(int(START_PATIENCE_S)),
         "RAY_TMPDIR": folder,  # there `auto` finds the head
         # The job's `python` is the one that the head finds.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -59,6 +58,8 @@ def running_head(tmp_path: Path) -> Iterator[dict[str, str]]:
     start += ["--disable-usage-stats"]
     start += [f"--temp-dir={folder}/ray"]
     without_address = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    # Of the head alone: clients would wait as long for an address at which nobody listens.
+    without_address["RAY_gcs_server_port_wait_time_s"] = str(int(START_PATIENCE_S))
     with open(tmp_path / "head.log", "w") as log:
         node = subprocess.Popen(start, env=without_address, stdout=log, stderr=log)
     try:
