@@ -10,7 +10,7 @@ from pipelines.cli.flags import add_flag
 from pipelines.cli.options import EXIT_OK, execution_from
 from pipelines.cli.output import print_json, print_line
 
-__all__ = ["add_plan", "run_plan"]
+__all__ = ["add_trial_arguments", "run_plan"]
 
 _PRICES = {
     "core_hour": "of a core for an hour, with its share of the memory",
@@ -23,7 +23,7 @@ _MAX_IMAGES = 10**12
 _UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0))
 
 
-def add_plan(parser: argparse.ArgumentParser) -> None:
+def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `pipelines.plan.job`."""
     parser.add_argument("--images", required=True, type=_count, metavar="N", help="number of images to index")
     flag = partial(add_flag, parser)

@@ -21,12 +21,12 @@ from pipelines.cli.output import print_json, print_line
 from serving.tracks.defaults import DEFAULT_FPS, DEFAULT_LAG, MAX_LAG
 from storage.durable import replace_file
 
-__all__ = ["add_track", "run_track"]
+__all__ = ["add_drive_arguments", "run_track"]
 
 _FORMATS = ("json", "gpx", "geojson")
 
 
-def add_track(parser: argparse.ArgumentParser) -> None:
+def add_drive_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `pipelines.tracks.job.follow_drive`."""
     help = "frames in their order, or one folder, whose images are taken by the numbers in their names"
     parser.add_argument("image", nargs="+", metavar="FRAMES", help=help)

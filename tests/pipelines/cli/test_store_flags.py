@@ -16,7 +16,8 @@ import pytest
 from models.store_fit import FITS, require_fit
 from models.weights import load_card
 from pipelines.cli import main
-from pipelines.cli.parser import ROLES, build_parser
+from pipelines.cli.arguments.service import ROLES
+from pipelines.cli.parser import build_parser
 from storage.errors import CardMismatch
 from storage.store import Store
 from tests.support.pictures import write_photos
@@ -36,7 +37,7 @@ FREE = {
     *("moved_from", "prune", "prune_share"),
     *("near", "within", "heading", "heading_tolerance", "taken_after", "taken_before", "tag", "prior"),
     *("add", "remove", "all"),
-    *("fps", "speed", "odometry", "lag", "drive"),
+    *("fps", "speed", "odometry", "lag", "drive", "workers"),
     *("no_review", "accepted", "write_gps", "in_place", "copies", "undo"),
     *("precision", "compile", "top_k", "candidates", "no_rerank", "score", "matching", "stop_early"),
     *("rerank_budget_ms", "threshold_m", "host", "port", "topology", "shards", "method", "memory_gib"),
