@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,14 @@ from urllib.parse import urlsplit
 
 from storage.errors import PlacerayError
 
-__all__ = ["RULE", "InvalidRayAddress", "cluster_address", "joined_already", "starts_own_ray"]
+__all__ = [
+    "RULE",
+    "InvalidRayAddress",
+    "cluster_address",
+    "joined_already",
+    "require_answer",
+    "starts_own_ray",
+]
 
 RULE = (
     "Ray: this command starts a private Ray on this machine and ends it afterwards. It joins a cluster "
@@ -19,6 +27,7 @@ RULE = (
     "names one: auto (the one that `ray start` started on this machine), HOST:PORT, or ray://HOST:PORT."
 )
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the process of a submitted job
+ANSWER_S = 20.0
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
@@ -77,6 +86,23 @@ def cluster_address(environment: Mapping[str, str] = os.environ) -> str | None:
             "ray://HOST:PORT, or unset it to run on this machine"
         )
     return address
+
+
+def require_answer(address: str, timeout_s: float = ANSWER_S) -> None:
+    """Check that something listens at an address of `cluster_address`: Ray itself would try for minutes.
+
+    Args:
+        address: `auto` is not checked: Ray itself looks for that one on this machine.
+        timeout_s: How long it may take to answer, in seconds.
+
+    Raises:
+        OSError: nothing does.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s):
+        pass
 
 
 def _noted_cluster(environment: Mapping[str, str]) -> Path:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.ray_session.address import cluster_address, joined_already
+from pipelines.ray_session.address import cluster_address, joined_already, require_answer
 from pipelines.ray_session.environment import (
     LOG_LEVEL,
     RayWithoutAuthentication,
@@ -106,6 +106,7 @@ def check_ray() -> str | None:
 def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
     os.environ.setdefault(LOG_LEVEL, "fatal")  # of native code, which announces each restart on stderr
     try:
+        require_answer(address)
         with quiet_stderr():
             ray.init(address=address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

@@ -28,8 +28,9 @@ IDS = [f"id{i:05d}" for i in range(6000)]
 QUERIES = seeded_queries(3, 10, DIM)
 
 
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Nodes]:
+@pytest.fixture
+def two_nodes(credentials: None) -> Iterator[Nodes]:
+    """Nodes that have the credentials of the bucket, as every process of a cluster must."""
     with running_nodes({"num_cpus": 1}, {"num_cpus": 1}) as nodes:
         yield nodes
 
