@@ -70,7 +70,7 @@ def print_answer(answer: dict[str, Any]) -> None:
     if answer.get("considered") == 0:
         print("  the filters leave no stored image: widen them")
     if answer.get("place") is not None:
-        print_line(f"  {place_words(answer['place'])}")
+        print_line(f"  {place_words(answer['place'], filtered='considered' in answer)}")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['considered']} images considered" if "considered" in answer else ""

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["geojson_of", "place_words"]
 
 NOT_KNOWN = "not in this city, or not recognisable"
+NOT_CONSIDERED = "not among the images considered, or not recognisable"
 _PLACE = (
     *("radius_m", "heading_deg", "probability_right", "known", "evidence", "spread_m", "calibrated"),
     "position",
@@ -15,10 +16,15 @@ _PLACE = (
 _MATCH = ("rank", "image_id", "similarity", "mutual_matches", "score", "score_kind")
 
 
-def place_words(place: Mapping[str, Any]) -> str:
-    """Return the place of an answer as a sentence without a full stop."""
+def place_words(place: Mapping[str, Any], *, filtered: bool = False) -> str:
+    """Return the place of an answer as a sentence without a full stop.
+
+    Args:
+        place: As answers have it.
+        filtered: Whether a part of the images was searched.
+    """
     if place["known"] is False:
-        return f"{NOT_KNOWN} (probability {place['probability_right']:.0%})"
+        return f"{NOT_CONSIDERED if filtered else NOT_KNOWN} (probability {place['probability_right']:.0%})"
     sure = "" if place["probability_right"] is None else f" ({place['probability_right']:.0%})"
     words = f"probably taken at {_position(place['position'])}{sure}"
     if place["radius_m"] is not None:

@@ -311,7 +311,7 @@ function showAnswer(answer, roundTripMs) {
 
 function showVerdict({ matches, place, considered }) {
   const [first, ...others] = matches;
-  const { label, text } = considered === 0 ? NOTHING_LEFT : verdict(place, first);
+  const { label, text } = considered === 0 ? NOTHING_LEFT : verdict(place, first, considered !== undefined);
   $("verdict-label").textContent = label;
   $("verdict-place").textContent = text;
   $("headline").classList.toggle("unknown", place?.known === false);

@@ -94,9 +94,17 @@ export function distanceM(a, b) {
   return null;
 }
 
-/** Where a photo was probably taken: a label and the text below it; `first` is the best match, if any. */
-export function verdict(place, first) {
-  if (place?.known === false) return { label: "Probably not here", text: "Not in this city, or not recognisable" };
+/**
+ * Where a photo was probably taken: a label and the text below it.
+ * @param {object|null} place - Of the answer.
+ * @param {object|undefined} first - The best match, if any.
+ * @param {boolean} filtered - Whether a part of the images was searched.
+ */
+export function verdict(place, first, filtered) {
+  if (place?.known === false) {
+    const where = filtered ? "Not among the images considered" : "Not in this city";
+    return { label: "Probably not here", text: `${where}, or not recognisable` };
+  }
   const where = place?.position && position(place.position);
   if (where) {
     const right = place.probability_right;
