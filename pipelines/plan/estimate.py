@@ -15,7 +15,7 @@ __all__ = ["Estimate", "Prices", "Workload", "estimate"]
 # Ray around an image (workers, object store, driver), measured: docs/guides/ten-million-images.md.
 RAY_CORE_S = 0.0020
 # Requests of a commit to a bucket beside its shards, as tests/pipelines/plan counts them, and of the lease.
-WRITES_PER_COMMIT, READS_PER_COMMIT = 6, 3
+WRITES_PER_COMMIT, READS_PER_COMMIT = 7, 3
 LEASE_SECONDS = 5.0
 HOURS_PER_MONTH = 730.0
 
