@@ -47,8 +47,9 @@ def _low_port() -> int:
     """Return a free port whose number leaves room for SeaweedFS's second one, 10,000 above."""
     while True:
         port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with socket.socket() as probe, socket.socket() as second, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 10_000))
             return port
 
 
@@ -72,6 +73,18 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     program = SERVERS / "weed"
     if not program.exists():
         pytest.skip("SeaweedFS is not installed: make test-servers")
+    for tries_left in (2, 1, 0):  # another program may take one of its ports first
+        with contextlib.ExitStack() as stack:
+            url = stack.enter_context(_seaweed(program, folder / str(tries_left)))
+            if not _answers(url, 60):
+                assert tries_left, "SeaweedFS does not start"
+                continue
+            yield url
+            return
+
+
+@contextlib.contextmanager
+def _seaweed(program: Path, folder: Path) -> Iterator[str]:
     ports = {name: _low_port() for name in ("s3.port", "master.port", "volume.port", "filer.port")}
     # A few buckets use up the default number of volumes; one with prefixes never does.
     options = [f"-{name}={port}" for name, port in ports.items()]
@@ -79,18 +92,20 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     # Its catalogs have fixed ports, on which a second server ends.
     options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     fixed = ["-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=1000"]
-    url = f"http://127.0.0.1:{ports['s3.port']}"
     with _running([str(program), "-alsologtostderr=false", "server", *fixed, *options]):
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                make_bucket(url)
-                break
-            except (OSError, urllib.error.URLError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-        yield url
+        yield f"http://127.0.0.1:{ports['s3.port']}"
+
+
+def _answers(url: str, limit_s: float) -> bool:
+    """Wait until SeaweedFS makes the bucket."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        try:
+            make_bucket(url)
+            return True
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.5)
+    return False
 
 
 @contextlib.contextmanager
