@@ -36,6 +36,7 @@ __all__ = ["PART_ROWS", "LargeListing"]
 
 PARTITIONS = 128  # each has three files open for a while, of the 1,024 that a process may have
 PART_ROWS = 50_000
+HEAD_START_S = 30.0  # of the first photos, before the rest is listed beside them
 _NUMBERED = pa.schema([*LISTING_SCHEMA, ("number", pa.int64())])
 _KNOWN = pa.schema(
     [
@@ -85,7 +86,7 @@ class LargeListing:
         self._rest = rest
         self._work: Partitions | None = None
         self._own = 0
-        self._stopped = threading.Event()
+        self._needed, self._stopped = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self.listed = head.num_rows
         self.reasons: Counter[str | None] = Counter(head["rejected"].to_pylist())
@@ -118,6 +119,7 @@ class LargeListing:
         """
         if self._work is not None:
             return
+        self._needed.set()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
@@ -135,6 +137,7 @@ class LargeListing:
     def close(self) -> None:
         """Stop listing and remove the files."""
         self._stopped.set()
+        self._needed.set()
         self._thread.join()
         for partitions in (self._ids, self._uris, self._known, self._work):
             if partitions is not None:
@@ -150,7 +153,8 @@ class LargeListing:
         self.close()
 
     def _list(self) -> None:
-        """Divide the rest of the source; runs in a thread."""
+        """Divide the rest of the source; runs in a thread, which takes the interpreter from Ray's start."""
+        self._needed.wait(HEAD_START_S)
         try:
             for batch in self._rest:
                 if self._stopped.is_set():

@@ -103,9 +103,9 @@ class Work:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._source.close()
         if self._large is not None:
-            self._large.close()
+            self._large.close()  # first: its thread reads the source
+        self._source.close()
 
 
 def _first(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

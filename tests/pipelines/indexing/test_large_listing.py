@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +117,35 @@ def test_the_first_part_comes_before_the_listing_ends(tmp_path: Path) -> None:
         first = next(parts)
         handed_over.set()
         assert first.num_rows + sum(part.num_rows for part in parts) == 100
+
+
+def test_a_run_that_is_stopped_while_the_rest_is_listed_ends_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_listing, "HEAD_START_S", 0.0)
+    store = store_with(tmp_path, {"x": ("s3://photos/x.jpg", "s3://else")})
+    listing, closed = threading.Event(), []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        try:
+            for at in itertools.count():
+                if at > 200:
+                    listing.set()
+                    time.sleep(0.001)
+                yield {"image_id": f"n{at}", "uri": f"s3://photos/n{at}.jpg"}
+        finally:
+            closed.append(True)
+
+    source = OpenedSource("city", SOURCE, rows())
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        store.lease(),
+        Work(store, Listed(source, whole=False), Change()) as work,
+    ):
+        next(work.parts())
+        assert listing.wait(60)
+        raise KeyboardInterrupt
+    assert closed == [True]
 
 
 def test_a_listing_that_breaks_off_ends_the_run_after_what_was_handed_over(tmp_path: Path) -> None:
