@@ -6,10 +6,20 @@ import argparse
 from typing import Literal
 
 from pipelines import defaults
-from pipelines.cli.flags import add_flag
+from pipelines.cli.flags import add_flag, add_settings
 from serving.defaults import CANDIDATES, LEARNED_CANDIDATES
+from serving.matching_options import OPTIONS as MATCHING_OPTIONS
+from serving.matching_options import Matching
 
-__all__ = ["CANDIDATES_HELP", "SPLITS", "add_candidates", "add_rerank", "add_split", "add_threshold"]
+__all__ = [
+    "CANDIDATES_HELP",
+    "SPLITS",
+    "add_candidates",
+    "add_matching",
+    "add_rerank",
+    "add_split",
+    "add_threshold",
+]
 
 CANDIDATES_HELP = (
     f"hits that are re-ranked; 0: none; default: {LEARNED_CANDIDATES} where the store has learned its "
@@ -40,3 +50,8 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Add --split."""
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
+
+
+def add_matching(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of how local features are matched."""
+    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)

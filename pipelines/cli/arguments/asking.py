@@ -6,19 +6,15 @@ import argparse
 from functools import partial
 from typing import Literal
 
-from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
-from models.runtime.execution import Execution
-from pipelines.cli.arguments.answers import add_candidates, add_rerank
-from pipelines.cli.arguments.model import add_aggregation, add_image_size, add_model
+from pipelines.cli.arguments.answers import add_candidates, add_matching, add_rerank
+from pipelines.cli.arguments.model import add_aggregation, add_execution, add_image_size, add_model
 from pipelines.cli.arguments.photos import add_max_rejected, add_photos
 from pipelines.cli.arguments.values import STORE_HELP, add_quiet
-from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.flags import add_flag
 from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag
 from pipelines.cli.storage_options import add_storage_options
 from pipelines.cli.track import add_drive_arguments
 from serving.defaults import TOP_K
-from serving.matching_options import OPTIONS as MATCHING_OPTIONS
-from serving.matching_options import Matching
 
 __all__ = ["add_embed", "add_query", "add_track"]
 
@@ -44,8 +40,8 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     add_filter_flags(group)
     add_prior_flag(group)
     add_photos(parser)
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
-    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    add_execution(parser)
+    add_matching(parser)
     add_max_rejected(parser)
 
 
@@ -57,8 +53,8 @@ def add_track(parser: argparse.ArgumentParser) -> None:
     add_candidates(parser)
     add_rerank(parser)
     add_photos(parser)
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
-    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    add_execution(parser)
+    add_matching(parser)
     add_max_rejected(parser)
     add_quiet(parser)
 
@@ -72,6 +68,6 @@ def add_embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
     add_aggregation(parser)
     add_photos(parser)
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_execution(parser)
     add_image_size(parser)
     add_max_rejected(parser)

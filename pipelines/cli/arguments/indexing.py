@@ -7,13 +7,17 @@ from functools import partial
 from typing import Literal
 
 from models.names import DEFAULT_MODEL
-from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
-from models.runtime.execution import Execution
 from pipelines import defaults
-from pipelines.cli.arguments.model import add_aggregation, add_features, add_image_size, add_model
+from pipelines.cli.arguments.model import (
+    add_aggregation,
+    add_execution,
+    add_features,
+    add_image_size,
+    add_model,
+)
 from pipelines.cli.arguments.photos import add_follow_links, add_max_rejected, add_photos
 from pipelines.cli.arguments.values import add_quiet
-from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.flags import add_flag
 from pipelines.cli.planning import add_trial_arguments
 from pipelines.cli.source_options import SOURCE_HELP, add_source_options
 from pipelines.cli.storage_options import add_storage_options
@@ -71,7 +75,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     share = "with --prune: change nothing if more than this share of the source's images vanished"
     flag("prune_share", float, share, default=defaults.PRUNE_SHARE, ge=0, le=1)
     flag("trace", str, "append the timings of each stage and batch to this file", metavar="FILE")
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_execution(parser)
     add_image_size(parser)
     add_max_rejected(parser)
     add_quiet(parser)
@@ -86,7 +90,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     add_aggregation(parser)
     add_image_size(parser)
     add_flag(parser, "scaled_decode", bool, "as of index")
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_execution(parser)
     add_quiet(parser)
 
 

@@ -6,17 +6,20 @@ import argparse
 from functools import partial
 
 from models.names import DEFAULT_MODEL
-from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
-from models.runtime.execution import Execution
 from pipelines import defaults
-from pipelines.cli.arguments.answers import add_candidates, add_rerank, add_split, add_threshold
-from pipelines.cli.arguments.model import MODEL_HELP, add_aggregation, add_features, add_image_size, add_model
+from pipelines.cli.arguments.answers import add_candidates, add_matching, add_rerank, add_split, add_threshold
+from pipelines.cli.arguments.model import (
+    MODEL_HELP,
+    add_aggregation,
+    add_execution,
+    add_features,
+    add_image_size,
+    add_model,
+)
 from pipelines.cli.arguments.photos import add_follow_links, add_photos
 from pipelines.cli.arguments.values import add_quiet
-from pipelines.cli.flags import add_flag, add_settings
+from pipelines.cli.flags import add_flag
 from pipelines.cli.storage_options import add_storage_options
-from serving.matching_options import OPTIONS as MATCHING_OPTIONS
-from serving.matching_options import Matching
 
 __all__ = ["add_atlas", "add_calibrate", "add_compare", "add_evaluate", "add_models", "add_tune"]
 
@@ -50,8 +53,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "keys of the queries to score, as text, .npy array or subtask_index.csv",
         metavar="PATH",
     )
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
-    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    add_execution(parser)
+    add_matching(parser)
     add_photos(parser)
     add_follow_links(parser)
     flag("url", str, "running service of --store that answers; its token is read from PLACERAY_TOKEN")
@@ -88,8 +91,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_candidates(parser)
     add_threshold(parser)
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
-    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    add_execution(parser)
+    add_matching(parser)
     add_quiet(parser)
 
 
@@ -108,7 +111,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
     flag("protocol", str, "see evaluate", default="metres:25", metavar="NAME")
     flag("photos", int, "queries that are used at most", default=200, ge=1)
     flag("model", str, "name or weights file; default: the store's")
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_execution(parser)
     add_quiet(parser)
 
 
@@ -132,4 +135,4 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     help = f"{MODEL_HELP}; default: all"
     parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=help)
     add_flag(parser, "bench", bool, "measure milliseconds per photo of those that can be loaded")
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_execution(parser)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from pipelines.cli.flags import add_flag
+from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
+from models.runtime.execution import Execution
+from pipelines.cli.flags import add_flag, add_settings
 from storage.card import FEATURE_ENCODINGS, NO_FEATURES
 
-__all__ = ["MODEL_HELP", "WEIGHTS_HELP", "add_aggregation", "add_features", "add_image_size", "add_model"]
+__all__ = [
+    "MODEL_HELP",
+    "WEIGHTS_HELP",
+    "add_aggregation",
+    "add_execution",
+    "add_features",
+    "add_image_size",
+    "add_model",
+]
 
 MODEL_HELP = "name, weights file, timm:NAME or model file (.toml)"
 
@@ -50,3 +60,8 @@ def add_image_size(parser: argparse.ArgumentParser) -> None:
         "input size of the network in pixels; multiples of 14 for ViTs; default: the store's or the model's"
     )
     add_flag(parser, "image_size", tuple[int, int], help)
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of how the network is run."""
+    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)

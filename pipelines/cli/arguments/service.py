@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
-from models.runtime.execution import Execution
 from pipelines import defaults
-from pipelines.cli.arguments.model import WEIGHTS_HELP, add_aggregation
+from pipelines.cli.arguments.answers import add_matching
+from pipelines.cli.arguments.model import WEIGHTS_HELP, add_aggregation, add_execution
 from pipelines.cli.arguments.values import count_range
 from pipelines.cli.flags import add_flag, add_settings
-from serving.matching_options import OPTIONS as MATCHING_OPTIONS
-from serving.matching_options import Matching
 from serving.settings import Scale, ServeSettings
 
 __all__ = ["ROLES", "add_serve"]
@@ -31,8 +28,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "weights", str, WEIGHTS_HELP, metavar="FILE.safetensors")
     add_aggregation(parser)
     setting("shards", "method", ge=1)
-    add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
-    add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)
+    add_execution(parser)
+    add_matching(parser)
     setting("memory_gib", "refresh_s", "cache_mib", "max_batch", "max_queue", "max_in_flight")
     setting("candidates", "max_candidates")
     setting("request_timeout_s", "receive_timeout_s", "max_body_mib", "max_megapixels")
