@@ -21,6 +21,7 @@ import pytest
 
 from models.weights import load_extractor
 from pipelines.training.log import read_rows
+from tests.support.mounts import fill_disk, mounted
 from tests.support.paths import ROOT
 from tests.support.training_city import SIDE, write_city, write_tiny_vit
 
@@ -145,13 +146,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that can be filled."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(folder, "size=24m"):
+        yield folder
 
 
 def test_a_full_disk_is_reported_and_training_resumes(
@@ -160,12 +156,9 @@ def test_a_full_disk_is_reported_and_training_resumes(
     workers, wanted = undisturbed
     out, run, log = tmp_path / "full.safetensors", small_disk / "run", tmp_path / "log"
     arguments = command(data, out, "--workers", workers, "--run", str(run), "--max-failures", "0")
-    filler = small_disk / "filler"
     with started(arguments, log) as job:
         wait_for_steps(job, run, 8)
-        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
+        filler = fill_disk(small_disk)
         assert job.wait(300) == 7, log.read_text()[-2000:]
     assert "free some space and run the same command again" in log.read_text()
     assert not out.exists()
