@@ -14,15 +14,16 @@ from storage.durable import explain_write_errors, replace_file
 
 __all__ = ["COLUMNS", "TrainingLog", "read_rows"]
 
+_LOSS_COLUMNS = ("triplet_loss", "local_loss")
+_LOSSES = ("triplet", "local")
+
 COLUMNS = (
-    *("kind", "epoch", "round", "step", "loss", "triplet_loss", "local_loss", "images_per_s", "mining_s"),
+    *("kind", "epoch", "round", "step", "loss", *_LOSS_COLUMNS, "images_per_s", "mining_s"),
     *("learning_rate", "gem_p", "recall_global_1", "recall_global_5", "recall_reranked_1"),
     *("recall_reranked_5", "validation_s", "seconds"),
 )
 _TAGS = {
     "loss": "loss/total",
-    "triplet_loss": "loss/triplet",
-    "local_loss": "loss/local",
     "images_per_s": "speed/images_per_s",
     "mining_s": "speed/mining_s",
     "gem_p": "model/gem_p",
@@ -44,6 +45,8 @@ class TrainingLog:
     Args:
         folder: Gets log.csv and tensorboard/.
         bar: Shows the steps done out of the maximum number of steps.
+
+    The columns triplet_loss and local_loss hold the two losses of the model, whatever their names.
     """
 
     def __init__(self, folder: Path, bar: ProgressBar) -> None:
@@ -54,9 +57,16 @@ class TrainingLog:
         self._last: dict[str, float | str] = {}
         self._best = 0.0
         self._total_steps = 0
+        self._losses = _LOSSES
 
-    def start(self, step: int, total_steps: int, *, resumed: bool) -> None:
+    def start(self, step: int, total_steps: int, *, resumed: bool, losses: tuple[str, str] = _LOSSES) -> None:
         """Start a log, or resume one after a step; rows beyond it are removed.
+
+        Args:
+            step: The last step done.
+            total_steps: The maximum number of steps.
+            resumed: Whether the log in the folder goes on.
+            losses: Names of the two losses, for TensorBoard and the progress bar.
 
         Raises:
             BadSettings: as `read_rows`.
@@ -64,7 +74,7 @@ class TrainingLog:
         """
         from tensorboardX import SummaryWriter
 
-        self._total_steps, self._last = total_steps, {}
+        self._total_steps, self._last, self._losses = total_steps, {}, losses
         self._bar.restart(total_steps, initial=step)
         # A run that is resumed before its first step has validated already.
         earlier = [row for row in read_rows(self._csv) if float(row["step"]) <= step] if resumed else []
@@ -87,7 +97,11 @@ class TrainingLog:
         with explain_write_errors(self._csv, _ROW_BYTES), open(self._csv, "a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow(dict(row))
         step = int(row["step"])
-        for name, tag in _TAGS.items():
+        tags = {
+            column: f"loss/{name.replace(' ', '_').replace('-', '_')}"
+            for column, name in zip(_LOSS_COLUMNS, self._losses, strict=True)
+        }
+        for name, tag in (_TAGS | tags).items():
             if name in row:
                 self._writer.add_scalar(tag, float(row[name]), step)
         self._writer.flush()
@@ -104,7 +118,8 @@ class TrainingLog:
         last = self._last
         parts = [f"epoch {int(last['epoch'])}"]
         if "loss" in last:
-            losses = f"triplet {last['triplet_loss']:.4f}, local {last['local_loss']:.4f}"
+            named = zip(self._losses, _LOSS_COLUMNS, strict=True)
+            losses = ", ".join(f"{name} {last[column]:.4f}" for name, column in named)
             parts.append(f"loss {last['loss']:.4f} ({losses})")
             parts.append(f"{last['images_per_s']:.1f} images/s")
         if "recall_reranked_5" in last:

@@ -110,6 +110,11 @@ class TrainingLoop:
         self.progress = Progress(MiningState(settings.mining, settings.seed))
         self._begun = time.perf_counter()
 
+    @property
+    def losses(self) -> tuple[str, str]:
+        """Names of the two losses of the log."""
+        return self._step.losses
+
     def close(self) -> None:
         """End the reading threads."""
         self._triplets.close()

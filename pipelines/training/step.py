@@ -60,6 +60,13 @@ class TrainingStep:
         self._mixed = settings.precision == "bf16" or (settings.precision == "auto" and on_accelerator)
         multiply_exactly(group.device, torch.bfloat16 if self._mixed else torch.float32)
 
+    @property
+    def losses(self) -> tuple[str, str]:
+        """Names of the two losses that are added up."""
+        if isinstance(self.model, SelaVPRpp):
+            return "multi-similarity", "code gap"
+        return "triplet", "local"
+
     def describe(self, photos: Photos) -> Tensor:
         """Return descriptors (n, D) float32 of prepared photos (n, h, w, 3), without local features."""
         with torch.inference_mode(), self._precision():
@@ -95,7 +102,7 @@ class TrainingStep:
             apart: For each part the metres between its n photos, (n, n), for losses over all pairs.
 
         Returns:
-            The batch's triplet loss and loss on local features, the same on every worker.
+            The batch's two losses, as `losses` names them, the same on every worker.
         """
         sums = torch.zeros(2, device=self.group.device)
         for number, photos in enumerate(parts, start=1):

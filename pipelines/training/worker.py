@@ -133,7 +133,8 @@ def _train(config: dict[str, Any]) -> None:
             restore(loop, last, settings, **run)
         total = settings.epochs * loop.rounds_per_epoch * loop.steps_per_round
         resumed = last is not None
-        put_event({"event": "start", "step": loop.progress.step, "total_steps": total, "resumed": resumed})
+        begun = {"step": loop.progress.step, "total_steps": total, "resumed": resumed}
+        put_event({"event": "start", **begun, "losses": loop.losses})
         loop.run()
         result = _choose_floor(ray, loop, config["choose_floor"])
         if rank == 0:

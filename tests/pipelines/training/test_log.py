@@ -35,11 +35,11 @@ def validation(step: int, recall: float) -> dict[str, Any]:
     return {"kind": "validation", "epoch": 1, "round": 0, "step": step, "seconds": step * 2.0, **recalls}
 
 
-def logged(folder: Path, *rows: dict[str, Any], after: int | None = None) -> str:
+def logged(folder: Path, *rows: dict[str, Any], after: int | None = None, **more: Any) -> str:
     """Log the rows of a run of 20 steps, new or resumed after a step, and return its progress output."""
     stream = io.StringIO()
     log = TrainingLog(folder, ProgressBar("finetune", unit="steps", stream=stream, log_every_s=0.0))
-    log.start(after or 0, 20, resumed=after is not None)
+    log.start(after or 0, 20, resumed=after is not None, **more)
     for one in rows:
         log.write(one)
     log.close()
@@ -77,6 +77,15 @@ def test_rows_are_written_to_csv_tensorboard_and_progress(tmp_path: Path) -> Non
     assert "12.0 images/s" in last
     assert "R@5 50.0, best 50.0" in last
     assert last.endswith(" left")
+
+
+def test_losses_have_the_names_of_the_model(tmp_path: Path) -> None:
+    output = logged(tmp_path, row(10, 0.5), losses=("multi-similarity", "code gap"))
+    assert "loss 0.5000 (multi-similarity 0.2500, code gap 0.2500)" in output
+    events = scalars(tmp_path / "tensorboard")
+    assert (10, "loss/multi_similarity", 0.25) in events
+    assert (10, "loss/code_gap", 0.25) in events
+    assert {tag for _, tag, _ in events}.isdisjoint({"loss/triplet", "loss/local"})
 
 
 def test_resuming_removes_rows_after_the_checkpoint(tmp_path: Path) -> None:
