@@ -88,6 +88,8 @@ def _described(side: Any) -> str:
 
 
 def _short(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
