@@ -5,8 +5,9 @@
 Codes of 512 bits and float descriptors follow those of the weights that `prove_side_path` trained on a drawn
 city and left in DIR: `drawn_codes` says how a city of many rows is made from their statistics. Queries are
 further photos of places in the index. Time is that of one query alone, all cores on it. Recall of the first
-stage is the share of the nearest by float descriptor among the nearest by Hamming distance; recall of
-inverted lists is against exact Hamming search, by distance, since many rows lie at the same.
+stage is the share of the nearest by float descriptor among the nearest by Hamming distance, and how many
+queries have a photo of their own place among the nearest by either; recall of inverted lists is against exact
+Hamming search, by distance, since many rows lie at the same.
 """
 
 from __future__ import annotations
@@ -156,6 +157,13 @@ def main() -> None:
             )
             for depth in DEPTHS
         }
+        own = city.places(city.query_rows(QUERIES))[:, None]
+        places = {
+            name: {
+                str(k): round(float((city.places(rows[:, :k]) == own).any(axis=1).mean()), 4) for k in DEPTHS
+            }
+            for name, rows in (("float", nearest), ("exact codes", best), ("inverted codes", found))
+        }
     rate = read_gb_per_s()
     results = read_results(args.out)
     results[str(args.rows)] = {
@@ -166,6 +174,7 @@ def main() -> None:
         "exact": exact,
         "inverted": lists,
         "first_stage": first_stage,
+        "own_place_among": places,
         "read_gb_per_s": round(rate, 1),
         "floor_ms": round(args.rows * BITS / 8 / rate / 1e6, 2),
     }

@@ -151,9 +151,18 @@ class CodeCity:
             yield self._coded(self._latent(start, min(self.rows, start + _BLOCK), kind=1))
 
     def queries(self, count: int) -> tuple[NDArray[np.uint8], Array]:
-        """Return further photos of places of the first block."""
+        """Return further photos of places of the first block, see `query_rows`."""
         latent = self._latent(0, min(self.rows, _BLOCK), kind=2)
-        return self._coded(latent[np.linspace(0, len(latent) - 1, count).astype(int)])
+        return self._coded(latent[self.query_rows(count)])
+
+    def query_rows(self, count: int) -> NDArray[np.int64]:
+        """Return rows of the places that `queries` are photos of."""
+        return np.linspace(0, min(self.rows, _BLOCK) - 1, count).astype(np.int64)
+
+    @staticmethod
+    def places(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the place of each row."""
+        return rows // _PHOTOS
 
     def _coded(self, latent: Array) -> tuple[NDArray[np.uint8], Array]:
         values, floats = self._statistics.described(latent)
