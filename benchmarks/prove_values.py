@@ -2,11 +2,12 @@
 
     python -m benchmarks.prove_values --work DIR
 
-A small transformer that learned on one drawn city without labels of places (`small_trunk`, in DIR) makes the
-local features of another drawn city, with no head trained for them: tokens of its last layer, as in stores
+Small transformers that learned on one drawn city without labels of places (`small_trunk`, in DIR) make the
+local features of another drawn city, with no head trained for them: tokens of the last layer, as in stores
 whose card names no layer, or values of the layer before the last, of the half of the cells that the class
-token attends to most, or of all. Each way is a store of its own, indexed and evaluated as by the command
-line, which learns its descriptors from its features.
+token attends to most, or of all. One transformer learned by its class token alone, as networks for whole
+images do; the other was also told what the tokens of its last layer should say of their cells. Each way is a
+store of its own, indexed and evaluated as by the command line, which learns its descriptors from its features.
 """
 
 # ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
@@ -46,29 +47,45 @@ WAYS: dict[str, LocalLayer | None] = {
     "values, attended half": LATE,
     "values, all cells": LocalLayer(LATE.layer, attended_share=1.0),
 }
+TRANSFORMERS = {"class token": False, "class token and cells": True}
 SCORES: tuple[ScoreKind, ...] = ("votes", "count")
 
 
 def main() -> None:
-    """Train the transformer where that is not done yet, and evaluate each way."""
+    """Train the transformers where that is not done yet, and evaluate each way."""
     parser = make_parser(__doc__, "values.json")
     parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
     args = parser.parse_args()
-    trunk, figures = small_trunk(args.work, steps=STEPS)
-    weights = args.work / "vit.safetensors"
+    city = args.work / "other"
+    draw_city(city, seed=TEST_SEED, database_images=DATABASE, query_images=QUERIES)
+    results: dict[str, Any] = {
+        "shape": {
+            "width": SHAPE.width,
+            "blocks": SHAPE.depth,
+            "image_size": f"{SIDE}x{SIDE}",
+            "layer": LATE.layer,
+        },
+        "cities": {"trained": SEED, "evaluated": TEST_SEED},
+    }
+    for kind, cells in TRANSFORMERS.items():
+        weights, figures = _weights(args.work, cells=cells)
+        ways = {}
+        for name, local in WAYS.items():
+            ways[name] = _recall(city, str(weights), local)
+            print(f"{kind}, {name}: {ways[name]}", flush=True)
+        results[kind] = {"training": figures, "ways": ways}
+    write_results(args.out, results)
+
+
+def _weights(work: Path, *, cells: bool) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a transformer, and the figures of its training."""
+    trunk, figures = small_trunk(work, steps=STEPS, cells=cells)
+    weights = work / ("vit.safetensors" if cells else "vit-class-token.safetensors")
     if not weights.exists():
         model = build_selavpr(SelaVPRDescription(SHAPE, local_head=False))
         fill(model, {f"backbone.{name}": tensor for name, tensor in trunk.items()} | untrained_parts(SHAPE))
         save_weights(weights, model)
-    city = args.work / "other"
-    draw_city(city, seed=TEST_SEED, database_images=DATABASE, query_images=QUERIES)
-    ways = {}
-    for name, local in WAYS.items():
-        ways[name] = _recall(city, str(weights), local)
-        print(f"{name}: {ways[name]}", flush=True)
-    shape = {"width": SHAPE.width, "blocks": SHAPE.depth, "image_size": f"{SIDE}x{SIDE}", "layer": LATE.layer}
-    cities = {"trained": SEED, "evaluated": TEST_SEED}
-    write_results(args.out, {"transformer": figures | shape, "cities": cities, "ways": ways})
+    return weights, figures
 
 
 def _recall(city: Path, weights: str, local: LocalLayer | None) -> dict[str, Any]:

@@ -47,17 +47,24 @@ STEPS, BATCH, RATE, WARM_UP = 200, 64, 2e-3, 50
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def small_trunk(work: Path, *, steps: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the trunk's tensors, named as in `DinoV2`, and its figures; trained once per folder."""
-    if not (work / "trunk.json").exists():
+def small_trunk(work: Path, *, steps: int, cells: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the trunk's tensors, named as in `DinoV2`, and its figures; trained once per folder.
+
+    Args:
+        work: The folder.
+        steps: Of training.
+        cells: Whether the patch tokens of the last layer learn too; without it the class token alone does,
+            and nothing asks those tokens to say what is in their cell.
+    """
+    name = "trunk" if cells else "trunk-class-token"
+    weights, figures_file = work / f"{name}.safetensors", work / f"{name}.json"
+    if not figures_file.exists():
         work.mkdir(parents=True, exist_ok=True)
         photos = _drawn(work)
-        trunk, figures = _train(photos, *_targets(photos), steps=steps)
-        safetensors.torch.save_file(trunk.state_dict(), work / "trunk.safetensors")
-        (work / "trunk.json").write_text(json.dumps(figures, indent=1))
-    return safetensors.torch.load_file(work / "trunk.safetensors"), json.loads(
-        (work / "trunk.json").read_text()
-    )
+        trunk, figures = _train(photos, *_targets(photos), steps=steps, cells_count=cells)
+        safetensors.torch.save_file(trunk.state_dict(), weights)
+        figures_file.write_text(json.dumps(figures, indent=1))
+    return safetensors.torch.load_file(weights), json.loads(figures_file.read_text())
 
 
 def _drawn(work: Path) -> list[Path]:
@@ -119,7 +126,9 @@ class _Imitation(nn.Module):
         return self.pooled(tokens[:, 0]), cells
 
 
-def _train(photos: list[Path], pooled: Tensor, cells: Tensor, *, steps: int) -> tuple[Any, Any]:
+def _train(
+    photos: list[Path], pooled: Tensor, cells: Tensor, *, steps: int, cells_count: bool
+) -> tuple[Any, Any]:
     pixels = torch.from_numpy(np.stack([_pixels(path, SIDE) for path in photos])).permute(0, 3, 1, 2)
     torch.manual_seed(0)
     model = _Imitation()
@@ -135,7 +144,8 @@ def _train(photos: list[Path], pooled: Tensor, cells: Tensor, *, steps: int) -> 
         wanted = F.interpolate(wanted, SHAPE.position_grid, mode="bilinear")
         class_token, patches = model(_relit(images))
         loss = (1 - F.cosine_similarity(class_token, pooled[rows], dim=1)).mean()
-        loss = loss + (1 - F.cosine_similarity(patches, wanted, dim=1)).mean()
+        if cells_count:
+            loss = loss + (1 - F.cosine_similarity(patches, wanted, dim=1)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
