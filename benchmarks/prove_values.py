@@ -7,7 +7,7 @@ local features of another drawn city, with no head trained for them: tokens of t
 whose card names no layer, or values of the layer before the last, of the half of the cells that the class
 token attends to most, or of all. One transformer learned by its class token alone, as networks for whole
 images do; the other was also told what the tokens of its last layer should say of their cells. Each way is a
-store of its own, indexed and evaluated as by the command line, which learns its descriptors from its features.
+store of its own, indexed and evaluated as by the command line, which learns descriptors from its features.
 """
 
 # ruff: noqa: E402 (what follows `sleep_while_waiting` imports torch, whose threads read their setting then)
