@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     scratch = Scratch(args.scratch, image_size=args.image_size)
     results = read_results(args.out)
-    command = re.sub(r" --(out|scratch|threads) \S+", "", command_line()).replace(str(args.photos), "DIR")
+    command = re.sub(r" --(out|scratch|threads) \S+", "", command_line())
     results["commands"] = list(dict.fromkeys([*results.get("commands", ()), command]))
     results["machine"] = describe_machine(torch=torch.__version__)
     sizes = results.setdefault("sets", {})

@@ -44,6 +44,7 @@ VAL_SEED, TEST_SEED = 1, 0
 DATABASE, QUERIES = 240, 80
 THRESHOLD_M, FIRST_STAGE = 25.0, 100
 SIZE = f"{SIDE}x{SIDE}"
+_PATHS = ("model", "dataset", "val")
 RECIPE = ("--image-size", SIZE, "--batch", "24", "--queries-per-round", "120")
 
 
@@ -125,7 +126,7 @@ def _stage(run: Path) -> dict[str, Any]:
         "loss_last": float(steps[-1]["loss"]),
         "images_per_s": float(np.median([float(row["images_per_s"]) for row in steps])),
         "choosing_city": {name: report["recall"][name]["global"]["1"] for name in ("before", "after")},
-        "settings": report["settings"],
+        "settings": {name: value for name, value in report["settings"].items() if name not in _PATHS},
     }
 
 

@@ -16,10 +16,21 @@ from benchmarks.catalogue import PARTS, Part, parts_touched
 from benchmarks.machine import describe_machine
 from benchmarks.sources import ROOT, digest, source_files
 
-__all__ = ["State", "Status", "changed_files", "is_this_machine", "stamp", "stamped", "status", "statuses"]
+__all__ = [
+    "State",
+    "Status",
+    "changed_files",
+    "is_this_machine",
+    "shown",
+    "stamp",
+    "stamped",
+    "status",
+    "statuses",
+]
 
 RESULTS = Path(__file__).parent / "results"
 _STARTED = time.monotonic()
+_PLACES = ("--out", "--scratch", "--work")
 
 
 class State(StrEnum):
@@ -59,7 +70,7 @@ def stamped(
         finished: whether all of the part is measured.
     """
     records = dict(former)
-    module, arguments = command[0], _without_out(command[1:])
+    module, arguments = command[0], _measuring(command[1:])
     known = any(part.is_run_by(arguments) for part in PARTS if part.module == module)
     for part in parts_touched(module, arguments):
         if part.is_run_by(arguments):
@@ -78,7 +89,7 @@ def stamp(part: Part, command: list[str], whole: bool) -> dict[str, Any]:
         "took_s": round(time.monotonic() - _STARTED, 1),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "machine": describe_machine(),
-        "command": " ".join(["python -m", *command]),
+        "command": " ".join(["python -m", *shown(command)]),
         "sources_sha256": digest(part) if whole else None,
     }
 
@@ -117,11 +128,19 @@ def _paths(part: Part) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in source_files(part)]
 
 
-def _without_out(arguments: list[str]) -> list[str]:
-    if "--out" not in arguments:
-        return arguments
-    at = arguments.index("--out")
-    return arguments[:at] + arguments[at + 2 :]
+def shown(arguments: list[str]) -> list[str]:
+    """Return arguments as they are recorded: folders and files of this machine are called DIR."""
+    return ["DIR" if Path(argument).is_absolute() else argument for argument in arguments]
+
+
+def _measuring(arguments: list[str]) -> list[str]:
+    """Return arguments without those that only say where files are written."""
+    kept = list(arguments)
+    for flag in _PLACES:
+        if flag in kept:
+            at = kept.index(flag)
+            del kept[at : at + 2]
+    return kept
 
 
 def _git(*arguments: str) -> str | None:

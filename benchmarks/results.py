@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import RESULTS, stamped
+from benchmarks.provenance import RESULTS, shown, stamped
 
 __all__ = ["RESULTS", "command_line", "make_parser", "read_results", "write_results"]
 
@@ -26,7 +26,7 @@ def command_line() -> str:
     """Return the command that started this benchmark."""
     spec = sys.modules["__main__"].__spec__
     name = spec.name if spec is not None else "benchmarks"
-    return " ".join(["python -m", name, *sys.argv[1:]])
+    return " ".join(["python -m", name, *shown(sys.argv[1:])])
 
 
 def read_results(out: Path) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks import check, sources
 from benchmarks.catalogue import part_named
-from benchmarks.provenance import State, stamped, status
+from benchmarks.provenance import RESULTS, State, stamped, status
 from benchmarks.sources import digest
 
 FEED = part_named("pipeline feed")
@@ -74,6 +75,19 @@ def test_a_run_leaves_the_provenance_of_other_parts(tmp_path: Path) -> None:
     keep(tmp_path, after)
     assert status(FEED, tmp_path).state is State.CURRENT
     assert status(part_named("pipeline memory"), tmp_path).state is State.CURRENT
+
+
+def test_where_files_are_written_changes_no_figure_and_is_not_recorded(tmp_path: Path) -> None:
+    where = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "x.json")]
+    after = stamped({"feed": {"rows": 1}}, {}, [*COMMAND, *where], finished=True)
+    keep(tmp_path, after)
+    assert status(FEED, tmp_path).state is State.CURRENT
+    assert str(tmp_path) not in json.dumps(after)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_results_name_no_place_on_the_machine_that_measured(path: Path) -> None:
+    assert re.findall(r"(?<![\w.:/])/(?:tmp|home|root|work|Users)/[^\s\"]*", path.read_text()) == []
 
 
 def test_words_and_arrangement_do_not_make_a_result_old(edited) -> None:
