@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import timm
 import torch
 from torch import Tensor
 
+from models.checkpoints.hub import pretrained
 from models.checkpoints.tensors import weights_digest
 from models.errors import WeightsRejected, WeightsUnavailable
 from models.names import DEFAULT_MODEL
@@ -29,7 +29,7 @@ def hub_tensors(timm_name: str, *, model: str) -> dict[str, Tensor]:
         WeightsUnavailable: the hub cannot be reached and the cache does not hold them.
     """
     try:
-        source = timm.create_model(timm_name, pretrained=True, num_classes=0)
+        source = pretrained(timm_name, num_classes=0)
     except Exception as error:  # hub clients raise exceptions of many libraries
         raise WeightsUnavailable(
             f"the DINOv2 weights of {model} are not available ({type(error).__name__}: timm's {timm_name} "

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.checkpoints.hub import pretrained
 from models.checkpoints.safetensors_file import read_safetensors
 from models.checkpoints.tensors import require_finite, weights_digest
 from models.custom.errors import BadModelFile, ModelUnfit
@@ -111,9 +112,10 @@ def _from_timm(reference: Reference) -> Any:
     if not timm.is_model(definition.target.partition(".")[0]):
         raise BadModelFile(f"timm has no model {definition.target}: see timm.list_models(), or upgrade timm")
     options = dict(definition.arguments)
-    own = definition.weights is not None
     try:
-        return _create(definition.target, pretrained=not own, **options)
+        if definition.weights is not None:
+            return _create(definition.target, pretrained=False, **options)
+        return pretrained(definition.target, _create, **options)
     except Exception as error:  # hub clients raise exceptions of many libraries
         raise WeightsUnavailable(
             f"the weights of timm:{definition.target} are not available ({type(error).__name__}: the hub "
