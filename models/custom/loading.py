@@ -57,7 +57,7 @@ def build_module(reference: Reference) -> nn.Module:
             "not a torch.nn.Module: name a function that returns one",
         )
     if definition.weights is not None:
-        _load_weights(module, definition.weights)
+        _load_weights(module, definition.weights, left_out=_classifier(module))
     for weights in module.parameters():
         weights.requires_grad_(False)  # TorchScript has no requires_grad_ for a whole module
     return module.float().eval()
@@ -200,13 +200,26 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         super().exec_module(module)
 
 
-def _load_weights(module: nn.Module, path: str) -> None:
+def _classifier(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of timm's classifier, which its published files hold and a backbone leaves out."""
+    named = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def _load_weights(module: nn.Module, path: str, *, left_out: tuple[str, ...]) -> None:
+    """Load a file that has every tensor of the network, and no other than those of modules `left_out`."""
     if not Path(path).is_file():
         raise WeightsUnavailable(
             f"the weights {path} are not a file: give a safetensors file with --weights or in the model file"
         )
     tensors = read_safetensors(path)
     require_finite(tensors)
+    own = module.state_dict().keys()
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in own or name.rpartition(".")[0] not in left_out
+    }
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

@@ -319,6 +319,24 @@ def test_timm_vision_transformer_gives_values_of_a_late_layer(tmp_path: Path) ->
     torch.testing.assert_close(features.flatten(1, 2), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_timm_files_as_published_have_a_classifier_that_is_left_out(tmp_path: Path) -> None:
+    name = "mobilenetv3_small_050"
+    torch.manual_seed(0)
+    published = timm.create_model(name)
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(published.state_dict(), path)
+    extractor = load_extractor(carried(read_reference(f"timm:{name}", weights=str(path))), device="cpu")
+    backbone = extractor.network.state_dict()
+    assert not [key for key in backbone if "classifier" in key]
+    kept = [tensor for key, tensor in published.state_dict().items() if "classifier" not in key]
+    assert len(kept) > 100
+    assert all(any(torch.equal(tensor, mine) for mine in backbone.values()) for tensor in kept[:5])
+    other = {**published.state_dict(), "other.weight": torch.ones(2)}
+    safetensors.torch.save_file(other, path)
+    with pytest.raises(WeightsRejected, match=r"other\.weight"):
+        load_card(carried(read_reference(f"timm:{name}", weights=str(path))))
+
+
 def test_timm_names_without_weights_say_where_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise ConnectionError("no network")
