@@ -109,6 +109,7 @@ bench-accuracy: $(STAMP)
 
 bench-reading: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_reading
+	$(BIN)/python -m benchmarks.bench_bucket
 
 bench-extract: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_extract

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.machine import describe_machine
+from benchmarks.memory import status_mib
 from benchmarks.results import command_line, make_parser, write_results
 from pipelines.indexing.reconcile import Change
 from pipelines.indexing.work import Listed, Work
@@ -42,7 +42,9 @@ def write_listing(path: Path, rows: int) -> None:
             end = min(start + BATCH, rows)
             places = [48.0 + at % 1000 / 1e4 for at in range(start, end)]
             uris = [f"s3://photos/{name}" for name in names(start, end)]
-            writer.write_table(pa.table({"uri": uris, "lat": places, "lon": places}, schema=schema))
+            table = pa.table({"uri": uris, "lat": places, "lon": places}, schema=schema)
+            for batch in table.combine_chunks().to_batches():
+                writer.write_batch(batch)  # into row groups of a million rows, as most writers make them
 
 
 class StoreOfHalf:
@@ -65,7 +67,7 @@ class StoreOfHalf:
 
 def measure(path: Path, rows: int) -> dict[str, float]:
     """Work through the listing; return seconds to the first part and to the last, and the peak of memory."""
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded = status_mib("VmHWM")
     started = time.perf_counter()
     source = open_source(path)
     listed = Listed(source, whole=False)
@@ -78,14 +80,14 @@ def measure(path: Path, rows: int) -> dict[str, float]:
         done += sum(part.num_rows for part in parts)
         assert done == rows
         assert not work.vanished.photos
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = status_mib("VmHWM")
     seconds = time.perf_counter() - started
     return {
         "rows": rows,
         "first_part_s": round(first_s, 1),
         "all_s": round(seconds, 1),
-        "loaded_mib": round(loaded / 1024),
-        "peak_mib": round(peak / 1024),
+        "loaded_mib": round(loaded),
+        "peak_mib": round(peak),
     }
 
 

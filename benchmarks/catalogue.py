@@ -123,6 +123,8 @@ def _accelerator(what: str) -> Part:
 PARTS: tuple[Part, ...] = (
     _part("reading", "bench_reading", "reading.json", _STORED, "models/weights.py", "storage/layout.py",
           "storage/position.py", "storage/records.py"),
+    _part("bucket", "bench_bucket", "bucket.json", _STORED, "models/weights.py", "storage/layout.py",
+          "storage/objects", "storage/position.py", "storage/records.py"),
     _pipeline("commit"),
     _part("listing", "bench_listing", "listing.json", _INDEXING, "pipelines/sources"),
     _part("extract", "bench_extract", "extract.json", _MODEL, "storage/card.py"),

@@ -2,9 +2,7 @@
 
 `RowGroupMetaData.column` of pyarrow ends the process on some damage: it lets C++ exceptions through, which no
 `except` catches, for a footer whose statistics do not fit its columns. Reading rows raises as it should. The
-footer is a struct in Thrift's compact protocol
-(https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md); the numbers of its fields
-are those of parquet.thrift (https://github.com/apache/parquet-format).
+numbers of the fields are those of parquet.thrift (https://github.com/apache/parquet-format).
 """
 
 from __future__ import annotations
@@ -15,15 +13,12 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from storage.thrift_compact import ThriftStruct
+
 __all__ = ["ColumnChunk", "RowGroup", "read_row_groups"]
 
 MAX_FOOTER_BYTES = 64 << 20
-_MAX_DEPTH = 16
 _MAGIC = b"PAR1"
-# Types of fields in the compact protocol.
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
-_INTEGERS = (4, 5, 6)
-_BOOLEANS = (_TRUE, _FALSE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,7 @@ class ColumnChunk:
         expanded_bytes: Size of its pages uncompressed.
         stored_bytes: Size of its pages as stored.
         data_at: Where its first data page begins in the file, in bytes.
+        dictionary_at: Where the page of its dictionary begins; None without one.
     """
 
     path: str
@@ -43,6 +39,7 @@ class ColumnChunk:
     expanded_bytes: int
     stored_bytes: int
     data_at: int
+    dictionary_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def read_row_groups(file: IO[bytes]) -> list[RowGroup]:
         raise pa.ArrowInvalid(f"a footer of {length} bytes")
     file.seek(size - 8 - length)
     try:
-        return [_row_group(group) for group in _Struct(file.read(length)).fields().get(4, ())]
+        return [_row_group(group) for group in ThriftStruct(file.read(length)).fields().get(4, ())]
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise pa.ArrowInvalid(f"the footer is damaged ({error})") from error
 
@@ -84,80 +81,6 @@ def _row_group(group: dict[int, Any]) -> RowGroup:
 
 def _column(column: dict[int, Any]) -> ColumnChunk:
     path = ".".join(name.decode() for name in column[3])
-    return ColumnChunk(path, *(int(column[number]) for number in (5, 6, 7, 9)))
-
-
-class _Struct:
-    """Decodes one struct from bytes; every value takes at least one of them, so that decoding ends."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def fields(self, depth: int = 0) -> dict[int, Any]:
-        """Return the fields of the struct at this place by number."""
-        if depth > _MAX_DEPTH:
-            raise ValueError("nested too deeply")
-        found: dict[int, Any] = {}
-        number = 0
-        while header := self._byte():
-            number = number + (header >> 4) if header >> 4 else self._integer()
-            kind = header & 15
-            found[number] = kind == _TRUE if kind in _BOOLEANS else self._value(kind, depth)
-        return found
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in _INTEGERS:
-            return self._integer()
-        if kind == _BINARY:
-            return self._bytes(self._varint())
-        if kind in (_LIST, _SET):
-            return self._list(depth)
-        if kind == _STRUCT:
-            return self.fields(depth + 1)
-        if kind == _MAP:
-            return self._map(depth)
-        if kind == _DOUBLE:
-            return self._bytes(8)
-        if kind in (_BYTE, *_BOOLEANS):
-            return self._byte()
-        raise ValueError(f"a value of type {kind}")
-
-    def _list(self, depth: int) -> list[Any]:
-        header = self._byte()
-        count = self._varint() if header >> 4 == 15 else header >> 4
-        if count > len(self._data) - self._at:
-            raise ValueError(f"a list of {count} values")
-        return [self._value(header & 15, depth + 1) for _ in range(count)]
-
-    def _map(self, depth: int) -> None:
-        count = self._varint()
-        kinds = self._byte() if count else 0
-        if count > len(self._data) - self._at:
-            raise ValueError(f"a map of {count} values")
-        for _ in range(count):
-            self._value(kinds >> 4, depth + 1)
-            self._value(kinds & 15, depth + 1)
-
-    def _byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1]
-
-    def _bytes(self, count: int) -> bytes:
-        if count > len(self._data) - self._at:
-            raise ValueError(f"a text of {count} bytes")
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def _varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise ValueError("a number of more than ten bytes")
-
-    def _integer(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
+    values, expanded_bytes, stored_bytes, data_at = (int(column[number]) for number in (5, 6, 7, 9))
+    dictionary_at = int(column[11]) if 11 in column else None
+    return ColumnChunk(path, values, expanded_bytes, stored_bytes, data_at, dictionary_at)

@@ -65,6 +65,8 @@ def cells_of(array: pa.Array, ours: str) -> list[Any]:
                 None if value is None else str(uuid.UUID(bytes=value)) for value in array.storage.to_pylist()
             ]
         array = array.storage
+    if isinstance(array, pa.DictionaryArray) and len(array.dictionary) > len(array):
+        array = array.dictionary_decode()
     kind = array.type
     if isinstance(array, pa.DictionaryArray):
         values = cells_of(array.dictionary, ours)

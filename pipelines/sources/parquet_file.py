@@ -13,6 +13,7 @@ from pipelines.sources.arrow_values import cells_of, is_text, text_bytes
 from pipelines.sources.columns import NAMES_OF_FILES, Column, map_columns, pick
 from pipelines.sources.errors import SourceError
 from pipelines.sources.notes import Note
+from pipelines.sources.parquet_batches import read_batches
 from pipelines.sources.paths import clean
 from pipelines.sources.photo_columns import PhotoColumn, find_photo_column
 from pipelines.sources.photo_rows import photo_row
@@ -21,7 +22,6 @@ from storage.parquet_footer import RowGroup, read_row_groups
 
 __all__ = ["read_parquet", "text_columns"]
 
-BATCH_ROWS = 1_024
 MAX_ROWS = 50_000_000
 MAX_EXPANDED_BYTES = 4 << 30
 # Compression that no list of distinct paths reaches; small files may exceed it.
@@ -134,20 +134,19 @@ def _rows(
     unread: list[list[Any]] = [[]] * len(header)
     named = [photos.names] if photos and photos.names else []
     try:
-        with file.parquet(read_dictionary=texts) as opened:
-            for batch in opened.iter_batches(BATCH_ROWS, columns=[*names, *named]):
-                expanded += sum(text_bytes(array, file) for array in batch.columns)
-                if expanded > _max_expanded(size):
-                    raise SourceError(f"{file}: {size} bytes expand to more than {expanded}: split it")
-                values = list(unread)
-                for name, array in zip(batch.schema.names, batch.columns, strict=True):
-                    if name in names:
-                        values[header.index(name)] = cells_of(array, names[name])
-                files = cells_of(batch.columns[-1].field(0), "uri") if named else [None] * batch.num_rows
-                known = list(itertools.zip_longest(*values)) or [()] * batch.num_rows
-                for cells, file_name in zip(known, files, strict=True):
-                    row = pick(columns, cells)
-                    yield row | {"uri": file_name} if named else row
+        for batch in read_batches(file, [*names, *named], texts):
+            expanded += sum(text_bytes(array, file) for array in batch.columns)
+            if expanded > _max_expanded(size):
+                raise SourceError(f"{file}: {size} bytes expand to more than {expanded}: split it")
+            values = list(unread)
+            for name, array in zip(batch.schema.names, batch.columns, strict=True):
+                if name in names:
+                    values[header.index(name)] = cells_of(array, names[name])
+            files = cells_of(batch.columns[-1].field(0), "uri") if named else [None] * batch.num_rows
+            known = list(itertools.zip_longest(*values)) or [()] * batch.num_rows
+            for cells, file_name in zip(known, files, strict=True):
+                row = pick(columns, cells)
+                yield row | {"uri": file_name} if named else row
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(file, error) from error
 

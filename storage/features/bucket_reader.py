@@ -74,7 +74,8 @@ class BucketFeatureReader:
             for i, record in enumerate(records)
             if not self._from_cache(record, tables[record.shard], rows[i])
         ]
-        ok[[i for i in range(len(records)) if i not in set(missing)]] = True
+        ok[:] = True
+        ok[missing] = False
         for _ in range(2):  # a byte that flipped on the way is read once more
             missing = self._read(records, missing, tables, rows, ok)
         return rows, ok
@@ -171,16 +172,18 @@ class BucketFeatureReader:
         return tables
 
     def _read_tables(self, shards: list[str]) -> dict[str, RowTable | None]:
-        """Read row tables from the ends of their shards, in parallel; longer footers in a second turn."""
+        """Read row tables from the ends of their shards, in parallel; larger ones in a second turn."""
         tails = self._tails(shards, _TAIL_BYTES)
-        longer = {shard: RowTable.footer_bytes(tail) for shard, tail in tails.items() if tail is not None}
-        again = [shard for shard, length in longer.items() if length > _TAIL_BYTES]
-        if again:
-            tails |= self._tails(again, max(longer[shard] for shard in again))
-        tables: dict[str, RowTable | None] = {}
-        for shard, tail in tails.items():
-            table = None if tail is None else RowTable.parse(tail)
-            tables[shard] = table
+        tables = {shard: None if tail is None else RowTable.parse(tail) for shard, tail in tails.items()}
+        longer = {
+            shard: length
+            for shard, tail in tails.items()
+            if tables[shard] is None and tail and (length := RowTable.footer_bytes(tail)) > len(tail)
+        }
+        if longer:
+            for shard, tail in self._tails(list(longer), max(longer.values())).items():
+                tables[shard] = None if tail is None else RowTable.parse(tail)
+        for shard, table in tables.items():
             if table is not None:
                 self._cache.put(self._table_key(shard), table.pack())
         return tables

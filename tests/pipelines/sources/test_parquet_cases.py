@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.sources import open_source
 from tests.support.listings import listed, names, reasons, write_csv
 
 JULY = datetime(2019, 7, 1, tzinfo=UTC)
@@ -163,3 +165,20 @@ def test_parquet_column_of_the_images_themselves_is_not_read(tmp_path: Path) -> 
     for image in ([b"x" * 100_000], [{"bytes": b"x", "path": "y"}]):
         pq.write_table(pa.table({"path": ["0.jpg"], "image": pa.array(image)}), tmp_path / "l.parquet")
         assert [row["image_id"] for row in listed(tmp_path / "l.parquet")] == ["0.jpg"]
+
+
+def test_the_rows_of_a_large_file_are_read_without_holding_the_file(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (100_000, 48), dtype=np.uint8)
+    paths = [code.tobytes().hex() for code in codes]
+    pq.write_table(pa.table({"path": paths}), tmp_path / "l.parquet")  # one row group
+    before = pa.total_allocated_bytes()
+    opened = open_source(tmp_path / "l.parquet")
+    held = []
+    for at, row in zip(range(20_000), opened.rows, strict=False):
+        assert row["image_id"] == paths[at]
+        if at % 1000 == 0:
+            held.append(pa.total_allocated_bytes() - before)
+    opened.close()
+    assert (tmp_path / "l.parquet").stat().st_size > 9 << 20
+    assert max(held) < 5 << 20
+    assert held[-1] < held[1] + (1 << 20)  # it does not grow with the rows

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.slow_bucket import slow_bucket
 from storage.features.bucket_reader import BucketFeatureReader
 from storage.features.disk_cache import DiskCache
+from storage.features.reader import FeatureReader
+from storage.features.shards import write_shard
 from storage.objects.bucket_path import BucketPath
 from storage.objects.location import open_location
+from storage.position import Position
 from storage.records import ImageRecord
 from storage.store import Store
 from tests.support.fault_proxy import FaultProxy
-from tests.support.store_samples import features_of, make_store
+from tests.support.object_servers import ENVIRONMENT
+from tests.support.store_samples import features_of, make_card, make_store
 
 IDS = [f"id{i:03d}" for i in range(30)]
 
 
-@pytest.fixture
-def store(bucket_uri: str) -> Store:
-    return make_store(bucket_uri, IDS, batch=1)
+@pytest.fixture(scope="module")
+def store(moto_url: str) -> Iterator[Store]:
+    """Only read by the tests, since each of its 30 commits takes a while."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ENVIRONMENT.items():
+            environment.setenv(name, value)
+        yield make_store(f"s3://placeray/{uuid.uuid4().hex}?endpoint={moto_url}", IDS, batch=1)
 
 
 def reader_of(store: Store, faulty: FaultProxy, cache: Path, gib: str = "1") -> BucketFeatureReader:
@@ -53,6 +64,38 @@ def test_rows_cost_two_requests_each_at_first_and_none_later(
         assert ok.all()
         check(features, records)
     assert faulty.seen == []
+
+
+@pytest.mark.parametrize(("shards", "rows", "trips"), [(100, 1, 4), (3, 600, 3), (1, 5_000, 4)])
+def test_a_hundred_candidates_take_at_most_six_round_trips_and_none_again(
+    shards: int, rows: int, trips: int, tmp_path: Path
+) -> None:
+    """The second kind of shard has a footer beyond what is read first, and the third a row table too."""
+    card = make_card()
+    ids = [[f"{shard}-{row}" for row in range(rows)] for shard in range(shards)]
+    width = FeatureReader(tmp_path, card).codec.row_bytes
+    features = np.random.default_rng(0).integers(0, 256, (shards, rows, width), dtype=np.uint8)
+    (tmp_path / "city/features").mkdir(parents=True)
+    names = [write_shard(str(tmp_path / "city"), *each) for each in zip(ids, features, strict=True)]
+    assert [(tmp_path / "city/features" / f"{name}.parquet").exists() for name in names] == [True] * shards
+    chosen = [divmod(number * (shards * rows // 100), rows) for number in range(100)]
+    records = [
+        ImageRecord(ids[s][row], "", "", 1, 1, Position(), None, None, names[s], row) for s, row in chosen
+    ]
+    with slow_bucket(tmp_path, None) as bucket:
+        options = {"endpoint": bucket.url, "skip_signature": "true", "cache_dir": str(tmp_path / "cache")}
+        location = open_location("s3://bucket/city", options)
+        assert isinstance(location, BucketPath)
+        reader = BucketFeatureReader(location, card)
+        for expected in (trips, 0):
+            found, ok = reader.fetch_encoded(records)
+            assert ok.all()
+            np.testing.assert_array_equal(found, [features[s][row] for s, row in chosen])
+            assert bucket.steps == expected <= 6
+            bucket.forget()
+        found, ok = BucketFeatureReader(location, card).fetch_encoded(records)  # another process
+        assert ok.all()
+        assert bucket.requests == 0
 
 
 def test_without_a_cache_row_tables_are_still_known(store: Store, faulty: FaultProxy, tmp_path: Path) -> None:
