@@ -201,6 +201,10 @@ def run_calibrate(args: argparse.Namespace) -> int:
 
 def run_finetune(args: argparse.Namespace) -> int:
     """Train adapters."""
+    from storage.objects.address import require_no_secret
+
+    if args.storage is not None:
+        require_no_secret(args.storage)
     from pipelines.training.job import finetune
     from pipelines.training.settings import settings_of
 

@@ -155,6 +155,7 @@ def index(
     check_ray()
     started = time.perf_counter()
     store_uri = str(store_uri)
+    given_rejections = open_file(rejected_file) if rejected_file else None
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar("index", quiet=quiet or progress is not None))
         card, fresh = card_of(model, image_size, store_uri, features, aggregation)
@@ -198,7 +199,7 @@ def index(
             ),
         )
         place = open_location(store.uri)
-        rejections = open_file(rejected_file) if rejected_file else place / "rejected.csv"
+        rejections = given_rejections or place / "rejected.csv"
         notes_file = place / "notes.csv"
         tally = Tally(total=listed.first.num_rows, progress=progress or bar.update)
         tally.add_notes(source_rows.notes, uri=shown)

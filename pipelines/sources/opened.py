@@ -27,7 +27,7 @@ from pipelines.sources.notes import Note
 from pipelines.sources.paths import clean
 from pipelines.sources.rows import list_rows
 from pipelines.sources.source_file import SourceFile
-from storage.objects.address import is_bucket_uri, options_for
+from storage.objects.address import is_bucket_uri, options_for, require_no_secret
 from storage.photos.uris import ObjectUri
 
 __all__ = ["OpenedSource", "open_source", "split_options"]
@@ -123,9 +123,11 @@ def _place(text: str) -> Path | ObjectUri:
 
     Raises:
         SourceError: it is an address that cannot be asked for.
+        SecretInOptions: it contains a user or a password.
     """
     if not is_bucket_uri(text):
         return Path(text).expanduser()
+    require_no_secret(text)
     try:
         return ObjectUri.from_text(text)
     except ValueError as error:

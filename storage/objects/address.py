@@ -23,6 +23,7 @@ __all__ = [
     "checked_options",
     "is_bucket_uri",
     "options_for",
+    "require_no_secret",
     "with_options",
 ]
 
@@ -98,6 +99,23 @@ def with_options(uri: str, options: Mapping[str, str]) -> str:
         address.prefix,
         {**address.options, **checked_options(address.scheme, options)},
     ).uri
+
+
+def require_no_secret(uri: str) -> None:
+    """Check an address that another library parses, with options of that library.
+
+    Raises:
+        SecretInOptions: it contains a user, a password or a secret option, none of which is repeated.
+    """
+    parts = urlsplit(uri)
+    secret = any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    user = parts.netloc.rpartition("@")[0]  # the container, in abfss://container@account...
+    if parts.netloc and (secret or ":" in user or (user and parts.scheme in SCHEMES)):
+        variables = _VARIABLES.get(parts.scheme, "variables of the environment")
+        raise SecretInOptions(
+            f"the address {parts.scheme}://... contains a secret, which others could read in lists of "
+            f"processes and jobs: leave it out and set {variables}"
+        )
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,26 @@ def test_a_secret_as_a_flag_ends_with_2_and_names_the_variable(
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "finetune /none --out /none.safetensors --storage s3://me:hunter2@bucket/x",
+        "finetune /none --out /none.safetensors --storage s3://bucket/x?secret_key=hunter2",
+        "index s3://me:hunter2@bucket/x --store /none",
+        "index s3://bucket/x?secret_access_key=hunter2 --store /none",
+        "index /none --store /none --rejected s3://me:hunter2@bucket/x",
+        "index /none --store s3://me:hunter2@bucket/x",
+        "copy /none s3://me:hunter2@bucket/x",
+        "serve --store s3://me:hunter2@bucket/x",
+    ],
+)
+def test_a_secret_in_any_address_ends_with_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    shown = capsys.readouterr()
+    assert "hunter2" not in shown.out + shown.err
+    assert "AWS_SECRET_ACCESS_KEY" in shown.err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--store", "s3://bucket/x", "--storage-option", "hunter2"],

@@ -84,7 +84,7 @@ def pause_and_take_over(uri: str, turn: int, wait_s: float, what: str) -> tuple[
 
 def check_rounds(uri: str, rounds: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def impatient(location: BucketPath, *, timeout_s: float = 0.0) -> BucketLease:
-        return BucketLease(location, timeout_s=timeout_s, heartbeat_s=0.2, dead_after_s=1.0)
+        return BucketLease(location, timeout_s=timeout_s, heartbeat_s=0.5, dead_after_s=4.0)
 
     monkeypatch.setattr(leases, "BucketLease", impatient)
     Store.create(uri, make_card())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import StoreError
-from storage.objects.address import BucketAddress, is_bucket_uri, with_options
+from storage.objects.address import BucketAddress, is_bucket_uri, require_no_secret, with_options
 from storage.objects.errors import SecretInOptions, UnknownStorageOption
 from storage.objects.location import open_location
 
@@ -86,3 +86,19 @@ def test_folders_stay_folders(tmp_path: Path) -> None:
     assert open_location(f"file://{tmp_path}") == tmp_path
     assert not is_bucket_uri(tmp_path)
     assert not is_bucket_uri("s3")
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://me@bucket/x", "gs://b/x?access_token=hunter2", "abfss://c:hunter2@a.dfs.core.windows.net/x"]
+)
+def test_a_secret_in_an_address_of_another_library_is_refused(uri: str) -> None:
+    with pytest.raises(SecretInOptions) as caught:
+        require_no_secret(uri)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["/a/folder", "s3://bucket/x?region=eu-west-1", "abfss://container@account.dfs.core.windows.net/x"]
+)
+def test_an_address_without_a_secret_passes(uri: str) -> None:
+    require_no_secret(uri)
