@@ -1,4 +1,4 @@
-"""The ways to use a model are ordered by recall; of equal ones the default is taken."""
+"""Ways to use a model are ordered by recall; the default stays unless another is better beyond chance."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from models.checkpoints.weights_file import save_weights
 from models.feature_encoder import FeatureEncoder
 from models.images import decode_image
 from models.weights import load_extractor, load_network
-from pipelines.evaluation.result import Evaluation
+from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.sources import list_source
 from pipelines.training.data import DataFolders
 from pipelines.training.ways import Way, best_way, measure_ways, recalls_of
 from storage.features.shards import write_shard
+from storage.position import Position
 from storage.store import Store
 from storage.table.schema import row_schema
 from tests.support.training_city import SIDE, tiny_settings, write_split, write_tiny_vit
+
+QUERIES = 100
+
+
+def outcome(number: int, right: list[bool]) -> QueryOutcome:
+    hits = [1 if one else 2 for one in right]
+    return QueryOutcome(f"{number:03}.jpg", Position(), None, 1, (), *hits)
 
 
 def way(
     aggregation: Any, score: Any, first: tuple[float, float], *, fifth: float = 90.0, default: bool = False
 ) -> Way:
+    """A way whose recall is `first`: the first so many of the queries are right at each stage."""
     recall = {
         stage: {"1": value, "5": fifth, "10": 100.0, "20": 100.0}
         for stage, value in zip(("global", "reranked"), first, strict=True)
@@ -34,7 +43,7 @@ def way(
         protocol="",
         model="model",
         store_version=1,
-        queries=10,
+        queries=QUERIES,
         database=10,
         recall=recall,
         seconds={},
@@ -43,15 +52,15 @@ def way(
         queries_rejected=0,
         database_without_coordinates=0,
         degraded=0,
-        outcomes=(),
+        outcomes=tuple(outcome(i, [i < right for right in first]) for i in range(QUERIES)),
     )
     return Way(aggregation, score, default, evaluation)
 
 
 def test_the_way_of_most_right_answers_at_both_stages_is_best() -> None:
     ways = (
-        way("gem", "count", (50.0, 90.0), default=True),
-        way("gem", "votes", (50.0, 91.0)),
+        way("gem", "count", (50.0, 80.0), default=True),
+        way("gem", "votes", (50.0, 81.0)),
         way("learned", "count", (70.0, 80.0)),
         way("learned", "votes", (70.0, 70.0)),
     )
@@ -59,12 +68,17 @@ def test_the_way_of_most_right_answers_at_both_stages_is_best() -> None:
     assert recalls_of(ways)["learned, count"] == {"global": 70.0, "reranked": 80.0}
 
 
-def test_equal_first_answers_are_told_apart_by_the_first_five_and_then_the_default_stays() -> None:
-    usual = way("gem", "count", (50.0, 90.0), default=True)
-    equal = way("learned", "votes", (60.0, 80.0))
-    better = way("learned", "count", (60.0, 80.0), fifth=95.0)
-    assert best_way((equal, usual)) is usual
-    assert best_way((equal, usual, better)) is better
+def test_equal_first_answers_are_told_apart_by_the_first_five() -> None:
+    worse = way("gem", "count", (50.0, 50.0), default=True)
+    equal, better = way("learned", "votes", (60.0, 80.0)), way("learned", "count", (60.0, 80.0), fifth=95.0)
+    assert best_way((worse, equal, better)) is better
+
+
+@pytest.mark.parametrize(("more", "replaces"), [(0, False), (3, False), (5, False), (6, True)])
+def test_the_default_stays_unless_another_way_is_better_than_by_chance(more: int, replaces: bool) -> None:
+    usual = way("learned", "votes", (75.0, 78.0), default=True)
+    other = way("learned", "count", (75.0, 78.0 + more))
+    assert best_way((usual, other)) is (other if replaces else usual)
 
 
 def index_here(
