@@ -13,6 +13,7 @@ from models.photo_limits import MAX_MEGAPIXELS, MEGAPIXELS_HELP, SERVICE_MEGAPIX
 from models.runtime.execution import Execution, Precision
 from serving.matching_options import Matching, ScoreKind
 from storage.errors import PlacerayError
+from storage.objects.address import BucketAddress, is_bucket_uri, require_no_secret_names
 from storage.search.methods import SearchMethodSetting
 
 __all__ = ["OPEN_STREET_MAP", "InvalidSettings", "Scale", "ServeSettings", "read_settings"]
@@ -215,7 +216,15 @@ def read_settings(values: dict[str, Any]) -> ServeSettings:
 
     Raises:
         InvalidSettings: lists every setting that is unknown or out of bounds.
+        SecretInOptions: one of them, or an option in the address of the store, is a secret; a config file and
+            what is made of it can be read by all who see the cluster's dashboard.
+        UnknownStorageOption, StoreError: the address of the store cannot be used.
     """
+    for name in values.keys() - ServeSettings.model_fields.keys():
+        inside = values[name] if isinstance(values[name], dict) else ()
+        require_no_secret_names(map(str, [name, *inside]))
+    if is_bucket_uri(store := str(values.get("store"))):
+        BucketAddress.parse(store)
     try:
         return ServeSettings.model_validate(values)
     except ValidationError as error:

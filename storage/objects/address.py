@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -24,6 +24,7 @@ __all__ = [
     "is_bucket_uri",
     "options_for",
     "require_no_secret",
+    "require_no_secret_names",
     "with_options",
 ]
 
@@ -65,7 +66,7 @@ _SECRET = re.compile(
     "key|secret|token|password|passwd|credential|sas|signature$|service_account|bearer", re.IGNORECASE
 )
 _VARIABLES = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), or AWS_PROFILE's role",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), or AWS_PROFILE",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
@@ -99,6 +100,20 @@ def with_options(uri: str, options: Mapping[str, str]) -> str:
         address.prefix,
         {**address.options, **checked_options(address.scheme, options)},
     ).uri
+
+
+def require_no_secret_names(names: Iterable[str], scheme: str = "s3") -> None:
+    """Check the names of options or settings, whose values are not looked at.
+
+    Raises:
+        SecretInOptions: one of them names a secret.
+    """
+    for name in names:
+        if _SECRET.search(name):
+            raise SecretInOptions(
+                f"storage option {name[:60]!r} is a secret, which others could read in lists of processes "
+                f"and jobs: leave it out and set {_VARIABLES[scheme]} in the environment"
+            )
 
 
 def require_no_secret(uri: str) -> None:
@@ -270,11 +285,7 @@ def _known_option(scheme: str, given: str) -> str | None:
 def _option_name(scheme: str, given: str) -> str:
     if (name := _known_option(scheme, given)) is not None:
         return name
-    if _SECRET.search(given):
-        raise SecretInOptions(
-            f"storage option {given[:60]!r} is a secret, which others could read in lists of processes and "
-            f"jobs: leave it out and set {_VARIABLES[scheme]} in the environment"
-        )
+    require_no_secret_names([given], scheme)
     raise UnknownStorageOption(
         f"there is no storage option {given[:60]!r} for {scheme}://: choose from {', '.join(OPTIONS[scheme])}"
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from storage.errors import CorruptStore, StoreError
 from storage.objects.address import BucketAddress
+from storage.objects.aws_profile import profile_credentials
 from storage.objects.errors import StorageThrottled, StorageUnreachable, storage_error
 from storage.objects.protocol import ByteRange, ConditionFailed, ObjectInfo, Tagged, check_name
 
@@ -222,7 +223,7 @@ def open_client(
         retries: How requests are repeated, as obstore has it; default: for a store.
 
     Raises:
-        StoreError: the library refuses the address.
+        StoreError: the library refuses the address, or AWS_PROFILE names a profile without keys.
     """
     import obstore.store as stores
 
@@ -255,7 +256,11 @@ def open_client(
             return stores.GCSStore(address.bucket, **given)
         if address.scheme == "az":
             return stores.AzureStore(address.bucket, **given)
+        if address.options.get("skip_signature") != "true" and (profile := profile_credentials()):
+            given["credential_provider"] = profile
         return stores.S3Store(address.bucket, **{**given, "region": address.region()})
+    except StoreError:
+        raise
     except Exception as error:
         raise storage_error(address.shown, error) from None
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from pipelines.demo.dataset import draw_city
+from storage.objects.files import read_bounded
+from storage.objects.location import open_file
 from storage.store import Store
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.object_servers import KEY_ID, SECRET
@@ -46,8 +48,13 @@ def test_index_query_evaluate_and_serve(seaweed_url: str, credentials: None, tmp
     report = json.loads(done.stdout)
     assert report["accepted"] == 40
     assert report["relearned_from"]  # one more version, of other descriptors
-    done = placeray("index", str(photos / "database"), *place, "--quiet", "--json")
-    assert json.loads(done.stdout)["unchanged"] == 40
+    (photos / "database/broken.jpg").write_bytes(b"no photo")
+    elsewhere = f"s3://placeray/lists/rejected.csv?endpoint={seaweed_url}"
+    done = placeray("index", str(photos / "database"), *place, "--rejected", elsewhere, "--quiet", "--json")
+    report = json.loads(done.stdout)
+    assert (report["unchanged"], report["rejected"]) == (40, 1)
+    assert b"broken.jpg" in read_bounded(open_file(elsewhere), 1 << 16)
+    (photos / "database/broken.jpg").unlink()
     done = placeray("verify", *place, "--json")
     assert json.loads(done.stdout)["ok"] is True
     query = str(sorted((photos / "queries").iterdir())[0])

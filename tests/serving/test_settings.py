@@ -11,6 +11,7 @@ from pipelines.cli.parser import build_parser
 from pipelines.serve import settings_of
 from serving.app import bind, cores
 from serving.settings import InvalidSettings, ServeSettings, read_settings
+from storage.objects.errors import SecretInOptions, UnknownStorageOption
 
 
 def flags(*arguments: str) -> ServeSettings:
@@ -129,3 +130,24 @@ def test_split_has_a_deployment_a_stage_and_a_shard_with_its_own_replicas() -> N
 )
 def test_a_bucket_is_checked_less_often(store: str, chosen: dict[str, float], expected: float) -> None:
     assert ServeSettings(store=store, **chosen).refresh_s == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"store": "s3://bucket/x?secret_access_key=hunter2"},
+        {"store": "s3://me:hunter2@bucket/x"},
+        {"store": "s3://bucket/x", "aws_secret_access_key": "hunter2"},
+        {"store": "s3://bucket/x", "storage_options": {"secret_access_key": "hunter2"}},
+    ],
+)
+def test_a_secret_in_a_config_file_is_refused_with_its_variable(values: dict[str, Any]) -> None:
+    with pytest.raises(SecretInOptions, match="AWS_SECRET_ACCESS_KEY") as caught:
+        read_settings(values)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_address_of_a_store_is_checked_before_anything_starts() -> None:
+    with pytest.raises(UnknownStorageOption):
+        read_settings({"store": "s3://bucket/x?colour=red"})
+    assert read_settings({"store": "s3://bucket/x?region=eu-west-1"}).refresh_s == 2.0

@@ -12,9 +12,9 @@ from obstore.store import S3Store
 __all__ = ["put_folder", "put_objects"]
 
 
-def put_objects(url: str, objects: Mapping[str, bytes]) -> None:
+def put_objects(url: str, objects: Mapping[str, bytes], bucket: str = "placeray") -> None:
     """Write objects by their keys, with the credentials of the environment."""
-    store = S3Store("placeray", endpoint=url, region="us-east-1", client_options={"allow_http": True})
+    store = S3Store(bucket, endpoint=url, region="us-east-1", client_options={"allow_http": True})
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda item: obstore.put(store, *item), objects.items()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,8 @@ class Nodes:
 
     def add(self, **options: Any) -> Any:
         """Add a worker."""
-        self.workers.append(self.cluster.add_node(object_store_memory=OBJECT_STORE, **options))
+        start = functools.partial(self.cluster.add_node, object_store_memory=OBJECT_STORE, **options)
+        self.workers.append(_started(start))
         return self.workers[-1]
 
     def kill(self, number: int = -1) -> None:
@@ -74,12 +76,24 @@ def running_nodes(*workers: dict[str, Any]) -> Iterator[Nodes]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("RAY_TMPDIR", short_folder())  # else other programs here would connect to this cluster
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        nodes = Nodes(Cluster(initialize_head=True, head_node_args=head))
+        start = functools.partial(Cluster, initialize_head=True, head_node_args=head)
+        nodes = Nodes(_started(start))
         stack.callback(nodes.cluster.shutdown)
         for options in workers:
             nodes.add(**options)
         nodes.cluster.wait_for_nodes()
         yield nodes
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """Start a node; Ray waits half a minute for it, which a busy machine may take."""
+    for tries_left in (3, 2, 1, 0):
+        try:
+            return start()
+        except Exception as error:
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
+    return None
 
 
 class IndexJob:

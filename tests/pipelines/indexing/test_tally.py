@@ -13,6 +13,7 @@ from pipelines.indexing.columns import DECODED_SCHEMA
 from pipelines.indexing.known import mark_known
 from pipelines.indexing.tally import Tally
 from pipelines.sources import LISTING_SCHEMA, Note, join_notes
+from storage.objects.location import objects_of, open_file, open_location
 
 SCHEMA = pa.schema([*DECODED_SCHEMA, ("shard", pa.string())])
 
@@ -116,3 +117,18 @@ def test_rejected_rows_are_listed_whole_and_in_order_however_many(
     assert list((tmp_path / "temporary").iterdir())
     del tally
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_lists_are_written_into_a_bucket(bucket_uri: str) -> None:
+    tally = Tally(total=1, progress=lambda *_: None)
+    notes = join_notes([Note("bad_time", "x")])
+    tally.add(make_rows({"image_id": "c", "rejected": "corrupt", "message": "m", "notes": notes}))
+    address, _, options = bucket_uri.partition("?")
+    tally.write_rejections(open_file(f"{address}/elsewhere/list.csv?{options}"))  # as --rejected
+    tally.write_notes(open_location(bucket_uri) / "notes.csv")  # beside the store
+    objects = objects_of(open_location(bucket_uri))
+    assert [each.name for each in objects.list()] == ["elsewhere/list.csv"]
+    assert b"corrupt" in objects.get("elsewhere/list.csv", 1 << 16).data
+    tally.add_notes([Note("unused_column", "column bearing is not read")], uri="/l.csv")
+    tally.write_notes(open_location(bucket_uri) / "notes.csv")
+    assert b"unused_column" in objects.get("notes.csv", 1 << 16).data
