@@ -94,8 +94,8 @@ def storage_error(shown: str, error: BaseException) -> StoreError:
         return BucketNotFound(f"{shown}: there is no such bucket: create it, or correct the address")
     if any(address in text for address in _METADATA) or any(word in text.lower() for word in _NO_CREDENTIALS):
         return StorageForbidden(
-            f"{shown}: no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "or AWS_PROFILE (AZURE_STORAGE_ACCOUNT_KEY, GOOGLE_APPLICATION_CREDENTIALS) in the environment of "
+            f"{shown}: no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_PROFILE (AZURE_STORAGE_ACCOUNT_KEY, GOOGLE_APPLICATION_CREDENTIALS) in the environment of "
             "every process, or give the machine a role"
         )
     if status in ("401", "403") or kind in ("PermissionDeniedError", "UnauthenticatedError"):
