@@ -20,8 +20,10 @@ from storage.objects.errors import (
 from storage.objects.location import location_uri, objects_of, open_location
 from storage.objects.probe import require_conditions
 from storage.objects.protocol import ConditionFailed
+from storage.store import Store
 from tests.support.fault_proxy import FaultProxy, Kind
 from tests.support.object_servers import KEY_ID, SECRET
+from tests.support.store_samples import make_card
 
 
 @pytest.mark.parametrize("kind", ["503", "500", "truncate", "lost answer", "hang"])
@@ -108,6 +110,8 @@ def test_a_server_that_ignores_conditions_is_refused(
     faulty.dropped_headers = (header.lower(),)
     with pytest.raises(ConditionsIgnored, match=f"ignores the condition {header}"):
         require_conditions(faulty_objects)
+    with pytest.raises(ConditionsIgnored):
+        Store.create(faulty_objects.address.uri, make_card())
     faulty.dropped_headers = ()
     assert faulty_objects.list() == []
 
