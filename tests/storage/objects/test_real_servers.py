@@ -20,7 +20,7 @@ CONTRACT = [
     contract.test_what_is_absent_or_too_large_is_refused,
     contract.test_ranges_of_many_objects,
     contract.test_a_write_under_a_condition,
-    contract.test_of_several_writers_one_wins,
+    contract.of_several_writers_one_wins,
     contract.test_listing_and_removing,
 ]
 
