@@ -62,7 +62,7 @@ class Shell:
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=900,
         )
         assert done.returncode == 0, f"{line}: {done.stdout[-3000:]} {done.stderr[-3000:]}"
         assert SECRET not in done.stdout + done.stderr

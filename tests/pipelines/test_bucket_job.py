@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.ray]
 
 def placeray(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert SECRET not in done.stdout + done.stderr
     assert KEY_ID not in done.stdout + done.stderr
     return done

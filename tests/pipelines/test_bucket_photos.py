@@ -80,7 +80,7 @@ def test_all_forms_give_the_same_photos(seaweed_url: str, credentials: None, tmp
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert "searched" in done.stdout

@@ -76,7 +76,7 @@ def put_forms(url: str, prefix: str, parts: list[list[Path]], folder: Path) -> d
 
 def placeray(*arguments: str) -> str:
     command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr
     return done.stdout
