@@ -52,6 +52,8 @@ try:
                 store.use_segments(index_parts(store))
 except StoreLocked as error:
     print("locked", flush=True)
+except Exception as error:
+    print(type(error).__name__, str(error).split("\\n")[0], flush=True)
 """
 
 
@@ -84,7 +86,7 @@ def pause_and_take_over(uri: str, turn: int, wait_s: float, what: str) -> tuple[
 
 def check_rounds(uri: str, rounds: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def impatient(location: BucketPath, *, timeout_s: float = 0.0) -> BucketLease:
-        return BucketLease(location, timeout_s=timeout_s, heartbeat_s=0.5, dead_after_s=4.0)
+        return BucketLease(location, timeout_s=timeout_s, heartbeat_s=0.4, dead_after_s=2.5)
 
     monkeypatch.setattr(leases, "BucketLease", impatient)
     Store.create(uri, make_card())
