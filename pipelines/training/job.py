@@ -132,13 +132,13 @@ def finetune(
             name: measure_ways(data, source, settings, selected, name=name, quiet=quiet)
             for name, source in (("before", _loadable(folder, settings)), ("after", str(trained)))
         }
-        before, after = (best_way(of_model) for of_model in ways.values())
+        before, after = (best_way(of_model, ways["before"]) for of_model in ways.values())
         if kept_untrained := after.order[:2] < before.order[:2] and starts_unchanged(model, settings):
             # The adapters that training began with: they change nothing.
             model, _ = trainable_model(settings)
             _write_weights(trained, model, start.preprocessing)
             ways["after"] = measure_ways(data, str(trained), settings, selected, name="after", quiet=quiet)
-            after = best_way(ways["after"])
+            after = best_way(ways["after"], ways["before"])
         card = _write_weights(trained, model, start.preprocessing, after)
         folders = {name: value for name, value in vars(data).items() if name != "without"}
         facts = result | _facts(scale, card, model, training, validation, len(rejected))

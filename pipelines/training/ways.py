@@ -119,15 +119,20 @@ def measure_ways(
         return (*ways, measure("learned", usual), measure("learned", other))
 
 
-def best_way(ways: tuple[Way, ...]) -> Way:
-    """Return the way of the highest recall, or the default where that is no better than chance would have it.
+def best_way(ways: tuple[Way, ...], start: tuple[Way, ...]) -> Way:
+    """Return the way of the highest recall, or the usual one where that is no better than by chance.
 
-    A few validation photos prefer one of four ways by luck, and another city then pays for it. So the default
-    stays unless the two-sided sign test over the photos, by the number of stages at which the first answer is
-    right, gives less than 5 %.
+    A few validation photos prefer one of four ways by luck, and another city then pays for it. So the way
+    stays that is the default of the model that training starts from, unless the two-sided sign test over the
+    photos, by the number of stages at which the first answer is right, gives less than 5 %.
+
+    Args:
+        ways: Of one model.
+        start: Of the model that training starts from.
     """
     best = max(ways, key=lambda way: way.order)
-    usual = next((way for way in ways if way.default), best)
+    default = next(((way.aggregation, way.score) for way in start if way.default), None)
+    usual = next((way for way in ways if (way.aggregation, way.score) == default), best)
     changes = [
         now - was for was, now in zip(_stages_right(usual), _stages_right(best), strict=True) if now != was
     ]

@@ -64,21 +64,31 @@ def test_the_way_of_most_right_answers_at_both_stages_is_best() -> None:
         way("learned", "count", (70.0, 80.0)),
         way("learned", "votes", (70.0, 70.0)),
     )
-    assert best_way(ways) is ways[2]
+    assert best_way(ways, ways) is ways[2]
     assert recalls_of(ways)["learned, count"] == {"global": 70.0, "reranked": 80.0}
 
 
 def test_equal_first_answers_are_told_apart_by_the_first_five() -> None:
     worse = way("gem", "count", (50.0, 50.0), default=True)
     equal, better = way("learned", "votes", (60.0, 80.0)), way("learned", "count", (60.0, 80.0), fifth=95.0)
-    assert best_way((worse, equal, better)) is better
+    assert best_way((worse, equal, better), (worse,)) is better
 
 
 @pytest.mark.parametrize(("more", "replaces"), [(0, False), (3, False), (5, False), (6, True)])
 def test_the_default_stays_unless_another_way_is_better_than_by_chance(more: int, replaces: bool) -> None:
     usual = way("learned", "votes", (75.0, 78.0), default=True)
     other = way("learned", "count", (75.0, 78.0 + more))
-    assert best_way((usual, other)) is (other if replaces else usual)
+    assert best_way((usual, other), (usual, other)) is (other if replaces else usual)
+
+
+def test_the_usual_way_of_a_trained_model_is_that_of_the_model_it_began_as() -> None:
+    began = (way("learned", "votes", (75.0, 78.0), default=True), way("gem", "count", (26.0, 71.0)))
+    trained = (
+        way("gem", "count", (26.0, 71.0), default=True),
+        way("learned", "votes", (75.0, 78.0)),
+        way("learned", "count", (75.0, 81.0)),
+    )
+    assert best_way(trained, began) is trained[1]
 
 
 def index_here(
