@@ -120,7 +120,13 @@ async def answers_of_service(city_store: CityStore, photo: bytes, **options: Any
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"stop_early": True}, {"stop_early": True, "rerank_budget_ms": 0}], ids=str
+    "options",
+    [
+        {},
+        pytest.param({"stop_early": True}, marks=pytest.mark.long),
+        {"stop_early": True, "rerank_budget_ms": 0},
+    ],
+    ids=str,
 )
 def test_service_answers_as_the_engine_does(city_store: CityStore, options: dict[str, Any]) -> None:
     photo = city_store.database[7].read_bytes()  # one that stands out, so that matching does end early

@@ -159,6 +159,7 @@ def check_torn(folder: Path, torn: dict[str, int], acked: set[str]) -> None:
     assert acked <= {key for key, values in stored.items() if values[-1] is not None}, f"{torn}"
 
 
+@pytest.mark.long
 def test_store_torn_by_a_power_cut_keeps_every_acknowledged_row(tmp_path: Path) -> None:
     folder, changed, acked = torn_copies(tmp_path)
     kinds = {name.split("/")[-2] if "/" in name else name for name in changed}

@@ -48,6 +48,7 @@ def test_without_a_cache_the_hub_is_asked_once(tmp_path: Path) -> None:
     assert done.stdout.count("asked") <= LOOK_UPS
 
 
+@pytest.mark.long
 def test_what_the_cache_holds_is_loaded_then(tmp_path: Path) -> None:
     torch.manual_seed(3)
     kept = timm.create_model(NAME.partition(".")[0]).state_dict()

@@ -225,6 +225,7 @@ def require_close(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 # 3: one worker has two queries, the other one
 @pytest.mark.parametrize("batch", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_workers_compute_the_gradient_of_one(city: Path, vit: Path, tmp_path: Path, batch: int) -> None:

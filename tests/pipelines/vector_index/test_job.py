@@ -151,6 +151,7 @@ def test_an_index_that_finds_too_little_is_built_with_longer_codes(
     assert store.index_recall() >= 0.99
 
 
+@pytest.mark.long
 def test_an_index_that_never_finds_enough_is_an_error(ray: InThisProcess, tmp_path: Path) -> None:
     store = make_store(tmp_path / "city", IDS, batch=100)
     with pytest.raises(IndexRecallTooLow, match="search in memory, by --method ivf or exact"):
@@ -169,6 +170,7 @@ def test_compact_adds_rows_to_the_index_and_merges_nothing_of_it(store: Store, r
     assert verify_store(store.uri).ok
 
 
+@pytest.mark.long
 def test_compact_builds_an_index_anew_that_finds_too_little(
     store: Store, ray: InThisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

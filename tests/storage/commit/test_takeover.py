@@ -165,6 +165,9 @@ CHANGES: dict[str, Callable[[Store], object]] = {
 }
 
 
+USUAL = ("commit", "delete", "compact", "roll_back")  # the others take as long and run by `make test-long`
+
+
 def _other_card(store: Store) -> Card:
     return replace(store.card, descriptor_dtype="float32")
 
@@ -174,7 +177,10 @@ def _described(store: Store) -> list[tuple[list[str], np.ndarray]]:
     return [(keys, np.stack([descriptor_of(key, 9) for key in keys]))]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(name, marks=[] if name in USUAL else pytest.mark.long) for name in CHANGES],
+)
 def test_no_change_of_a_writer_passes_a_takeover(
     bucket_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:

@@ -97,6 +97,7 @@ for start in range(0, 40, 10):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_table_four_concurrent_upserts_leave_no_duplicates(tmp_path: Path) -> None:
     LanceTable.create(tmp_path, make_card())
     command = [sys.executable, "-c", RACE, str(tmp_path)]
