@@ -14,7 +14,7 @@ _ATTEMPT_S = 10.0
 
 
 def pretrained(name: str, create: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Return timm's pretrained network of a name: from the hub, or from the cache where there is no network.
+    """Return a pretrained network by timm's name, from the hub or, where it cannot be reached, from the cache.
 
     Args:
         name: timm's name, with or without a tag.

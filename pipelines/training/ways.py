@@ -120,7 +120,7 @@ def measure_ways(
 
 
 def best_way(ways: tuple[Way, ...], start: tuple[Way, ...]) -> Way:
-    """Return the way of the highest recall, or the usual one where that is no better than by chance.
+    """Return the way with the highest recall, or the usual one if the difference may be chance.
 
     A few validation photos prefer one of four ways by luck, and another city then pays for it. So the way
     stays that is the default of the model that training starts from, unless the two-sided sign test over the
