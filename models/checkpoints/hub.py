@@ -14,7 +14,7 @@ _ATTEMPT_S = 10.0
 
 
 def pretrained(name: str, create: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Return a pretrained network by timm's name, from the hub or, where it cannot be reached, from the cache.
+    """Return a pretrained network by timm's name: from the hub or, where that cannot be reached, its cache.
 
     Args:
         name: timm's name, with or without a tag.
