@@ -1,17 +1,18 @@
-"""Search: build time, memory, time of a query alone and in batches, and recall@100 against exact search.
+"""Search: build time, memory, times of queries, requests per second and recall against exact search.
 
     python -m benchmarks.bench_search --rows 100000
     python -m benchmarks.bench_search --rows 1000000 --methods "exact float32" "IVF int8 + refine"
+    python -m benchmarks.bench_search --rows 2650000 --shape learned --width 512 --folder /big/disk
 
-Descriptors of 1,024 dimensions with the structure of a city, in float16 on disk: districts, streets within
-them, places along a street, photos of a place, each a step smaller than the one before, in a space whose
-variance falls off as measured descriptors' does; queries are further photos of places in the index. Every
-method is built and queried in a process of its own; results of other methods stay in the JSON file.
+Descriptors with the structure of a city (see `city_descriptors`), in float16 on disk, as models give them, as
+a store learns them, or of uniform directions; queries are further photos of places in the index. Every method
+is built and queried in a process of its own; results of other methods stay in the JSON file.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 import statistics
@@ -19,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.city_descriptors import WIDTH, K, make_city
+from benchmarks.city_descriptors import SHAPES, K, make_city
 from benchmarks.machine import cpu_name
 from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import make_parser, read_results, write_results
@@ -32,6 +34,9 @@ from benchmarks.search_methods import METHODS, Search
 from benchmarks.subprocesses import apart
 
 ALONE = 100  # queries searched one at a time
+CLIENTS = (1, 16)
+BUSY_S = 3.0  # clients ask for so long
+FEW = 10  # recall of so many, beside that of K
 
 
 def measure(name: str, folder: str) -> dict[str, Any]:
@@ -77,18 +82,36 @@ def search_all(
         began = time.perf_counter()
         ids.append(search(query[None], K)[0])
         alone_ms.append(1e3 * (time.perf_counter() - began))
-    row = {
-        "alone_ms": round(statistics.median(alone_ms), 3),
-        "alone_p95_ms": round(float(np.percentile(alone_ms, 95)), 3),
-    }
+    row = {"alone_ms": round(statistics.median(alone_ms), 3)}
+    for percent in (95, 99):
+        row[f"alone_p{percent}_ms"] = round(float(np.percentile(alone_ms, percent)), 3)
+    for clients in CLIENTS:
+        row[f"per_s_{clients}"] = round(requests_per_s(search, queries, clients), 1)
     if not one_by_one:
         began = time.perf_counter()
         ids = list(search(queries, K))
         row["batch_ms"] = round(1e3 * (time.perf_counter() - began) / len(queries), 3)
-    right = [len(np.intersect1d(one, two)) for one, two in zip(ids, truth, strict=False)]
-    row["recall_100"] = round(sum(right) / (len(ids) * K), 4)
+    for k in (FEW, K):
+        right = [len(np.intersect1d(one[:k], two[:k])) for one, two in zip(ids, truth, strict=False)]
+        row[f"recall_{k}"] = round(sum(right) / (len(ids) * k), 4)
     row["first"] = round(float(np.mean([a[0] == b[0] for a, b in zip(ids, truth, strict=False)])), 4)
     return row
+
+
+def requests_per_s(search: Search, queries: np.ndarray, clients: int) -> float:
+    """Return the queries per second that so many threads get answered, each asking one after another."""
+    began = time.perf_counter()
+
+    def ask(first: int) -> int:
+        for done in itertools.count():
+            if time.perf_counter() - began > BUSY_S:
+                return done
+            search(queries[(first + done) % len(queries)][None], K)
+        raise AssertionError
+
+    with ThreadPoolExecutor(clients) as pool:
+        answered = sum(pool.map(ask, range(0, len(queries), max(1, len(queries) // clients))[:clients]))
+    return answered / (time.perf_counter() - began)
 
 
 def anonymous_mib() -> float:
@@ -100,6 +123,8 @@ def main() -> None:
     """Measure the requested methods and add them to the results."""
     parser = make_parser(__doc__, "search.json")
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--shape", choices=list(SHAPES), default="gem", help="how descriptors are spread")
+    parser.add_argument("--width", type=int, default=1024, help="dimensions of a descriptor")
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD"
     )
@@ -109,13 +134,14 @@ def main() -> None:
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = (args.folder or Path(scratch)) / str(args.rows)
+        table = f"{args.shape}-{args.width}"
+        folder = (args.folder or Path(scratch)) / f"{table}-{args.rows}"
         if not (folder / "truth.npy").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            make_city(args.rows, folder)
+            make_city(args.rows, folder, shape=args.shape, width=args.width)
         for name in args.methods:
             figures = measure_apart(name, folder, args.limit_s)
-            add(args.out, args.rows, name, figures, name == args.methods[-1])
+            add(args.out, (table, str(args.rows), name), figures, name == args.methods[-1])
     show(read_results(args.out))
 
 
@@ -128,29 +154,34 @@ def measure_apart(name: str, folder: Path, limit_s: float | None) -> dict[str, A
         return {"unfinished_after_s": limit_s, "settings": []}
 
 
-def add(out: Path, rows: int, name: str, figures: dict[str, Any], last: bool) -> None:
-    """Update one method's results in the file."""
+def add(out: Path, key: tuple[str, str, str], figures: dict[str, Any], last: bool) -> None:
+    """Update the results of one table, number of rows and method in the file."""
     results = read_results(out)
-    results["command"] = "python -m benchmarks.bench_search --rows ROWS"
+    table, rows, name = key
     figures["machine"] = f"{cpu_name()}, {os.cpu_count()} cores, no GPU"
-    results.setdefault("rows", {}).setdefault(str(rows), {})[name] = figures
+    results.setdefault(table, {}).setdefault(rows, {})[name] = figures
     write_results(out, results, finished=last)
 
 
 def show(results: dict[str, Any]) -> None:
     """Print one line for each setting."""
-    titles = f"{'method':24} {'build s':>8} {'MiB':>6} {'peak':>6}  {'setting':26}"
-    titles += f" {'ms':>8} {'batch':>8} {'recall':>7}"
-    for rows, methods in results["rows"].items():
-        print(f"\n{int(rows):,} x {WIDTH}\n{titles}")
-        for name, figures in methods.items():
-            if "unfinished_after_s" in figures:
-                print(f"{name:24} not finished after {figures['unfinished_after_s']:.0f} s")
-                continue
-            head = f"{name:24} {figures['build_s']:8} {figures['memory_mib']:6} {figures['peak_mib']:6}"
-            for row in figures["settings"]:
-                times = f"{row['alone_ms']:8.2f} {row.get('batch_ms', float('nan')):8.2f}"
-                print(f"{head}  {row['setting']:26} {times} {row['recall_100']:7.4f}")
+    titles = f"{'method':24} {'build s':>8} {'MiB':>6} {'peak':>6}  {'setting':26} {'ms':>8} {'p99':>8}"
+    titles += f" {'batch':>8} {'1/s':>7} {'16/s':>7} {'r@10':>7} {'r@100':>7}"
+    missing = float("nan")
+    for table, sizes in results.items():
+        for rows, methods in sizes.items() if table != "provenance" else ():
+            print(f"\n{int(rows):,}, {table}\n{titles}")
+            for name, figures in methods.items():
+                if "unfinished_after_s" in figures:
+                    print(f"{name:24} not finished after {figures['unfinished_after_s']:.0f} s")
+                    continue
+                head = f"{name:24} {figures['build_s']:8} {figures['memory_mib']:6} {figures['peak_mib']:6}"
+                for row in figures["settings"]:
+                    times = f"{row['alone_ms']:8.2f} {row.get('alone_p99_ms', missing):8.2f}"
+                    times += f" {row.get('batch_ms', missing):8.2f}"
+                    times += "".join(f" {row.get(f'per_s_{clients}', missing):7.1f}" for clients in CLIENTS)
+                    recall = f"{row.get('recall_10', missing):7.4f} {row['recall_100']:7.4f}"
+                    print(f"{head}  {row['setting']:26} {times} {recall}")
 
 
 if __name__ == "__main__":

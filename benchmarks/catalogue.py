@@ -103,7 +103,7 @@ def _features(what: str, *inputs: str) -> Part:
 
 
 def _search(rows: int) -> Part:
-    more = {"arguments": ("--rows", str(rows)), "key": ("rows", str(rows))}
+    more = {"arguments": ("--rows", str(rows)), "key": ("gem-1024", str(rows))}
     return _part(f"search {rows}", "bench_search", "search.json", "storage/search", **more)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.city_descriptors import LENGTHS
+from benchmarks.city_descriptors import KINDS, SHAPES
 from storage.card import Card, Preprocessing
 from storage.store import Store
 from storage.table.schema import row_schema
@@ -19,12 +19,14 @@ __all__ = ["LivingStore"]
 
 _METRES_PER_PLACE = 20
 _COMMIT_ROWS = 50_000
+_SHAPE = SHAPES["learned"]
 
 
 class LivingStore:
     """A store without local features, and the photos that are drawn for it.
 
-    Places lie on a square grid of 20 m; eight photos per place, forty places per street.
+    Descriptors as a store learns them (`city_descriptors`). Places lie on a square grid of 20 m; eight photos
+    per place, forty places per street.
 
     Attributes:
         store: The store.
@@ -42,11 +44,10 @@ class LivingStore:
         self.newest = ""
         self._drawn = self.store.count
         self._random = np.random.default_rng(seed)
-        spread = (1 / np.sqrt(1 + np.arange(width))).astype(np.float32)
+        spread = (1 + np.arange(width, dtype=np.float32)) ** np.float32(-_SHAPE.decay / 2)
         self._spread = spread / np.linalg.norm(spread)
         self._basis = np.linalg.qr(self._random.standard_normal((width, width)))[0].astype(np.float32)
-        self._common = self._random.standard_normal(width, dtype=np.float32)
-        self._common *= LENGTHS["common"] / np.linalg.norm(self._common)
+        self._kinds = self._steps("kind", KINDS)
         self._places = max(64, rows // 8)
         streets = self._steps("street", max(4, self._places // 40))
         districts = self._steps("district", max(2, len(streets) // 20))
@@ -55,18 +56,10 @@ class LivingStore:
     def descriptors(self, places: NDArray[np.int64], *, photo_seed: int) -> NDArray[np.float32]:
         """Return (N, D) float32 of unit norm: a photo of each of these places."""
         unique, at = np.unique(places, return_inverse=True)
-        place = np.stack(
-            [
-                np.random.default_rng((7, int(number))).standard_normal(self.width, dtype=np.float32)
-                for number in unique
-            ]
-        )
-        of_place = (place * (self._spread * np.float32(LENGTHS["place"])))[at]
-        photo = np.random.default_rng((11, photo_seed)).standard_normal(
-            (len(places), self.width), dtype=np.float32
-        )
-        drawn = self._common + self._streets[places // 40 % len(self._streets)] + of_place
-        drawn = drawn + photo * (self._spread * np.float32(LENGTHS["photo"]))
+        drawn = np.stack([self._place(int(number)) for number in unique])[at]
+        drawn += self._streets[places // 40 % len(self._streets)]
+        photo = np.random.default_rng((11, photo_seed)).standard_normal(drawn.shape, dtype=np.float32)
+        drawn += photo * (self._spread * np.float32(_SHAPE.lengths["photo"]))
         return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)) @ self._basis
 
     def grow(self, rows: int) -> NDArray[np.float32]:
@@ -120,6 +113,12 @@ class LivingStore:
         ]
         return pa.Table.from_arrays(columns, schema=schema)
 
+    def _place(self, number: int) -> NDArray[np.float32]:
+        random = np.random.default_rng((7, number))
+        kind = self._kinds[random.integers(KINDS)]
+        step = self._spread * np.float32(_SHAPE.lengths["place"])
+        return np.asarray(kind + random.standard_normal(self.width, dtype=np.float32) * step)
+
     def _steps(self, level: str, count: int) -> NDArray[np.float32]:
         drawn = self._random.standard_normal((count, self.width), dtype=np.float32)
-        return drawn * (self._spread * np.float32(LENGTHS[level]))
+        return drawn * (self._spread * np.float32(_SHAPE.lengths[level]))

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from storage.search.coded_rows import CodedRows, Training, evenly
+from storage.search.coded_rows import CodedRows, Training
 from storage.search.descriptor_blocks import DescriptorBlocks, Mask
+from storage.search.reduction import SCATTERED_COST, Trial, evenly
 
 __all__ = ["TARGET_RECALL", "ApproximateIndex"]
 
@@ -28,7 +29,6 @@ _TARGET_K, _SAMPLE_QUERIES = 100, 200
 _SHARES = (1 / 64, 1 / 32, *(i / 16 for i in range(1, 8)), 1 / 2, 5 / 8, 3 / 4, 1.0)
 _FACTORS = (4, 6, 8, 10, 12, 16, 20, 24)
 _MIN_ROWS = 2000  # with fewer rows every one is compared
-_SCATTERED_COST = 4  # reading a scattered byte costs as much as reading so many in sequence
 _EXTRA = 16  # refined rows beyond k are no cost
 # The delta: a share of the coded rows that is compared exactly, and one at which all is trained anew.
 _UNCODED_SHARE, _MIN_UNCODED = 1 / 128, 1024
@@ -184,7 +184,9 @@ class ApproximateIndex:
         """Return (k,) int64: the best of some rows by cosine in stored precision, -1 padded."""
         ids = ids[ids >= 0]
         vectors = self._blocks.reconstruct(ids)
-        scores = (vectors @ query) / np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), 1e-12)
+        # Not a product of BLAS, whose threads spin after it and hold the cores that FAISS's need next.
+        scores = np.einsum("nd,d->n", vectors, query)
+        scores /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)), 1e-12)
         best = ids[np.argsort(-scores, kind="stable")[:k]]
         return np.pad(best, (0, k - len(best)), constant_values=-1)
 
@@ -192,32 +194,37 @@ class ApproximateIndex:
         """Give codes to the rows `alive`, and choose the cheapest setting that reaches the target."""
         if len(alive) < _MIN_ROWS:
             return
-        training = Training.of(self._blocks, alive)
-        coded = CodedRows(training, self._blocks, alive, 0, stop)
-        self.lists, self.components = training.lists, training.components
-        self._measure(coded, alive)
-        if self.probes:
-            self._coded = (coded,)
-
-    def _measure(self, coded: CodedRows, alive: npt.NDArray[np.int64]) -> None:
-        """Choose the cheapest setting that reaches the target, with a sample of the rows as queries."""
         sample = alive[evenly(len(alive), _SAMPLE_QUERIES)]
         queries, k = self._blocks.reconstruct(sample), min(_TARGET_K, len(alive) - 1)
         allowed = None
         if len(alive) < self.count:
             allowed = np.zeros(self.count, bool)
             allowed[alive] = True
-        nearest = self._blocks.nearest(queries, k + 1, allowed)[1][:, : k + 1]
-        truth, best = _without(nearest, sample), math.inf
+        truth = _without(self._blocks.nearest(queries, k + 1, allowed)[1][:, : k + 1], sample)
+        near = self._blocks.reconstruct(truth.ravel()).reshape(*truth.shape, -1)
+        row_bytes = queries.shape[1] * self._blocks.itemsize
+        trial = Trial(queries, near, len(alive), row_bytes, self._target + _MARGIN)
+        training = Training.of(self._blocks, alive, trial)
+        coded = CodedRows(training, self._blocks, alive, 0, stop)
+        self.lists, self.components = training.lists, training.components
+        self._measure(coded, queries, truth)
+        if self.probes:
+            self._coded = (coded,)
+
+    def _measure(
+        self, coded: CodedRows, queries: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]
+    ) -> None:
+        """Choose the cheapest setting that reaches the target, for queries whose nearest rows are known."""
+        k, best = truth.shape[1], math.inf
         row_bytes = queries.shape[1] * self._blocks.itemsize
         for share in _SHARES:
             probes = max(1, round(share * self.lists))
-            found = coded.nearest(queries, min(len(alive), max(_FACTORS) * k), probes=probes)[1]
+            found = coded.nearest(queries, min(coded.count, max(_FACTORS) * k), probes=probes)[1]
             # The refinement is exact: a row is found if it is among the refined ones.
             ranks = _ranks(found, truth)
             for factor in _FACTORS:
                 recall = float((ranks < factor * k).mean())
-                cost = share * len(alive) * self.components / 4 + _SCATTERED_COST * factor * k * row_bytes
+                cost = share * coded.count * self.components / 4 + SCATTERED_COST * factor * k * row_bytes
                 if recall >= self._target + _MARGIN and cost < best:
                     best, self.recall, self.probes, self.factor = cost, recall, probes, factor
 

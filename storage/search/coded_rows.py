@@ -1,7 +1,7 @@
 """Rows as short codes in inverted lists, and how they are trained.
 
-Principal components that hold most of the variance; inverted lists of 4-bit product codes over them (IVF with
-PQ fast scan; Jegou et al. 2011, Andre et al. 2015).
+Principal components (`reduction`); inverted lists of 4-bit product codes over them (IVF with PQ fast scan;
+Jegou et al. 2011, Andre et al. 2015).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from storage.search.descriptor_blocks import DescriptorBlocks, Mask
 from storage.search.faiss_module import import_faiss, selector
+from storage.search.reduction import Trial, evenly, reduction
 
-__all__ = ["CodedRows", "Training", "evenly"]
+__all__ = ["CodedRows", "Training"]
 
-_VARIANCE = 0.87  # more components read more bytes, fewer compare more again: least time at a million rows
 _SAMPLES_PER_LIST = 64
 _CODED_BLOCK = 32_768
 _BY_LIST = 15  # FAISS's number for this implementation
@@ -41,13 +41,13 @@ class Training:
     empty: Any  # an index of FAISS without rows
 
     @classmethod
-    def of(cls, blocks: DescriptorBlocks, alive: npt.NDArray[np.int64]) -> Training:
-        """Learn from an even sample of the rows `alive` (n,)."""
+    def of(cls, blocks: DescriptorBlocks, alive: npt.NDArray[np.int64], trial: Trial) -> Training:
+        """Learn from an even sample of the rows `alive` (n,); the components are chosen by `trial`."""
         faiss = import_faiss()
         # 512 lists for 100,000 rows, 2,048 for a million.
         lists = int(2 ** round(math.log2(2 * math.sqrt(len(alive)))))
         sample = blocks.reconstruct(alive[evenly(len(alive), _SAMPLES_PER_LIST * lists)])
-        reduce, components = _reduction(sample)
+        reduce, components = reduction(sample, trial)
         coarse = faiss.IndexFlatL2(components)
         coded = faiss.IndexIVFPQFastScan(coarse, components, lists, components // 2, 4)
         coded.cp.max_points_per_centroid = _SAMPLES_PER_LIST
@@ -103,25 +103,3 @@ class CodedRows:
         self._lists.implem = _BY_LIST if len(queries) < _MIN_BATCH else 0
         distances, ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)
         return np.where(ids < 0, np.inf, distances), ids
-
-
-def evenly(rows: int, count: int) -> npt.NDArray[np.int64]:
-    """Return about `count` of the numbers below `rows`, evenly spaced."""
-    return np.unique(np.linspace(0, rows - 1, min(rows, count)).astype(np.int64))
-
-
-def _reduction(sample: npt.NDArray[np.float32]) -> tuple[Any, int]:
-    """Return a trained linear map to fewer dimensions, and their number: a multiple of four."""
-    faiss = import_faiss()
-    dimensions = sample.shape[1]
-    variances = np.linalg.eigvalsh(np.cov(sample, rowvar=False).astype(np.float64))[::-1]
-    explained = np.cumsum(variances) / max(variances.sum(), 1e-12)
-    wanted = int(np.searchsorted(explained, _VARIANCE)) + 1
-    components = max(4 * -(-wanted // 4), 8)
-    if components >= dimensions:  # all of them, rotated so that the variance is spread evenly
-        rotation = faiss.RandomRotationMatrix(dimensions, 4 * -(-dimensions // 4))
-        rotation.init(0)
-        return rotation, rotation.d_out
-    reduce = faiss.PCAMatrix(dimensions, components, 0, True)
-    reduce.train(sample)
-    return reduce, components

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["copy_to_gpus", "import_faiss", "selection", "selector"]
+__all__ = ["copy_to_gpus", "import_faiss", "kept_rows", "selection", "selector"]
 
 _WAITING = "OMP_WAIT_POLICY"
 
@@ -62,6 +62,20 @@ def copy_to_gpus(index: Any) -> Any | None:
         reason = str(error).strip().splitlines()[-1]
         warnings.warn(f"search stays on the CPU: {reason}", RuntimeWarning, stacklevel=2)
         return None
+
+
+def kept_rows(index: Any, width: int) -> npt.NDArray[Any]:
+    """Return (n, width) float32 or float16: the vectors of a flat index or one of half precision, not copied.
+
+    The array is the memory of the index: valid as long as the index lives and takes no further rows.
+    """
+    faiss = import_faiss()
+    size, rows = index.code_size, index.ntotal
+    if not rows:
+        return np.empty((0, width), np.float32)
+    codes = faiss.rev_swig_ptr(index.codes.data(), rows * size)
+    dtype = {2 * width: np.float16, 4 * width: np.float32}[size]
+    return np.asarray(codes.view(dtype).reshape(rows, width))
 
 
 def selector(allowed: npt.NDArray[np.bool_]) -> Any:

@@ -26,5 +26,7 @@ def rank_rows(rows: pa.Table, vectors: np.ndarray, query: npt.NDArray[np.float32
     scores = np.clip((exact * q).sum(axis=1) / np.maximum(norms, 1e-12), -1.0, 1.0)
     keys = rows["image_id"].to_pylist()
     best = sorted(range(len(keys)), key=lambda i: (-scores[i], keys[i]))[:k]
-    records = to_records(rows.take(pa.array(best, pa.int64())))
-    return [Candidate(record, float(scores[i])) for record, i in zip(records, best, strict=True)]
+    if len(best) < len(keys):
+        rows, scores, best = rows.take(pa.array(best, pa.int64())), scores[best], list(range(len(best)))
+    records = to_records(rows)
+    return [Candidate(records[i], float(scores[i])) for i in best]

@@ -172,7 +172,11 @@ def to_records(rows: pa.Table) -> list[ImageRecord]:
     """Return stored rows as records; other columns are ignored."""
     names = [*TEXT_COLUMNS, *NUMBER_COLUMNS]
     names += [name for name in ("source", "tags") if name in rows.column_names]
+    columns = {name: rows[name].to_pylist() for name in names}
+    positions = map(Position, *(columns.pop(name) for name in POSITION_COLUMNS))
+    # Whole columns take a third of the time of a dict per row.
+    rest = tuple(columns)
     return [
-        ImageRecord(position=Position(**{name: values.pop(name) for name in POSITION_COLUMNS}), **values)
-        for values in rows.select(names).to_pylist()
+        ImageRecord(position=position, **dict(zip(rest, values, strict=True)))
+        for position, *values in zip(positions, *columns.values(), strict=True)
     ]

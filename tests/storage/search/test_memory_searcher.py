@@ -46,7 +46,7 @@ class WithGpu:
 
     def __init__(self, error: str | None = None) -> None:
         self.IndexFlatIP, self.requested_k, self.error = faiss.IndexFlatIP, [], error
-        self.clone_index = faiss.clone_index
+        self.clone_index, self.rev_swig_ptr = faiss.clone_index, faiss.rev_swig_ptr
 
     def get_num_gpus(self) -> int:
         return 1

@@ -1,0 +1,63 @@
+"""How many components codes cover, chosen on a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from storage.search.faiss_module import import_faiss
+from storage.search.reduction import Trial, reduction
+
+DIM, ROWS, QUERIES, K = 64, 4000, 40, 20
+
+
+def drawn(decay: float, *, dim: int = DIM, seed: int = 0) -> NDArray[np.float32]:
+    """Rows around 200 places, whose variance falls off as 1 / (1 + i)^decay."""
+    random = np.random.default_rng(seed)
+    spread = (1 + np.arange(dim)) ** (-decay / 2)
+    places = random.standard_normal((200, dim)) * spread
+    rows = places[random.integers(200, size=ROWS)] + 0.5 * random.standard_normal((ROWS, dim)) * spread
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def trial_of(rows: NDArray[np.float32], *, count: int, row_bytes: int = 2 * DIM) -> Trial:
+    queries = rows[:QUERIES]
+    nearest = np.argsort(-(queries @ rows.T), axis=1)[:, 1 : K + 1]
+    return Trial(queries, rows[nearest], count, row_bytes, 0.99)
+
+
+def components(decay: float, *, count: int = 1_000_000, row_bytes: int = 2 * DIM) -> int:
+    rows = drawn(decay)
+    return reduction(rows, trial_of(rows, count=count, row_bytes=row_bytes))[1]
+
+
+def test_steep_spectra_need_fewer_components_than_flat_ones() -> None:
+    steep, flat = components(3.0, row_bytes=8), components(0.1, row_bytes=8)
+    assert steep < DIM / 2 < flat
+    assert steep % 4 == flat % 4 == 0
+
+
+def test_what_costs_more_decides() -> None:
+    """Rows that are long to compare again make longer codes worth while."""
+    assert components(1.0, row_bytes=8) < components(1.0, row_bytes=1_000_000)
+
+
+@pytest.mark.parametrize("dim", [8, 64, 70])
+def test_all_components_keep_distances(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.search.reduction._VARIANCES", (1.0,))
+    rows = drawn(0.0, dim=dim)
+    linear, count = reduction(rows, trial_of(rows, count=100_000))
+    assert count >= dim
+    moved = linear.apply(rows[:50])
+    before = np.linalg.norm(rows[:50, None] - rows[None, :50], axis=-1)
+    after = np.linalg.norm(moved[:, None] - moved[None], axis=-1)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    np.testing.assert_allclose(linear.apply(rows).mean(axis=0), 0, atol=1e-4)
+
+
+def test_two_runs_choose_the_same() -> None:
+    rows = drawn(1.0)
+    faiss = import_faiss()
+    first, second = (reduction(rows, trial_of(rows, count=100_000))[0] for _ in range(2))
+    assert np.array_equal(faiss.vector_to_array(first.A), faiss.vector_to_array(second.A))
