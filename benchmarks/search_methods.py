@@ -41,14 +41,14 @@ def lists_for(rows: int) -> int:
 
 
 def _faiss_index(description: str, stored: np.ndarray) -> Any:
-    """Build what FAISS's factory calls `description`; {lists} is the number of inverted lists."""
+    """Build what FAISS's factory calls `description`; {lists} is the number of inverted lists, {pairs} D / 2."""
     import faiss
 
     rows, width = stored.shape
     lists = lists_for(rows)
     # Of unit vectors the nearest are those of highest inner product; codes of differences need distances.
     metric = faiss.METRIC_INNER_PRODUCT if description in _WHOLE else faiss.METRIC_L2
-    index = faiss.index_factory(width, description.format(lists=lists), metric)
+    index = faiss.index_factory(width, description.format(lists=lists, pairs=width // 2), metric)
     base = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
     if hasattr(base, "hnsw"):
         base.hnsw.efConstruction = 100
@@ -171,7 +171,7 @@ METHODS: dict[str, Method] = {
     "HNSW int8 + refine": _hnsw("HNSW32_SQ8,Refine(SQfp16)"),
     "IVF float32": _ivf("IVF{lists},Flat"),
     "IVF int8 + refine": _ivf("IVF{lists},SQ8,Refine(SQfp16)", (2,)),
-    "IVF PQ 4-bit + refine": _ivf("IVF{lists},PQ512x4fs,Refine(SQfp16)", (4, 10)),
+    "IVF PQ 4-bit + refine": _ivf("IVF{lists},PQ{pairs}x4fs,Refine(SQfp16)", (4, 10)),
     "IVF RaBitQ + refine": _ivf("IVF{lists},RaBitQfs,Refine(SQfp16)", (4, 10)),
     "LanceDB IVF_HNSW_SQ": _lance("HnswSq"),
     "LanceDB IVF_PQ": _lance("IvfPq"),
