@@ -27,13 +27,13 @@ TARGET_RECALL = 0.99
 _MARGIN = 0.002  # the measured recall is an estimate from a sample
 _TARGET_K, _SAMPLE_QUERIES = 100, 200
 _SHARES = (1 / 64, 1 / 32, *(i / 16 for i in range(1, 8)), 1 / 2, 5 / 8, 3 / 4, 1.0)
-_FACTORS = (4, 6, 8, 10, 12, 16, 20, 24)
+_FACTORS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 48)
 _MIN_ROWS = 2000  # with fewer rows every one is compared
 _EXTRA = 16  # refined rows beyond k are no cost
 # The delta: a share of the coded rows that is compared exactly, and one at which all is trained anew.
 _UNCODED_SHARE, _MIN_UNCODED = 1 / 128, 1024
 _GROWTH = 0.5
-_GROWN = 1.25  # so much more is searched where rows came after the measurement
+_GROWN = 0.5  # of the share of rows that came after the measurement: so much more is searched
 _COMPARED_ROWS = 20_000  # as many that a filter leaves are all compared
 
 
@@ -62,7 +62,7 @@ class ApproximateIndex:
         rows, self.components = stored.shape
         self._target = target
         self._blocks = DescriptorBlocks(self.components, stored.dtype, unit=False).grown(stored)
-        self._coded: tuple[CodedRows, ...] = ()
+        self._coded: CodedRows | None = None
         self._tried_rows = rows
         self.recall, self.lists, self.probes, self.factor = 1.0, 0, 0, 1
         self._train(np.arange(rows), rows)
@@ -84,11 +84,12 @@ class ApproximateIndex:
                 codes in all lists.
         """
         left = None if allowed is None else int(allowed.sum())
-        if not self._coded or (left is not None and left <= _COMPARED_ROWS):
+        if self._coded is None or (left is not None and left <= _COMPARED_ROWS):
             candidates = self._blocks.nearest(queries, k + _EXTRA, allowed)[1]
         else:
-            candidates = self._candidates(queries, k, allowed, left)
-            start = self._coded[-1].stop
+            probes, wanted = self._depth(self._coded, k, left)
+            candidates = self._coded.nearest(queries, wanted, probes=probes, allowed=allowed)
+            start = self._coded.stop
             if start < self.count:
                 uncoded = self._blocks.nearest(queries, k + _EXTRA, allowed, start=start)[1]
                 candidates = np.concatenate([candidates, uncoded], axis=1)
@@ -108,7 +109,7 @@ class ApproximateIndex:
 
     def extension_due(self, alive: Mask) -> bool:
         """Return whether so many rows have no codes, or are gone, that `extended` should be called."""
-        return self._retraining_due(alive) or (bool(self._coded) and self._uncoded > self._allowance)
+        return self._retraining_due(alive) or (self._coded is not None and self._uncoded > self._allowance)
 
     def extended(self, alive: Mask) -> ApproximateIndex:
         """Return this index with codes for the rows that have none, or trained anew where it grew by half.
@@ -121,16 +122,13 @@ class ApproximateIndex:
         index = copy.copy(self)
         rows = np.flatnonzero(alive)
         if self._retraining_due(alive):
-            index._coded, index._tried_rows = (), len(rows)
+            index._coded, index._tried_rows = None, len(rows)
             index.recall, index.lists, index.probes, index.factor = 1.0, 0, 0, 1
             index._train(rows, self.count)
             return index
-        kept = list(self._coded)
-        start = kept[-1].stop
-        while len(kept) > 1 and kept[-1].count <= 2 * (self.count - start):
-            start = kept.pop().start  # small ones are made one, so that there are few
-        added = CodedRows(kept[0].training, self._blocks, rows[rows >= start], start, self.count)
-        index._coded = (*kept, added)
+        if self._coded is not None:
+            further = rows[rows >= self._coded.stop]
+            index._coded = self._coded.extended(self._blocks, further, self.count)
         return index
 
     def joined(self, newer: ApproximateIndex) -> ApproximateIndex:
@@ -141,11 +139,11 @@ class ApproximateIndex:
 
     @property
     def _uncoded(self) -> int:
-        return self.count - (self._coded[-1].stop if self._coded else 0)
+        return self.count - (0 if self._coded is None else self._coded.stop)
 
     @property
     def _allowance(self) -> int:
-        return max(_MIN_UNCODED, int(self._coded[0].training.rows * _UNCODED_SHARE))
+        return max(_MIN_UNCODED, int(self._tried_rows * _UNCODED_SHARE))
 
     def _retraining_due(self, alive: Mask) -> bool:
         count = int(alive.sum())
@@ -153,30 +151,16 @@ class ApproximateIndex:
             (1 - _GROWTH / 2) * self._tried_rows <= count <= (1 + _GROWTH) * self._tried_rows
         )
 
-    def _depth(self, k: int, left: int | None) -> tuple[int, int]:
+    def _depth(self, coded: CodedRows, k: int, left: int | None) -> tuple[int, int]:
         """Return how many lists a query probes, and how many rows are refined."""
-        factor, probes = float(self.factor), float(self.probes)
-        if len(self._coded) > 1:  # what was measured holds for the rows that were there
-            factor, probes = factor * _GROWN, probes * _GROWN
+        grown = max(0.0, coded.count / coded.training.rows - 1)
+        more = 1 + _GROWN * grown  # what was measured holds for the rows that were there
+        factor, probes = self.factor * more, self.probes * more
         if left is not None and 2 * left < self.count:  # the nearest that are left may lie in any list
             probes = self.lists
         # For k beyond the measured one, proportionally more lists.
         probes = probes * max(k, _TARGET_K) / _TARGET_K
         return min(self.lists, round(probes)), round(factor * max(k, _TARGET_K))
-
-    def _candidates(
-        self, queries: npt.NDArray[np.float32], k: int, allowed: Mask | None, left: int | None
-    ) -> npt.NDArray[np.int64]:
-        probes, wanted = self._depth(k, left)
-        found = [each.nearest(queries, wanted, probes=probes, allowed=allowed) for each in self._coded]
-        if len(found) == 1:
-            return found[0][1]
-        distances = np.concatenate([each[0] for each in found], axis=1)
-        ids = np.concatenate([each[1] for each in found], axis=1)
-        if ids.shape[1] > wanted:
-            best = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted]
-            ids = np.take_along_axis(ids, best, axis=1)
-        return ids
 
     def _refined(
         self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int
@@ -205,11 +189,11 @@ class ApproximateIndex:
         row_bytes = queries.shape[1] * self._blocks.itemsize
         trial = Trial(queries, near, len(alive), row_bytes, self._target + _MARGIN)
         training = Training.of(self._blocks, alive, trial)
-        coded = CodedRows(training, self._blocks, alive, 0, stop)
+        coded = CodedRows(training, self._blocks, alive, stop)
         self.lists, self.components = training.lists, training.components
         self._measure(coded, queries, truth)
         if self.probes:
-            self._coded = (coded,)
+            self._coded = coded
 
     def _measure(
         self, coded: CodedRows, queries: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]
@@ -219,7 +203,7 @@ class ApproximateIndex:
         row_bytes = queries.shape[1] * self._blocks.itemsize
         for share in _SHARES:
             probes = max(1, round(share * self.lists))
-            found = coded.nearest(queries, min(coded.count, max(_FACTORS) * k), probes=probes)[1]
+            found = coded.nearest(queries, min(coded.count, max(_FACTORS) * k), probes=probes)
             # The refinement is exact: a row is found if it is among the refined ones.
             ranks = _ranks(found, truth)
             for factor in _FACTORS:

@@ -59,10 +59,10 @@ class Training:
 
 
 class CodedRows:
-    """The codes of the rows from `start` to `stop`, without those that were gone; immutable.
+    """The codes of the rows before `stop`, without those that were gone; immutable.
 
     Attributes:
-        start: The first row.
+        training: What the codes were made with.
         stop: The row after the last.
         count: How many are in it.
     """
@@ -72,22 +72,39 @@ class CodedRows:
         training: Training,
         blocks: DescriptorBlocks,
         alive: npt.NDArray[np.int64],
-        start: int,
         stop: int,
+        *,
+        former: CodedRows | None = None,
     ) -> None:
-        """Encode the rows `alive`, all of them from `start` to `stop`."""
+        """Encode rows.
+
+        Args:
+            training: What the codes are made with.
+            blocks: Descriptors of all rows.
+            alive: (n,) which of them are encoded.
+            stop: The row after the last.
+            former: Codes to keep beside them; it stays as it is.
+        """
         faiss = import_faiss()
-        self.training, self.start, self.stop, self.count = training, start, stop, len(alive)
-        self._index = faiss.clone_index(training.empty)
+        self.training, self.stop = training, stop
+        self.count = len(alive) + (0 if former is None else former.count)
+        self._index: Any = faiss.clone_index(training.empty if former is None else former._index)
         for at in range(0, len(alive), _CODED_BLOCK):
             ids = np.ascontiguousarray(alive[at : at + _CODED_BLOCK])
             self._index.add_with_ids(blocks.reconstruct(ids), ids)
         self._lists = faiss.downcast_index(self._index.index)
 
+    def extended(self, blocks: DescriptorBlocks, alive: npt.NDArray[np.int64], stop: int) -> CodedRows:
+        """Return these codes and those of the rows `alive` from here to `stop`.
+
+        In one index: each further one would take as long to search as 50,000 rows, however few it holds.
+        """
+        return CodedRows(self.training, blocks, alive, stop, former=self)
+
     def nearest(
         self, queries: npt.NDArray[np.float32], k: int, *, probes: int, allowed: Mask | None = None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return (B, k) approximate squared distances and rows, best first, -1 padded.
+    ) -> npt.NDArray[np.int64]:
+        """Return (B, k) rows, best first by approximate distance, -1 padded.
 
         Args:
             queries: (B, D) float32, unit L2 norm.
@@ -101,5 +118,5 @@ class CodedRows:
         # Few queries are parallelised by list, many by query. A race between two threads here costs time, not
         # correctness.
         self._lists.implem = _BY_LIST if len(queries) < _MIN_BATCH else 0
-        distances, ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)
-        return np.where(ids < 0, np.inf, distances), ids
+        ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)[1]
+        return np.asarray(ids)

@@ -19,9 +19,7 @@ from storage.search.faiss_module import import_faiss
 
 __all__ = ["SCATTERED_COST", "Trial", "evenly", "reduction"]
 
-SCATTERED_COST = (
-    12  # reading and comparing a scattered byte costs as much as so many bytes of codes in sequence
-)
+SCATTERED_COST = 12  # of a byte that is compared again, in bytes of codes that are read in sequence
 _VARIANCES = (0.8, 0.87, 0.93, 0.97, 1.0)
 _DRAWN = 16_384  # rows that neighbours are ranked among
 _PROBED = 0.5  # of the lists, about
