@@ -87,7 +87,7 @@ class CodedRows:
         """
         faiss = import_faiss()
         self.training, self.stop = training, stop
-        self.count = len(alive) + (0 if former is None else former.count)
+        self.count: int = len(alive) + (0 if former is None else former.count)
         self._index: Any = faiss.clone_index(training.empty if former is None else former._index)
         for at in range(0, len(alive), _CODED_BLOCK):
             ids = np.ascontiguousarray(alive[at : at + _CODED_BLOCK])
