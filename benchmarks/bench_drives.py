@@ -1,6 +1,7 @@
 """Drives through drawn cities with exact poses: tracks against single answers, with goals beside figures.
 
     python -m benchmarks.bench_drives --scratch DIR
+    python -m benchmarks.bench_drives --scratch DIR --dataset CORRIDOR
 
 A drive of 150 frames at one per second turns, stops, and leaves the photographed streets once. Three ways are
 compared on its frames inside: the first answer to each frame alone, windows of ten frames that are followed
@@ -8,7 +9,8 @@ each by itself, and the whole drive with a lag of ten frames; right is a positio
 that is lost or unsure counts as wrong. Printed too: how many frames after the way out the first is
 called lost, the share of frames outside that are called known, how often the radius of known frames holds
 the truth, and milliseconds per frame. `--dataset` takes the queries of a photo set, in the order of their
-names, as a drive of its own. Answers are kept in the scratch folder: only the first run takes minutes.
+names, as a drive in place of the drawn ones; each of the two keeps what the other has written. Answers are
+kept in the scratch folder: only the first run takes minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import torch
 
 from benchmarks.local_index import index_here
 from benchmarks.machine import describe_machine
-from benchmarks.results import command_line, make_parser, write_results
+from benchmarks.results import command_line, former_entries, make_parser, write_results
 from models.images import ImageRejected
 from models.names import DEFAULT_MODEL
 from pipelines.demo.dataset import draw_city
@@ -82,18 +84,25 @@ class Answered:
 def main() -> None:
     parser = make_parser(__doc__, "drives.json")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-drives"))
-    parser.add_argument("--sets", nargs="*", default=list(SETS), metavar="hard|easy:SEED:CONDITION")
-    parser.add_argument("--dataset", type=Path, help="a photo set as a drive too, such as corridor")
+    parser.add_argument("--sets", nargs="*", metavar="hard|easy:SEED:CONDITION")
+    parser.add_argument("--dataset", type=Path, help="a photo set as a drive instead, such as corridor")
     args = parser.parse_args()
     torch.set_num_threads(2)
     args.scratch.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
+    if args.sets is None:
+        args.sets = [] if args.dataset is not None else list(SETS)
+    results = former_entries(args.out, lambda name: not args.sets or not is_drawn(name))
     whole = results
     for answered in _all(args):
         results[answered.name] = measure(answered)
         whole = results | {"machine": describe_machine(), "command": command_line()}
         write_results(args.out, whole, finished=False)
     write_results(args.out, whole)
+
+
+def is_drawn(name: str) -> bool:
+    """Return whether an entry of the results is of a drive through a drawn city."""
+    return name.startswith(("hard:", "easy:"))
 
 
 def _all(args: argparse.Namespace) -> Iterator[Answered]:

@@ -1,10 +1,12 @@
 """Positions of places on drawn cities with exact poses: estimators compared, and how often the radius holds.
 
     python -m benchmarks.bench_places --scratch DIR
+    python -m benchmarks.bench_places --scratch DIR --dataset CORRIDOR
 
 For each city and spacing: median and 90th percentile of the distance to the truth of the first
 answer and of each estimator, and for the default one the share of photos whose radius holds the truth, with
 the radius that the store's own photos give. The first run draws and indexes the cities (minutes).
+`--dataset` measures a data set in place of the cities; each of the two keeps what the other has written.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 
 from benchmarks.local_index import index_here
 from benchmarks.machine import describe_machine
-from benchmarks.results import command_line, make_parser, write_results
+from benchmarks.results import command_line, former_entries, make_parser, write_results
 from models.images import ImageRejected
 from models.names import DEFAULT_MODEL
 from pipelines.demo.dataset import draw_city
@@ -36,6 +38,7 @@ from storage.store import Store
 SEEDS, SPACINGS_M = (0, 1), (5.0, 10.0, 20.0)
 DATABASE, QUERIES = 240, 80
 CANDIDATES = 100
+_CITY = "city-"  # names of drawn cities among the results
 _RATIO = SIGNS.index("ratio")
 
 
@@ -47,13 +50,13 @@ def main() -> None:
     parser.add_argument("--spacings", type=float, nargs="+", default=list(SPACINGS_M), metavar="M")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    results: dict[str, Any] = {}
+    results = former_entries(args.out, lambda name: args.dataset is not None or not is_city(name))
     if args.dataset is not None:
         results[args.dataset.name] = measure(args.dataset, args.scratch / f"store-{args.dataset.name}")
     else:
         for seed in args.seeds:
             for spacing_m in args.spacings:
-                name = f"city-{seed}-{spacing_m:g}"
+                name = f"{_CITY}{seed}-{spacing_m:g}"
                 city = args.scratch / name
                 draw_city(
                     city,
@@ -64,8 +67,13 @@ def main() -> None:
                     workers=1,
                 )
                 results[name] = measure(city, args.scratch / f"store-{name}")
-                write_results(args.out, results)
+                write_results(args.out, results, finished=False)
     write_results(args.out, results | {"machine": describe_machine(), "command": command_line()})
+
+
+def is_city(name: str) -> bool:
+    """Return whether an entry of the results is of a drawn city."""
+    return name.startswith(_CITY)
 
 
 def measure(dataset: Path, uri: Path) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class Part:
         sources: files and folders of the product that the figures depend on. The benchmark's own files are
             added by themselves.
         arguments: how the published figures are measured. Other arguments do not count as this part.
-        inputs: further arguments, with `{photos}`, `{corridor}` or `{city}` for folders of the user.
+        inputs: further arguments, with `{photos}`, `{corridor}` or `{city}` for folders of the user, or for
+            folders below one, as in `{photos}/ie_tower`.
         key: where the part is in its file; empty: all of it.
         accelerator: whether it needs a GPU.
     """
@@ -70,7 +71,12 @@ class Part:
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the names of the folders that the command takes."""
-        return tuple(name for name in INPUTS if f"{{{name}}}" in self.inputs)
+        return tuple(name for name in INPUTS if any(f"{{{name}}}" in text for text in self.inputs))
+
+    @property
+    def flags(self) -> set[str]:
+        """Return the names of the options that take the user's folders."""
+        return {text for text in self.inputs if text.startswith("--")}
 
     def command(self, folders: dict[str, str]) -> list[str]:
         """Return the arguments after `python`, with the user's folders."""
@@ -119,6 +125,24 @@ def _accelerator(what: str) -> Part:
     return _part(f"accelerator {what}", "bench_accelerator", "accelerator.json", *sources, **more)
 
 
+_OF_PLACES = (_MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY, _ANSWERING, "serving/places",
+              "models/names.py", "pipelines/relearning.py", "storage/position.py")  # fmt: skip
+
+
+def _places(name: str, **more: object) -> Part:
+    return _part(name, "bench_places", "places.json", *_OF_PLACES, "pipelines/own_photos", **more)
+
+
+def _drives(name: str, **more: object) -> Part:
+    sources = (*_OF_PLACES, "serving/answer.py", "serving/tracks", "pipelines/tracks")
+    return _part(name, "bench_drives", "drives.json", *sources, **more)
+
+
+def _known(name: str, **more: object) -> Part:
+    sources = (*_OF_PLACES, "pipelines/calibration", "pipelines/evaluation", "pipelines/own_photos")
+    return _part(name, "bench_known", "known.json", *sources, **more)
+
+
 # In this order, the short ones first.
 PARTS: tuple[Part, ...] = (
     _part("reading", "bench_reading", "reading.json", _STORED, "models/weights.py", "storage/layout.py",
@@ -145,24 +169,22 @@ PARTS: tuple[Part, ...] = (
     _part("index", "bench_index", "index.json", _MODEL, _ENCODED, _STORED, _INDEXING, _CITY,
           arguments=("--precisions", "fp32", "bf16")),
     _part("serve", "bench_serve", "serve.json", _MODEL, _ENCODED, _STORED, _MATCHING, _ANSWERING, _SERVING),
-    _part("places", "bench_places", "places.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
-          _ANSWERING, "serving/places", "models/names.py", "pipelines/own_photos", "pipelines/relearning.py",
-          "storage/position.py"),
+    _places("places", key=("city-0-10",)),
+    _places("places corridor", inputs=("--dataset", "{corridor}"), key=("corridor",)),
     _part("accuracy", "bench_accuracy", "accuracy.json", _MODEL, _ENCODED, _MATCHING, _LEARNED, _CITY,
           inputs=("--photos", "{photos}"), key=("224",)),
     _part("sizes", "bench_sizes", "accuracy.json", _MODEL, _ENCODED, _MATCHING, _LEARNED, _CITY,
           inputs=("--photos", "{photos}"), key=("sizes",)),
     _part("layers", "bench_layers", "accuracy.json", _MODEL, _MATCHING, _LEARNED, _CITY, "storage/card.py",
           inputs=("--photos", "{photos}"), key=("layers",)),
-    _part("drives", "bench_drives", "drives.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
-          _ANSWERING, "serving/answer.py", "serving/places", "serving/tracks", "models/names.py",
-          "pipelines/tracks", "pipelines/relearning.py", "storage/position.py"),
+    _drives("drives", key=("hard:0:night",)),
+    _drives("drives corridor", inputs=("--dataset", "{corridor}"), key=("corridor",)),
     _part("priors", "bench_priors", "priors.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
           _ANSWERING, "serving/answer.py", "serving/places", "serving/priors", "serving/tracks",
           "models/names.py", "pipelines/tracks", "pipelines/relearning.py", "storage/position.py"),
-    _part("known", "bench_known", "known.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
-          _ANSWERING, "serving/places", "models/names.py", "pipelines/calibration", "pipelines/evaluation",
-          "pipelines/own_photos", "pipelines/relearning.py", "storage/position.py"),
+    _known("known", key=("levels",)),
+    _known("known corridor", inputs=("--dataset", "{corridor}", "--elsewhere", "{photos}/ie_tower"),
+           key=("corridor",)),
     _finetune("vit"),
     _part("side path", "prove_side_path", "side_path.json", _MODEL, _TRAINING, _CITY),
     _part("values", "prove_values", "values.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
@@ -191,8 +213,9 @@ def part_named(name: str) -> Part:
 
 def parts_touched(module: str, arguments: list[str]) -> list[Part]:
     """Return the parts whose figures this command may change."""
+    of_module = [part for part in PARTS if part.module == module]
     return [
         part
-        for part in PARTS
-        if part.module == module and (not part.arguments or part.arguments[:1] == tuple(arguments[:1]))
-    ] or [part for part in PARTS if part.module == module]
+        for part in of_module
+        if part.arguments[:1] in ((), tuple(arguments[:1])) and part.flags <= set(arguments)
+    ] or of_module

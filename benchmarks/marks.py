@@ -1,4 +1,4 @@
-"""Marks on the Benchmarks page that say of which code its figures are.
+"""Marks on the pages Benchmarks and Places that say of which code their figures are.
 
 `<!-- measured: index, pipeline feed -->` becomes a note about these benchmarks, `<!-- measured: all -->` a
 table of all of them.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import RESULTS, shown, stamped
 
-__all__ = ["RESULTS", "command_line", "make_parser", "read_results", "write_results"]
+__all__ = ["RESULTS", "command_line", "former_entries", "make_parser", "read_results", "write_results"]
+
+_ABOUT_A_RUN = ("machine", "command", "provenance")
 
 
 def make_parser(description: str | None, file: str) -> argparse.ArgumentParser:
@@ -32,6 +35,17 @@ def command_line() -> str:
 def read_results(out: Path) -> dict[str, Any]:
     """Return the results of earlier runs, or an empty dict."""
     return dict(json.loads(out.read_text())) if out.exists() else {}
+
+
+def former_entries(out: Path, kept: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
+    """Return entries of earlier runs, without what is said about those runs.
+
+    Args:
+        out: The file of the results.
+        kept: Which names; default: all.
+    """
+    former = read_results(out).items()
+    return {name: values for name, values in former if name not in _ABOUT_A_RUN and kept(name)}
 
 
 def write_results(out: Path, values: dict[str, Any], finished: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Say on the Benchmarks page which of its results are of the present code."""
+"""Say on the pages with measured figures which of them are of the present code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.marks import marked
 
-PAGE = "explanation/benchmarks.md"
+PAGES = ("explanation/benchmarks.md", "explanation/places.md")
 
-with mkdocs_gen_files.open(PAGE, "w") as file:
-    file.write(marked((Path("docs") / PAGE).read_text()))
+for page in PAGES:
+    with mkdocs_gen_files.open(page, "w") as file:
+        file.write(marked((Path("docs") / page).read_text()))

@@ -45,8 +45,19 @@ def test_only_the_declared_arguments_are_the_part() -> None:
 def test_a_command_touches_its_own_part_alone() -> None:
     touched = parts_touched("benchmarks.bench_pipeline", ["memory"])
     assert [part.name for part in touched] == ["pipeline memory"]
+    cities = parts_touched("benchmarks.bench_drives", ["--sets", "hard:0:night"])
+    assert [part.name for part in cities] == ["drives"]
 
 
 def test_folders_are_filled_in() -> None:
     command = part_named("finetune corridor").command({"corridor": "/photos/corridor"})
     assert command == ["-m", "benchmarks.prove_finetune", "corridor", "--photos", "/photos/corridor"]
+
+
+def test_a_folder_below_one_of_the_user_is_filled_in() -> None:
+    known = part_named("known corridor")
+    assert known.needs == ("photos", "corridor")
+    command = known.command({"photos": "/photos", "corridor": "/photos/corridor"})
+    assert command[2:] == ["--dataset", "/photos/corridor", "--elsewhere", "/photos/ie_tower"]
+    assert known.is_run_by(command[2:])
+    assert not part_named("known").is_run_by(command[2:])
