@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.chart_rules import OWN
 from tests.support.kuberay_rules import CONTROLLER, Documents, Rule, of_kind
+from tests.support.kuberay_schema import FROZEN, objects_at
 from tests.support.rendered_chart import (
     Change,
     cel_mistakes,
@@ -286,12 +287,20 @@ def test_rules_in_cel_catch_mistakes(documents: Documents, strategy: dict[str, A
 @pytest.mark.parametrize(("kind", "path"), [("RayJob", "rayClusterSpec"), ("RayService", "rayClusterConfig")])
 def test_rules_in_cel_know_who_may_manage(documents: Documents, kind: str, path: str) -> None:
     held = next(of_kind(documents, kind))["spec"]
-    for place in (held, held[path]):
+    documents.append({"kind": "RayCluster", "metadata": {"name": "alone"}, "spec": held[path] | {}})
+    for place in (held, held[path], documents[-1]["spec"]):
         place["managedBy"] = "ray.io/kuberay-operator"
         assert cel_mistakes(documents) == []
         place["managedBy"] = "somebody"
         assert len(cel_mistakes(documents)) == 1
         del place["managedBy"]
+
+
+def test_rules_in_cel_about_updates_have_nothing_to_compare(documents: Documents) -> None:
+    """They may be left out as long as the chart leaves these fields out."""
+    for kind, path in FROZEN:
+        for document in of_kind(documents, kind):
+            assert list(objects_at(document, path)) == []
 
 
 def broken_kubernetes() -> Iterator[Change]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.aggregation import Aggregation, sample_key
 from models.aggregation.choice import chosen_aggregation, with_aggregation
 from models.aggregation.describer import Describer, open_aggregation
 from models.feature_encoder import FeatureEncoder
+from models.store_fit import require_fit
 from pipelines import relearning
 from pipelines.cli import main
 from pipelines.relearn import relearn
@@ -26,7 +28,7 @@ from pipelines.relearning import (
     sample_first,
 )
 from storage.card import FEATURE_ENCODINGS, FeatureEncoding
-from storage.errors import CorruptStore
+from storage.errors import CardMismatch, CorruptStore
 from storage.features.encodings import FeatureCodec, projected_channels
 from storage.features.projection import fit_projection, projection_sha256
 from storage.features.shards import write_shard
@@ -169,6 +171,28 @@ def test_an_aggregation_from_a_file_stays(tmp_path: Path) -> None:
     kept = open_aggregation(store.artifact, store.card)
     assert kept is not None
     assert (kept.photos, kept.automatic) == (40, False)
+
+
+def test_the_file_that_made_a_stores_descriptors_fits_the_store(tmp_path: Path) -> None:
+    """Whether the store learned it or it was given; what another city learned does not fit."""
+    store = make_city(tmp_path / "store")
+    with store.lease():
+        add(store, IDS)
+    relearn(store.uri)
+    card = Store.open(store.uri).card
+    assert card.aggregation_sha256 is not None
+    own = tmp_path / "store" / "artifacts" / card.aggregation_sha256
+    assert hashlib.sha256(own.read_bytes()).hexdigest() == card.aggregation_sha256
+    require_fit(store.uri, card, {"aggregation": str(own)})
+    others = tmp_path / "others"
+    others.write_bytes(Aggregation.fit([model_features(IDS[:40])]).to_bytes())
+    with pytest.raises(CardMismatch, match="is not the aggregation of the store"):
+        require_fit(store.uri, card, {"aggregation": str(others)})
+    relearn(store.uri, use=str(others))
+    given = Store.open(store.uri).card
+    require_fit(store.uri, given, {"aggregation": str(others)})
+    with pytest.raises(CardMismatch, match="is not the aggregation of the store"):
+        require_fit(store.uri, given, {"aggregation": str(own)})
 
 
 def test_stores_of_the_models_own_descriptors_stay_so(tmp_path: Path) -> None:

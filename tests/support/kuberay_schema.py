@@ -177,12 +177,15 @@ SCHEMAS = {
 }
 
 MANAGERS = "self.managedBy in ['ray.io/kuberay-operator', 'kueue.x-k8s.io/multikueue']"
-# Kind, path of the object that the rule is about, the rule in CEL.
+# Kind, path of the object that the rule is about, the rule in CEL. KubeRay 1.7 publishes 17 rules: 9 of RayJob,
+# 5 of RayService, 3 of RayCluster; the first two repeat those of the cluster that they hold. Here are the 9 about
+# what a manifest says. The other 8 are about updates alone (`self == oldSelf`): the fields in FROZEN never change.
+# A manifest by itself has no former one to be compared with, and the chart sets none of these fields.
 CEL_RULES = (
     (
         "RayJob",
         ("spec", "deletionStrategy"),
-        "has(self.deletionRules) != (has(self.onSuccess) || has(self.onFailure))",
+        "!(has(self.deletionRules) && (has(self.onSuccess) || has(self.onFailure)))",
     ),
     (
         "RayJob",
@@ -192,12 +195,28 @@ CEL_RULES = (
     (
         "RayJob",
         ("spec", "deletionStrategy", "deletionRules", "*", "condition"),
-        "has(self.jobStatus) != has(self.jobDeploymentStatus)",
+        "!(has(self.jobStatus) && has(self.jobDeploymentStatus))",
+    ),
+    (
+        "RayJob",
+        ("spec", "deletionStrategy", "deletionRules", "*", "condition"),
+        "has(self.jobStatus) || has(self.jobDeploymentStatus)",
     ),
     ("RayJob", ("spec",), f"!has(self.managedBy) || {MANAGERS}"),
-    ("RayService", ("spec",), f"!has(self.managedBy) || {MANAGERS}"),
     ("RayJob", ("spec", "rayClusterSpec"), f"!has(self.managedBy) || {MANAGERS}"),
+    ("RayService", ("spec",), f"!has(self.managedBy) || {MANAGERS}"),
     ("RayService", ("spec", "rayClusterConfig"), f"!has(self.managedBy) || {MANAGERS}"),
+    ("RayCluster", ("spec",), f"!has(self.managedBy) || {MANAGERS}"),
+)
+FROZEN = (
+    ("RayJob", ("spec", "managedBy")),
+    ("RayJob", ("spec", "rayClusterSpec", "managedBy")),
+    ("RayJob", ("spec", "rayClusterSpec", "gcsFaultToleranceOptions", "backend")),
+    ("RayService", ("spec", "managedBy")),
+    ("RayService", ("spec", "rayClusterConfig", "managedBy")),
+    ("RayService", ("spec", "rayClusterConfig", "gcsFaultToleranceOptions", "backend")),
+    ("RayCluster", ("spec", "managedBy")),
+    ("RayCluster", ("spec", "gcsFaultToleranceOptions", "backend")),
 )
 
 

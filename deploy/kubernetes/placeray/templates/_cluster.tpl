@@ -36,8 +36,12 @@ headGroupSpec:
   template: {{- include "placeray.head" . | nindent 4 }}
 workerGroupSpecs:
 {{- range $name, $group := $values.workers }}
+{{- $service := and (eq $.component "serve") (eq $name "cpu") }}
+{{- $min := $service | ternary (max (int $group.min) (int $values.serve.minWorkers)) (int $group.min) }}
+{{- if gt $min (int $group.max) }}
+{{- fail (printf "set workers.%s.max to at least %d: so many workers are always there (workers.%s.min%s)" $name $min $name ($service | ternary ", serve.minWorkers" "")) }}
+{{- end }}
 {{- if gt (int $group.max) 0 }}
-{{- $min := and (eq $.component "serve") (eq $name "cpu") | ternary (max (int $group.min) (int $values.serve.minWorkers)) (int $group.min) }}
   - groupName: {{ $name }}
     replicas: {{ $min }}
     minReplicas: {{ $min }}
@@ -54,9 +58,13 @@ workerGroupSpecs:
 {{- $pod := dict "root" .root "component" .component "role" "head" -}}
 metadata:
   labels: {{- include "placeray.podLabels" $pod | nindent 4 }}
+    {{- include "placeray.identityLabels" .root | nindent 4 }}
 spec:
   {{- with $values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.serviceAccountName }}
+  serviceAccountName: {{ . }}
   {{- end }}
   securityContext: {{- include "placeray.podSecurity" . | nindent 4 }}
   {{- include "placeray.placement" (dict "root" .root "spot" false "gpu" false "selector" dict) | nindent 2 }}
@@ -92,6 +100,7 @@ nvidia.com/gpu: {{ .gpus | quote }}
 {{- $pod := dict "root" .root "component" .component "role" "worker" -}}
 metadata:
   labels: {{- include "placeray.podLabels" $pod | nindent 4 }}
+    {{- include "placeray.identityLabels" .root | nindent 4 }}
 spec:
   {{- with $values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}

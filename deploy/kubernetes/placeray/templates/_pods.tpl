@@ -16,6 +16,37 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* The label by which AKS gives a pod the token of its service account; other clouds need none. */}}
+{{- define "placeray.identityLabels" -}}
+{{- if and .Values.serviceAccountName (eq .Values.cloud "aks") }}
+azure.workload.identity/use: "true"
+{{- end }}
+{{- end }}
+
+{{/* Where a pod reads the credentials of its identity: addresses and ports, as networkPolicy.identity says. */}}
+{{- define "placeray.identityServers" -}}
+{{- $identity := .Values.networkPolicy.identity -}}
+{{- $cloud := .Values.cloud -}}
+{{- $servers := list -}}
+{{- if eq $identity "node" -}}
+{{- $servers = list (dict "address" "169.254.169.254" "port" 80) -}}
+{{- else if and (eq $identity "workload") (eq $cloud "gke") -}}
+{{- /* GKE's metadata server, which nodes without Dataplane V2 reach at the second address. */ -}}
+{{- $servers = list (dict "address" "169.254.169.254" "port" 80) (dict "address" "169.254.169.252" "port" 988) -}}
+{{- else if and (eq $identity "workload") (has $cloud (list "eks" "karpenter")) -}}
+{{- /* The agent of EKS Pod Identity. Roles of service accounts (IRSA) are asked for by HTTPS. */ -}}
+{{- $servers = list (dict "address" "169.254.170.23" "port" 80) -}}
+{{- else if and (eq $identity "workload") (eq $cloud "any") -}}
+{{- fail "networkPolicy.identity workload depends on the cloud: set cloud to gke, eks, karpenter or aks" -}}
+{{- end -}}
+{{- range $servers }}
+- to:
+    - ipBlock: {cidr: {{ .address }}/32}
+  ports:
+    - {protocol: TCP, port: {{ .port }}}
+{{- end }}
+{{- end }}
+
 {{/* Where a pod may run: dict "root" $ "spot" true|false "gpu" true|false "selector" {} */}}
 {{- define "placeray.placement" -}}
 {{- $keys := dict "gke" "cloud.google.com/gke-spot" "eks" "eks.amazonaws.com/capacityType" "karpenter" "karpenter.sh/capacity-type" "aks" "kubernetes.azure.com/scalesetpriority" -}}

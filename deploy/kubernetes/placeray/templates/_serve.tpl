@@ -1,9 +1,14 @@
-{{/* How many replicas: min and max of a stage. */}}
+{{/* How many replicas: dict "name" of a stage, "stage" its min and max. */}}
 {{- define "placeray.replicas" -}}
-{{- if eq (int .min) (int .max) }}
-num_replicas: {{ .min }}
+{{- $min := int .stage.min -}}
+{{- $max := int .stage.max -}}
+{{- if gt $min $max -}}
+{{- fail (printf "set serve.%s.max to at least %d, its min" .name $min) -}}
+{{- end -}}
+{{- if eq $min $max }}
+num_replicas: {{ $min }}
 {{- else }}
-autoscaling_config: {min_replicas: {{ .min }}, max_replicas: {{ .max }}, target_ongoing_requests: 8}
+autoscaling_config: {min_replicas: {{ $min }}, max_replicas: {{ $max }}, target_ongoing_requests: 8}
 {{- end }}
 {{- end }}
 
@@ -27,17 +32,17 @@ applications:
     args: {{- toYaml $settings | nindent 6 }}
     deployments:
       - name: Ingress
-        {{- include "placeray.replicas" $serve.ingress | nindent 8 }}
+        {{- include "placeray.replicas" (dict "name" "ingress" "stage" $serve.ingress) | nindent 8 }}
         ray_actor_options: {num_cpus: {{ $serve.ingress.cpus }}}
       - name: Extractor
-        {{- include "placeray.replicas" $serve.extractor | nindent 8 }}
+        {{- include "placeray.replicas" (dict "name" "extractor" "stage" $serve.extractor) | nindent 8 }}
         ray_actor_options: {num_cpus: {{ $serve.extractor.cpus }}, num_gpus: {{ $serve.extractor.gpus }}}
       {{- range $number := until (int $settings.shards) }}
       - name: Searcher-{{ $number }}
-        {{- include "placeray.replicas" $serve.searcher | nindent 8 }}
+        {{- include "placeray.replicas" (dict "name" "searcher" "stage" $serve.searcher) | nindent 8 }}
         ray_actor_options: {num_cpus: {{ $serve.searcher.cpus }}}
       {{- end }}
       - name: Reranker
-        {{- include "placeray.replicas" $serve.reranker | nindent 8 }}
+        {{- include "placeray.replicas" (dict "name" "reranker" "stage" $serve.reranker) | nindent 8 }}
         ray_actor_options: {num_cpus: {{ $serve.reranker.cpus }}, num_gpus: 0}
 {{- end }}
