@@ -40,7 +40,8 @@ class Match:
         record: The stored image; a `PlaceRecord` where the result was read from JSON.
         similarity: Cosine similarity of the global descriptors, -1..1.
         mutual_matches: Mutual nearest neighbours between the local features; None where not re-ranked.
-        score: What re-ranked matches are ordered by, see `score_kind`; None where not re-ranked.
+        score: What re-ranked matches are ordered by, see `score_kind`; None where not re-ranked. The rule of
+            `--rerank auto` may blend the similarity into the order, not into this score.
         score_kind: `count`, the number of mutual matches, or `votes`, see `models.matching.votes`.
         prior_weight: By which a prior multiplied the score, or lowered the similarity that ranks where
             nothing is re-ranked, see `serving.priors.soft_prior`; None without a prior.
@@ -197,8 +198,9 @@ def rank(
     scores: Sequence[float | None] | None = None,
     score_kind: ScoreKind = "count",
     prior_weights: Sequence[float] | None = None,
+    order_by: Sequence[float | None] | None = None,
 ) -> tuple[Match, ...]:
-    """Order search hits by score; ties keep the order of similarity.
+    """Order search hits by score, or by other numbers; ties keep the order of similarity.
 
     A hit whose score is None (beyond the candidates, or with unreadable features) keeps its position in the
     order of the global descriptors.
@@ -206,14 +208,17 @@ def rank(
     Args:
         hits: K search hits, most similar first.
         counts: Mutual-nearest-neighbour counts of the first hits, at most K.
-        scores: What they are ordered by, as many as counts; None: the counts.
+        scores: What the matches carry, and are ordered by unless `order_by` is given, as many as counts;
+            None: the counts.
         score_kind: What the scores are.
         prior_weights: What a prior gave the hits, K of them; the scores are weighed already. None: no prior.
+        order_by: Numbers in place of the scores, as many, None where these are; only the order follows them.
     """
     counts = [*counts, *[None] * (len(hits) - len(counts))]
     scores = counts if scores is None else [*scores, *[None] * (len(hits) - len(scores))]
+    keys = scores if order_by is None else order_by
     scored = [i for i, score in enumerate(scores) if score is not None]
-    best_first = iter(sorted(scored, key=lambda i: -(scores[i] or 0)))
+    best_first = iter(sorted(scored, key=lambda i: -(keys[i] or 0)))
     order = [i if scores[i] is None else next(best_first) for i in range(len(hits))]
     return tuple(
         Match(

@@ -24,7 +24,8 @@ from serving.decoding import DecodedPhoto, decoded_batches
 from serving.defaults import TOP_K
 from serving.lines import MatchedLines, line_points
 from serving.matching_options import ALL_EXACTLY, Matching, default_candidates
-from serving.places.places import Places
+from serving.places.conditions import ScoreConditions
+from serving.places.places import Asked, Places
 from serving.places.rerank_rule import RerankRule
 from serving.priors.errors import require_tags
 from serving.priors.soft_prior import SoftPrior
@@ -311,10 +312,21 @@ class QueryEngine:
                 scores = matcher.scores()
             query.counted(counts, scores, matcher.kind)
 
-    @property
-    def rerank_rule(self) -> RerankRule | None:
-        """What the store's calibration found out about re-ranking; None without one."""
-        return self._places.newest_rule
+    def rerank_rule(self, *, candidates: int | None = None) -> RerankRule | None:
+        """Return what the store's calibration found out about re-ranking; None without a valid one.
+
+        Args:
+            candidates: See `answer`.
+        """
+        snapshot = self.store.snapshot
+        conditions = ScoreConditions.of(
+            snapshot.card,
+            self.matching,
+            candidates=default_candidates(snapshot.card) if candidates is None else candidates,
+            rerank=True,
+            precision=self.extractor.precision,
+        )
+        return self._places.rerank_rule(Asked(conditions=conditions, rows=snapshot.count))
 
     def matched_points(
         self, photo: Photo, record: ImageRecord | PlaceRecord

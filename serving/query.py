@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from serving.places.conditions import ScoreConditions
 from serving.places.places import Asked, Places
 from serving.places.rerank_rule import RerankRule, blended
 from serving.priors.errors import require_tags
-from serving.priors.soft_prior import SoftPrior, weighed_score
+from serving.priors.soft_prior import SoftPrior, weighed_score, weighed_similarity
 from storage.card import Card
 from storage.records import Candidate, ImageRecord
 from storage.search.row_filter import RowFilter
@@ -121,6 +122,7 @@ class Query:
         self._counts: list[int | None] = []
         self._scores: list[float | None] = []
         self._score_kind: ScoreKind = "count"
+        self._order_by: list[float | None] | None = None  # the scores, unless a rule blends
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -165,10 +167,12 @@ class Query:
         self._considered = considered
         self._hits, self._version, self._degraded, self._card = hits, version, degraded, card
         reranked = bool(self._options.rerank)
-        if self._options.rerank == "auto" and self._places is not None and self._options.max_wrong is None:
-            self._rule = self._places.rerank_rule(self._asked_of(card, rows, precision, rerank=True))
-            reranked = self._rule is None or not self._rule.skips(hits[: self._options.candidates])
         self._asked = self._asked_of(card, rows, precision, rerank=reranked)
+        if self._options.rerank == "auto" and self._places is not None and self._options.max_wrong is None:
+            self._rule = self._places.rerank_rule(self._asked)
+        if self._rule is not None:
+            reranked = not self._rule.skips(hits[: self._options.candidates])
+            self._asked = replace(self._asked, by_rule=self._rule.selects, left_out=not reranked)
         if self._places is not None:
             self._places.calibration(self._asked)  # refused before anything is matched
         return [hit.record for hit in hits[: self._options.candidates]] if reranked else []
@@ -189,11 +193,11 @@ class Query:
         self._counts = list(counts)
         self._scores = list(self._counts if scores is None else scores)
         self._score_kind = score_kind
-        if self._rule is not None and self._rule.blend:
-            self._scores = self._blended(self._rule.blend)
         if self._prior_weights is not None:
             pairs = zip(self._scores, self._prior_weights, strict=False)
             self._scores = [weighed_score(score, weight) for score, weight in pairs]
+        if self._rule is not None and self._rule.blend:
+            self._order_by = self._blended(self._rule.blend)
 
     def result(self, *, total_ms: float | None = None) -> QueryResult:
         """Return the result.
@@ -204,7 +208,7 @@ class Query:
         ranked = self._ranked(self._hits)
         place, calibration = None, None
         if self._places is not None and self._card is not None:
-            made_of = self._ranked(self._hits[: self._place_hits])  # as many for every top_k
+            made_of = self._made_of()
             place, calibration = self._places.answer(made_of, self._card, self._asked)
         if total_ms is None:
             total_ms = (time.perf_counter() - self._started) * 1e3
@@ -222,15 +226,38 @@ class Query:
         )
 
     def _ranked(self, hits: list[Candidate]) -> tuple[Match, ...]:
-        return rank(hits, self._counts, self._scores, self._score_kind, self._prior_weights)
+        values = self._counts, self._scores, self._score_kind, self._prior_weights
+        return rank(hits, *values, order_by=self._order_by)
+
+    def _made_of(self) -> tuple[Match, ...]:
+        """Return what the place is made of, as many for every `top_k`: the first answer, then by score.
+
+        A calibration is of the scores: it knows no blend of them.
+        """
+        hits = self._hits[: self._place_hits]
+        if self._order_by is None:
+            return self._ranked(hits)
+        first, highest = None, -math.inf
+        for row, key in enumerate(self._order_by):
+            if key is not None and key > highest:
+                first, highest = row, key
+        order_by = list(self._scores)
+        if first is not None:
+            order_by[first] = math.inf
+        values = self._counts, self._scores, self._score_kind, self._prior_weights
+        return rank(hits, *values, order_by=order_by)
 
     def _blended(self, blend: float) -> list[float | None]:
-        """Return the scores with some of the similarity added; None stays."""
+        """Return what the hits are ordered by: scores with some of the similarity added; None stays."""
         rows = [row for row, score in enumerate(self._scores) if score is not None]
         scores: list[float | None] = [None] * len(self._scores)
         if rows:
             own = np.array([self._scores[row] for row in rows], np.float64)
-            mixed = blended(own, np.array([self._hits[row].similarity for row in rows]), blend)
+            similarity = np.array([self._hits[row].similarity for row in rows], np.float64)
+            if self._prior_weights is not None:
+                weights = np.array([self._prior_weights[row] for row in rows], np.float64)
+                similarity = weighed_similarity(similarity, weights)
+            mixed = blended(own, similarity, blend)
             for row, score in zip(rows, mixed.tolist(), strict=True):
                 scores[row] = score
         return scores

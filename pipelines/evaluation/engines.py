@@ -14,6 +14,7 @@ from pipelines.evaluation.answer_cache import AnswerCache, cache_key
 from serving.answer import QueryResult
 from serving.engine import QueryEngine
 from serving.matching_options import Matching
+from serving.places.rerank_rule import RerankRule
 from serving.query import Rerank
 from storage.store import Store
 
@@ -59,7 +60,7 @@ class RememberingEngine:
         folder: Of the answers.
 
     Attributes:
-        store, extractor, matching, method, max_pixels, rerank_rule: Of the engine.
+        store, extractor, matching, method, max_pixels: Of the engine.
         remembered: Photos that were answered from disk.
     """
 
@@ -68,11 +69,14 @@ class RememberingEngine:
     ) -> None:
         self.store, self.extractor, self.matching = engine.store, engine.extractor, engine.matching
         self.method, self.max_pixels = engine.method, engine.max_pixels
-        self.rerank_rule = engine.rerank_rule
         self.remembered = 0
         self._engine = engine
         self._digests = digests
         self._folder = folder or cache_folder()
+
+    def rerank_rule(self, *, candidates: int) -> RerankRule | None:
+        """Return the rule of the store's calibration; see `QueryEngine.rerank_rule`."""
+        return self._engine.rerank_rule(candidates=candidates)
 
     def answer_many(self, photos: Iterable[str], **options: Any) -> Generator[QueryResult | ImageRejected]:
         """Yield the answer to each photo; see `QueryEngine.answer_many`."""

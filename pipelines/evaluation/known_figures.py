@@ -23,10 +23,12 @@ def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
     A query without anything right in the database counts too: calling its answer known is wrong.
 
     Returns:
-        `queries`: calibrated answers; `coverage`: share of them called known; `false_discovery_rate`: share
-        of wrong ones among those, None where there are none; `auc_pr`: area under precision over recall when
-        answers are ordered by probability (average precision); `ece`: expected calibration error in ten bins
-        of equal width (Naeini et al. 2015). All between 0 and 1.
+        `queries`: calibrated answers, which all other figures are of; `of`: all answers. The two differ
+        where `--rerank auto` left queries out of re-ranking, whose answers are not calibrated. `coverage`:
+        share of the calibrated ones called known; `false_discovery_rate`: share of wrong ones among those,
+        None where there are none; `auc_pr`: area under precision over recall when answers are ordered by
+        probability (average precision); `ece`: expected calibration error in ten bins of equal width (Naeini
+        et al. 2015). All of these between 0 and 1.
     """
     probability, right, known = _columns(outcomes)
     if not len(probability):
@@ -34,6 +36,7 @@ def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
     off = sum(row["queries"] * abs(row["right"] - row["probability"]) for row in reliability_curve(outcomes))
     return {
         "queries": len(probability),
+        "of": sum(outcome.place is not None for outcome in outcomes),
         "coverage": round(float(known.mean()), 4),
         "false_discovery_rate": round(float((~right[known]).mean()), 4) if known.any() else None,
         "auc_pr": _average_precision(probability, right),
@@ -67,9 +70,11 @@ def describe_known(figures: Mapping[str, Any]) -> str | None:
     if not figures:
         return None
     wrong = figures["false_discovery_rate"]
+    count, answers = figures["queries"], figures.get("of", figures["queries"])
+    which = "" if count == answers else f"of {count} calibrated answers among {answers}: "
     among = "" if wrong is None else f", {100 * wrong:.1f} % of these wrong"
     ranked = "" if figures["auc_pr"] is None else f"; AUC-PR {figures['auc_pr']:.3f}"
-    return f"{100 * figures['coverage']:.1f} % called known{among}{ranked}; ECE {figures['ece']:.3f}"
+    return f"{which}{100 * figures['coverage']:.1f} % called known{among}{ranked}; ECE {figures['ece']:.3f}"
 
 
 def _columns(

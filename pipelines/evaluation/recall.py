@@ -125,7 +125,7 @@ def measure_recall(
         conditions=conditions,
         place=place_figures(outcomes),
         known=known_figures(outcomes),
-        rerank=_rerank_figures(engine, results, rerank),
+        rerank=_rerank_figures(engine, results, rerank, candidates),
         store_versions=sorted({result.store_version for result in results}),
         **_figures(outcomes, ("global", "reranked") if candidates else ("global",)),
     )
@@ -238,7 +238,7 @@ def _matched_per_query(results: Sequence[QueryResult]) -> float:
 
 
 def _rerank_figures(
-    engine: AnsweringEngine, results: Sequence[QueryResult], rerank: Rerank
+    engine: AnsweringEngine, results: Sequence[QueryResult], rerank: Rerank, candidates: int
 ) -> dict[str, Any]:
     """Return what `--rerank auto` left out; empty otherwise.
 
@@ -248,7 +248,8 @@ def _rerank_figures(
     """
     if rerank != "auto" or not results:
         return {}
-    rule: RerankRule | None = getattr(engine, "rerank_rule", None)  # a service does not tell
+    rule_of = getattr(engine, "rerank_rule", None)  # a service does not tell
+    rule: RerankRule | None = None if rule_of is None else rule_of(candidates=candidates)
     skipped = sum(not result.reranked for result in results) / len(results)
     saved_ms = None if rule is None else round(skipped * rule.ms_per_query, 2)
     return {

@@ -20,7 +20,6 @@ from pipelines.evaluation.describe import (
 from pipelines.evaluation.known_figures import describe_known, most_wrong, reliability_curve
 from pipelines.evaluation.place_figures import describe_place
 from pipelines.evaluation.report_parts import (
-    confident_mistakes,
     error_histogram,
     map_of,
     parts_table,
@@ -82,7 +81,6 @@ def write_report(
         deployed=evaluation.get("deployed"),
         interval_text=interval_text,
         suspects=[_pair(outcome, engine) for outcome in suspect_truth(evaluation)],
-        mistakes=confident_mistakes(evaluation),
         pairs=[_pair(outcome, engine) for outcome in choose_examples(evaluation)],
         place=describe_place(evaluation.place),
         known=describe_known(evaluation.known),

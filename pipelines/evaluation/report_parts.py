@@ -1,4 +1,4 @@
-"""Parts of the report page: the map, the histogram of errors, suspect ground truth, confident mistakes."""
+"""Parts of the report page: the map, the histogram of errors, suspect ground truth."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipelines.evaluation.outcome import QueryOutcome
 from pipelines.evaluation.result import Evaluation
 from storage.position import POSITION_COLUMNS, Position, Positions
 
-__all__ = ["confident_mistakes", "error_histogram", "map_of", "parts_table", "suspect_truth"]
+__all__ = ["error_histogram", "map_of", "parts_table", "suspect_truth"]
 
 _EDGES_M = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 _MAX_DOTS = 4_000  # more would slow down the page without a clearer map
 _MAX_LINES = 800
-_SUSPECTS, _MISTAKES = 8, 12
+_SUSPECTS = 8
 _BAR_HEIGHT = 140.0
 
 
@@ -148,14 +148,3 @@ def suspect_truth(evaluation: Evaluation) -> list[QueryOutcome]:
     least = float(np.median(right))
     suspects = [o for o in scored if o.first_hit_reranked != 1 and (o.matches[0].score or 0.0) >= least]
     return sorted(suspects, key=lambda o: -(o.matches[0].score or 0.0))[:_SUSPECTS]
-
-
-def confident_mistakes(evaluation: Evaluation) -> list[tuple[str, float, float | None]]:
-    """Return name, probability and error in metres of wrong queries that were answered most confidently."""
-    wrong = [
-        (float(outcome.place["probability"]), outcome)
-        for outcome in evaluation.outcomes
-        if outcome.first_hit_reranked != 1 and outcome.place and outcome.place.get("probability") is not None
-    ]
-    most = sorted(wrong, key=lambda pair: -pair[0])[:_MISTAKES]
-    return [(Path(o.uri).name, probability, o.error_m("reranked")) for probability, o in most]

@@ -54,7 +54,9 @@ class Match(BaseModel):
     similarity: float
     mutual_matches: int | None
     score: float | None = Field(
-        default=None, description="what re-ranked places are ordered by; null where not re-ranked"
+        default=None,
+        description="what re-ranked places are ordered by, unless the rule of `rerank=auto` blends the "
+        "similarity into the order; null where not re-ranked",
     )
     score_kind: Literal["votes", "count"] | None = Field(
         default=None,
@@ -100,7 +102,8 @@ class PlaceAnswer(BaseModel):
 class CalibrationAnswer(BaseModel):
     """What is to be said about the calibration of a place."""
 
-    valid: bool
+    exists: bool = Field(default=False, description="whether the store has one")
+    valid: bool = Field(description="whether it holds for this answer")
     reason: str | None = Field(description="why there is none that holds, or why nothing is guaranteed")
     max_wrong: float | None = Field(description="at most this share of the answers called known is wrong")
     confidence: float | None = Field(description="with which that holds, over the draw of labelled photos")

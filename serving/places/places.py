@@ -26,6 +26,12 @@ __all__ = ["Asked", "MeasuredStore", "PlaceAnswer", "Places"]
 
 LOG = logging.getLogger(__name__)
 
+_NARROWED = "a filter or a prior changed what was searched"
+_BY_RULE = "re-ranking follows a rule (auto), and what was calibrated are the answers to all queries"
+_LEFT_OUT = (
+    "the rule of re-ranking (auto) left this query as the first stage ordered it, and what was calibrated are "
+    "re-ranked answers"
+)
 _CHECK_S = 1.0  # between two looks at the files
 _RATIO = SIGNS.index("ratio")
 
@@ -49,12 +55,18 @@ class Asked:
         rows: Rows of the version that was searched.
         max_wrong: Share of wrong answers among those called known; None: that of the calibration.
         narrowed: Whether a filter or a prior changed what was searched, so that nothing is guaranteed.
+        by_rule: Whether the rule of `--rerank auto` chose what is re-ranked, or what comes first: the answers
+            called known are others than those that were calibrated, so that nothing is guaranteed either.
+        left_out: Whether that rule left the query out of re-ranking, so that its scores are not those that
+            were calibrated.
     """
 
     conditions: ScoreConditions | None = None
     rows: int = 0
     max_wrong: float | None = None
     narrowed: bool = False
+    by_rule: bool = False
+    left_out: bool = False
 
 
 class PlaceAnswer(NamedTuple):
@@ -88,10 +100,10 @@ class Places:
         why = "it was never calibrated"
         if calibration is not None and asked.conditions is not None:
             invalid = calibration.why_invalid(asked.conditions, asked.rows)
-            if invalid is None:
+            if invalid is None and not asked.left_out:
                 calibration.promise(asked.max_wrong)  # raises where it was not promised
                 return calibration, None
-            why = f"its calibration is not valid any more: {invalid}"
+            why = _LEFT_OUT if invalid is None else f"its calibration is not valid any more: {invalid}"
         if asked.max_wrong is not None:
             raise NotCalibrated(
                 f"at most {asked.max_wrong:g} wrong cannot be kept by this store: {why}: run placeray "
@@ -110,12 +122,6 @@ class Places:
             return None
         return calibration.rerank if calibration.why_invalid(asked.conditions, asked.rows) is None else None
 
-    @property
-    def newest_rule(self) -> RerankRule | None:
-        """The rule of the calibration, whether it holds for a query or not."""
-        calibration: Calibration | None = self._calibration.value
-        return None if calibration is None else calibration.rerank
-
     def answer(self, ranked: Sequence[Match], card: Card, asked: Asked) -> PlaceAnswer:
         """Return the place of an answer.
 
@@ -128,7 +134,7 @@ class Places:
             NotCalibrated, LevelNotPromised: the share of wrong answers that is asked for cannot be kept.
         """
         calibration, why = self.calibration(asked)
-        about = _about(calibration, why, asked)
+        about = _about(calibration, why, asked) | {"exists": self._calibration.value is not None}
         evidence = Evidence.of(ranked)
         if evidence is None:
             return PlaceAnswer(None, about)
@@ -164,10 +170,10 @@ def _about(calibration: Calibration | None, why: str | None, asked: Asked) -> di
         return {"valid": False, "reason": why, "max_wrong": None, "confidence": None, "guaranteed": False}
     return {
         "valid": True,
-        "reason": "a filter or a prior changed what was searched" if asked.narrowed else None,
+        "reason": _NARROWED if asked.narrowed else _BY_RULE if asked.by_rule else None,
         "max_wrong": calibration.promise(asked.max_wrong).level,
         "confidence": calibration.confidence,
-        "guaranteed": not asked.narrowed,
+        "guaranteed": not (asked.narrowed or asked.by_rule),
     }
 
 

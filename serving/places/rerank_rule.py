@@ -43,6 +43,11 @@ class RerankRule:
     blend: float = 0.0
     ms_per_query: float = 0.0
 
+    @property
+    def selects(self) -> bool:
+        """Whether answers are others than where every query is re-ranked and ordered by its scores."""
+        return self.mode != "all" or self.blend > 0
+
     def skips(self, hits: Sequence[Candidate]) -> bool:
         """Return whether the hits of a query, most similar first, are left as they are."""
         if self.mode != "below":

@@ -13,6 +13,7 @@ from serving.engine import QueryEngine
 from serving.gallery import Gallery
 from serving.metrics import Metrics
 from serving.places.places import Places
+from serving.places.rerank_rule import RerankRule
 from serving.priors.soft_prior import SoftPrior
 from serving.query import STAGES, Query, QueryOptions
 from serving.service import Service
@@ -26,6 +27,8 @@ from storage.records import Candidate, ImageRecord
 from storage.search.filters import Heading, Near
 from storage.search.partition import WHOLE_INDEX
 from storage.store import Store
+from tests.serving.places.test_calibration import CARD, FakeStore, calibration
+from tests.serving.places.test_position import street
 from tests.support.city_store import CityStore
 
 FAR = SoftPrior(48.0, 11.0, 100.0)
@@ -103,6 +106,88 @@ def test_options_below_one_are_refused() -> None:
     for wrong in ({"top_k": 0}, {"candidates": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             QueryOptions(**wrong)
+
+
+BLEND = RerankRule("all", blend=5.0)
+
+
+def calibrated_query(rule: RerankRule, **options: Any) -> tuple[Query, list[Candidate]]:
+    """A query of a calibrated store that was searched: two images of one street, then two of another."""
+    store = FakeStore(calibration(rerank=rule).to_dict())
+    asked = QueryOptions(candidates=100, top_k=4, rerank="auto", **options)
+    made = Query(asked, model="m", partial=False, places=Places(store))
+    offsets_m, similarity = [0.0, 10.0, 300.0, 310.0], [0.9, 0.7, 0.6, 0.5]
+    found = [
+        Candidate(match.record, value)  # type: ignore[arg-type]
+        for match, value in zip(street((48.2, 16.37), offsets_m, [None] * 4), similarity, strict=True)
+    ]
+    return made, made.searched(found, version=1, degraded=False, card=CARD, rows=1000, precision="float32")
+
+
+def blended_answer(rule: RerankRule, votes: list[float], **options: Any) -> QueryResult:
+    current, records = calibrated_query(rule, **options)
+    assert len(records) == 4
+    current.counted([9, 9, 9, 9], votes, "votes")
+    return current.result()
+
+
+def test_a_blend_decides_the_order_and_nothing_else() -> None:
+    votes = [30.0, 10.0, 12.0, 11.0]
+    plain, mixed = (blended_answer(rule, votes) for rule in (RerankRule("all"), BLEND))
+    assert [match.score for match in plain.matches] == [30.0, 12.0, 11.0, 10.0]
+    assert [match.score for match in mixed.matches] == votes  # ordered by similarity, above all
+    assert mixed.place == plain.place  # with probability, known, radius and evidence
+    assert mixed.place is not None
+    assert mixed.place["probability_right"] is not None
+    assert (plain.calibration or {})["guaranteed"] is True
+    assert ((mixed.calibration or {})["valid"], (mixed.calibration or {})["guaranteed"]) == (True, False)
+
+
+def test_the_place_is_that_of_the_first_answer_of_a_blend() -> None:
+    votes = [10.0, 8.0, 12.0, 9.0]
+    plain, mixed = (blended_answer(rule, votes) for rule in (RerankRule("all"), BLEND))
+    assert plain.place is not None
+    assert mixed.place is not None
+    assert (plain.matches[0].record.image_id, mixed.matches[0].record.image_id) == ("image-3", "image-1")
+    assert (plain.place["evidence"][0], mixed.place["evidence"][0]) == ("image-3", "image-1")
+
+
+def test_a_prior_weighs_raw_scores_under_a_blend() -> None:
+    votes = [30.0, 10.0, 12.0, 11.0]
+    mixed = blended_answer(BLEND, votes, prior=SoftPrior(48.2, 16.37, 100.0))
+    weighed = {match.record.image_id: (match.score, match.prior_weight) for match in mixed.matches}
+    for number, vote in enumerate(votes, start=1):
+        score, weight = weighed[f"image-{number}"]
+        assert weight is not None
+        assert score == pytest.approx(vote * weight)
+    assert min(match.score or 0.0 for match in mixed.matches) > 0
+
+
+def test_unreadable_features_keep_their_rank_under_a_blend() -> None:
+    current, _ = calibrated_query(BLEND)
+    current.counted([None, 9, 9, 9], [None, 10.0, 12.0, 11.0], "votes")
+    answer = current.result()
+    assert [match.record.image_id for match in answer.matches] == [f"image-{rank}" for rank in (1, 2, 3, 4)]
+    assert answer.matches[0].score is None
+
+
+def test_a_query_that_the_rule_leaves_out_says_so() -> None:
+    current, records = calibrated_query(RerankRule("none"))
+    assert records == []
+    answer = current.result()
+    assert answer.place is not None
+    assert answer.calibration is not None
+    assert (answer.place["probability_right"], answer.place["known"]) == (None, None)
+    assert answer.calibration["valid"] is False
+    assert "left this query" in answer.calibration["reason"]
+    assert "not valid" not in answer.calibration["reason"]
+
+
+def test_with_a_share_of_wrong_answers_every_query_is_re_ranked_by_its_scores() -> None:
+    votes = [10.0, 8.0, 12.0, 9.0]
+    answer = blended_answer(RerankRule("none", blend=5.0), votes, max_wrong=0.1)
+    assert [match.score for match in answer.matches] == [12.0, 10.0, 9.0, 8.0]
+    assert (answer.calibration or {})["guaranteed"] is True
 
 
 async def answers_of_service(city_store: CityStore, photo: bytes, **options: Any) -> list[QueryResult]:

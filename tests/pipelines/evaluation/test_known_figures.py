@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,17 @@ def test_figures_of_four_answers() -> None:
     assert [row["queries"] for row in reliability_curve(outcomes)] == [1, 1, 2]
     assert [o.uri for o in most_wrong(outcomes, count=1)] == ["wrong.jpg"]
     assert "50.0 % called known" in str(describe_known(figures))
+
+
+def test_the_figures_say_of_how_many_answers_they_are() -> None:
+    left_out = outcome(0.9, True)
+    left_out = dataclasses.replace(left_out, place={"probability_right": None, "known": None})
+    all_of = known_figures([outcome(0.9, True, known=True), outcome(0.2, False)])
+    assert (all_of["queries"], all_of["of"]) == (2, 2)
+    assert "among" not in str(describe_known(all_of))
+    some = known_figures([outcome(0.9, True, known=True), left_out, left_out])
+    assert (some["queries"], some["of"], some["coverage"]) == (1, 3, 1.0)
+    assert str(describe_known(some)).startswith("of 1 calibrated answers among 3: 100.0 % called known")
 
 
 def test_without_a_calibration_there_are_no_figures() -> None:

@@ -1,4 +1,4 @@
-"""Parts of the report page: what is on the map, in the histogram, and among suspects and mistakes."""
+"""Parts of the report page: what is on the map, in the histogram, and among suspects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from pipelines.evaluation.report_parts import (
-    confident_mistakes,
     error_histogram,
     map_of,
     parts_table,
@@ -58,17 +57,6 @@ def test_suspects_agree_as_well_as_right_answers_do() -> None:
     evaluation = make_evaluation([*right, weak, strong])
     assert [outcome.uri for outcome in suspect_truth(evaluation)] == [strong.uri]
     assert suspect_truth(make_evaluation([weak])) == []
-
-
-def test_mistakes_are_ordered_by_probability() -> None:
-    outcomes = [
-        make_outcome(0, [5.0], place={"probability": 0.99}),
-        make_outcome(1, [300.0], place={"probability": 0.4}),
-        make_outcome(2, [80.0], place={"probability": 0.9}),
-        make_outcome(3, [80.0], place={"probability": None}),
-        make_outcome(4, [80.0]),
-    ]
-    assert confident_mistakes(make_evaluation(outcomes)) == [("2.jpg", 0.9, 80.0), ("1.jpg", 0.4, 300.0)]
 
 
 def test_parts_have_a_row_each() -> None:
