@@ -29,6 +29,9 @@ def conditions_of(
         dataset_sha256: See `pipelines.evaluation.dataset_digest`.
     """
     card, extractor = engine.store.card, engine.extractor
+    told = {"precision": extractor.precision, "device": extractor.device.type}
+    told["matching"] = str(engine.matching) or "every candidate, exactly"
+    told |= getattr(engine, "told", {})
     return {
         "model": card.model,
         "weights_sha256": card.weights_sha256,
@@ -37,13 +40,13 @@ def conditions_of(
         "descriptor_dim": card.descriptor_dim,
         "features": card.feature_encoding,
         **{name: value for name in _ARTIFACTS if (value := getattr(card, name)) is not None},
-        "precision": extractor.precision,
-        "device": extractor.device.type,
+        "precision": told["precision"],
+        "device": told["device"],
         "search": engine.method,
         "score": score,
         "min_similarity": card.min_similarity,
         "candidates": candidates,
-        "matching": (str(engine.matching) or "every candidate, exactly") if candidates else None,
+        "matching": told["matching"] if candidates else None,
         "protocol": protocol.name,
         "threshold_m": protocol.threshold_m,
         "frames": None if protocol.rule == "metres" else int(protocol.tolerance),

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.database_photos import DatabasePhotos
 from pipelines.evaluation.full_features import FullFeatures, FullFeaturesEngine
 from pipelines.evaluation.result import Evaluation
 from serving.engine import QueryEngine
@@ -27,6 +28,7 @@ def deployed_costs(
     service: Evaluation,
     method: str,
     measure: Callable[[QueryEngine], Evaluation],
+    photos: DatabasePhotos | None = None,
 ) -> dict[str, Any]:
     """Measure the columns before a service's, and what each part costs.
 
@@ -35,23 +37,29 @@ def deployed_costs(
         service: The evaluation through the service.
         method: The service's search method.
         measure: Evaluates an engine on the same queries.
+        photos: Where the photos of the database lie now; default: where they were indexed from.
 
     Returns:
         `columns`: name, recall at 1 and its interval of each; `costs`: part, points and interval, negative
-        where recall is lost.
+        where recall is lost; `full_features`: whether the first column is of full features, so that the cost
+        of the encoding is known.
     """
     columns: list[tuple[str, str, Evaluation]] = []
-    encoded = local.store.card.feature_encoding != "float16"
-    features = FullFeatures(local)
+    card = local.store.card
+    encoded = card.has_features and card.feature_encoding != "float16"
+    features = FullFeatures(local, photos)
     if encoded and _photos_are_there(local, features):
         columns.append(("exact search, full features", "", measure(FullFeaturesEngine(local, features))))
     stored = "exact search, features as stored" if encoded else "exact search, full features as stored"
-    part = f"{local.store.card.feature_encoding} features"
-    columns.append((stored, part, measure(QueryEngine(local.store, local.extractor))))
+    if not card.has_features:
+        stored = "exact search, no local features"
+    part = f"{card.feature_encoding} features"
+    columns.append((stored, part, measure(QueryEngine(local.store, local.extractor, method="exact"))))
     if method in get_args(SearchMethod) and method != "exact":
         found: SearchMethod = method  # type: ignore[assignment]
         engine = QueryEngine(local.store, local.extractor, method=found)
-        columns.append((f"{method} search, features as stored", f"{method} search", measure(engine)))
+        name = "features as stored" if card.has_features else "no local features"
+        columns.append((f"{method} search, {name}", f"{method} search", measure(engine)))
     columns.append(("the service", "options of matching and limits of the service", service))
     return {
         "columns": [_column(name, evaluation) for name, _, evaluation in columns],

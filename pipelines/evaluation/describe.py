@@ -122,6 +122,7 @@ def describe_part(part: Mapping[str, Any]) -> str:
 def describe_notes(evaluation: Mapping[str, Any]) -> list[str]:
     """Return what was left out or done beside scoring, one sentence each."""
     notes = [f"{evaluation[name]} {what}." for name, what in _NOTES.items() if evaluation.get(name)]
+    notes += _limit_notes(evaluation.get("limited", {}))
     if 0 < evaluation.get("places", 0) < FEW_PLACES:
         notes.append(few_places(evaluation["places"]))
     versions = evaluation.get("store_versions", ())
@@ -130,4 +131,25 @@ def describe_notes(evaluation: Mapping[str, Any]) -> list[str]:
         notes.append(f"The store changed during the run: versions {', '.join(map(str, versions))} answered.")
     elif newest is not None and versions and newest != versions[-1]:
         notes.append(f"The store moved to version {newest} during the run; version {versions[-1]} answered.")
+    return notes
+
+
+def _limit_notes(limited: Mapping[str, Any]) -> list[str]:
+    """Return what a service's limits left out, see `Evaluation.limited`."""
+    notes = []
+    if left_out := limited.get("depths_left_out"):
+        depths = ", ".join(f"R@{k}" for k in left_out)
+        notes.append(
+            f"{depths} left out: the service lists at most {limited['max_top_k']} places (max_top_k)."
+        )
+    if asked := limited.get("candidates_asked"):
+        notes.append(
+            f"{asked} candidates were asked for: the service re-ranks at most {limited['max_candidates']} "
+            "(max_candidates)."
+        )
+    if listed := limited.get("candidates_listed"):
+        notes.append(
+            f"The figures of the global descriptor are of the {listed} places that the service lists of its "
+            "candidates (max_top_k); --no-rerank gives those of the search alone."
+        )
     return notes

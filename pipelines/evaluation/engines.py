@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +19,32 @@ from serving.places.rerank_rule import RerankRule
 from serving.query import Rerank
 from storage.store import Store
 
-__all__ = ["AnsweringEngine", "RememberingEngine", "cache_folder"]
+__all__ = ["NO_LIMITS", "AnsweringEngine", "Limits", "RememberingEngine", "cache_folder"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine gives of itself, and at most; None: no limit, and the default of the store's card.
+
+    Attributes:
+        candidates: Hits that are re-ranked unless a request says otherwise.
+        max_candidates: Hits that are re-ranked at most.
+        max_top_k: Places that are listed at most.
+    """
+
+    candidates: int | None = None
+    max_candidates: int | None = None
+    max_top_k: int | None = None
+
+
+NO_LIMITS = Limits()
 
 
 class AnsweringEngine(Protocol):
-    """Answers the queries of an evaluation: a `QueryEngine`, a service, or one that remembers answers."""
+    """Answers the queries of an evaluation: a `QueryEngine`, a service, or one that remembers answers.
+
+    A service also has `limits`, and `told`: the conditions that it sets.
+    """
 
     store: Store
     extractor: Extractor

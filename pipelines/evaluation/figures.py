@@ -19,12 +19,15 @@ _DENSITIES = ((0, 0), (1, 1), (2, 5), (6, 20), (21, None))
 _MAX_CONDITIONS = 40
 
 
-def figures_of(outcomes: Sequence[QueryOutcome], stages: Iterable[str]) -> dict[str, Any]:
+def figures_of(
+    outcomes: Sequence[QueryOutcome], stages: Iterable[str], depths: Sequence[int] = RECALL_AT
+) -> dict[str, Any]:
     """Return the fields of `Evaluation` that follow from the outcomes.
 
     Args:
         outcomes: One for each scored query.
         stages: `global`, and `reranked` where candidates were matched.
+        depths: Numbers of first answers that recall and precision are of.
     """
     clusters = np.array([outcome.cluster for outcome in outcomes], np.int64)
     figures: dict[str, Any] = {
@@ -36,14 +39,15 @@ def figures_of(outcomes: Sequence[QueryOutcome], stages: Iterable[str]) -> dict[
     intervals: dict[str, Any] = {"recall": {}, "mean_average_precision": {}, "median_error_m": {}}
     stages = tuple(stages)
     for stage in stages:
-        figures["recall"][stage], intervals["recall"][stage] = recall_of(outcomes, stage)
-        precisions = np.array([_average_precisions(outcome, stage) for outcome in outcomes])
-        figures["mean_average_precision"][stage] = _by_depth(100.0 * precisions.mean(axis=0))
+        figures["recall"][stage], intervals["recall"][stage] = recall_of(outcomes, stage, depths)
+        precisions = np.array([_average_precisions(outcome, stage, depths) for outcome in outcomes])
+        figures["mean_average_precision"][stage] = {
+            str(k): round(float(value), 2)
+            for k, value in zip(depths, 100.0 * precisions.mean(axis=0), strict=True)
+        }
         intervals["mean_average_precision"][stage] = {
             str(k): _rounded(*pair)
-            for k, pair in zip(
-                RECALL_AT, (100.0 * mean_intervals(precisions, clusters)).tolist(), strict=True
-            )
+            for k, pair in zip(depths, (100.0 * mean_intervals(precisions, clusters)).tolist(), strict=True)
         }
         errors = _errors_m(outcomes, stage)
         known = ~np.isnan(errors)
@@ -53,8 +57,8 @@ def figures_of(outcomes: Sequence[QueryOutcome], stages: Iterable[str]) -> dict[
         )
     return figures | {
         "intervals": intervals,
-        "by_condition": _by_condition(outcomes, stages),
-        "by_density": _by_density(outcomes, stages),
+        "by_condition": _by_condition(outcomes, stages, depths),
+        "by_density": _by_density(outcomes, stages, depths),
     }
 
 
@@ -65,20 +69,20 @@ def hits_at(outcomes: Sequence[QueryOutcome], stage: str, k: int) -> NDArray[np.
 
 
 def recall_of(
-    outcomes: Sequence[QueryOutcome], stage: str
+    outcomes: Sequence[QueryOutcome], stage: str, depths: Sequence[int] = RECALL_AT
 ) -> tuple[dict[str, float], dict[str, list[float | None]]]:
     """Return Recall@K of a stage in percent, and its intervals."""
     clusters = np.array([outcome.cluster for outcome in outcomes], np.int64)
-    hits = np.stack([hits_at(outcomes, stage, k) for k in RECALL_AT], axis=1)
+    hits = np.stack([hits_at(outcomes, stage, k) for k in depths], axis=1)
     ends = 100.0 * share_intervals(hits, clusters)
     recall = {
         str(k): round(100.0 * int(column.sum()) / len(hits), 2)
-        for k, column in zip(RECALL_AT, hits.T, strict=True)
+        for k, column in zip(depths, hits.T, strict=True)
     }
-    return recall, {str(k): _rounded(*pair) for k, pair in zip(RECALL_AT, ends.tolist(), strict=True)}
+    return recall, {str(k): _rounded(*pair) for k, pair in zip(depths, ends.tolist(), strict=True)}
 
 
-def _average_precisions(outcome: QueryOutcome, stage: str) -> list[float]:
+def _average_precisions(outcome: QueryOutcome, stage: str, depths: Sequence[int]) -> list[float]:
     """Return the average precision at each depth, as MSLS defines it.
 
     The sum of the precision at each right answer, divided by the smaller of the depth and the number of right
@@ -88,8 +92,8 @@ def _average_precisions(outcome: QueryOutcome, stage: str) -> list[float]:
     right = np.array([outcome.right[i] for i in order] if outcome.right else [], np.float64)
     gained = np.cumsum(right * np.cumsum(right) / np.arange(1, len(right) + 1))
     if not outcome.positives or not len(gained):
-        return [0.0] * len(RECALL_AT)
-    return [float(gained[min(k, len(gained)) - 1]) / min(k, outcome.positives) for k in RECALL_AT]
+        return [0.0] * len(depths)
+    return [float(gained[min(k, len(gained)) - 1]) / min(k, outcome.positives) for k in depths]
 
 
 def _errors_m(outcomes: Sequence[QueryOutcome], stage: str) -> NDArray[np.float64]:
@@ -109,16 +113,14 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else math.nan
 
 
-def _by_depth(values: Iterable[float]) -> dict[str, float]:
-    return {str(k): round(float(value), 2) for k, value in zip(RECALL_AT, values, strict=True)}
-
-
 def _rounded(*values: float) -> list[float | None]:
     """Return values for JSON: two decimals, None for what is not finite."""
     return [round(value, 2) if math.isfinite(value) else None for value in values]
 
 
-def _by_condition(outcomes: Sequence[QueryOutcome], stages: Sequence[str]) -> list[dict[str, Any]]:
+def _by_condition(
+    outcomes: Sequence[QueryOutcome], stages: Sequence[str], depths: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return the recall of each condition that some queries have, by kind; the largest of many."""
     groups: dict[tuple[str, str], list[QueryOutcome]] = {}
     for outcome in outcomes:
@@ -126,22 +128,28 @@ def _by_condition(outcomes: Sequence[QueryOutcome], stages: Sequence[str]) -> li
             groups.setdefault((kind, value), []).append(outcome)
     largest = sorted(groups, key=lambda key: -len(groups[key]))[:_MAX_CONDITIONS]
     order = sorted(largest, key=lambda key: (KINDS.index(key[0]), key[1]))
-    return [{"kind": kind, "value": value, **_part(groups[kind, value], stages)} for kind, value in order]
+    return [
+        {"kind": kind, "value": value, **_part(groups[kind, value], stages, depths)} for kind, value in order
+    ]
 
 
-def _by_density(outcomes: Sequence[QueryOutcome], stages: Sequence[str]) -> list[dict[str, Any]]:
+def _by_density(
+    outcomes: Sequence[QueryOutcome], stages: Sequence[str], depths: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return the recall by the number of right images, as places with few are the harder ones."""
     parts = []
     for least, most in _DENSITIES:
         within = [o for o in outcomes if o.positives >= least and (most is None or o.positives <= most)]
         if within:
-            parts.append({"least": least, "most": most, **_part(within, stages)})
+            parts.append({"least": least, "most": most, **_part(within, stages, depths)})
     return parts
 
 
-def _part(outcomes: Sequence[QueryOutcome], stages: Sequence[str]) -> Mapping[str, Any]:
+def _part(
+    outcomes: Sequence[QueryOutcome], stages: Sequence[str], depths: Sequence[int]
+) -> Mapping[str, Any]:
     recall, intervals = {}, {}
     for stage in stages:
-        recall[stage], intervals[stage] = recall_of(outcomes, stage)
+        recall[stage], intervals[stage] = recall_of(outcomes, stage, depths)
     places = len({outcome.cluster for outcome in outcomes})
     return {"queries": len(outcomes), "places": places, "recall": recall, "intervals": intervals}

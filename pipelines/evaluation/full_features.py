@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import ImageRejected, decode_image
-from models.images.photo_file import read_indexed
+from pipelines.evaluation.database_photos import DatabasePhotos
 from serving.counting import CandidateMatcher
 from serving.engine import QueryEngine
 from serving.query import Query
@@ -29,13 +29,15 @@ class FullFeatures:
 
     Args:
         engine: Its model is used.
+        photos: Where the photos lie now; default: where they were indexed from.
 
     Attributes:
         card: Of features that are kept as they are.
         codec: For these.
     """
 
-    def __init__(self, engine: QueryEngine) -> None:
+    def __init__(self, engine: QueryEngine, photos: DatabasePhotos | None = None) -> None:
+        self._photos = photos or DatabasePhotos()
         self.card = dataclasses.replace(
             engine.store.card, feature_encoding="float16", projection_sha256=None, local_whitening_sha256=None
         )
@@ -69,7 +71,7 @@ class FullFeatures:
         photos: list[Any] = []
         for record in records:
             try:
-                data = read_indexed(record.uri, record.sha256)
+                data = self._photos.read(record)
                 photos.append(decode_image(data, max_pixels=self._engine.max_pixels).pixels)
             except ImageRejected:
                 photos.append(None)
@@ -84,7 +86,7 @@ class FullFeaturesEngine(QueryEngine):
 
     def __init__(self, engine: QueryEngine, features: FullFeatures) -> None:
         """Answer from the store of an engine, with its model."""
-        super().__init__(engine.store, engine.extractor)
+        super().__init__(engine.store, engine.extractor, method="exact")
         self.max_pixels = engine.max_pixels
         self.matching = dataclasses.replace(self.matching, score=engine.matching.score)
         self._full = features

@@ -15,6 +15,7 @@ from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
 from pipelines.defaults import SPLIT, THRESHOLD_M
 from pipelines.evaluation.database import complete_store
+from pipelines.evaluation.database_photos import DatabasePhotos
 from pipelines.evaluation.deployed import deployed_costs
 from pipelines.evaluation.descriptors import describe_photos, descriptor_matrix, stored_descriptors
 from pipelines.evaluation.engines import AnsweringEngine, RememberingEngine
@@ -209,8 +210,13 @@ def evaluate(
         changes["answers_remembered"] = getattr(answering, "remembered", 0)
         changes["newest_version"] = Store.open(uri).version
         if isinstance(answering, ServiceEngine):
-            method = str(answering.info["method"])
-            changes["deployed"] = deployed_costs(engine, evaluation, method, measure)
+            listed = DatabasePhotos(
+                lambda: list_source(
+                    layout.database, root=_root_of(layout.database, root), follow_links=follow_links
+                )
+            )
+            method = answering.search_method
+            changes["deployed"] = deployed_costs(engine, evaluation, method, measure, listed)
         result = DatasetEvaluation(**vars(evaluation), **changes)
         if predictions is not None:
             _write_predictions(Path(predictions), result, engine, descriptors=descriptors)

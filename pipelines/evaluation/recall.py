@@ -19,7 +19,7 @@ from models.images import ImageRejected
 from pipelines.defaults import THRESHOLD_M
 from pipelines.evaluation.conditions import DISTANCE, conditions_of
 from pipelines.evaluation.dataset_digest import dataset_digest
-from pipelines.evaluation.engines import AnsweringEngine
+from pipelines.evaluation.engines import NO_LIMITS, AnsweringEngine, Limits
 from pipelines.evaluation.figures import figures_of
 from pipelines.evaluation.ground_truth import Truth
 from pipelines.evaluation.known_figures import known_figures
@@ -61,7 +61,8 @@ def measure_recall(
         dataset: Data set in a known layout; its database must be that of the engine's store.
         engine: Answers the queries.
         split: One of train, val and test, where the data set has them.
-        candidates: How many hits are re-ranked; 0: none; default: as of `QueryEngine.answer`.
+        candidates: How many hits are re-ranked; 0: none; default: as of `QueryEngine.answer`, or of the
+            service that answers. None are where the store has no local features.
         rerank: False ranks by global descriptor only, `auto` where calibration found that matching helps.
         threshold_m: Distance up to which an answer is right, in metres, inclusive.
         only: Paths of the queries to score; by default all.
@@ -85,9 +86,10 @@ def measure_recall(
     known = engine.store.metadata()
     if not known.num_rows:
         raise SourceError(f"the store {engine.store.uri} is empty: index {layout.database} into it first")
-    if candidates is None:
-        candidates = default_candidates(engine.store.card)
-    candidates = candidates if rerank else 0
+    limits: Limits = getattr(engine, "limits", NO_LIMITS)
+    asked = candidates
+    candidates = _candidates(engine, candidates, limits) if rerank else 0
+    depths = tuple(k for k in RECALL_AT if limits.max_top_k is None or k <= limits.max_top_k)
     truth = scoring.truth(queries.rows, known)
     if truth.database_without_coordinates == known.num_rows:
         raise SourceError(
@@ -95,7 +97,8 @@ def measure_recall(
             f"could be right: index {layout.database} with coordinates, from a listing, file names or EXIF"
         )
     started = time.perf_counter()
-    outcomes, results = _answer_and_score(engine, queries.rows, truth, candidates, rerank, progress)
+    top_k = min(max(candidates, *RECALL_AT), limits.max_top_k or max(candidates, *RECALL_AT))
+    outcomes, results = _answer_and_score(engine, queries.rows, truth, top_k, candidates, rerank, progress)
     wall_s = time.perf_counter() - started
     selected = (
         "all queries" if queries.listed == queries.total else f"{len(outcomes)} of {queries.total} queries"
@@ -127,13 +130,36 @@ def measure_recall(
         known=known_figures(outcomes),
         rerank=_rerank_figures(engine, results, rerank, candidates),
         store_versions=sorted({result.store_version for result in results}),
-        **_figures(outcomes, ("global", "reranked") if candidates else ("global",)),
+        limited=_limited(limits, asked, candidates, top_k),
+        **_figures(outcomes, ("global", "reranked") if candidates else ("global",), depths),
     )
 
 
-def _figures(outcomes: Sequence[QueryOutcome], stages: tuple[str, ...]) -> dict[str, Any]:
+def _candidates(engine: AnsweringEngine, asked: int | None, limits: Limits) -> int:
+    """Return how many hits the engine re-ranks; 0 where the store has nothing to re-rank by."""
+    card = engine.store.card
+    if not card.has_features:
+        return 0
+    wanted = (limits.candidates or default_candidates(card)) if asked is None else asked
+    return min(wanted, limits.max_candidates or wanted)
+
+
+def _limited(limits: Limits, asked: int | None, candidates: int, top_k: int) -> dict[str, Any]:
+    """Return what a service does not give: see `Evaluation.limited`."""
+    left_out = [k for k in RECALL_AT if k > top_k]
+    limited: dict[str, Any] = {"max_top_k": top_k, "depths_left_out": left_out} if left_out else {}
+    if asked and 0 < candidates < asked:
+        limited |= {"candidates_asked": asked, "max_candidates": limits.max_candidates}
+    if candidates > top_k:
+        limited |= {"max_top_k": top_k, "candidates_listed": top_k}
+    return limited
+
+
+def _figures(
+    outcomes: Sequence[QueryOutcome], stages: tuple[str, ...], depths: tuple[int, ...]
+) -> dict[str, Any]:
     """Return the figures that follow from the outcomes, with intervals of those of places too."""
-    figures = figures_of(outcomes, stages)
+    figures = figures_of(outcomes, stages, depths)
     if intervals := place_intervals(outcomes):
         figures["intervals"]["place"] = intervals
     return figures
@@ -159,6 +185,7 @@ def _answer_and_score(
     engine: AnsweringEngine,
     rows: Sequence[Mapping[str, Any]],
     truth: Truth,
+    top_k: int,
     candidates: int,
     rerank: Rerank,
     progress: Callable[[int, int], None],
@@ -166,7 +193,7 @@ def _answer_and_score(
     """Return the outcome of every query, and the answers to those whose photo can be used."""
     outcomes, results = [], []
     clusters = truth.clusters().tolist()
-    with contextlib.closing(_answer(engine, rows, candidates, rerank)) as answers:
+    with contextlib.closing(_answer(engine, rows, top_k, candidates, rerank)) as answers:
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             scored = _score(row["uri"], truth.positions[i], truth.positives(i), answer)
             known = {"facets": row.get("facets", {}), "sha256": row.get("sha256")}
@@ -178,13 +205,17 @@ def _answer_and_score(
 
 
 def _answer(
-    engine: AnsweringEngine, rows: Sequence[Mapping[str, Any]], candidates: int, rerank: Rerank
+    engine: AnsweringEngine,
+    rows: Sequence[Mapping[str, Any]],
+    top_k: int,
+    candidates: int,
+    rerank: Rerank,
 ) -> Generator[QueryResult | ImageRejected]:
     """Yield the answer to each query, or the error of a photo that cannot be used."""
     # All candidates are listed, to score the global descriptors too; the early stop is that of a query.
     answers = engine.answer_many(
         (row["uri"] for row in rows if not row["rejected"]),
-        top_k=max(candidates, *RECALL_AT),
+        top_k=top_k,
         candidates=max(1, candidates),
         rerank=rerank if candidates else False,
         min_candidates=_MIN_MATCHED,

@@ -57,6 +57,9 @@ class Evaluation(FieldMapping):
             without a valid calibration.
         rerank: What `--rerank auto` left out and the time that saved; empty for other values.
         store_versions: Versions of the store that answered; more than one where it changed during the run.
+        limited: What a service's limits left out, empty without: `max_top_k`, the places that it lists;
+            `depths_left_out`, the K that no figure is of; `candidates_asked` and `max_candidates`;
+            `candidates_listed`, where fewer candidates are listed than re-ranked.
     """
 
     dataset: str
@@ -85,6 +88,7 @@ class Evaluation(FieldMapping):
     known: Mapping[str, Any] = field(default_factory=dict)
     rerank: Mapping[str, Any] = field(default_factory=dict)
     store_versions: Sequence[int] = ()
+    limited: Mapping[str, Any] = field(default_factory=dict)
 
     not_listed: ClassVar[str] = "outcomes"
 

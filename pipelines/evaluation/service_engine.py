@@ -8,15 +8,19 @@ from typing import Any
 
 from models.images import ImageRejected
 from models.images.photo_file import read_bytes
+from pipelines.evaluation.engines import Limits
 from pipelines.sources import SourceError
 from serving.answer import QueryResult
 from serving.client import PhotoRefused, PlaceClient
 from serving.engine import QueryEngine
+from serving.matching_options import OPTIONS, BadMatching, Matching, matching_of
 from serving.query import Rerank
+from storage.text import plain
 
 __all__ = ["ServiceEngine"]
 
 _THREADS = 4
+_LIMITS = ("candidates", "max_candidates", "max_top_k")
 _TIMES = ("decode", "extract", "search", "fetch", "rerank", "total")
 
 
@@ -28,8 +32,12 @@ class ServiceEngine:
         client: Of the service.
 
     Attributes:
-        store, extractor, matching, max_pixels: Of the local engine.
-        method: Search method of the service.
+        store, extractor, max_pixels: Of the local engine.
+        matching: The service's options of matching; those of the local engine where it does not say them.
+        search_method: The service's search method, `auto` resolved where it says that.
+        method: The same in words.
+        limits: What the service re-ranks by itself and at most, and how many places it lists.
+        told: Conditions that the service sets, by the keys of `conditions_of`.
         info: The service's description of itself.
 
     Raises:
@@ -38,10 +46,13 @@ class ServiceEngine:
     """
 
     def __init__(self, local: QueryEngine, client: PlaceClient) -> None:
-        self.store, self.extractor = local.store, local.extractor
-        self.matching, self.max_pixels = local.matching, local.max_pixels
+        self.store, self.extractor, self.max_pixels = local.store, local.extractor, local.max_pixels
         self.info: Mapping[str, Any] = client.info()
-        self.method = f"{self.info.get('method')} through a service, topology {self.info.get('topology')}"
+        self.search_method = str(self.info.get("search_method") or self.info.get("method"))
+        self.method = f"{self.search_method} through a service, topology {self.info.get('topology')}"
+        self.limits = Limits(*(_whole(self.info, name) for name in _LIMITS))
+        self.matching = _matching(self.info) or local.matching
+        self.told = _told(self.info)
         self._client = client
         ours = (self.store.card.model, self.store.version, self.store.count)
         theirs = tuple(self.info.get(name) for name in ("model", "store_version", "rows"))
@@ -62,10 +73,8 @@ class ServiceEngine:
     ) -> Generator[QueryResult | ImageRejected]:
         """Yield the service's answer to each photo, in order; see `QueryEngine.answer_many`.
 
-        Places and candidates are at most what the service allows.
+        The service's `limits` are the caller's to keep.
         """
-        top_k = min(top_k, int(self.info["max_top_k"]))
-        candidates = min(candidates, int(self.info["max_candidates"]))
 
         def ask(path: str) -> QueryResult | ImageRejected:
             try:
@@ -79,6 +88,29 @@ class ServiceEngine:
 
         with ThreadPoolExecutor(_THREADS) as threads:
             yield from threads.map(ask, photos)
+
+
+def _whole(info: Mapping[str, Any], name: str) -> int | None:
+    value = info.get(name)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _matching(info: Mapping[str, Any]) -> Matching | None:
+    """Return the options of matching that a service says; None where it does not, as before version 0.2."""
+    if not all(name in info for name in OPTIONS):
+        return None
+    try:
+        return matching_of(info)
+    except (BadMatching, TypeError):  # of a later version
+        return None
+
+
+def _told(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conditions of a service in words; what it does not say is not guessed."""
+    matching = _matching(info)
+    words = "as the service is set" if matching is None else str(matching) or "every candidate, exactly"
+    precision = plain(str(info.get("precision") or "the precision of the service"), 40)
+    return {"precision": precision, "device": "the service's device", "matching": words}
 
 
 def _timed(answer: QueryResult) -> QueryResult:

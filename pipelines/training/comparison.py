@@ -9,9 +9,14 @@ from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.evaluation.sign_test import p_value_of
 from serving.answer import Match
 
-__all__ = ["STAGES", "describe_change"]
+__all__ = ["STAGES", "by_stage", "describe_change"]
 
 STAGES = ("global", "reranked")
+
+
+def by_stage(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Return the recall of both stages; the order is one where the model gives nothing to re-rank by."""
+    return {stage: evaluation.recall.get(stage, evaluation.recall["global"]) for stage in STAGES}
 
 
 def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -27,9 +32,9 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """
     if [one.uri for one in before.outcomes] != [one.uri for one in after.outcomes]:
         raise ValueError("before and after have different queries: evaluate both on the same ones")
+    was, now = by_stage(before), by_stage(after)
     gain = {
-        stage: {k: round(after.recall[stage][k] - value, 2) for k, value in before.recall[stage].items()}
-        for stage in STAGES
+        stage: {k: round(now[stage][k] - value, 2) for k, value in was[stage].items()} for stage in STAGES
     }
     changed = {stage: _changed_queries(before.outcomes, after.outcomes, stage) for stage in STAGES}
     return {
@@ -40,7 +45,7 @@ def describe_change(before: Evaluation, after: Evaluation) -> dict[str, Any]:
         "model_before": before.model,
         "model_after": after.model,
         "conditions": {"before": dict(before.conditions), "after": dict(after.conditions)},
-        "recall": {"before": before.recall, "after": after.recall, "gain": gain},
+        "recall": {"before": was, "after": now, "gain": gain},
         "changed": {
             stage: {
                 "gained": len(gained),

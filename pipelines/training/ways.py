@@ -15,6 +15,7 @@ from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
 from pipelines.relearning import relearn_store
 from pipelines.sources import open_dataset
+from pipelines.training.comparison import by_stage
 from pipelines.training.data import DataFolders
 from pipelines.training.rankings import AggregationKind
 from pipelines.training.settings import TrainingSettings
@@ -47,8 +48,8 @@ class Way:
     @property
     def order(self) -> tuple[float, float, bool]:
         """The order of ways: R@1 of descriptors and after re-ranking in sum, then R@5, then the default."""
-        recall = self.evaluation.recall
-        first, fifth = (sum(recall[stage][k] for stage in ("global", "reranked")) for k in ("1", "5"))
+        recall = by_stage(self.evaluation)
+        first, fifth = (sum(values[k] for values in recall.values()) for k in ("1", "5"))
         return round(first, 6), round(fifth, 6), self.default
 
 
@@ -150,8 +151,9 @@ def _stages_right(way: Way) -> list[int]:
 
 def recalls_of(ways: tuple[Way, ...]) -> dict[str, Mapping[str, float]]:
     """Return R@1 before and after re-ranking of each way, for the report."""
-    stages = ("global", "reranked")
     return {
-        f"{way.aggregation}, {way.score}": {stage: way.evaluation.recall[stage]["1"] for stage in stages}
+        f"{way.aggregation}, {way.score}": {
+            stage: values["1"] for stage, values in by_stage(way.evaluation).items()
+        }
         for way in ways
     }

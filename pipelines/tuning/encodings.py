@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.feature_encoder import FeatureEncoder
+from pipelines.evaluation.database_photos import DatabasePhotos
 from pipelines.evaluation.full_features import FullFeatures
 from pipelines.tuning.trials import Option, TrialPhotos
 from serving.answer import rank
@@ -23,14 +24,18 @@ _TRIED: tuple[FeatureEncoding, ...] = ("float16", "int8", "int4", "int2", "binar
 _PHOTOS, _CANDIDATES = 60, 50
 
 
-def compare_encodings(engine: QueryEngine, photos: TrialPhotos, option: Option) -> list[dict[str, Any]]:
+def compare_encodings(
+    engine: QueryEngine, photos: TrialPhotos, option: Option, database: DatabasePhotos | None = None
+) -> list[dict[str, Any]]:
     """Measure recall and bytes of the encodings that need no learning, on photos of the database.
 
     Returns:
         `features`, `bytes_per_image` and `recall` in percent of each; empty where photos of the database are
-        gone, as full features are extracted from these.
+        gone, as full features are extracted from these, and where the store has no local features.
     """
-    full = FullFeatures(engine)
+    if not engine.store.card.has_features:
+        return []
+    full = FullFeatures(engine, database)
     count = min(_PHOTOS, len(photos))
     hits = engine.store.snapshot.search(
         photos.descriptors[:count], k=min(option.candidates, _CANDIDATES), method="exact"

@@ -11,16 +11,18 @@ import numpy as np
 
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
+from pipelines.evaluation.database_photos import DatabasePhotos
 from pipelines.evaluation.intervals import clustered_bootstrap
 from pipelines.evaluation.protocols import Protocol, protocol_of
 from pipelines.evaluation.queries import read_queries
 from pipelines.evaluation.scoring import Scoring, scoring_of
-from pipelines.sources import SourceError, list_source, open_dataset
+from pipelines.sources import Dataset, SourceError, list_source, open_dataset
 from pipelines.tuning.encodings import compare_encodings
 from pipelines.tuning.settings_file import write_settings_file
 from pipelines.tuning.trials import Option, Trial, TrialPhotos, run_trial
 from serving.engine import QueryEngine
 from serving.matching_options import Matching, ScoreKind
+from storage.search.methods import SearchMethod
 from storage.store import Store
 
 __all__ = ["tune"]
@@ -61,7 +63,8 @@ def tune(
 
     Returns:
         `chosen` and `reference` (settings, recall, ms), `reached`, `difference` in points with its
-        `interval`, all `trials`, `encodings` with their recall and bytes, and `recommended_features`.
+        `interval`, `methods_tried`, `probes`, all `trials`, `encodings` with their recall and bytes, and
+        `recommended_features`; both empty where the store has no local features.
 
     Raises:
         SourceError: no query can be scored, or both targets are given, or none.
@@ -71,13 +74,17 @@ def tune(
     if (target_recall is None) == (target_ms is None):
         raise SourceError("tune needs one target: give --target-recall or --target-ms")
     engine = QueryEngine.open(store_uri, model=model, execution=execution)
-    shots = _photos(engine, dataset, split, protocol_of(protocol), photos)
+    rule = protocol_of(protocol)
+    layout = open_dataset(dataset, split=rule.split or split)
+    shots = _photos(engine, layout, rule, photos)
     trials = _trials(engine, shots, progress)
     best = max(trials, key=lambda trial: (trial.recall, -float(np.median(trial.ms))))
     chosen, reached = _choose(trials, best, shots, target_recall, target_ms)
     paired = chosen.right.astype(np.float64) - best.right
     interval = [round(100.0 * end, 2) for end in clustered_bootstrap(paired, shots.clusters, np.mean)]
-    encodings = compare_encodings(engine, shots, chosen.option)
+    encodings = compare_encodings(
+        engine, shots, chosen.option, DatabasePhotos(lambda: list_source(layout.database))
+    )
     result: dict[str, Any] = {
         "store": store_uri,
         "photos": len(shots),
@@ -88,6 +95,8 @@ def tune(
         "reference": _described(best, shots),
         "difference": round(100.0 * float(paired.mean()), 2),
         "interval": interval if np.isfinite(interval).all() else None,
+        "methods_tried": list(dict.fromkeys(trial.option.method for trial in trials)),
+        "probes": "chosen by the approximate index itself",
         "trials": [_described(trial, shots) for trial in trials],
         "encodings": encodings,
         "recommended_features": _recommended(encodings, target_recall or 1.0),
@@ -100,10 +109,7 @@ def tune(
     return result
 
 
-def _photos(
-    engine: QueryEngine, dataset: str | Path, split: str, protocol: Protocol, limit: int
-) -> TrialPhotos:
-    layout = open_dataset(dataset, split=protocol.split or split)
+def _photos(engine: QueryEngine, layout: Dataset, protocol: Protocol, limit: int) -> TrialPhotos:
     scoring = Scoring(protocol)
     if protocol.rule == "frames" or protocol.queries is not None:
         scoring = scoring_of(protocol, layout, list_source(layout.database), list_source(layout.queries))
@@ -130,12 +136,16 @@ def _trials(engine: QueryEngine, shots: TrialPhotos, progress: Callable[[str], N
         progress(f"{_words(option)}: R@1 {trial.recall:.1f}, {float(np.median(trial.ms)):.1f} ms")
         return trial
 
+    if not engine.store.card.has_features:  # nothing to re-rank by: only the search is chosen
+        for method in ("exact", *_methods(engine.store)):
+            attempt(Option(method=method, candidates=0))
+        return trials
     default = Matching().score_of(engine.store.card)
     kinds: tuple[ScoreKind, ...] = ("count", "votes") if default == "count" else ("votes", "count")
     scored = [attempt(Option(matching=Matching(score=kind))) for kind in kinds]
     base = max(scored, key=lambda trial: trial.recall).option  # the first where both are equal
-    if engine.store.count >= _APPROXIMATE_ROWS:
-        found = attempt(dataclasses.replace(base, method="ivf"))
+    for method in _methods(engine.store):
+        found = attempt(dataclasses.replace(base, method=method))
         if found.recall >= max(trial.recall for trial in scored) and _faster(found, trials):
             base = found.option
     for candidates in _CANDIDATES:
@@ -145,6 +155,14 @@ def _trials(engine: QueryEngine, shots: TrialPhotos, progress: Callable[[str], N
             attempt(dataclasses.replace(plain, matching=early))
     attempt(dataclasses.replace(base, matching=dataclasses.replace(base.matching, precision="fast")))
     return trials
+
+
+def _methods(store: Store) -> list[SearchMethod]:
+    """Return the search methods beside the exact one that a store can be searched with."""
+    methods: list[SearchMethod] = ["ivf"] if store.count >= _APPROXIMATE_ROWS else []
+    if store.card.code_bits is not None:
+        methods.append("codes")
+    return [*methods, "lance"] if store.has_index else methods
 
 
 def _faster(trial: Trial, others: list[Trial]) -> bool:
@@ -192,6 +210,8 @@ def _recommended(encodings: list[dict[str, Any]], share: float) -> dict[str, Any
 
 
 def _words(option: Option) -> str:
+    if not option.candidates:
+        return f"{option.method} search, no re-ranking"
     return f"{option.method} search, {option.candidates} candidates, {option.matching}"
 
 
@@ -202,6 +222,8 @@ def _comments(result: dict[str, Any]) -> list[str]:
         f"R@1 {chosen['recall']} %, {chosen['ms']} ms per query; the best of all settings: "
         f"{reference['recall']} %, {reference['ms']} ms.",
     ]
+    tried = ", ".join(result["methods_tried"])
+    lines.append(f"Search methods tried: {tried}; the approximate index chooses its probes itself.")
     if not result["reached"]:
         lines.append(f"No setting reached {result['target_ms']:g} ms; this is the fastest.")
     if recommended := result["recommended_features"]:

@@ -16,6 +16,7 @@ from models.images.photo import load_pixels
 from pipelines.evaluation.ground_truth import Truth
 from serving.answer import rank
 from serving.counting import CandidateMatcher
+from serving.defaults import TOP_K
 from serving.engine import QueryEngine
 from serving.matching_options import ALL_EXACTLY, Matching
 from serving.reranking import match_in_turn
@@ -33,7 +34,7 @@ class Option:
 
     Attributes:
         method: Search method.
-        candidates: Hits that are re-ranked.
+        candidates: Hits that are re-ranked; 0 where the store has no local features.
         matching: Options of matching.
     """
 
@@ -45,7 +46,7 @@ class Option:
         """Return the keys of `args:` in a Serve config file."""
         return {
             "method": self.method,
-            "candidates": self.candidates,
+            "candidates": self.candidates or None,
             "score": self.matching.score,
             "matching": self.matching.precision,
             "stop_early": self.matching.stop_early,
@@ -83,6 +84,7 @@ class TrialPhotos:
 
     Attributes:
         descriptors: (Q, D) float32.
+        codes: (Q, bits / 8) uint8; None where the model makes none.
         features: Q arrays (H, W, C) float16.
         positives: Keys of the right images, Q sets.
         clusters: (Q,) place of each.
@@ -99,7 +101,7 @@ class TrialPhotos:
         chosen = [
             usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, min(len(usable), limit)).astype(int))
         ]
-        descriptors, times, kept = [], [], []
+        descriptors, codes, times, kept = [], [], [], []
         self.features: list[NDArray[np.float16]] = []
         for row in chosen:
             started = time.perf_counter()
@@ -107,12 +109,15 @@ class TrialPhotos:
                 pixels = load_pixels(rows[row]["uri"], max_pixels=engine.max_pixels)
             except ImageRejected:
                 continue
-            own, features = engine.extractor.extract([pixels])
+            own, features, code = engine.extractor.extraction([pixels])
             descriptors.append(describer.describe(card, own, features)[0])
             times.append((time.perf_counter() - started) * 1e3)
             self.features.append(features[0].astype(np.float16))
             kept.append(row)
+            if code is not None:
+                codes.append(code[0])
         self.descriptors = np.array(descriptors, np.float32).reshape(len(kept), -1)
+        self.codes = np.array(codes, np.uint8) if codes else None
         self.positives = [truth.positives(row) for row in kept]
         self.clusters = clusters[kept]
         self.extract_ms = float(np.median(times)) if times else 0.0
@@ -130,7 +135,10 @@ def run_trial(engine: QueryEngine, photos: TrialPhotos, option: Option) -> Trial
     for row, features in enumerate(photos.features):
         started = time.perf_counter()
         hits = snapshot.search(
-            photos.descriptors[row : row + 1], k=max(1, option.candidates), method=option.method
+            photos.descriptors[row : row + 1],
+            k=option.candidates or TOP_K,
+            method=option.method,
+            codes=None if photos.codes is None else photos.codes[row : row + 1],
         )[0]
         matcher = CandidateMatcher(
             features.astype(np.float32), engine.store.card, codec=engine.store.codec, matching=option.matching

@@ -255,8 +255,10 @@ def _add_info(app: FastAPI, service: Service) -> None:
             "tiles": tiles if settings.tiles else None,
         }
         shown = ("topology", "shards", "method", "max_body_bytes", "max_candidates", "max_top_k")
-        answer |= {name: getattr(settings, name) for name in (*shown, "request_timeout_s")}
+        matched = ("score", "matching", "stop_early", "rerank_budget_ms", "precision")
+        answer |= {name: getattr(settings, name) for name in (*shown, "request_timeout_s", *matched)}
         answer["candidates"] = _candidates(settings)
+        answer["search_method"] = status.method
         return _json(answer)
 
 

@@ -179,7 +179,21 @@ class InfoAnswer(BaseModel):
     rows: int
     topology: str
     shards: int
-    method: str
+    method: str = Field(description="the setting of the search method, which may be `auto`")
+    search_method: str | None = Field(
+        default=None, description="how the loaded version is searched; null while none is loaded"
+    )
+    score: str | None = Field(
+        default=None, description="what candidates are ranked by, where a setting says it"
+    )
+    matching: str = Field(default="exact", description="exact or fast")
+    stop_early: bool = Field(
+        default=False, description="whether candidates are skipped once one is far ahead"
+    )
+    rerank_budget_ms: float | None = Field(
+        default=None, description="milliseconds per query after which candidates are skipped"
+    )
+    precision: str = Field(default="auto", description="the setting of the model's precision")
     max_body_bytes: int
     candidates: int | None = Field(default=None, description="hits that are re-ranked by default")
     max_candidates: int

@@ -61,11 +61,13 @@ class IndexStatus:
         version: Newest store version loaded.
         rows: Rows of that version, in all partitions.
         error: Reason why new commits cannot be loaded, as a word; None if they can.
+        method: How this version is searched; None where it cannot be.
     """
 
     version: int
     rows: int
     error: str | None
+    method: str | None = None
 
 
 @dataclass(frozen=True)

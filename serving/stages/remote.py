@@ -121,7 +121,7 @@ class RemoteStages:
         )
         oldest = min(parts, key=lambda part: part.version)
         error = next((part.error for part in parts if part.error is not None), None)
-        return IndexStatus(oldest.version, oldest.rows, error)
+        return IndexStatus(oldest.version, oldest.rows, error, oldest.method)
 
     async def _search_parts(
         self,

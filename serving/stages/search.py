@@ -63,7 +63,8 @@ class SearchWorker:
     def status(self) -> IndexStatus:
         """State of this partition."""
         snapshot = self.part.snapshot
-        return IndexStatus(snapshot.version, snapshot.count, self._error)
+        method = self.part._method_for(snapshot)
+        return IndexStatus(snapshot.version, snapshot.count, self._error, method)
 
     async def search(
         self,

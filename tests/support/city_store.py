@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,16 @@ def make_city_store(folder: Path, *, database: int = 48, queries: int = 16, seed
         commit_photos(store, extractor, listing)
     query_photos = sorted((folder / "city/images/test/queries").glob("*.jpg"))
     return CityStore(store.uri, folder, images, query_photos)
+
+
+def store_of(city_store: CityStore, uri: Path, **changed: Any) -> Store:
+    """Index the same photos into a store of their own with a card that differs, such as `features="int4"`."""
+    extractor = load_extractor(MODEL)
+    database = changed.pop("database", city_store.folder / "city/images/test/database")
+    store = Store.create(uri, extractor.card.stored_as(changed.pop("features"), **changed))
+    with store.lease():
+        commit_photos(store, extractor, list_source(database))
+    return store
 
 
 def commit_photos(store: Store, extractor: Extractor, listing: pa.Table) -> None:

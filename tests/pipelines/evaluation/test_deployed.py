@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.cli import main
+from pipelines.evaluation.database_photos import DatabasePhotos
+from pipelines.evaluation.deployed import deployed_costs
 from pipelines.evaluation.full_features import FullFeatures, FullFeaturesEngine
 from pipelines.evaluation.job import evaluate
-from pipelines.sources import SourceError
+from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.result import Evaluation
+from pipelines.sources import SourceError, list_source
+from serving.answer import QueryResult
 from serving.engine import QueryEngine
 from storage.store import Store
-from tests.support.city_store import CityStore
+from tests.pipelines.evaluation.test_service_engine import Service
+from tests.support.city_store import CityStore, store_of
 from tests.support.pictures import write_photos
 from tests.support.store_samples import make_store
 
@@ -64,3 +73,92 @@ def test_photos_that_are_gone_leave_the_column_out(city_store: CityStore) -> Non
     assert features.readable(records)
     gone = dataclasses.replace(records[0], uri="/nowhere.jpg", image_id="gone")
     assert not features.readable([gone])
+
+
+class Reversed(QueryEngine):
+    """Gives its answers in the opposite order, so that its recall is certainly another."""
+
+    def answer_many(self, photos: Any, **options: Any) -> Iterator[Any]:  # type: ignore[override]
+        for answer in super().answer_many(photos, **options):
+            assert isinstance(answer, QueryResult)
+            turned = enumerate(answer.matches[::-1], start=1)
+            matches = tuple(dataclasses.replace(match, rank=rank) for rank, match in turned)
+            yield dataclasses.replace(answer, matches=matches)
+
+
+def test_each_part_of_a_service_with_quantised_features_and_approximate_search_costs_what_it_loses(
+    city_store: CityStore, tmp_path: Path
+) -> None:
+    local = QueryEngine(store_of(city_store, tmp_path / "store", features="int4"), _extractor(city_store))
+
+    def measure(engine: QueryEngine) -> Evaluation:
+        return measure_recall(city_store.folder / "city", engine, candidates=30)
+
+    service = measure(Reversed(local.store, local.extractor, method="ivf"))
+    deployed = deployed_costs(local, service, "ivf", measure)
+    assert [column["name"] for column in deployed["columns"]] == [
+        "exact search, full features",
+        "exact search, features as stored",
+        "ivf search, features as stored",
+        "the service",
+    ]
+    assert deployed["full_features"] is True
+    # Full features are those of a store that keeps them; the others are measured by themselves.
+    alone = [
+        measure(QueryEngine.open(city_store.uri)),
+        measure(QueryEngine(local.store, local.extractor, method="exact")),
+        measure(QueryEngine(local.store, local.extractor, method="ivf")),
+        service,
+    ]
+    recalls = [column["recall"] for column in deployed["columns"]]
+    assert recalls[1:] == [one.recall["reranked"] for one in alone[1:]]
+    assert abs(recalls[0]["1"] - alone[0].recall["reranked"]["1"]) <= 100 / len(city_store.queries)
+    parts = ["int4 features", "ivf search", "options of matching and limits of the service"]
+    assert [cost["part"] for cost in deployed["costs"]] == parts
+    for cost, before, after in zip(deployed["costs"], recalls, recalls[1:], strict=False):
+        assert cost["points"] == pytest.approx(after["1"] - before["1"], abs=0.02)
+        assert cost["interval"][0] <= cost["points"] <= cost["interval"][1]
+    assert deployed["costs"][-1]["points"] < -30
+    assert deployed["costs"][-1]["lost"] > len(city_store.queries) / 3
+
+
+def test_a_store_without_local_features_has_no_column_of_them(city_store: CityStore, tmp_path: Path) -> None:
+    local = QueryEngine(store_of(city_store, tmp_path / "store", features="none"), _extractor(city_store))
+
+    def measure(engine: QueryEngine) -> Evaluation:
+        return measure_recall(city_store.folder / "city", engine)
+
+    deployed = deployed_costs(local, measure(local), "ivf", measure)
+    names = [column["name"] for column in deployed["columns"]]
+    assert names == ["exact search, no local features", "ivf search, no local features", "the service"]
+    assert deployed["full_features"] is False
+
+
+def test_full_features_come_from_the_database_that_is_given(
+    city_store: CityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city, moved = tmp_path / "city", tmp_path / "moved"
+    shutil.copytree(city_store.folder / "city", city)
+    store = store_of(city_store, tmp_path / "s", features="int4", database=city / "images/test/database")
+    city.rename(moved)
+    engine = QueryEngine(store, _extractor(city_store))
+    photos = sorted((moved / "images/test/database").iterdir())
+    records = store.get([path.name for path in photos[:3]])
+    assert not FullFeatures(engine).readable(records)
+
+    service = Service(engine, search_method="exact")
+    monkeypatch.setattr("pipelines.evaluation.job.PlaceClient", lambda url, token: service)
+    served = evaluate(moved, store_uri=store.uri, url="http://127.0.0.1:1")
+    assert served.deployed is not None
+    assert served.deployed["columns"][0]["name"] == "exact search, full features"
+
+    photos[0].rename(photos[0].with_name("renamed.jpg"))
+    listed = DatabasePhotos(lambda: list_source(moved / "images/test/database"))
+    assert FullFeatures(engine, listed).readable(records), "found by its content"
+    photos[1].write_bytes(b"another photo")
+    listed = DatabasePhotos(lambda: list_source(moved / "images/test/database"))
+    assert not FullFeatures(engine, listed).readable(records), "another photo under the same name"
+
+
+def _extractor(city_store: CityStore) -> Any:
+    return QueryEngine.open(city_store.uri).extractor

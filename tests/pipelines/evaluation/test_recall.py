@@ -14,6 +14,7 @@ import pytest
 import utm
 
 from models.images import ImageRejected
+from pipelines.evaluation.describe import describe_conditions
 from pipelines.evaluation.recall import measure_recall
 from pipelines.sources import SourceError
 from serving.answer import Match, QueryResult
@@ -62,6 +63,7 @@ class FixedAnswers:
     def answer_many(
         self, photos: Iterable[str], *, top_k: int, candidates: int, rerank: bool, min_candidates: int
     ) -> Iterator[QueryResult | ImageRejected]:
+        self.asked = {"top_k": top_k, "candidates": candidates, "rerank": rerank}
         yield from (self.answer(Path(path).read_bytes(), top_k) for path in photos)
 
     def answer(self, image: bytes, top_k: int) -> QueryResult | ImageRejected:
@@ -179,3 +181,17 @@ def test_recall_counts_pairs_across_the_border_of_a_zone_and_the_equator(
     assert result.recall["reranked"] == {"1": 0.0, "5": 100.0, "10": 100.0, "20": 100.0, "100": 100.0}
     across = result.outcomes[0].position.distance_m(database[0].position)
     assert across == pytest.approx(GEOD.inv(*degrees[0][::-1], *degrees[1][::-1])[2], abs=0.02)
+
+
+def test_nothing_is_re_ranked_where_the_store_has_no_local_features(tmp_path: Path) -> None:
+    name, shot = at(500.0), photo(0)
+    engine = FixedAnswers([record("near", 510.0), record("far", 590.0)], {shot: [("near", 0.9, 0)]})
+    engine.store.card = make_card(model="fixed").stored_as("none")
+    result = measure_recall(dataset(tmp_path, {name: shot}), engine)  # type: ignore[arg-type]
+    assert list(result.recall) == list(result.intervals["recall"]) == ["global"]
+    assert result.conditions["candidates"] == 0
+    assert result.conditions["matching"] is None
+    assert "no re-ranking" in result.protocol
+    assert engine.asked["rerank"] is False
+    told = dict(describe_conditions(result.conditions))
+    assert (told["re-ranking"], told["local features"]) == ("none", "none")

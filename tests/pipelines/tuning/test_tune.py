@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 from pipelines.cli import main, queries
 from pipelines.evaluation.full_features import FullFeatures
 from pipelines.serve import settings_of
-from pipelines.tuning.job import _choose, tune
+from pipelines.tuning.job import _choose, _methods, tune
 from pipelines.tuning.settings_file import read_settings_file, settings_text
 from pipelines.tuning.trials import Option, Trial
 from serving.engine import QueryEngine
 from serving.settings import InvalidSettings
-from tests.support.city_store import CityStore
+from tests.support.city_store import CityStore, store_of
 
 
 def trial(right: int, ms: float, candidates: int) -> Trial:
@@ -68,6 +69,10 @@ def test_settings_are_chosen_written_and_read_by_serve(
     assert len(told["trials"]) >= 10
     assert [one["features"] for one in told["encodings"]] == ["float16", "int8", "int4", "int2", "binary"]
     assert told["recommended_features"]["times_smaller"] >= 1.0
+    assert told["methods_tried"] == ["exact"]
+    assert "# Search methods tried: exact; the approximate index chooses its probes itself." in (
+        out.read_text().splitlines()
+    )
     values = read_settings_file(out)
     assert values["candidates"] == told["chosen"]["candidates"]
 
@@ -98,6 +103,29 @@ def test_encodings_are_left_out_where_photos_are_gone(
     result = tune(city_store.folder / "city", city_store.uri, target_ms=1e6, photos=3)
     assert (result["encodings"], result["recommended_features"]) == ([], None)
     assert result["reached"]
+
+
+def test_nothing_is_recommended_for_a_store_without_local_features(
+    city_store: CityStore, tmp_path: Path
+) -> None:
+    store = store_of(city_store, tmp_path / "store", features="none")
+    out = tmp_path / "tuned.yaml"
+    result = tune(city_store.folder / "city", store.uri, target_recall=0.9, photos=8, out=out)
+    assert (result["encodings"], result["recommended_features"]) == ([], None)
+    assert [(one["method"], one["candidates"]) for one in result["trials"]] == [("exact", None)]
+    assert result["chosen"]["recall"] > 0
+    assert "--features" not in out.read_text()
+    assert "candidates" not in read_settings_file(out)
+
+
+def test_each_search_method_that_the_store_has_is_tried() -> None:
+    def methods(rows: int, bits: int | None, indexed: bool) -> list[str]:
+        card = SimpleNamespace(code_bits=bits)
+        return list(_methods(SimpleNamespace(count=rows, card=card, has_index=indexed)))  # type: ignore[arg-type]
+
+    assert methods(100, None, False) == []
+    assert methods(5000, None, False) == ["ivf"]
+    assert methods(5000, 256, True) == ["ivf", "codes", "lance"]
 
 
 @pytest.mark.parametrize(
