@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.cli.place_words import place_words
+from pipelines.cli.place_words import calibration_words, place_words
 from storage.text import MAX_TERMINAL_LENGTH, plain
 
 __all__ = [
@@ -71,6 +71,8 @@ def print_answer(answer: dict[str, Any]) -> None:
         print("  the filters leave no stored image: widen them")
     if answer.get("place") is not None:
         print_line(f"  {place_words(answer['place'], filtered='considered' in answer)}")
+    if line := calibration_words(answer.get("calibration")):
+        print_line(f"  {line}")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['considered']} images considered" if "considered" in answer else ""

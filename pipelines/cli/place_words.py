@@ -1,11 +1,11 @@
-"""The place of an answer in one line of text, and answers as GeoJSON."""
+"""The place of an answer and its calibration in a line of text each, and answers as GeoJSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["geojson_of", "place_words"]
+__all__ = ["calibration_words", "geojson_of", "place_words"]
 
 NOT_KNOWN = "not in this city, or not recognisable"
 NOT_CONSIDERED = "not among the images considered, or not recognisable"
@@ -34,11 +34,23 @@ def place_words(place: Mapping[str, Any], *, filtered: bool = False) -> str:
     return words
 
 
+def calibration_words(about: Mapping[str, Any] | None) -> str | None:
+    """Return what keeps the calibration of a store from holding for an answer in full; None: nothing does.
+
+    Args:
+        about: `calibration` of the answer; None where the service is older than that.
+    """
+    if not about or not about.get("exists") or about["guaranteed"]:
+        return None
+    return f"{'not guaranteed' if about['valid'] else 'not calibrated'}: {about['reason']}"
+
+
 def geojson_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the answers as a GeoJSON FeatureCollection (RFC 7946).
 
     Each photo has a feature `place`, with its radius among the properties, and one for each match. What has
-    no degrees has no geometry.
+    no degrees has no geometry. `calibration_reason` says why the place is not calibrated, or why nothing is
+    `guaranteed`.
 
     Args:
         answers: As `placeray query --json` lists them.
@@ -48,6 +60,11 @@ def geojson_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         place = answer.get("place")
         about = {"kind": "place", "image": answer["image"], "error": answer.get("error")}
         values = {name: None if place is None else place[name] for name in _PLACE}
+        calibration = answer.get("calibration") or {}
+        values |= {
+            "calibration_reason": calibration.get("reason"),
+            "guaranteed": calibration.get("guaranteed"),
+        }
         values |= {"considered": answer["considered"]} if "considered" in answer else {}
         features.append(_feature(None if place is None else place["position"], about | values))
         for match in answer.get("matches", ()):

@@ -29,8 +29,8 @@ LOG = logging.getLogger(__name__)
 _NARROWED = "a filter or a prior changed what was searched"
 _BY_RULE = "re-ranking follows a rule (auto), and what was calibrated are the answers to all queries"
 _LEFT_OUT = (
-    "the rule of re-ranking (auto) left this query as the first stage ordered it, and what was calibrated are "
-    "re-ranked answers"
+    "the rule of re-ranking (auto) left this query as the first stage ordered it, and what was calibrated "
+    "are re-ranked answers"
 )
 _CHECK_S = 1.0  # between two looks at the files
 _RATIO = SIGNS.index("ratio")

@@ -9,7 +9,7 @@ import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.
 import { PriorCircle } from "./prior.js";
 import { Ranking } from "./ranking.js";
 import { showTimes } from "./times.js";
-import { bytes, distanceM, element, metres, milliseconds, plural, position, positionToCopy, sentence, shortName, verdict, whole } from "./words.js";
+import { bytes, calibrationNote, distanceM, element, metres, milliseconds, plural, position, positionToCopy, sentence, shortName, verdict, whole } from "./words.js";
 
 const NEAR_M = 50;
 const NOTHING_LEFT = { label: "Nothing to search", text: "No stored image lies in the circle" };
@@ -309,7 +309,7 @@ function showAnswer(answer, roundTripMs) {
   if (state.info && answer.store_version !== state.info.store_version) followStore();
 }
 
-function showVerdict({ matches, place, considered }) {
+function showVerdict({ matches, place, calibration, considered }) {
   const [first, ...others] = matches;
   const { label, text } = considered === 0 ? NOTHING_LEFT : verdict(place, first, considered !== undefined);
   $("verdict-label").textContent = label;
@@ -325,6 +325,9 @@ function showVerdict({ matches, place, considered }) {
   if (considered) note += `; ${plural(considered, "image", "images")} considered`;
   const none = considered === 0 ? "Draw a larger circle, or clear it." : "The store holds no images yet.";
   $("verdict-note").textContent = first ? note : none;
+  const doubt = calibrationNote(calibration);
+  $("verdict-calibration").textContent = doubt ?? "";
+  $("verdict-calibration").hidden = !first || doubt === null;
 }
 
 /** On a narrow screen the result is below the photo: scroll there. */

@@ -116,6 +116,15 @@ export function verdict(place, first, filtered) {
   return { label: at ? "Most likely taken at" : "Most similar", text: at ?? shortName(first.image_id) };
 }
 
+/**
+ * What keeps the calibration of the store from holding for an answer in full; null: nothing does.
+ * @param {object|null|undefined} calibration - Of the answer.
+ */
+export function calibrationNote(calibration) {
+  if (!calibration?.exists || calibration.guaranteed) return null;
+  return `${calibration.valid ? "Not guaranteed" : "Not calibrated"}: ${calibration.reason}.`;
+}
+
 /** A probability in whole per cent; never 100 %, since nothing is certain. */
 export function percent(probability) {
   return `${Math.min(99, Math.max(1, Math.round(100 * probability)))} %`;

@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.cli import commands, main
 from pipelines.cli.output import print_answer, print_json, print_pairs, print_truth
+from pipelines.cli.place_words import geojson_of
 from pipelines.indexing.tally import Tally
 from storage.store import Store
 from tests.support.paths import ROOT
@@ -37,6 +38,30 @@ def test_tables_show_escapes_instead_of_sending_them(text: str, capsys: pytest.C
     shown = capsys.readouterr().out
     assert text not in shown
     assert "id\\" in shown
+
+
+@pytest.mark.parametrize(
+    ("about", "line"),
+    [
+        ({"exists": True, "valid": False, "guaranteed": False, "reason": "why"}, "  not calibrated: why\n"),
+        ({"exists": True, "valid": True, "guaranteed": False, "reason": "why"}, "  not guaranteed: why\n"),
+        ({"exists": True, "valid": True, "guaranteed": True, "reason": None}, ""),
+        ({"exists": False, "valid": False, "guaranteed": False, "reason": "never"}, ""),
+        (None, ""),
+    ],
+)
+def test_the_table_says_where_a_calibration_does_not_hold(
+    about: dict[str, Any] | None, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_answer(answer("id"))
+    plain = capsys.readouterr().out
+    print_answer(answer("id") | {"calibration": about})
+    shown = capsys.readouterr().out
+    assert shown.replace(line, "") == plain
+    assert line in shown
+    (place, _) = geojson_of([answer("id") | {"calibration": about}])["features"]
+    assert place["properties"]["calibration_reason"] == (about or {}).get("reason")
+    assert place["properties"]["guaranteed"] == (about or {}).get("guaranteed")
 
 
 @pytest.mark.parametrize(

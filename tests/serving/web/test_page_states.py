@@ -152,6 +152,22 @@ def test_page_degraded_answer_carries_a_warning(
     visit.page.wait_for_selector("#degraded", state="hidden")
 
 
+def test_page_says_where_a_calibration_does_not_hold(
+    canned: tuple[Visit, CannedService], service_url: str
+) -> None:
+    visit, service = canned
+    line = visit.page.locator("#verdict-calibration")
+    about = {"exists": True, "valid": False, "guaranteed": False, "reason": "candidates 7 instead of 50"}
+    service.answer = {"calibration": about}
+    _open(visit, service_url)
+    visit.settled()
+    assert line.inner_text() == "Not calibrated: candidates 7 instead of 50."
+    service.answer = {"calibration": about | {"valid": True, "guaranteed": True, "reason": None}}
+    visit.upload("again.jpg", drawn_photo())
+    visit.settled()
+    assert not line.is_visible()
+
+
 def test_page_too_large_photo_is_not_sent_but_a_smaller_copy_is(
     canned: tuple[Visit, CannedService], service_url: str
 ) -> None:
