@@ -41,7 +41,7 @@ def lists_for(rows: int) -> int:
 
 
 def _faiss_index(description: str, stored: np.ndarray) -> Any:
-    """Build what FAISS's factory calls `description`; {lists} is the number of inverted lists, {pairs} D / 2."""
+    """Build what FAISS's factory calls `description`; {lists}: inverted lists, {pairs}: D / 2."""
     import faiss
 
     rows, width = stored.shape
