@@ -110,6 +110,11 @@ class Extractor:
         """Type of the network's arithmetic, such as `float32` or `bfloat16`."""
         return str(self._dtype).removeprefix("torch.")
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the network runs compiled."""
+        return self._forward is not self.network
+
     def warm_up(self, max_batch: int) -> None:
         """Compile all batch sizes and initialise the accelerator before the first batch.
 
@@ -120,7 +125,7 @@ class Extractor:
             CannotCompile: compiling is not possible here.
         """
         pre, limit = self.card.preprocessing, self._max_batch
-        if self._forward is not self.network:
+        if self.compiled:
             sizes = {padded_size(count, max_batch=limit) for count in range(1, min(max_batch, limit) + 1)}
         else:
             sizes = set() if self.device.type == "cpu" else {1}

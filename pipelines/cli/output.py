@@ -103,21 +103,22 @@ def print_evaluation(summary: Mapping[str, Any]) -> None:
     print_line(f"protocol: {summary['protocol']}; model {summary['model']}")
     columns = list(summary["recall"]["global"])
     print(f"{'Recall':<20}" + "".join(f"{'R@' + k:>8}" for k in columns))
-    intervals = summary.get("intervals", {}).get("recall", {})
+    ends = summary.get("intervals", {})
+    intervals = ends.get("recall", {})
     for stage, recall in summary["recall"].items():
         print(f"{STAGE_NAMES[stage]:<20}" + "".join(f"{recall[k]:>8.1f}" for k in columns))
-        if ends := intervals.get(stage):
-            texts = [interval_text(ends[k]) or "-" for k in columns]
+        if of_stage := intervals.get(stage):
+            texts = [interval_text(of_stage[k]) or "-" for k in columns]
             print_line(
                 f"  95 % intervals: {', '.join(f'R@{k} {t}' for k, t in zip(columns, texts, strict=True))}"
             )
     _print_figures(summary)
-    if line := describe_place(summary.get("place", {})):
+    if line := describe_place(summary.get("place", {}), ends.get("place")):
         print_line(f"place: {line}")
     if rerank := summary.get("rerank"):
         saved = "" if rerank["saved_ms"] is None else f", {rerank['saved_ms']:.1f} ms per query saved"
         print(f"re-ranking: {100 * rerank['skipped']:.1f} % of the queries left out{saved}")
-    if line := describe_known(summary.get("known", {})):
+    if line := describe_known(summary.get("known", {}), ends.get("known")):
         print_line(f"known: {line}")
     _print_deployed(summary.get("deployed"))
     _print_conditions(summary["conditions"])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.evaluation.outcome import QueryOutcome
 from storage.position import Positions
 
-__all__ = ["EvaluationArrays", "arrays_of"]
+__all__ = ["ComparisonArrays", "EvaluationArrays", "arrays_of", "comparison_arrays_of"]
 
 _TIMES = ("decode", "extract", "search", "fetch", "rerank", "total")
 
@@ -83,4 +85,58 @@ def arrays_of(outcomes: Sequence[QueryOutcome]) -> EvaluationArrays:
             stage: np.array([o.timings_ms.get(stage, np.nan) for o in outcomes], np.float64)
             for stage in _TIMES
         },
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonArrays:
+    """Q queries in two evaluations: row 0 of each pair is of the first, row 1 of the second.
+
+    Attributes:
+        queries: (Q,) str, paths.
+        places: (Q,) int64, the place that each query is of.
+        first_hit_global: (2, Q) int64, rank of the first right answer, from 1; 0 where none.
+        first_hit_reranked: (2, Q) int64, the same in the final order.
+        distances_m: (2, Q) float64, from the query to the first answer in the final order; NaN where unknown.
+        similarities: (2, Q) float32, of the first answer; NaN where none.
+        matches: (2, Q) int32, mutual nearest neighbours of the first answer; -1 where not re-ranked.
+        scores: (2, Q) float32, of the first answer; NaN where not re-ranked.
+        won: (Q,) bool, right at the first answer only in the second evaluation.
+        lost: (Q,) bool, only in the first.
+        timings_ms: Milliseconds per stage, each (2, Q) float64; NaN where the photo could not be used.
+    """
+
+    queries: NDArray[np.str_]
+    places: NDArray[np.int64]
+    first_hit_global: NDArray[np.int64]
+    first_hit_reranked: NDArray[np.int64]
+    distances_m: NDArray[np.float64]
+    similarities: NDArray[np.float32]
+    matches: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    won: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    timings_ms: dict[str, NDArray[np.float64]]
+
+
+def comparison_arrays_of(table: pa.Table) -> ComparisonArrays:
+    """Return the arrays of a comparison's table, see `pipelines.evaluation.comparison`."""
+
+    def pair(name: str, dtype: Any, none: float) -> NDArray[Any]:
+        columns = [table[f"{name}_{side}"].to_pylist() for side in ("first", "second")]
+        return np.array([[none if value is None else value for value in one] for one in columns], dtype)
+
+    first_hit = pair("first_hit_reranked", np.int64, 0)
+    return ComparisonArrays(
+        queries=np.array(table["query"].to_pylist(), np.str_),
+        places=np.array(table["place"].to_pylist(), np.int64),
+        first_hit_global=pair("first_hit_global", np.int64, 0),
+        first_hit_reranked=first_hit,
+        distances_m=pair("error_m_reranked", np.float64, np.nan),
+        similarities=pair("similarity", np.float32, np.nan),
+        matches=pair("mutual_matches", np.int32, -1),
+        scores=pair("score", np.float32, np.nan),
+        won=(first_hit[1] == 1) & (first_hit[0] != 1),
+        lost=(first_hit[0] == 1) & (first_hit[1] != 1),
+        timings_ms={stage: pair(f"ms_{stage}", np.float64, np.nan) for stage in _TIMES},
     )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from pipelines.evaluation.arrays import ComparisonArrays
+
 __all__ = ["Comparison", "NotComparable", "compare"]
 
 ORDERS = {"global": "first_hit_global", "final": "first_hit_reranked"}
@@ -50,6 +52,9 @@ class Comparison(FieldMapping):
         won: Photos whose first answer is right only in the second, in the final order.
         lost: Photos whose first answer is right only in the first.
         conditions: Conditions that differ, `{name: [first, second]}`.
+        shared: Conditions that are the same in both, by name.
+        won_listed: How many photos `won` lists; fewer than those won at 1 in the final order where it is cut.
+        lost_listed: The same of `lost`.
     """
 
     first: Mapping[str, Any]
@@ -60,6 +65,9 @@ class Comparison(FieldMapping):
     won: Sequence[Mapping[str, Any]]
     lost: Sequence[Mapping[str, Any]]
     conditions: Mapping[str, Sequence[Any]]
+    shared: Mapping[str, Any]
+    won_listed: int
+    lost_listed: int
     table: pa.Table = field(repr=False)
 
     not_listed: ClassVar[str] = "table"
@@ -91,6 +99,13 @@ class Comparison(FieldMapping):
             for name in ("", "first", "second", "difference", "95 % interval", "won", "lost", "p")
         )
         return f"<p>{escape(self.headline())}</p><table><tr>{head}</tr>{rows}</table>"
+
+    @property
+    def arrays(self) -> ComparisonArrays:
+        """Ranks, errors, similarities, matches and timings of every query in both evaluations as arrays."""
+        from pipelines.evaluation.arrays import comparison_arrays_of
+
+        return comparison_arrays_of(self.table)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a row per query with what both evaluations found, columns `..._first` and `..._second`."""
@@ -132,15 +147,22 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
         for order, column in ORDERS.items()
     }
     was, now = (_hits(table, ORDERS["final"], 1) for table in (one, other))
+    won, lost = _listed(one, other, now & ~was), _listed(one, other, was & ~now)
+    conditions = of_first["conditions"], of_second["conditions"]
     return Comparison(
         first=_named(of_first),
         second=_named(of_second),
         queries=one.num_rows,
         places=len(np.unique(places)),
         differences=differences,
-        won=_listed(one, other, now & ~was),
-        lost=_listed(one, other, was & ~now),
-        conditions=_differing(of_first["conditions"], of_second["conditions"]),
+        won=won,
+        lost=lost,
+        conditions=_differing(*conditions),
+        shared={
+            name: value for name, value in conditions[0].items() if conditions[1].get(name, ...) == value
+        },
+        won_listed=len(won),
+        lost_listed=len(lost),
         table=_joined(one, other),
     )
 
@@ -249,6 +271,8 @@ def _joined(one: pa.Table, other: pa.Table) -> pa.Table:
     fixed = [name for name in one.column_names if name in ("query", "place", "lat", "lon", "utm_e", "utm_n")]
     columns = {name: one[name] for name in fixed}
     for name in one.column_names:
-        if name.startswith(("first_hit", "error_m", "best_", "similarity", "mutual", "score", "positives")):
+        if name.startswith(
+            ("first_hit", "error_m", "best_", "similarity", "mutual", "score", "positives", "ms_")
+        ):
             columns |= {f"{name}_first": one[name], f"{name}_second": other[name]}
     return pa.table(columns)

@@ -39,11 +39,15 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
             )
     if comparison.places < FEW_PLACES:
         yield few_places(comparison.places)
-    for name, (was, now) in comparison.conditions.items():
+    for name, was, now in _differences(comparison):
         yield f"differs: {name}: {_short(was)} and {_short(now)}"
+    for name, value in _shared(comparison):
+        yield f"both: {name}: {_short(value)}"
     for name, rows in (("won", comparison.won), ("lost", comparison.lost)):
         for row in rows[:_SHOWN]:
             yield f"{name}: {row['query']}"
+        if (further := _count(comparison, name) - len(rows[:_SHOWN])) > 0:
+            yield f"{name}: {further} more"
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
@@ -73,14 +77,47 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
         warning=few_places(comparison.places) if comparison.places < FEW_PLACES else "",
         widest=widest,
         examples=[
-            (title, [_example(row) for row in rows[:_SHOWN]], len(rows))
+            (title, [_example(row) for row in rows[:_SHOWN]], _count(comparison, title.lower()))
             for title, rows in (("Won", comparison.won), ("Lost", comparison.lost))
         ],
+        differences=_differences(comparison),
+        shared=_shared(comparison),
     )
     with explain_write_errors(folder, len(page)):
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "comparison.html", page)
     replace_file(folder / "comparison.json", (json.dumps(dict(comparison), indent=2) + "\n").encode())
+
+
+def _count(comparison: Comparison, name: str) -> int:
+    """Return how many photos were won or lost at the first answer, of which the lists may hold a part."""
+    return int(comparison.differences["final"]["1"][name])
+
+
+def _differences(comparison: Comparison) -> list[tuple[str, Any, Any]]:
+    """Return name and both values of each condition that differs; of versions each package that does."""
+    rows = []
+    for name, (was, now) in comparison.conditions.items():
+        if isinstance(was, dict) and isinstance(now, dict):
+            packages = [each for each in {**was, **now} if was.get(each) != now.get(each)]
+            rows += [(f"{name}, {each}", was.get(each), now.get(each)) for each in packages]
+        else:
+            rows.append((name, was, now))
+    return rows
+
+
+def _shared(comparison: Comparison) -> list[tuple[str, Any]]:
+    """Return name and value of each condition that both have; of versions each package of the same one."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in comparison.shared.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}, {each}", number) for each, number in value.items()]
+        else:
+            rows.append((name, value))
+    for name, (was, now) in comparison.conditions.items():
+        if isinstance(was, dict) and isinstance(now, dict):
+            rows += [(f"{name}, {each}", was[each]) for each in was if now.get(each, ...) == was[each]]
+    return rows
 
 
 def _described(side: Any) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipelines.evaluation.engines import AnsweringEngine
+from pipelines.evaluation.package_versions import package_versions
 from pipelines.evaluation.protocols import Protocol
-from storage.version import __version__
 
 __all__ = ["DISTANCE", "conditions_of"]
 
@@ -54,20 +52,5 @@ def conditions_of(
         "dataset_sha256": dataset_sha256,
         "store_version": engine.store.version,
         "store_format": card.format_version,
-        "versions": _versions(),
+        "versions": package_versions(),
     }
-
-
-def _versions() -> Mapping[str, str | None]:
-    return {
-        "placeray": __version__,
-        **{name: _version(name) for name in ("torch", "timm", "numpy", "pillow")},
-        "faiss": _version("faiss-cpu") or _version("faiss-gpu"),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from models.extractor import Extractor
 from models.images import ImageRejected
 from pipelines.evaluation.answer_cache import AnswerCache, cache_key
+from pipelines.evaluation.package_versions import package_versions
 from serving.answer import QueryResult
 from serving.engine import QueryEngine
 from serving.matching_options import Matching
@@ -131,9 +132,6 @@ class RememberingEngine:
 
     def _settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return everything besides store and photo that changes an answer."""
-        import numpy
-        import torch
-
         return {
             **options,
             "method": self.method,
@@ -141,5 +139,6 @@ class RememberingEngine:
             "precision": self.extractor.precision,
             "device": str(self.extractor.device),
             "max_pixels": self.max_pixels,
-            "versions": [torch.__version__, numpy.__version__],
+            "compiled": self.extractor.compiled,
+            "versions": package_versions(),
         }

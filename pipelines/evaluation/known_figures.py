@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.result import QueryOutcome
+from pipelines.evaluation.describe import in_brackets
+from pipelines.evaluation.outcome import QueryOutcome
 
-__all__ = ["describe_known", "known_figures", "most_wrong", "reliability_curve"]
+__all__ = [
+    "BINS",
+    "average_precision",
+    "bins_of",
+    "calibrated_columns",
+    "describe_known",
+    "known_figures",
+    "most_wrong",
+    "reliability_curve",
+]
 
 Floats = NDArray[np.float64]
 
-_BINS = 10
+BINS = 10
 
 
 def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
@@ -30,7 +40,7 @@ def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
         probability (average precision); `ece`: expected calibration error in ten bins of equal width (Naeini
         et al. 2015). All of these between 0 and 1.
     """
-    probability, right, known = _columns(outcomes)
+    probability, right, known, _ = calibrated_columns(outcomes)
     if not len(probability):
         return {}
     off = sum(row["queries"] * abs(row["right"] - row["probability"]) for row in reliability_curve(outcomes))
@@ -39,22 +49,22 @@ def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
         "of": sum(outcome.place is not None for outcome in outcomes),
         "coverage": round(float(known.mean()), 4),
         "false_discovery_rate": round(float((~right[known]).mean()), 4) if known.any() else None,
-        "auc_pr": _average_precision(probability, right),
+        "auc_pr": None if (area := average_precision(probability, right)) is None else round(area, 4),
         "ece": round(off / len(right), 4),
     }
 
 
 def reliability_curve(outcomes: Sequence[QueryOutcome]) -> list[dict[str, Any]]:
     """Return number, mean probability and share of right answers of each of ten bins that has any."""
-    probability, right, _ = _columns(outcomes)
-    bins = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
+    probability, right, _, _ = calibrated_columns(outcomes)
+    bins = bins_of(probability)
     return [
         {
             "queries": int((bins == number).sum()),
             "probability": round(float(probability[bins == number].mean()), 4),
             "right": round(float(right[bins == number].mean()), 4),
         }
-        for number in range(_BINS)
+        for number in range(BINS)
         if (bins == number).any()
     ]
 
@@ -65,28 +75,46 @@ def most_wrong(outcomes: Sequence[QueryOutcome], *, count: int = 6) -> list[Quer
     return sorted(wrong, key=lambda outcome: -(_probability(outcome) or 0.0))[:count]
 
 
-def describe_known(figures: Mapping[str, Any]) -> str | None:
-    """Return the figures in one line; None where there are none."""
+def describe_known(figures: Mapping[str, Any], intervals: Mapping[str, Any] | None = None) -> str | None:
+    """Return the figures in one line, with their intervals where given; None where there are none."""
     if not figures:
         return None
-    wrong = figures["false_discovery_rate"]
+    ends = {
+        name: f" ({each[0]:.3f} to {each[1]:.3f})" if each and None not in each else ""
+        for name, each in (intervals or {}).items()
+    }
+    share = {
+        name: in_brackets([100 * end for end in each]) if each and None not in each else ""
+        for name, each in (intervals or {}).items()
+    }
+    wrong, coverage = figures["false_discovery_rate"], share.get("coverage", "")
     count, answers = figures["queries"], figures.get("of", figures["queries"])
     which = "" if count == answers else f"of {count} calibrated answers among {answers}: "
-    among = "" if wrong is None else f", {100 * wrong:.1f} % of these wrong"
-    ranked = "" if figures["auc_pr"] is None else f"; AUC-PR {figures['auc_pr']:.3f}"
-    return f"{which}{100 * figures['coverage']:.1f} % called known{among}{ranked}; ECE {figures['ece']:.3f}"
+    of_wrong = share.get("false_discovery_rate", "")
+    among = "" if wrong is None else f", {100 * wrong:.1f} %{of_wrong} of these wrong"
+    ranked = "" if figures["auc_pr"] is None else f"; AUC-PR {figures['auc_pr']:.3f}{ends.get('auc_pr', '')}"
+    return (
+        f"{which}{100 * figures['coverage']:.1f} %{coverage} called known{among}{ranked}; "
+        f"ECE {figures['ece']:.3f}{ends.get('ece', '')}"
+    )
 
 
-def _columns(
+def calibrated_columns(
     outcomes: Sequence[QueryOutcome],
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return probability, whether the first answer is right, and known of the calibrated answers."""
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return probability, whether the first answer is right, known, and place of the calibrated answers."""
     kept = [outcome for outcome in outcomes if _probability(outcome) is not None]
     return (
         np.array([_probability(outcome) for outcome in kept], np.float64),
         np.array([_is_right(outcome) for outcome in kept], np.bool_),
         np.array([bool((outcome.place or {}).get("known")) for outcome in kept], np.bool_),
+        np.array([outcome.cluster for outcome in kept], np.int64),
     )
+
+
+def bins_of(probability: Floats) -> NDArray[np.int64]:
+    """Return (N,) the bin of each probability."""
+    return np.minimum((probability * BINS).astype(np.int64), BINS - 1)
 
 
 def _probability(outcome: QueryOutcome) -> float | None:
@@ -98,7 +126,8 @@ def _is_right(outcome: QueryOutcome) -> bool:
     return outcome.first_hit_reranked == 1
 
 
-def _average_precision(probability: Floats, right: NDArray[np.bool_]) -> float | None:
+def average_precision(probability: Floats, right: NDArray[np.bool_]) -> float | None:
+    """Return the area under precision over recall of answers by probability; None where none is right."""
     if not right.any():
         return None
     order = np.argsort(-probability, kind="stable")
@@ -107,4 +136,4 @@ def _average_precision(probability: Floats, right: NDArray[np.bool_]) -> float |
     last = np.append(np.flatnonzero(np.diff(probability[order])), len(order) - 1)
     found = np.cumsum(hits)[last]
     gained = np.diff(np.concatenate([[0], found])) / right.sum()
-    return round(float((gained * found / (last + 1)).sum()), 4)
+    return float((gained * found / (last + 1)).sum())

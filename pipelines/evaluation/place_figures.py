@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.result import QueryOutcome
+from pipelines.evaluation.describe import in_brackets
+from pipelines.evaluation.outcome import QueryOutcome
 from storage.position import Position
 
 __all__ = ["WITHIN_M", "describe_place", "place_errors_m", "place_figures"]
@@ -42,14 +43,21 @@ def place_errors_m(outcomes: Sequence[QueryOutcome]) -> NDArray[np.float64]:
     return np.array([_error_m(outcome) for outcome in outcomes], np.float64)
 
 
-def describe_place(figures: Mapping[str, Any]) -> str | None:
-    """Return the figures in one line; None where there are none."""
+def describe_place(figures: Mapping[str, Any], intervals: Mapping[str, Any] | None = None) -> str | None:
+    """Return the figures in one line, with their intervals where given; None where there are none."""
     if not figures or not figures["queries"]:
         return None
-    within = ", ".join(f"{share:.1f} % within {metres} m" for metres, share in figures["within_m"].items())
-    line = f"median {figures['median_m']:.1f} m, 90 % within {figures['p90_m']:.1f} m; {within}"
+    known = intervals or {}
+    ends = {name: in_brackets(known.get(name)) for name in ("median_m", "p90_m", "radius_coverage")}
+    of_shares = known.get("within_m", {})
+    within = ", ".join(
+        f"{share:.1f} %{in_brackets(of_shares.get(metres))} within {metres} m"
+        for metres, share in figures["within_m"].items()
+    )
+    line = f"median {figures['median_m']:.1f} m{ends['median_m']}, "
+    line += f"90 % within {figures['p90_m']:.1f} m{ends['p90_m']}; {within}"
     if figures["radius_coverage"] is not None:
-        line += f"; the radius holds {figures['radius_coverage']:.1f} %"
+        line += f"; the radius holds {figures['radius_coverage']:.1f} %{ends['radius_coverage']}"
     return line
 
 

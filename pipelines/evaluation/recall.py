@@ -23,6 +23,7 @@ from pipelines.evaluation.engines import NO_LIMITS, AnsweringEngine, Limits
 from pipelines.evaluation.figures import figures_of
 from pipelines.evaluation.ground_truth import Truth
 from pipelines.evaluation.known_figures import known_figures
+from pipelines.evaluation.known_intervals import known_intervals
 from pipelines.evaluation.place_figures import place_figures
 from pipelines.evaluation.place_intervals import place_intervals
 from pipelines.evaluation.queries import Queries, read_queries
@@ -158,10 +159,12 @@ def _limited(limits: Limits, asked: int | None, candidates: int, top_k: int) -> 
 def _figures(
     outcomes: Sequence[QueryOutcome], stages: tuple[str, ...], depths: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Return the figures that follow from the outcomes, with intervals of those of places too."""
+    """Return the figures that follow from the outcomes, with intervals of place and known figures too."""
     figures = figures_of(outcomes, stages, depths)
     if intervals := place_intervals(outcomes):
         figures["intervals"]["place"] = intervals
+    if intervals := known_intervals(outcomes):
+        figures["intervals"]["known"] = intervals
     return figures
 
 

@@ -82,8 +82,8 @@ def write_report(
         interval_text=interval_text,
         suspects=[_pair(outcome, engine) for outcome in suspect_truth(evaluation)],
         pairs=[_pair(outcome, engine) for outcome in choose_examples(evaluation)],
-        place=describe_place(evaluation.place),
-        known=describe_known(evaluation.known),
+        place=describe_place(evaluation.place, evaluation.intervals.get("place")),
+        known=describe_known(evaluation.known, evaluation.intervals.get("known")),
         reliability=reliability_curve(evaluation.outcomes),
         wrong=[
             _pair(outcome, engine) | {"probability": (outcome.place or {})["probability_right"]}

@@ -46,7 +46,8 @@ class Evaluation(FieldMapping):
         conditions: What another run must have in common, see `pipelines.evaluation.conditions`.
         places: Places that the queries are of; intervals draw whole places.
         intervals: 95 % intervals of `recall`, `mean_average_precision` and `median_error_m` by the same keys,
-            each `[low, high]`, see `pipelines.evaluation.intervals`.
+            each `[low, high]`, see `pipelines.evaluation.intervals`; under `place` and `known` those of the
+            fields of these names, where these have figures.
         mean_average_precision: In percent, by stage and depth as `recall`; as MSLS defines it.
         median_error_m: Median distance of the first answer in metres by stage; None where half of the
             queries have no answer.

@@ -12,7 +12,7 @@ import pytest
 import placeray
 from pipelines.cli import main
 from pipelines.evaluation.comparison import NotComparable, compare
-from pipelines.evaluation.comparison_page import comparison_lines
+from pipelines.evaluation.comparison_page import comparison_lines, write_comparison
 from pipelines.evaluation.query_table import query_table, write_query_table
 from pipelines.evaluation.result import Evaluation
 from pipelines.sources import SourceError
@@ -124,3 +124,68 @@ def test_plot_shows_both_orders() -> None:
     pytest.importorskip("matplotlib")
     figure = compare(made([True] * 9 + [False] * 9), made([True] * 18)).plot()
     assert len(figure.axes[0].lines) == 3
+
+
+def test_all_photos_are_counted_where_the_lists_are_cut(tmp_path: Path) -> None:
+    comparison = compare(made([False] * 260 + [True]), made([True] * 260 + [False]))
+    assert (len(comparison.won), comparison["won_listed"], comparison["lost_listed"]) == (200, 200, 1)
+    assert comparison.differences["final"]["1"]["won"] == 260
+    lines = list(comparison_lines(comparison))
+    assert "won: 248 more" in lines
+    assert len([line for line in lines if line.startswith("won: /q/")]) == 12
+    assert not [line for line in lines if line.startswith("lost: ") and line.endswith("more")]
+    write_comparison(tmp_path, comparison)
+    page = (tmp_path / "comparison.html").read_text()
+    assert "Won: 260 photos" in page
+    assert "The first 12." in page
+    assert "Lost: 1 photo<" in page
+
+
+def test_what_both_have_in_common_is_shown_too(tmp_path: Path) -> None:
+    second = make_evaluation(made([True] * 3).outcomes)
+    changed = {"resize": "opencv", "versions": {"placeray": "0.2.0", "torch": "9.9"}}
+    second = make_evaluation(second.outcomes, conditions={**second.conditions, **changed})
+    comparison = compare(made([True, False, True]), second)
+    assert set(comparison.conditions) == set(changed)
+    assert comparison.shared["protocol"] == "metres:25"
+    assert not set(comparison.shared) & set(changed)
+    lines = list(comparison_lines(comparison))
+    for name, value in (
+        ("protocol", "metres:25"),
+        ("dataset_sha256", "1" * 64),
+        ("image_size", "[224, 224]"),
+        ("versions, placeray", "0.2.0"),
+    ):
+        assert f"both: {name}: {value}" in lines
+    assert "differs: resize: pil_bilinear and opencv" in lines
+    assert "differs: versions, torch: none and 9.9" in lines
+    same = compare(made([True] * 3), made([True] * 3))
+    assert "both: resize: pil_bilinear" in comparison_lines(same)
+    write_comparison(tmp_path, comparison)
+    page = (tmp_path / "comparison.html").read_text()
+    for text in (
+        "Conditions of both",
+        "metres:25",
+        "1" * 64,
+        "[224, 224]",
+        "versions, torch",
+        "pil_bilinear",
+    ):
+        assert text in page
+
+
+def test_arrays_have_a_row_per_evaluation() -> None:
+    first, second = made([True, False, True, False]), made([True, True, False, False])
+    arrays = compare(first, second).arrays
+    assert arrays.queries.tolist() == [f"/q/{i}.jpg" for i in range(4)]
+    assert arrays.won.tolist() == [False, True, False, False]
+    assert arrays.lost.tolist() == [False, False, True, False]
+    for row, one in enumerate((first, second)):
+        own = one.arrays
+        assert (arrays.first_hit_global[row] == own.first_hit_global).all()
+        assert (arrays.first_hit_reranked[row] == own.first_hit_reranked).all()
+        assert arrays.distances_m[row] == pytest.approx(own.distances_m[:, 0])
+        assert (arrays.matches[row] == own.matches[:, 0]).all()
+        assert (arrays.scores[row] == own.scores[:, 0]).all()
+        assert arrays.similarities[row] == pytest.approx(own.similarities[:, 0])
+        assert (arrays.timings_ms["total"][row] == own.timings_ms["total"]).all()

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation.known_figures import describe_known, known_figures, most_wrong, reliability_curve
+from pipelines.evaluation.known_intervals import known_intervals
 from pipelines.evaluation.result import QueryOutcome
 from storage.position import Position
 
 
 def outcome(
-    probability: float | None, right: bool, *, known: bool = False, uri: str = "q.jpg"
+    probability: float | None, right: bool, *, known: bool = False, uri: str = "q.jpg", cluster: int = 0
 ) -> QueryOutcome:
     place = None if probability is None else {"probability_right": probability, "known": known}
     hit = 1 if right else None
-    return QueryOutcome(uri, Position(), None, 1, (), hit, hit, place=place)
+    return QueryOutcome(uri, Position(), None, 1, (), hit, hit, place=place, cluster=cluster)
 
 
 def test_figures_of_four_answers() -> None:
@@ -66,3 +67,58 @@ def test_chance_has_the_precision_of_the_share_and_a_true_probability_no_error()
     assert figures["false_discovery_rate"] is None
     same = known_figures([outcome(0.5, bool(r)) for r in right])
     assert same["auc_pr"] == pytest.approx(right.mean(), abs=1e-4)
+
+
+def drawn(seed: int, places: int, views: int = 3, *, off: float = 0.0) -> list[QueryOutcome]:
+    """Draw answers whose probability is true, or too high by `off`; those of a place are alike."""
+    random = np.random.default_rng(seed)
+    own = random.beta(2.0, 1.0, places)
+    made = []
+    for place in range(places):
+        right = random.random() < own[place]
+        for _ in range(views):
+            probability = float(np.clip(own[place] + off, 0.0, 1.0))
+            made.append(outcome(probability, bool(right), known=probability > 0.8, cluster=place))
+    return made
+
+
+def test_intervals_hold_the_truth_of_many_places() -> None:
+    truth = known_figures(drawn(0, 40_000, 1))
+    truth["ece"] = 0.0
+    held = dict.fromkeys(("coverage", "false_discovery_rate", "auc_pr", "ece"), 0)
+    for repeat in range(6):
+        outcomes = drawn(1 + repeat, 80)
+        figures, intervals = known_figures(outcomes), known_intervals(outcomes)
+        assert set(intervals) == set(held)
+        for name, (low, high) in intervals.items():
+            assert low - 1e-4 <= figures[name] <= high + 1e-4
+            assert 0.0 <= low < high <= 1.0
+            held[name] += low - 1e-4 <= truth[name] <= high + 1e-4
+    assert min(held.values()) >= 4, held
+
+
+def test_an_error_of_calibration_is_told_from_chance() -> None:
+    low, _ = known_intervals(drawn(3, 400, off=0.25))["ece"]
+    assert low > 0.05
+
+
+def test_intervals_stand_behind_their_figures() -> None:
+    outcomes = drawn(5, 60)
+    figures, intervals = known_figures(outcomes), known_intervals(outcomes)
+    line = str(describe_known(figures, intervals))
+    low, high = intervals["ece"]
+    assert line.endswith(f"ECE {figures['ece']:.3f} ({low:.3f} to {high:.3f})")
+    low, high = intervals["coverage"]
+    coverage = f"{100 * figures['coverage']:.1f} %"
+    assert line.startswith(f"{coverage} ({100 * low:.1f} to {100 * high:.1f}) called known")
+    assert line.count(" to ") == 4
+    assert str(describe_known(figures)).count(" to ") == 0
+
+
+def test_without_answers_of_a_kind_their_interval_is_not_known() -> None:
+    assert known_intervals([outcome(None, True)]) == {}
+    unknown = [outcome(0.3, False, cluster=place) for place in range(30)]
+    intervals = known_intervals(unknown)
+    assert intervals["false_discovery_rate"] == intervals["auc_pr"] == [None, None]
+    assert intervals["coverage"][0] == 0.0
+    assert "called known" in str(describe_known(known_figures(unknown), intervals))

@@ -28,6 +28,11 @@ def test_figures_count_the_places_that_are_known() -> None:
         "radius_coverage": 66.7,
     }
     assert "30.0 m" in str(describe_place(figures))
+    ends = {"median_m": [2.0, 40.0], "within_m": {"25": [10.0, 90.0]}, "radius_coverage": [None, None]}
+    line = str(describe_place(figures, ends))
+    assert "median 30.0 m (2.0 to 40.0), " in line
+    assert "50.0 % (10.0 to 90.0) within 25 m" in line
+    assert line.endswith("the radius holds 66.7 %")
 
 
 def test_without_places_there_is_nothing_to_say() -> None:

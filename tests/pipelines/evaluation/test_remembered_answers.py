@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from models.extractor import Extractor
 from models.weights import load_extractor
+from pipelines.evaluation.answer_cache import cache_key
 from pipelines.evaluation.describe import describe_notes
+from pipelines.evaluation.engines import RememberingEngine
 from pipelines.evaluation.job import evaluate
 from pipelines.sources import list_source
 from serving.engine import QueryEngine
 from serving.matching_options import Matching
+from storage.card import Card
 from storage.store import Store
 from tests.support.city_store import commit_photos
 from tests.support.pictures import photo, write_photos
@@ -115,6 +121,50 @@ def test_another_photo_another_version_and_another_store_at_the_same_place_are_a
     answered.clear()
     evaluate(city, store_uri=str(tmp_path / "store"))
     assert len(answered) == 5
+
+
+def test_another_version_of_placeray_asks_again(
+    city: Path, answered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(city, store_uri=str(tmp_path / "store"))
+    monkeypatch.setattr("pipelines.evaluation.answer_cache.__version__", "99.0")
+    answered.clear()
+    assert evaluate(city, store_uri=str(tmp_path / "store")).answers_remembered == 0
+    assert len(answered) == 5
+
+
+def test_another_card_has_another_key(city: Path, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+
+    def key(card: Card) -> str:
+        same = {"version": store.version, "metadata": store.metadata, "measured": store.measured}
+        return cache_key(SimpleNamespace(card=card, **same), {})  # type: ignore[arg-type]
+
+    assert key(store.card) == cache_key(store, {})
+    assert key(dataclasses.replace(store.card, min_similarity=0.37)) != key(store.card)
+
+
+@pytest.mark.parametrize("package", ["pillow", "pillow-heif", "timm", "faiss-cpu", "torch", "numpy"])
+def test_another_version_of_a_package_has_other_settings(
+    city: Path, tmp_path: Path, extractor: Extractor, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    engine = RememberingEngine(QueryEngine(Store.open(tmp_path / "store"), extractor), {})
+    before = engine._settings({})
+    monkeypatch.setattr(
+        "pipelines.evaluation.package_versions.version",
+        lambda name: "99.0" if name == package else importlib.metadata.version(name),
+    )
+    assert engine._settings({}) != before
+
+
+def test_a_compiled_network_has_other_settings(
+    city: Path, tmp_path: Path, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = RememberingEngine(QueryEngine(Store.open(tmp_path / "store"), extractor), {})
+    before = engine._settings({})
+    assert engine._settings({}) == before
+    monkeypatch.setattr(extractor, "_forward", lambda images: images)
+    assert engine._settings({}) != before
 
 
 def test_a_budget_of_time_is_never_remembered(city: Path, answered: list[str], tmp_path: Path) -> None:
