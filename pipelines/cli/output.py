@@ -197,6 +197,11 @@ def print_training(report: dict[str, Any]) -> None:
             print(f"{name + ', ' + when:<28}{values}")
     _print_conditions(report["conditions"]["after"])
     facts = report["facts"]
+    over = facts["gain_over_best_before"]
+    print(
+        f"R@1 over the best way before training ({over['aggregation']}, {over['score']}): "
+        f"{over['global']:+.1f} by global descriptor, {over['reranked']:+.1f} after re-ranking"
+    )
     print(
         f"best epoch {facts['best_epoch']} of {facts['epochs']}, {facts['steps']} steps, "
         f"{facts['seconds']:.0f} s, {facts['workers']} workers on {facts['device']}"

@@ -69,12 +69,20 @@ def run_delete(args: argparse.Namespace) -> int:
     store = Store.open(args.store)
     with store.lease():
         if args.forget:
-            _print_result(args, dataclasses.asdict(store.forget(args.image_id)))
+            _print_result(args, dataclasses.asdict(store.forget(args.image_id)) | _forget_here(args.image_id))
             return EXIT_OK
         deleted = store.delete(args.image_id)
     result = {"asked": len(args.image_id), "deleted": deleted, "store_version": store.version}
     _print_result(args, result)
     return EXIT_OK
+
+
+def _forget_here(image_ids: list[str]) -> dict[str, int]:
+    """Remove what evaluations by this user on this machine remember of photos."""
+    from pipelines.evaluation.answer_cache import forget_answers
+    from pipelines.evaluation.engines import cache_folder
+
+    return {"answers_removed": forget_answers(cache_folder(), image_ids)}
 
 
 def run_relearn(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from storage.records import ImageRecord
 from storage.store import Store
 from storage.version import __version__
 
-__all__ = ["AnswerCache", "cache_key"]
+__all__ = ["AnswerCache", "cache_key", "forget_answers"]
 
 _MAX_BYTES = 4 << 20  # of one answer
 _BLOCK = 64  # answers per file
@@ -133,6 +133,36 @@ class AnswerCache:
         )
         for path in others[:-_KEPT]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def forget_answers(folder: Path, image_ids: Collection[str]) -> int:
+    """Remove the answers that name one of these photos, of whatever store, with those beside them in a file.
+
+    Args:
+        folder: Of all keys.
+        image_ids: Keys of photos.
+
+    Returns:
+        How many files were removed; their photos are answered again.
+
+    Raises:
+        NotWritable: a file cannot be read or removed.
+    """
+    removed, wanted = 0, {json.dumps(image_id).encode() for image_id in image_ids}
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            data = path.read_bytes()
+            if any(image_id in data for image_id in wanted):
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:  # another run dropped it
+            continue
+        except OSError as error:
+            raise NotWritable(
+                f"answers of former evaluations in {folder} may name photos that must go, and cannot be "
+                f"removed ({error.strerror}): delete that folder"
+            ) from error
+    return removed
 
 
 def _read(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -27,7 +27,7 @@ from pipelines.training.plan import check_data
 from pipelines.training.preflight import begin_run, check_photos, list_rejected, require_space
 from pipelines.training.report import write_training_report
 from pipelines.training.settings import TrainingSettings
-from pipelines.training.ways import Way, best_way, measure_ways, recalls_of
+from pipelines.training.ways import Way, best_way, gain_over_best, measure_ways, recalls_of
 from pipelines.training.worker import starts_unchanged, trainable_model
 from storage.card import Card, Preprocessing
 from storage.commit.lease import Lease
@@ -145,6 +145,7 @@ def finetune(
         facts |= {f"{name}_ways": recalls_of(of_model) for name, of_model in ways.items()}
         facts |= {"aggregation": after.aggregation, "score": after.score, "kept_untrained": kept_untrained}
         facts |= {"aggregation_before": before.aggregation, "score_before": before.score}
+        facts |= {"gain_over_best_before": gain_over_best(after, ways["before"])}
         rows = read_rows(folder / "log.csv")
         report = write_training_report(
             folder,

@@ -23,7 +23,7 @@ from serving.engine import QueryEngine
 from serving.matching_options import Matching, ScoreKind, default_score
 from storage.store import Store
 
-__all__ = ["Way", "best_way", "measure_ways", "recalls_of"]
+__all__ = ["Way", "best_way", "gain_over_best", "measure_ways", "recalls_of"]
 
 _SCORES: tuple[ScoreKind, ...] = ("votes", "count")
 _CHANCE = 0.05
@@ -147,6 +147,23 @@ def _stages_right(way: Way) -> list[int]:
         (one.first_hit_global == 1) + (one.first_hit_reranked == 1)
         for one in sorted(way.evaluation.outcomes, key=lambda one: one.uri)
     ]
+
+
+def gain_over_best(after: Way, start: tuple[Way, ...]) -> dict[str, float | str]:
+    """Return what training gained over the best way of the model that it started from, lucky or not.
+
+    Args:
+        after: The way that the trained model is used.
+        start: The ways of the model that training started from.
+
+    Returns:
+        `aggregation` and `score` of that way, and the points of R@1 gained over it before re-ranking
+        (`global`) and after it (`reranked`).
+    """
+    best = max(start, key=lambda way: way.order)
+    now, was = after.evaluation.recall, best.evaluation.recall
+    gain = {stage: round(now[stage]["1"] - was[stage]["1"], 2) for stage in ("global", "reranked")}
+    return {"aggregation": best.aggregation, "score": best.score, **gain}
 
 
 def recalls_of(ways: tuple[Way, ...]) -> dict[str, Mapping[str, float]]:

@@ -68,3 +68,14 @@ def test_every_command_of_placeray_is_one(words: list[str]) -> None:
 def test_the_handbook_has_commands_for_every_procedure() -> None:
     assert len(HELM) >= 6
     assert {"plan", "copy", "verify", "query"} <= {words[1] for words in PLACERAY}
+
+
+def test_every_procedure_says_what_was_tried_of_it_and_what_was_not() -> None:
+    text = GUIDES[0].read_text()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    procedures = set(headings[headings.index("Build the image") : headings.index("What was tried")])
+    table = text[text.index("## What was tried") :]
+    rows = {row[0]: row[1:] for row in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", table, re.MULTILINE)}
+    assert procedures <= set(rows)
+    for name in procedures:
+        assert all(len(cell) > 10 for cell in rows[name]), name

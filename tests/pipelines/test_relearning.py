@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from pipelines.relearning import (
     relearning_advice,
     sample_first,
 )
+from serving.answer import QueryResult
+from serving.engine import QueryEngine
 from storage.card import FEATURE_ENCODINGS, FeatureEncoding
 from storage.errors import CardMismatch, CorruptStore
 from storage.features.encodings import FeatureCodec, projected_channels
@@ -34,6 +39,7 @@ from storage.features.projection import fit_projection, projection_sha256
 from storage.features.shards import write_shard
 from storage.search.index_partition import IndexPartition
 from storage.store import Store
+from tests.support.city_store import CityStore
 from tests.support.store_samples import make_card, rows_of
 
 CHANNELS, GRID = 64, 4
@@ -311,3 +317,36 @@ def test_the_command_line_learns_and_says_so(tmp_path: Path, capsys: pytest.Capt
     words.write_bytes(b"no aggregation")
     assert main(["relearn", "--store", store.uri, "--use", str(words)]) == 2
     assert "damaged or not one that placeray wrote" in capsys.readouterr().err
+
+
+def first_answers_right(uri: str, photos: list[Path]) -> float:
+    """Return the percentage of photos whose first answer by descriptor is within 25 m of the truth."""
+    right = []
+    answers = QueryEngine.open(uri).answer_many(map(str, photos), top_k=1, candidates=20, rerank=False)
+    for photo, result in zip(photos, answers, strict=True):
+        assert isinstance(result, QueryResult)
+        found = result.matches[0].record
+        east, north = map(float, photo.name.split("@")[1:3])
+        assert found.utm_e is not None
+        assert found.utm_n is not None
+        right.append(math.hypot(found.utm_e - east, found.utm_n - north) <= 25)
+    return 100 * sum(right) / len(right)
+
+
+@pytest.mark.long
+def test_recall_before_and_after_is_that_of_the_labelled_photos(
+    tmp_path: Path, city_store: CityStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, city = str(tmp_path / "store"), str(city_store.folder / "city")
+    shutil.copytree(city_store.uri, uri)
+    version, right = Store.open(uri).version, first_answers_right(uri, city_store.queries)
+    command = ["relearn", "--store", uri, "--json", "--quiet", "--dataset"]
+    assert main([*command, str(tmp_path / "no-city")]) == 2
+    assert Store.open(uri).version == version, "nothing is replaced before the data set is read"
+    capsys.readouterr()
+    assert main([*command, city]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["replaced"] == len(city_store.database)
+    assert report["recall_before"]["1"] == pytest.approx(right)
+    assert report["recall_after"]["1"] == pytest.approx(first_answers_right(uri, city_store.queries))
+    assert report["recall_after"]["1"] > report["recall_before"]["1"]

@@ -177,10 +177,10 @@ SCHEMAS = {
 }
 
 MANAGERS = "self.managedBy in ['ray.io/kuberay-operator', 'kueue.x-k8s.io/multikueue']"
-# Kind, path of the object that the rule is about, the rule in CEL. KubeRay 1.7 publishes 17 rules: 9 of RayJob,
-# 5 of RayService, 3 of RayCluster; the first two repeat those of the cluster that they hold. Here are the 9 of
-# what a manifest says. The other 8 are of updates alone (`self == oldSelf`): what FROZEN names never changes. A
-# manifest by itself has no former one to be compared with, and the chart sets none of these fields.
+# Kind, path of the object that the rule is about, the rule in CEL. KubeRay 1.7 publishes 17 rules: 9 of
+# RayJob, 5 of RayService, 3 of RayCluster; the first two repeat those of the cluster that they hold. Here are
+# the 9 of what a manifest says. The other 8 are of updates alone (`self == oldSelf`): what FROZEN names never
+# changes. A manifest has no former one to be compared with, and the chart sets none of these fields.
 CEL_RULES = (
     (
         "RayJob",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.cli import commands, main
-from pipelines.cli.output import print_answer, print_json, print_pairs, print_truth
+from pipelines.cli.output import print_answer, print_json, print_pairs, print_training, print_truth
 from pipelines.cli.place_words import geojson_of
 from pipelines.indexing.tally import Tally
 from storage.store import Store
@@ -77,6 +77,18 @@ def test_the_first_example_says_whether_it_is_right(
 ) -> None:
     print_truth({"distance_m": distance_m, "right": right, "threshold_m": 25.0})
     assert re.search(f"right: {words}", capsys.readouterr().out)
+
+
+def test_training_says_its_gain_over_the_best_way_before(capsys: pytest.CaptureFixture[str]) -> None:
+    recall = {stage: {"1": 60.0, "5": 80.0} for stage in ("global", "reranked")}
+    facts = {"best_epoch": 2, "epochs": 3, "steps": 12, "seconds": 4.0, "workers": 1, "device": "cpu"}
+    over = {"aggregation": "learned", "score": "votes", "global": 2.5, "reranked": -0.25}
+    report = {"dataset": "city", "queries": 4, "database": 9, "protocol": "25 m", "out": "o", "run": "r"}
+    report |= {"recall": {"before": recall, "after": recall}, "conditions": {"after": {}}}
+    print_training(report | {"facts": facts | {"gain_over_best_before": over}})
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "best way" in line)
+    for part in ("learned, votes", "+2.5 by global descriptor", "-0.2 after re-ranking"):
+        assert part in line
 
 
 def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:

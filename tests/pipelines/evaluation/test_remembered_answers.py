@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 
 from models.extractor import Extractor
 from models.weights import load_extractor
+from pipelines.cli import main
 from pipelines.evaluation.answer_cache import cache_key
 from pipelines.evaluation.describe import describe_notes
 from pipelines.evaluation.engines import RememberingEngine
@@ -183,6 +185,28 @@ def test_a_damaged_cache_and_one_that_cannot_be_written_do_no_harm(
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert evaluate(city, store_uri=str(tmp_path / "store")).recall["reranked"]["1"] == 100.0
+
+
+def test_forgotten_photos_leave_the_answers_of_this_machine(
+    city: Path, answered: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, kept = str(tmp_path / "store"), tmp_path / "cache/placeray/evaluations"
+    evaluate(str(city), store_uri=store)
+    photo_id = Store.open(store).metadata()["image_id"].to_pylist()[0]
+    elsewhere = kept / ("0" * 64) / "answers.json"  # of another store
+    elsewhere.parent.mkdir()
+    elsewhere.write_text('{"1": {"matches": [["another", 1.0, null, 1.0, "votes"]]}}')
+
+    def naming() -> list[Path]:
+        return [path for path in kept.rglob("*.json") if photo_id.encode() in path.read_bytes()]
+
+    assert main(["delete", photo_id, "--store", store]) == 0
+    assert naming()
+    capsys.readouterr()
+    assert main(["delete", photo_id, "--store", store, "--forget", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["answers_removed"] >= 1
+    assert naming() == []
+    assert elsewhere.exists()
 
 
 def test_a_version_that_changes_during_the_run_is_reported(

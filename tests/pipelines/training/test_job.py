@@ -104,6 +104,11 @@ def test_the_best_of_four_ways_is_chosen_before_and_after(trained: Trained) -> N
         best = ways[f"{facts['aggregation' + chosen]}, {facts['score' + chosen]}"]
         assert sum(best.values()) == max(sum(way.values()) for way in ways.values())
         assert {stage: trained.report["recall"][when][stage]["1"] for stage in best} == best
+    best = max(facts["before_ways"].values(), key=lambda way: sum(way.values()))
+    over, recall = facts["gain_over_best_before"], trained.report["recall"]["after"]
+    assert sum(recall[stage]["1"] for stage in best) - sum(best.values()) == pytest.approx(
+        over["global"] + over["reranked"], abs=0.02
+    )
     assert facts["kept_untrained"] is False
 
 

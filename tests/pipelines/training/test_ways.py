@@ -15,7 +15,7 @@ from models.weights import load_extractor, load_network
 from pipelines.evaluation.result import Evaluation, QueryOutcome
 from pipelines.sources import list_source
 from pipelines.training.data import DataFolders
-from pipelines.training.ways import Way, best_way, measure_ways, recalls_of
+from pipelines.training.ways import Way, best_way, gain_over_best, measure_ways, recalls_of
 from storage.features.shards import write_shard
 from storage.position import Position
 from storage.store import Store
@@ -66,6 +66,18 @@ def test_the_way_of_most_right_answers_at_both_stages_is_best() -> None:
     )
     assert best_way(ways, ways) is ways[2]
     assert recalls_of(ways)["learned, count"] == {"global": 70.0, "reranked": 80.0}
+
+
+def test_gain_is_over_the_best_way_before_training_even_where_another_stays_the_usual_one() -> None:
+    start = (way("gem", "count", (50.0, 80.0), default=True), way("learned", "votes", (50.5, 80.5)))
+    assert best_way(start, start) is start[0]  # half a point of a few photos may be chance
+    trained = way("gem", "count", (53.0, 80.0), default=True)
+    assert gain_over_best(trained, start) == {
+        "aggregation": "learned",
+        "score": "votes",
+        "global": 2.5,
+        "reranked": -0.5,
+    }
 
 
 def test_equal_first_answers_are_told_apart_by_the_first_five() -> None:
