@@ -98,6 +98,7 @@ _MSLS, _PITTS, _NORDLAND = "msls/val", "pitts30k/images", "nordland/images/test"
 PROTOCOLS = _named(
     Protocol("msls-val-740", "metres", 25.0, 18_871, 740, "val", folder=_MSLS, subset=True),
     Protocol("msls-val-11k", "metres", 25.0, 18_871, 11_084, "val", folder=_MSLS),
+    Protocol("msls-test", "metres", 25.0, 38_770, 27_092, "test", folder="msls/test"),
     Protocol("pitts30k", "metres", 25.0, 10_000, 6_816, "test", folder=f"{_PITTS}/test"),
     Protocol("pitts30k-val", "metres", 25.0, 10_000, 7_608, "val", folder=f"{_PITTS}/val"),
     Protocol("pitts250k", "metres", 25.0, 83_952, 8_280, "test", folder="pitts250k/images/test"),

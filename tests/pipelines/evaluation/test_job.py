@@ -295,7 +295,8 @@ def test_the_conditions_stand_beside_every_figure(
         for part in (
             *(size, "float16", "float32", "5 candidates by votes", card.weights_sha256[:12]),
             *("12.5 m, inclusive", "geodesic between zones", f"placeray {__version__}", "timm", "version 2"),
-            *("3 queries", "6 "),
+            *("3 queries", "6 ", f"resized by {conditions['resize']}", "metres:12.5"),
+            f"sha256 {conditions['dataset_sha256'][:12]}",
         ):
             assert part in text, part
 

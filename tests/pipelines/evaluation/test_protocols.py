@@ -37,6 +37,7 @@ def listing(
     ("name", "database", "queries", "rule"),
     [
         ("msls-val-11k", 18_871, 11_084, "metres:25"),
+        ("msls-test", 38_770, 27_092, "metres:25"),
         ("pitts30k", 10_000, 6_816, "metres:25"),
         ("pitts250k", 83_952, 8_280, "metres:25"),
         ("tokyo247", 75_984, 315, "metres:25"),
