@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,14 @@ from ray.serve.exceptions import BackPressureError
 
 from serving.errors import Refusal, Unreachable
 from serving.metrics import Metrics
-from serving.stages.messages import Descriptor, Searched
+from serving.stages.messages import Descriptor, IndexStatus, Searched
 from serving.stages.remote import RemoteStages, ask
+from serving.stages.search import SearchWorker
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
 from storage.search.hits import SearchHits
+from storage.search.index_partition import IndexPartition
+from tests.support.store_samples import make_store
 
 QUERY = Descriptor({None: np.ones(4, np.float32)})
 
@@ -120,3 +125,25 @@ def test_search_of_parts_that_never_agree_is_refused() -> None:
     with pytest.raises(Refusal) as caught:
         search(Part(0, (6,)), Part(1, (7,)))
     assert (caught.value.status, caught.value.reason) == (503, "not_ready")
+
+
+def test_the_status_of_parts_says_how_the_oldest_version_is_searched() -> None:
+    def part(status: IndexStatus) -> Any:
+        return SimpleNamespace(status=SimpleNamespace(remote=replies(status)))
+
+    parts = part(IndexStatus(8, 60_000, None, "ivf")), part(IndexStatus(7, 40, "missing", "exact"))
+    stages = RemoteStages(None, parts, None, Metrics("test"))  # type: ignore[arg-type]
+    assert asyncio.run(stages.status()) == IndexStatus(7, 40, "missing", "exact")
+
+
+@pytest.mark.parametrize(("setting", "rows", "method"), [("auto", 50_000, "exact"), ("auto", 1, "ivf")])
+def test_the_status_of_a_searcher_resolves_its_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: Any, rows: int, method: str
+) -> None:
+    monkeypatch.setattr("storage.search.index_partition.EXACT_ROWS", rows)
+    store = make_store(tmp_path / "store", ["a", "b"])
+    worker = SearchWorker(IndexPartition(store.uri, method=setting))
+    try:
+        assert worker.status == IndexStatus(store.version, 2, None, method)
+    finally:
+        asyncio.run(worker.close())
