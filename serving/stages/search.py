@@ -63,7 +63,7 @@ class SearchWorker:
     def status(self) -> IndexStatus:
         """State of this partition."""
         snapshot = self.part.snapshot
-        method = self.part._method_for(snapshot)
+        method = self.part.method_for(snapshot)
         return IndexStatus(snapshot.version, snapshot.count, self._error, method)
 
     async def search(

@@ -175,7 +175,7 @@ class IndexPartition:
             )
             wanted = "a version" if version is None else f"version {version}"
             raise VersionNotLoaded(f"{wanted}{made} is not loaded: request one of {numbers}")
-        method = self._method_for(snapshot)
+        method = self.method_for(snapshot)
         results = snapshot.search(descriptors, k=k, method=method, codes=codes, within=within)
         left = None if within is None else snapshot.considered(within, method)
         return [
@@ -189,7 +189,7 @@ class IndexPartition:
         before = self._newest()
         former = self._loaded[-1].snapshot if self._loaded else None
         snapshot = newest_snapshot(self._folder, self._partition, former=former, at=self._at)
-        snapshot.load(self._method_for(snapshot))
+        snapshot.load(self.method_for(snapshot))
         # A commit may have come in between; the version says which of the two this snapshot is of.
         after = self._newest()
         return _Loaded(snapshot, after if after.version == snapshot.version else before)
@@ -205,7 +205,7 @@ class IndexPartition:
                 raise CorruptStore(f"{path} is missing: restore the store from a backup")
         return committed
 
-    def _method_for(self, snapshot: Snapshot) -> SearchMethod:
+    def method_for(self, snapshot: Snapshot) -> SearchMethod:
         if self.method != "auto":
             return self.method
         # Decided by the version alone, so that all partitions of an index decide alike.
