@@ -206,6 +206,7 @@ class IndexPartition:
         return committed
 
     def method_for(self, snapshot: Snapshot) -> SearchMethod:
+        """Return how a version is searched: the method that was chosen, or what `auto` makes of its size."""
         if self.method != "auto":
             return self.method
         # Decided by the version alone, so that all partitions of an index decide alike.
