@@ -164,13 +164,13 @@ def judge(labelled: Labelled) -> dict[str, dict[str, float]]:
     figures = {}
     for level in LEVELS:
         exceeded = sum(share > level for share in wrong[level])
-        figures[f"{level:g}"] = {
+        figures[f"{100 * level:g} %"] = {
             "promised_in": len(wrong[level]),
             "wrong_mean": round(100 * float(np.mean(wrong[level] or [0.0])), 2),
             "exceeded_percent": round(100 * exceeded / max(1, len(wrong[level])), 2),
             "right_kept": round(100 * float(np.mean(kept[level] or [0.0])), 1),
         }
-        values = figures[f"{level:g}"]
+        values = figures[f"{100 * level:g} %"]
         print(
             f"{100 * level:g} %: promised in {values['promised_in']} of {SPLITS} splits; wrong among known "
             f"{values['wrong_mean']:.1f} %; exceeded in {values['exceeded_percent']:.1f} %; of the right "

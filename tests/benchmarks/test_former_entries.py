@@ -68,7 +68,7 @@ def test_promises_of_cities_and_of_a_data_set_stay_beside_each_other(run, monkey
     corridor = run(bench_known, {"photos": 1}, "--dataset", "corridor", "--elsewhere", "tower")
     assert corridor["photos"] == 1
     assert (corridor["corridor"]["photos"], corridor["corridor"]["unknown_share"]) == (140, 25.0)
-    assert corridor["corridor"]["levels"]["0.2"]["promised_in"] == 3
+    assert corridor["corridor"]["levels"]["20 %"]["promised_in"] == 3
     with pytest.raises(SystemExit):
         run(bench_known, {}, "--dataset", "corridor")
 
