@@ -2,11 +2,14 @@
 
 A vehicle at rest sees the same houses again, and takes them for the same wrong street again. Where nobody
 says how far it has moved, the answers themselves tell: what speaks for a view counts once, as strongly as it
-was ever said lately, so that a stop of any length proves no more than its best frame.
+was ever said lately, so that a stop of any length proves no more than its best frame. A frame that speaks
+most for another view than the frames before it was probably taken on the way, however much else it repeats:
+views down a corridor show the same for many frames.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -18,6 +21,9 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _KEPT = 0.8  # of what a view was said for, from one frame to the next
+# At least so much is new where another view comes first than in so many frames before. More of it lets a stop
+# that alternates between views speak too loud, less of it loses a corridor.
+_ON_THE_WAY, _LATELY = 0.6, 10
 # Share of what a frame says that is new at rest, and 4 m and more after the frame before; read off drawn
 # drives, whose camera shakes at rest too.
 _REST, _MOVED = 0.2, 0.35
@@ -32,10 +38,16 @@ def novelties(frames: Iterable[tuple[Rows, Floats]], views: int) -> Iterator[flo
         views: How many there are.
     """
     said = np.zeros(views)
+    best: deque[int] = deque(maxlen=_LATELY)
     for rows, logs in frames:
         spoken = np.maximum(logs, 0.0)
         total = float(spoken.sum())
         new = float(np.maximum(spoken - said[rows], 0.0).sum()) / total if total > 0 else 1.0
         said *= _KEPT
         said[rows] = np.maximum(said[rows], spoken)
-        yield min(1.0, max(0.0, new - _REST) / (_MOVED - _REST))
+        novelty = min(1.0, max(0.0, new - _REST) / (_MOVED - _REST))
+        if len(rows):
+            first = int(rows[np.argmax(spoken)])
+            novelty = novelty if first in best else max(novelty, _ON_THE_WAY)
+            best.append(first)
+        yield novelty

@@ -37,3 +37,13 @@ def test_novelty_grows_with_what_is_added() -> None:
 
 def test_what_speaks_against_a_view_says_nothing() -> None:
     assert list(novelties([shown((0, -2.0)), shown((0, -2.0), (1, 1.0))], 3)) == [1.0, 1.0]
+
+
+def test_a_view_that_comes_first_for_the_first_time_was_reached_on_the_way() -> None:
+    """Down a corridor each frame repeats most of the one before it, and its best view is the next one."""
+    corridor = [
+        shown(*((view, 5.0 - abs(view - at)) for view in range(at - 4, at + 5))) for at in range(4, 30)
+    ]
+    assert min(novelties(corridor, 40)) >= 0.5
+    there_and_back = list(novelties([corridor[0], corridor[1]] * 6, 40))
+    assert max(there_and_back[4:]) < 0.2
