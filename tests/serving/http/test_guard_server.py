@@ -142,9 +142,13 @@ def test_server_token_table(protocol: str, path: str) -> None:
     with served(Guard(app, tokens=TOKENS), protocol) as port:
         for token, expected in [(None, 401), ("wrong", 401), (TOKEN, 200), (ADMIN_TOKEN, 200)]:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            # A large upload that is refused may be reset while it is sent: the answer is lost then.
-            for method, sent in [("GET", None), ("POST", b"x" * (400_000 if expected == 200 else 4_000))]:
-                status, answered, body = fetch(port, method, path, sent, headers)
+            for method, sent in [("GET", None), ("POST", b"x" * 4_000), ("POST", b"x" * 400_000)]:
+                try:
+                    status, answered, body = fetch(port, method, path, sent, headers)
+                except ConnectionError:
+                    # Who has no token is not waited for: a large upload may be reset while it is sent.
+                    assert expected == 401 and sent is not None and len(sent) == 400_000
+                    continue
                 assert status == expected, (method, token)
                 if expected == 401:
                     assert error_reason(body) == "unauthorized"
