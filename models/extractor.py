@@ -96,7 +96,10 @@ class Extractor:
         self._device_resize = not exact
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         if not getattr(network, "keep_layers", False):
-            keep_for_inference(self.network, self._dtype, laid_out=on_cpu and not compile_network)
+            laid_out = on_cpu and not compile_network
+            keep_for_inference(self.network, self._dtype, laid_out=laid_out)
+            if laid_out and self._dtype == torch.float32 and hasattr(network, "lay_out_convolutions"):
+                network.lay_out_convolutions()
         self._forward: Callable[[Tensor], Any] = self.network
         if compile_network:
             self._forward = compiled(self.network, max_batch=self._max_batch)

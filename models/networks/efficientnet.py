@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from models.networks.adapters import conv_adapters, up_head
 from models.networks.descriptions import LOCAL_STAGE, STAGE_CHANNELS, EfficientNetDescription
-from models.networks.folding import fold_batch_norm
+from models.networks.folding import PAIRS, fold_batch_norm
+from models.networks.inference_convolutions import lay_out_convolutions
 from models.networks.selavpr import generalized_mean
 from storage.card import Preprocessing
 
@@ -60,6 +61,7 @@ class EfficientNetLite0(nn.Module):
         self.gem_p: nn.Parameter | None = None
         self.min_similarity: float | None = self.description.min_similarity
         self.activation_checkpointing = False
+        self._laid_out = False
         if adapter_stages:
             self.add_adapters(adapter_stages)
         if local_head:
@@ -122,8 +124,17 @@ class EfficientNetLite0(nn.Module):
         self.backbone.eval()
         return self
 
+    def lay_out_convolutions(self) -> None:
+        """Lay the frozen backbone's convolutions out for inference in float32 on a CPU.
+
+        Without gradients it then cannot be exported, until it moves to another device or precision.
+        """
+        self.backbone.folded.clear()
+        self._laid_out = True
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.backbone.folded.clear()  # the backbone moves to another device or layout
+        self._laid_out = False
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _network(self) -> Any:
@@ -131,7 +142,10 @@ class EfficientNetLite0(nn.Module):
         if torch.is_grad_enabled():
             return self.backbone
         if not self.backbone.folded:
-            self.backbone.folded.append(fold_batch_norm(self.backbone))
+            folded = fold_batch_norm(self.backbone)
+            if self._laid_out:
+                lay_out_convolutions(folded, PAIRS)
+            self.backbone.folded.append(folded)
         return self.backbone.folded[0]
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

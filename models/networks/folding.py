@@ -14,10 +14,10 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["fold_batch_norm"]
+__all__ = ["PAIRS", "fold_batch_norm"]
 
-# Convolutions and their batch normalisations, by type of module.
-_PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
+# Convolutions and their batch normalisations, which folding replaces by their activations, by type of module.
+PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     EfficientNet: (("conv_stem", "bn1"), ("conv_head", "bn2")),
     DepthwiseSeparableConv: (("conv_dw", "bn1"), ("conv_pw", "bn2")),
     InvertedResidual: (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
@@ -31,7 +31,7 @@ def fold_batch_norm(network: nn.Module) -> Any:
     """
     folded = copy.deepcopy(network).eval()
     for module in list(folded.modules()):
-        for conv_name, norm_name in _PAIRS.get(type(module), ()):
+        for conv_name, norm_name in PAIRS.get(type(module), ()):
             conv, norm = getattr(module, conv_name), getattr(module, norm_name)
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

@@ -29,8 +29,8 @@ def keep_for_inference(network: nn.Module, dtype: torch.dtype, *, laid_out: bool
     """Prepare a network's linear layers for inference, in place.
 
     Autocast rounds the weights of a linear layer at each call, which on a CPU takes a twentieth of a vision
-    transformer's time; rounded once they also take half the memory. Convolutions are left alone: transformers
-    have few, and other networks fold theirs first.
+    transformer's time; rounded once they also take half the memory. Convolutions are left alone, see
+    `models.networks.inference_convolutions`.
 
     Args:
         network: Any module, on the device where it will run.

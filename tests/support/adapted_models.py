@@ -12,12 +12,12 @@ from models.networks.architecture import Architecture
 from models.networks.efficientnet import EfficientNetLite0
 from models.networks.selavpr import SelaVPR
 from models.training.trainable import trainable_parameters
-from models.weights import load_extractor
+from models.weights import load_network
 
 
 @functools.cache
 def _loaded() -> EfficientNetLite0:
-    network = load_extractor("efficientnet-lite0", device="cpu").network
+    network, _ = load_network("efficientnet-lite0")
     assert isinstance(network, EfficientNetLite0)
     return network
 
