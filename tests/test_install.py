@@ -111,6 +111,7 @@ def test_installed_command_and_api_work_in_another_folder(
     assert image_ids == [match.record.image_id for match in expected.matches]
 
 
+@pytest.mark.long
 def test_types_of_the_public_names_reach_mypy(python: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(TYPED)
     (tmp_path / "mypy.ini").write_text(MYPY)

@@ -89,7 +89,14 @@ def filled(folder: Path, model: str, to: Path) -> Store:
     return store
 
 
-MODELS = ["mine.toml", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224", "plus.safetensors"]
+MODELS = [
+    "mine.toml",
+    "timm:mobilenetv3_small_050",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("timm:vit_tiny_patch16_224", "plus.safetensors")
+    ),
+]
 
 
 @pytest.mark.parametrize("model", MODELS)

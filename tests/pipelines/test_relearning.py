@@ -89,12 +89,12 @@ def descriptors_of(store: Store) -> dict[str, bytes]:
     return {row["image_id"]: np.array(row["descriptor"]).tobytes() for row in table.to_pylist()}
 
 
+MARKS = {"float16": (), "int8-pca32": pytest.mark.long}
+
+
 @pytest.mark.parametrize(
     "encoding",
-    [
-        pytest.param(name, marks=() if name in ("float16", "int8-pca32") else pytest.mark.slow)
-        for name in FEATURE_ENCODINGS
-    ],
+    [pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in FEATURE_ENCODINGS],
 )
 def test_indexing_then_learning_equals_learning_then_indexing(
     tmp_path: Path, encoding: FeatureEncoding

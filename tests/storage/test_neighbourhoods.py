@@ -30,7 +30,7 @@ def scattered(count: int, seed: int, *, lat: float, kinds: tuple[str, ...]) -> l
 @pytest.mark.parametrize("lat", [48.0, -48.0, 0.0])
 @pytest.mark.parametrize("kinds", [("both",), ("utm",), ("both", "utm", "degrees", "nowhere")])
 def test_nearby_equals_comparing_all_pairs(lat: float, kinds: tuple[str, ...]) -> None:
-    here, there = scattered(30, 1, lat=lat, kinds=kinds), scattered(60, 2, lat=lat, kinds=kinds)
+    here, there = scattered(15, 1, lat=lat, kinds=kinds), scattered(40, 2, lat=lat, kinds=kinds)
     near = nearby(Positions.of(here), Positions.of(there), 60.0)
     across = 0
     all_metres = [[position.distance_m(other) for other in there] for position in here]
@@ -40,7 +40,7 @@ def test_nearby_equals_comparing_all_pairs(lat: float, kinds: tuple[str, ...]) -
         distances = near.distances_m[near.ends[i] : near.ends[i + 1]]
         np.testing.assert_allclose(distances, [metres[j] for j in expected], atol=1e-6)
         across += sum((there[j].utm_zone or "")[:2] != (position.utm_zone or "")[:2] for j in expected)
-    assert across > 20
+    assert across > 8
     assert near.up_to(30.0).counts().tolist() == [
         sum(distance is not None and distance <= 30.0 for distance in metres) for metres in all_metres
     ]

@@ -184,7 +184,7 @@ def run(folder: Path, steps: int, seed: int) -> tuple[list[str], Model]:
 @pytest.mark.integration
 @pytest.mark.parametrize("seed", [1])
 def test_store_random_operations_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    keys, model = run(tmp_path, 120, seed)
+    keys, model = run(tmp_path, 80, seed)
     assert keys == sorted(model.generation) != []
 
 

@@ -100,7 +100,7 @@ print("done")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("mode", ["readable", "unreadable"])
+@pytest.mark.parametrize("mode", ["readable", pytest.param("unreadable", marks=pytest.mark.long)])
 def test_a_folder_of_another_user_is_refused_in_every_writer(mode: str) -> None:
     with tempfile.TemporaryDirectory() as parent:  # not below pytest's own folder, which is root's alone
         folder = Path(parent, "store")

@@ -58,6 +58,7 @@ def easting_northing(path: Path) -> tuple[float, float]:
     return float(parts[1]), float(parts[2])
 
 
+@pytest.mark.long
 def test_efficientnet_corridor_recall_rises_with_reranking(extractor: Extractor) -> None:
     folder = photo_set("corridor") / "images" / "test"
     sides = {side: sorted((folder / side).glob("*.jpg")) for side in ("database", "queries")}

@@ -98,7 +98,7 @@ def test_csv_row_with_unquoted_separators_is_rejected_alone(tmp_path: Path) -> N
 
 
 def test_csv_large_with_line_breaks_in_quotes(tmp_path: Path) -> None:
-    count = 12_000
+    count = 4_000
     captions = [f"corner shop,\nlooking north, {'brick facade ' * 8}\nframe {i}" for i in range(count)]
     columns = {"path": names(count), "lat": [48.5] * count, "lon": [11.5] * count, "caption": captions}
     path = write_csv(tmp_path / "l.csv", columns)

@@ -84,6 +84,7 @@ def test_index_of_few_rows_compares_all(dtype: Any) -> None:
     assert recall_of(index, few, city(50, 5, dtype=np.float32), K) > 0.999
 
 
+@pytest.mark.long
 def test_index_in_single_precision_finds_the_same(rows: np.ndarray) -> None:
     index = ApproximateIndex(rows.astype(np.float32))
     assert recall_of(index, rows, city(100, 6, dtype=np.float32), K) >= TARGET_RECALL - 0.01

@@ -39,7 +39,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4, 7])
+@pytest.mark.parametrize("parts", [1, 3, pytest.param(7, marks=pytest.mark.long)])
 def test_parts_together_equal_the_whole(twins: Store, parts: int) -> None:
     pieces = [IndexPartition(twins.uri, partition=Partition(number, parts)) for number in range(parts)]
     assert sum(len(piece.search(QUERIES[:1], k=1000)[0].hits) for piece in pieces) == len(IDS) + 9
