@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -11,7 +11,21 @@ from serving.matching_options import ScoreKind
 from storage.position import Position
 from storage.records import Candidate, ImageRecord
 
-__all__ = ["Match", "PlaceRecord", "QueryResult", "rank"]
+__all__ = ["Match", "PlaceRecord", "QueryResult", "rank", "unknown_place"]
+
+
+def unknown_place() -> dict[str, Any]:
+    """Return the place of an answer none of whose candidates has a position: nothing is claimed about it."""
+    return {
+        "position": None,
+        "radius_m": None,
+        "heading_deg": None,
+        "probability_right": None,
+        "known": None,
+        "evidence": [],
+        "spread_m": None,
+        "calibrated": False,
+    }
 
 
 @dataclass(frozen=True)
@@ -100,8 +114,9 @@ class QueryResult:
         timings_ms: Milliseconds for decode, extract, search, fetch, rerank and total.
         reranked: Number of candidates that were matched, where the matching options allow candidates to be
             skipped; None otherwise.
-        place: Where the photo was taken, made of all candidates, see `serving.places`; None where none of
-            them has a position.
+        place: Where the photo was taken, made of all candidates, see `serving.places`; where none of them has
+            a position, or there is none, its `position` and all that follows from it is None, see
+            `unknown_place`.
         calibration: What is to be said about the calibration of `place`: whether it is valid, or why not.
         request_id: Of the service; None for a result of the engine.
         considered: How many stored images the filter left; None without one.
@@ -114,7 +129,7 @@ class QueryResult:
     timings_ms: dict[str, float]
     reranked: int | None = None
     request_id: str | None = None
-    place: dict[str, Any] | None = None
+    place: dict[str, Any] = field(default_factory=unknown_place)
     calibration: dict[str, Any] | None = None
     considered: int | None = None
 
@@ -148,7 +163,7 @@ class QueryResult:
             timings_ms=dict(values["timings_ms"]),
             reranked=values.get("reranked"),
             request_id=values.get("request_id"),
-            place=values.get("place"),
+            place=values.get("place") or unknown_place(),  # a service before version 0.2 gives none
             calibration=values.get("calibration"),
             considered=values.get("considered"),
         )

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from models.images import ImageRejected
 from models.images.photo import Photo
 from models.images.photo_encoding import encode_photo
-from serving.answer import QueryResult
+from serving.answer import QueryResult, unknown_place
 from serving.defaults import LEARNED_CANDIDATES, TOP_K
 from serving.http.schema import QueryAnswer
 from serving.priors.parameters import parameters_of
@@ -130,6 +130,8 @@ class PlaceClient:
         parameters |= {name: value for name, value in given.items() if value is not None}
         parameters |= parameters_of(within, prior)
         answer = self._transport.send("POST", "/v1/query", parameters, image)
+        if answer.get("place") is None:  # of a service before version 0.2
+            answer["place"] = unknown_place()
         try:
             QueryAnswer.model_validate(answer, strict=True)
         except ValidationError as error:

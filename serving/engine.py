@@ -294,6 +294,7 @@ class QueryEngine:
             rows=snapshot.count,
             precision=self.extractor.precision,
             considered=left,
+            search_method=self.method,
         )
 
     def _match(self, query: Query, features: NDArray[np.float32], records: Sequence[ImageRecord]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from serving.answer import Match, QueryResult, rank
+from serving.answer import Match, QueryResult, rank, unknown_place
 from serving.defaults import CANDIDATES, TOP_K
 from serving.matching_options import ALL_EXACTLY, Matching, ScoreKind
 from serving.places.conditions import ScoreConditions
@@ -80,7 +80,7 @@ class Query:
         options: Of this query.
         model: Name of the model that answers.
         partial: Whether the matching options allow candidates to be skipped.
-        places: Makes the place of the answer; None: it has none.
+        places: Makes the place of the answer; None: it names no position.
         matching: Options of matching, which a calibration holds for.
 
     Attributes:
@@ -141,6 +141,7 @@ class Query:
         rows: int = 0,
         precision: str = "",
         considered: int | None = None,
+        search_method: str | None = None,
     ) -> list[ImageRecord]:
         """Set the hits of the search.
 
@@ -152,6 +153,7 @@ class Query:
             rows: How many rows that version has.
             precision: What the network computed in.
             considered: How many rows the filter left; None without one.
+            search_method: How they were searched.
 
         Returns:
             The candidates to match, most similar first; empty where nothing is re-ranked.
@@ -167,7 +169,8 @@ class Query:
         self._considered = considered
         self._hits, self._version, self._degraded, self._card = hits, version, degraded, card
         reranked = bool(self._options.rerank)
-        self._asked = self._asked_of(card, rows, precision, rerank=reranked)
+        asked = self._asked_of(card, rows, precision, rerank=reranked)
+        self._asked = replace(asked, search_method=search_method)
         if self._options.rerank == "auto" and self._places is not None and self._options.max_wrong is None:
             self._rule = self._places.rerank_rule(self._asked)
         if self._rule is not None:
@@ -206,7 +209,7 @@ class Query:
             total_ms: Time of the whole query; default: since this object was created.
         """
         ranked = self._ranked(self._hits)
-        place, calibration = None, None
+        place, calibration = unknown_place(), None
         if self._places is not None and self._card is not None:
             made_of = self._made_of()
             place, calibration = self._places.answer(made_of, self._card, self._asked)

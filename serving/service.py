@@ -98,6 +98,7 @@ class Service:
                     rows=hits.rows,
                     precision=extracted.precision,
                     considered=hits.considered,
+                    search_method=hits.method,
                 )
                 if records:
                     counted = await self._stages.count(

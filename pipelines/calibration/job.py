@@ -27,6 +27,7 @@ from serving.places.promises import CONFIDENCE
 from serving.places.rerank_rule import RerankRule
 from serving.query import hits_of_place
 from storage.calibration_file import CALIBRATION_FILE
+from storage.search.methods import SearchMethod
 from storage.store import Store
 
 __all__ = ["calibrate"]
@@ -43,6 +44,7 @@ def calibrate(
     candidates: int | None = None,
     rerank: bool = True,
     matching: Matching = ALL_EXACTLY,
+    method: SearchMethod | None = None,
     execution: Execution = AS_USUAL,
     threshold_m: float = THRESHOLD_M,
     progress: Callable[[int, int, int], None] = lambda done, rejected, total: None,
@@ -59,6 +61,7 @@ def calibrate(
         candidates: How many hits are re-ranked; default: as of `QueryEngine.answer`.
         rerank: Whether they are.
         matching: Options of matching.
+        method: How candidates are searched for; default: as of `QueryEngine`.
         execution: How the model is run.
         threshold_m: Distance up to which the first answer is right.
         progress: Called with (done, rejected, total).
@@ -73,7 +76,9 @@ def calibrate(
     """
     store = Store.open(store_uri)
     with store.lease():  # nobody writes meanwhile, and a store that cannot be written is refused at once
-        engine = QueryEngine.open(store_uri, model=model, matching=matching, execution=execution)
+        engine = QueryEngine.open(
+            store_uri, model=model, method=method, matching=matching, execution=execution
+        )
         candidates = default_candidates(store.card) if candidates is None else candidates
         labelled, elsewhere_photos, evaluation = _labelled(
             dataset,
@@ -107,6 +112,7 @@ def calibrate(
             max_wrong=max_wrong,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             dataset=evaluation.dataset,
+            search_method=engine.method,
             rerank=_rule(evaluation, candidates) if rerank else None,
         )
         store.write_measured(CALIBRATION_FILE, calibration.to_dict())
@@ -184,6 +190,7 @@ def _summary(calibration: Calibration, tested: int, right: float) -> dict[str, A
         "confidence": calibration.confidence,
         "max_wrong": calibration.max_wrong,
         "promises": [vars(promise) for promise in calibration.promises],
+        "search_method": calibration.search_method,
         "rerank": None if calibration.rerank is None else calibration.rerank.to_dict(),
         "file": CALIBRATION_FILE,
     }

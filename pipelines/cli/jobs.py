@@ -116,10 +116,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from pipelines.evaluation.job import evaluate
     from pipelines.progress import ProgressBar
 
-    matching = matching_from(args)
     rerank = rerank_from(args)
-    if matching and not rerank:
-        raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
+    matching = matching_from(args, reranked=bool(rerank))
     if args.url is not None and args.store is None:
         raise UsageError("--url needs --store, the store that the service serves: name its folder too")
     if args.url is not None and matching:
@@ -177,6 +175,8 @@ def run_calibrate(args: argparse.Namespace) -> int:
     from pipelines.calibration.job import calibrate
     from pipelines.progress import ProgressBar
 
+    rerank = args.candidates != 0 and not args.no_rerank
+    matching = matching_from(args, reranked=rerank)
     with ProgressBar("calibrate", quiet=args.quiet) as bar:
         summary = calibrate(
             args.dataset,
@@ -186,11 +186,12 @@ def run_calibrate(args: argparse.Namespace) -> int:
             split=args.split,
             model=args.model,
             candidates=args.candidates or None,
-            rerank=args.candidates != 0 and not args.no_rerank,
+            rerank=rerank,
             threshold_m=args.threshold_m,
+            method=args.method,
             execution=execution_from(args),
             progress=bar.update,
-            **matching_from(args),
+            **matching,
         )
     if args.json:
         print_json(summary)

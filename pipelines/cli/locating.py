@@ -5,12 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from models.runtime.execution import OPTIONS as EXECUTION_OPTIONS
-from models.runtime.execution import Execution
-from pipelines.cli.flags import add_flag, add_settings
-from pipelines.cli.options import EXIT_OK, UsageError, execution_from, rerank_from
+from pipelines.cli.arguments.answers import add_candidates, add_matching, add_rerank
+from pipelines.cli.arguments.model import add_aggregation, add_execution, add_model
+from pipelines.cli.arguments.photos import add_follow_links, add_photos
+from pipelines.cli.arguments.values import STORE_HELP, add_quiet
+from pipelines.cli.flags import add_flag
+from pipelines.cli.options import (
+    EXIT_OK,
+    UsageError,
+    execution_from,
+    matching_from,
+    photos_from,
+    require_aggregation,
+    rerank_from,
+)
 from pipelines.cli.output import print_json, print_line
 from pipelines.cli.prior_flags import add_filter_flags, add_prior_flag, priors_from
 from pipelines.cli.storage_options import add_storage_options
@@ -26,12 +36,7 @@ def add_locate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="FOLDER", help=help)
     find = parser.add_argument_group("locating")
     flag = partial(add_flag, find)
-    flag(
-        "store",
-        str,
-        "store with the places: a folder, or s3://bucket/prefix, gs://... or az://...",
-        metavar="URI",
-    )
+    flag("store", str, STORE_HELP, metavar="URI")
     add_storage_options(parser)
     flag(
         "out",
@@ -40,22 +45,18 @@ def add_locate_arguments(parser: argparse.ArgumentParser) -> None:
         default="places.csv",
         metavar="FILE",
     )
-    flag("model", str, "name, weights file, timm:NAME or model file (.toml); default: the store's")
-    flag(
-        "weights",
-        str,
-        "weights of a timm:NAME or of a model file, in place of its own",
-        metavar="FILE.safetensors",
-    )
-    flag("candidates", int, "hits that are re-ranked; 0: none; default: as of query", ge=0)
-    flag("no_rerank", bool, "rank by global descriptor only")
-    flag("rerank", Literal["always", "auto", "never"], "as of query; default: always")
+    add_model(find)
+    add_aggregation(find)
+    add_candidates(find)
+    add_rerank(find)
     help = "largest share of wrong answers among those called known; the others are listed as unknown"
     flag("max_wrong", float, help, metavar="SHARE", gt=0, lt=1)
     flag("all", bool, "locate photos that have a position too")
     flag("no_review", bool, "write no review page")
-    flag("follow_links", bool, "follow symbolic links that lead out of the source")
-    add_settings(find, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)
+    add_follow_links(find)
+    add_photos(find)
+    add_execution(find)
+    add_matching(find)
     known = parser.add_argument_group("what is already known")
     add_filter_flags(known)
     add_prior_flag(known)
@@ -67,7 +68,7 @@ def add_locate_arguments(parser: argparse.ArgumentParser) -> None:
     flag("in_place", bool, "into the photos themselves instead of copies")
     flag("copies", str, "folder of the copies; default: FOLDER-located", metavar="DIR")
     flag("undo", str, "undo what was written: the list placeray-undo.jsonl in its folder", metavar="LIST")
-    add_flag(parser, "quiet", bool, "show no progress on stderr")
+    add_quiet(parser)
 
 
 def run_locate(args: argparse.Namespace) -> int:
@@ -87,6 +88,8 @@ def run_locate(args: argparse.Namespace) -> int:
 
 def _locate(args: argparse.Namespace) -> int:
     rerank, priors = rerank_from(args), priors_from(args)
+    matching = matching_from(args, reranked=bool(rerank))
+    require_aggregation(args)
     from pipelines.locate.job import locate
 
     report = locate(
@@ -102,6 +105,8 @@ def _locate(args: argparse.Namespace) -> int:
         candidates=args.candidates or None,
         rerank=rerank,
         max_wrong=args.max_wrong,
+        **photos_from(args),
+        **matching,
         **priors,
     )
     if args.json:
@@ -113,6 +118,8 @@ def _locate(args: argparse.Namespace) -> int:
     )
     for reason, count in sorted(report.rejected_by_reason.items()):
         print_line(f"  rejected {count}: {reason}")
+    for reason, count in sorted(report.calibration_reasons.items()):
+        print_line(f"  the calibration does not hold in full for {count}: {reason}")
     print_line(f"places: {report.out}")
     for page in report.review:
         print_line(f"review: {page}")

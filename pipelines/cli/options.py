@@ -17,6 +17,7 @@ __all__ = [
     "exit_code_for",
     "matching_from",
     "photos_from",
+    "require_aggregation",
     "rerank_from",
 ]
 
@@ -36,12 +37,37 @@ def execution_from(args: argparse.Namespace) -> Execution:
     return execution_of(vars(args))
 
 
-def matching_from(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the argument `matching` if one of its flags is given."""
+def matching_from(args: argparse.Namespace, *, reranked: bool = True) -> dict[str, Any]:
+    """Return the argument `matching` if one of its flags is given.
+
+    Args:
+        args: The flags.
+        reranked: Whether anything is re-ranked.
+
+    Raises:
+        UsageError: a flag is given and nothing is re-ranked.
+        BadMatching: a value is out of bounds.
+    """
     from serving.matching_options import OPTIONS, matching_of
 
     options = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    if options and not reranked:
+        raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     return {"matching": matching_of(options)} if options else {}
+
+
+def require_aggregation(args: argparse.Namespace) -> None:
+    """Check that the store's descriptors are those of `--aggregation`, where it is given.
+
+    Raises:
+        CardMismatch: they are not.
+        StoreError: the store cannot be read.
+    """
+    if args.aggregation is not None:
+        from models.store_fit import require_fit
+        from storage.store import Store
+
+        require_fit(args.store, Store.open(args.store).card, {"aggregation": args.aggregation})
 
 
 def rerank_from(args: argparse.Namespace) -> bool | Literal["auto"]:

@@ -67,12 +67,14 @@ def print_answer(answer: dict[str, Any]) -> None:
         ranked_by = f"{score:>6}  " if votes else ""
         scores = f"{match['rank']:>4}  {ranked_by}{count:>7}  {match['similarity']:>10.4f}"
         print_line(f"  {scores}  {position:<28}  {match['image_id']}")
-    if answer.get("considered") == 0:
-        print("  the filters leave no stored image: widen them")
-    if answer.get("place") is not None:
+    if answer["matches"]:
         print_line(f"  {place_words(answer['place'], filtered='considered' in answer)}")
-    if line := calibration_words(answer.get("calibration")):
-        print_line(f"  {line}")
+        if line := calibration_words(answer.get("calibration")):
+            print_line(f"  {line}")
+    elif answer.get("considered") == 0:
+        print("  the filters leave no stored image: widen them")
+    else:
+        print("  the store holds no images: index some into it")
     if answer["degraded"]:
         print("  some of the stored data could not be read: run placeray verify on the store")
     matched = f", {answer['considered']} images considered" if "considered" in answer else ""

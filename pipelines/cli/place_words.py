@@ -23,6 +23,8 @@ def place_words(place: Mapping[str, Any], *, filtered: bool = False) -> str:
         place: As answers have it.
         filtered: Whether a part of the images was searched.
     """
+    if place["position"] is None:
+        return "place unknown: no candidate has a position"
     if place["known"] is False:
         return f"{NOT_CONSIDERED if filtered else NOT_KNOWN} (probability {place['probability_right']:.0%})"
     sure = "" if place["probability_right"] is None else f" ({place['probability_right']:.0%})"
@@ -57,7 +59,7 @@ def geojson_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     features = []
     for answer in answers:
-        place = answer.get("place")
+        place = answer.get("place")  # a rejected photo has none
         about = {"kind": "place", "image": answer["image"], "error": answer.get("error")}
         values = {name: None if place is None else place[name] for name in _PLACE}
         calibration = answer.get("calibration") or {}
@@ -81,9 +83,7 @@ def _feature(position: Mapping[str, Any] | None, properties: dict[str, Any]) -> 
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _position(position: Mapping[str, Any] | None) -> str:
-    if position is None:
-        return "an unknown position"
+def _position(position: Mapping[str, Any]) -> str:
     if position["lat"] is not None:
         return f"{position['lat']:.6f}, {position['lon']:.6f}"
     return f"{position['utm_e']:.1f} E {position['utm_n']:.1f} N"

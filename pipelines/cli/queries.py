@@ -16,6 +16,7 @@ from pipelines.cli.options import (
     exit_code_for,
     matching_from,
     photos_from,
+    require_aggregation,
     rerank_from,
 )
 from pipelines.cli.output import print_answer, print_json
@@ -29,15 +30,13 @@ def run_query(args: argparse.Namespace) -> int:
     """Rank the places of photos."""
     from pipelines.query import ask_service, ask_store, query
 
-    matching = matching_from(args)
     rerank = rerank_from(args)
+    matching = matching_from(args, reranked=bool(rerank))
     if args.json and args.format not in (None, "json"):
         raise UsageError(f"--json and --format {args.format} exclude each other: give one of them")
-    if matching and not rerank:
-        raise UsageError("without re-ranking there is nothing to match: leave out the options of matching")
     priors = priors_from(args)
     if args.url is None:
-        _require_aggregation(args)
+        require_aggregation(args)
         ask = ask_store(
             args.store, model=args.model, execution=execution_from(args), **photos_from(args), **matching
         )
@@ -75,7 +74,7 @@ def run_serve(args: argparse.Namespace) -> int:
     from pipelines.serve import serve_store, settings_of
     from storage.store import Store
 
-    _require_aggregation(args)
+    require_aggregation(args)
     flags = _with_settings_file(vars(args))
     given = flags.get("log_file")
     log_file = given or _new_log_file()
@@ -108,14 +107,6 @@ def _with_settings_file(flags: dict[str, Any]) -> dict[str, Any]:
 
     given = read_settings_file(path)
     return {**given, **flags, "log_file": flags.get("log_file") or given.get("log_file")}
-
-
-def _require_aggregation(args: argparse.Namespace) -> None:
-    if args.aggregation is not None:
-        from models.store_fit import require_fit
-        from storage.store import Store
-
-        require_fit(args.store, Store.open(args.store).card, {"aggregation": args.aggregation})
 
 
 def _new_log_file() -> str:

@@ -15,6 +15,7 @@ from pipelines.cli.options import (
     exit_code_for,
     matching_from,
     photos_from,
+    require_aggregation,
     rerank_from,
 )
 from pipelines.cli.output import print_json, print_line
@@ -57,13 +58,15 @@ def run_track(args: argparse.Namespace) -> int:
         raise UsageError(f"--json and --format {args.format} exclude each other: give one of them")
     if args.out is not None and _kind_of(args.out) not in _FORMATS:
         raise UsageError(f"--out {args.out} ends with none of .json, .gpx, .geojson: rename it")
-    _require_aggregation(args)
+    rerank = rerank_from(args)
+    matching = matching_from(args, reranked=bool(rerank))
+    require_aggregation(args)
     engine = QueryEngine.open(
         args.store,
         model=args.model,
         execution=execution_from(args),
         **photos_from(args),
-        **matching_from(args),
+        **matching,
     )
     with ProgressBar("track", unit="frames", quiet=args.quiet) as bar:
         result = follow_drive(
@@ -74,7 +77,7 @@ def run_track(args: argparse.Namespace) -> int:
             odometry=args.odometry,
             lag=args.lag,
             candidates=args.candidates or None,
-            rerank=rerank_from(args),
+            rerank=rerank,
             progress=bar.update,
         )
     if args.out is not None:
@@ -87,14 +90,6 @@ def run_track(args: argparse.Namespace) -> int:
         _print_track(result)
     summary = result["summary"]
     return exit_code_for(summary["rejected"], summary["frames"], args.max_rejected)
-
-
-def _require_aggregation(args: argparse.Namespace) -> None:
-    if args.aggregation is not None:
-        from models.store_fit import require_fit
-        from storage.store import Store
-
-        require_fit(args.store, Store.open(args.store).card, {"aggregation": args.aggregation})
 
 
 def _kind_of(path: str) -> str:

@@ -207,6 +207,6 @@ def _result(values: Mapping[str, Any], store: Store) -> QueryResult | None:
         matches,
         dict(values["timings_ms"]),
         values["reranked"],
-        place=values["place"],
+        place=dict(values["place"]),
         calibration=values["calibration"],
     )

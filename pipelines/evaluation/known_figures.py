@@ -34,7 +34,8 @@ def known_figures(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
 
     Returns:
         `queries`: calibrated answers, which all other figures are of; `of`: all answers. The two differ
-        where `--rerank auto` left queries out of re-ranking, whose answers are not calibrated. `coverage`:
+        where `--rerank auto` left queries out of re-ranking, and where no candidate has a position: such
+        answers are not calibrated. `coverage`:
         share of the calibrated ones called known; `false_discovery_rate`: share of wrong ones among those,
         None where there are none; `auc_pr`: area under precision over recall when answers are ordered by
         probability (average precision); `ece`: expected calibration error in ten bins of equal width (Naeini

@@ -13,6 +13,7 @@ Status = Literal["located", "unknown", "has_position", "rejected"]
 COLUMNS = (
     *("image", "folder", "sha256", "status", "lat", "lon", "utm_e", "utm_n", "utm_zone", "radius_m"),
     *("heading_deg", "probability_right", "known", "calibrated", "considered", "evidence", "reason"),
+    *("calibration_reason", "guaranteed"),
 )
 _OF_PLACE = ("radius_m", "heading_deg", "probability_right", "known", "calibrated")
 _OF_POSITION = ("lat", "lon", "utm_e", "utm_n", "utm_zone")
@@ -29,9 +30,12 @@ class Entry:
         sha256: Digest of the file; empty where it was not read.
         status: `located`; `unknown`: no candidate has a position, or the calibration does not call it known;
             `has_position`: its EXIF names one; `rejected`: it cannot be used.
-        place: See `QueryResult.place`, or None.
+        place: See `QueryResult.place`; None where it was not asked about.
+        calibration: See `QueryResult.calibration`, or None.
         considered: Stored images that the filters left, or None.
-        reason: Why it was rejected, or None.
+        reason: Why it was rejected, or why it is unknown: `no_candidates` (the filters leave no stored image,
+            or the store is empty), `no_position` (no candidate has one), `not_known` (the calibration does
+            not call it known); or None.
         captured_at: From EXIF, or None.
     """
 
@@ -41,9 +45,15 @@ class Entry:
     sha256: str
     status: Status
     place: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
     considered: int | None = None
     reason: str | None = None
     captured_at: datetime | None = None
+
+    @property
+    def has_position(self) -> bool:
+        """Whether its place has a position."""
+        return self.place is not None and self.place["position"] is not None
 
     @property
     def degrees(self) -> tuple[float, float] | None:
@@ -56,6 +66,9 @@ class Entry:
         values: dict[str, Any] = dict.fromkeys(COLUMNS)
         values |= {"image": self.image, "folder": self.folder, "sha256": self.sha256 or None}
         values |= {"status": self.status, "considered": self.considered, "reason": self.reason}
+        if self.calibration is not None:
+            values["calibration_reason"] = self.calibration["reason"]
+            values["guaranteed"] = self.calibration["guaranteed"]
         if self.place is not None:
             values |= {name: self.place[name] for name in _OF_PLACE}
             values |= {name: (self.place["position"] or {}).get(name) for name in _OF_POSITION}

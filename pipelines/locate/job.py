@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 from models.images import ImageRejected
 from models.images.facts import facts_of_file
 from models.images.photo_file import read_bytes
+from models.photo_limits import MAX_MEGAPIXELS
 from models.runtime.execution import AS_USUAL, Execution
 from pipelines.locate.entry import Entry, Status
 from pipelines.locate.lists import list_bytes, require_list_format
@@ -23,6 +24,7 @@ from pipelines.progress import ProgressBar
 from pipelines.sources import SourceError, list_source
 from serving.answer import QueryResult
 from serving.engine import QueryEngine
+from serving.matching_options import ALL_EXACTLY, Matching
 from storage.durable import replace_file
 from storage.objects.address import is_bucket_uri
 
@@ -42,6 +44,8 @@ class LocateReport:
         has_position: Those whose EXIF names a position already; they were left out.
         rejected: Those that cannot be used.
         rejected_by_reason: Their number by reason.
+        calibration_reasons: Why the store's calibration, if it has one, does not hold in full for answers,
+            and for how many of them.
         out: The list.
         review: Pages to review the places on.
         seconds: Time of it all.
@@ -53,6 +57,7 @@ class LocateReport:
     has_position: int
     rejected: int
     rejected_by_reason: dict[str, int]
+    calibration_reasons: dict[str, int]
     out: str
     review: list[str]
     seconds: float
@@ -108,7 +113,9 @@ def locate(
     out: str | Path,
     *,
     model: str | None = None,
+    matching: Matching = ALL_EXACTLY,
     execution: Execution = AS_USUAL,
+    max_megapixels: float = MAX_MEGAPIXELS,
     everything: bool = False,
     review: bool = True,
     follow_links: bool = False,
@@ -122,7 +129,9 @@ def locate(
         store_uri: The store; only read.
         out: The list: .csv, .geojson or .gpx.
         model: See `QueryEngine.open`.
+        matching: See `QueryEngine.open`.
         execution: See `QueryEngine.open`.
+        max_megapixels: See `QueryEngine`.
         everything: Whether photos that have a position are located too.
         review: Whether pages are written, beside the list.
         follow_links: See `list_source`.
@@ -138,7 +147,9 @@ def locate(
     started = time.perf_counter()
     if is_bucket_uri(str(source)):
         raise SourceError(f"{source} is a bucket: copy the photos to a folder, whose path you give")
-    engine = QueryEngine.open(store_uri, model=model, execution=execution)
+    engine = QueryEngine.open(
+        store_uri, model=model, matching=matching, execution=execution, max_megapixels=max_megapixels
+    )
     require_list_format(out)
     listing = list_source(source, follow_links=follow_links)
     photos = _Photos(listing, listing["source"][0].as_py(), everything)
@@ -149,7 +160,7 @@ def locate(
             entry, data = photos.waiting.popleft()
             entry = _located(entry, answer)
             found.append(entry)
-            if pages is not None and isinstance(answer, QueryResult) and entry.place is not None:
+            if pages is not None and isinstance(answer, QueryResult) and entry.has_position:
                 pages.add(entry, data, answer.matches)
             rejected = sum(each.status == "rejected" for each in (*found, *photos.others))
             bar.update(len(found) + len(photos.others), rejected, listing.num_rows)
@@ -164,6 +175,7 @@ def locate(
         has_position=statuses["has_position"],
         rejected=statuses["rejected"],
         rejected_by_reason=dict(Counter(e.reason or "" for e in entries if e.status == "rejected")),
+        calibration_reasons=_calibration_reasons(entries),
         out=str(out),
         review=[] if pages is None else pages.finish(),
         seconds=round(time.perf_counter() - started, 2),
@@ -175,10 +187,24 @@ def _located(entry: Entry, answer: QueryResult | ImageRejected) -> Entry:
     about = {name: getattr(entry, name) for name in ("image", "folder", "path", "sha256", "captured_at")}
     if isinstance(answer, ImageRejected):
         return Entry(**about, status="rejected", reason=answer.reason)
-    unknown = answer.place is None or answer.place["position"] is None or answer.place["known"] is False
+    reason = _why_unknown(answer)
     return Entry(
         **about,
-        status="unknown" if unknown else "located",
+        status="located" if reason is None else "unknown",
         place=answer.place,
+        calibration=answer.calibration,
         considered=answer.considered,
+        reason=reason,
     )
+
+
+def _calibration_reasons(entries: Sequence[Entry]) -> dict[str, int]:
+    abouts = [entry.calibration for entry in entries if entry.calibration is not None]
+    return dict(Counter(about["reason"] for about in abouts if about["exists"] and not about["guaranteed"]))
+
+
+def _why_unknown(answer: QueryResult) -> str | None:
+    """Return why an answer locates nothing, see `Entry.reason`; None where it does."""
+    if answer.place["position"] is None:
+        return "no_position" if answer.matches else "no_candidates"
+    return "not_known" if answer.place["known"] is False else None

@@ -79,12 +79,15 @@ class PlacePosition(BaseModel):
 
 
 class PlaceAnswer(BaseModel):
-    """Where the photo was taken, made of all candidates."""
+    """Where the photo was taken, made of all candidates.
 
-    position: PlacePosition | None
+    Where none of them has a position, `evidence` is empty, `calibrated` false, and all else null.
+    """
+
+    position: PlacePosition | None = Field(description="null where no candidate has one, or there is none")
     radius_m: float | None = Field(
         description="holds the truth with 90 %, as measured on the store's own photos or by calibration; "
-        "null where neither was measured"
+        "null where neither was measured, and without a position"
     )
     heading_deg: float | None = Field(description="direction of view; null where it is not known")
     probability_right: float | None = Field(
@@ -92,10 +95,12 @@ class PlaceAnswer(BaseModel):
     )
     known: bool | None = Field(
         description="whether the probability suffices for the share of wrong answers that was asked for; "
-        "null without a valid calibration"
+        "null without a valid calibration, and without a position"
     )
     evidence: list[str] = Field(description="ids of the images that the position was made of")
-    spread_m: float = Field(description="weighted distance of the evidence from the position")
+    spread_m: float | None = Field(
+        description="weighted distance of the evidence from the position; null without a position"
+    )
     calibrated: bool = Field(description="whether a calibration that fits this query was used")
 
 
@@ -123,7 +128,7 @@ class QueryAnswer(BaseModel):
     considered: int | None = Field(
         default=None, description="stored images that the filters left; only with a filter"
     )
-    place: PlaceAnswer | None = Field(default=None, description="null where no candidate has a position")
+    place: PlaceAnswer
     calibration: CalibrationAnswer | None = None
     matches: list[Match]
     timings_ms: dict[str, float]

@@ -80,6 +80,8 @@ class Calibration:
         max_wrong: The level by which answers are called known unless a query asks for another.
         made_at: When, as ISO 8601.
         dataset: Name of the data set.
+        search_method: How candidates were searched for. It changes no score, so it is no condition; None: the
+            file does not say it.
         rerank: What `--rerank auto` does, see `serving.places.rerank_rule`; None: nothing was found out.
     """
 
@@ -96,6 +98,7 @@ class Calibration:
     max_wrong: float
     made_at: str
     dataset: str
+    search_method: str | None = None
     rerank: RerankRule | None = None
 
     def why_invalid(self, conditions: ScoreConditions, rows: int) -> str | None:
@@ -155,6 +158,7 @@ class Calibration:
             "rows": self.rows,
             "threshold_m": self.threshold_m,
             "conditions": self.conditions.to_dict(),
+            "search_method": self.search_method,
             "signs": list(SIGNS),
             "weights": self.ranking.weights.tolist(),
             "intercept": self.ranking.intercept,
@@ -181,7 +185,7 @@ class Calibration:
         weights = _numbers(values.get("weights"), 0.0, _FARTHEST)
         if len(weights) != len(SIGNS):
             raise ValueError("a weight is missing: calibrate again")
-        rerank = values.get("rerank")
+        rerank, method = values.get("rerank"), values.get("search_method")
         return cls(
             conditions=ScoreConditions.from_dict(conditions),
             rows=whole_number(values.get("rows"), 0, _MAX_ROWS),
@@ -196,6 +200,7 @@ class Calibration:
             max_wrong=finite_number(values.get("max_wrong"), 0.0, 1.0),
             made_at=str(values.get("made_at"))[:40],
             dataset=str(values.get("dataset"))[:200],
+            search_method=None if method is None else str(method)[:20],
             rerank=RerankRule.from_dict(rerank) if isinstance(rerank, dict) else None,
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from serving.answer import Match
+from serving.answer import Match, unknown_place
 from serving.places.calibration import Calibration, is_known
 from serving.places.conditions import ScoreConditions
 from serving.places.errors import NotCalibrated
@@ -32,6 +32,8 @@ _LEFT_OUT = (
     "the rule of re-ranking (auto) left this query as the first stage ordered it, and what was calibrated "
     "are re-ranked answers"
 )
+_NO_CANDIDATE = "there is no candidate, and a calibration is about the position of the first answer"
+_NO_POSITION = "no candidate has a position, and a calibration is about the position of the first answer"
 _CHECK_S = 1.0  # between two looks at the files
 _RATIO = SIGNS.index("ratio")
 
@@ -53,6 +55,8 @@ class Asked:
     Attributes:
         conditions: What its scores are made with; None: no calibration is used.
         rows: Rows of the version that was searched.
+        search_method: How it was searched. Another method than at calibration changes no score, but may leave
+            out other candidates, so that nothing is guaranteed.
         max_wrong: Share of wrong answers among those called known; None: that of the calibration.
         narrowed: Whether a filter or a prior changed what was searched, so that nothing is guaranteed.
         by_rule: Whether the rule of `--rerank auto` chose what is re-ranked, or what comes first: the answers
@@ -63,6 +67,7 @@ class Asked:
 
     conditions: ScoreConditions | None = None
     rows: int = 0
+    search_method: str | None = None
     max_wrong: float | None = None
     narrowed: bool = False
     by_rule: bool = False
@@ -72,7 +77,7 @@ class Asked:
 class PlaceAnswer(NamedTuple):
     """The place of an answer, and what is to be said about its calibration, both as JSON."""
 
-    place: dict[str, Any] | None
+    place: dict[str, Any]
     calibration: dict[str, Any]
 
 
@@ -123,7 +128,10 @@ class Places:
         return calibration.rerank if calibration.why_invalid(asked.conditions, asked.rows) is None else None
 
     def answer(self, ranked: Sequence[Match], card: Card, asked: Asked) -> PlaceAnswer:
-        """Return the place of an answer.
+        """Return the place of an answer; one without a position where no candidate has any.
+
+        No calibration holds for that one: it was made of answers whose distance to the truth can be measured,
+        and says nothing about images without a position.
 
         Args:
             ranked: All candidates that it is made of, the best first.
@@ -134,10 +142,13 @@ class Places:
             NotCalibrated, LevelNotPromised: the share of wrong answers that is asked for cannot be kept.
         """
         calibration, why = self.calibration(asked)
-        about = _about(calibration, why, asked) | {"exists": self._calibration.value is not None}
+        exists = {"exists": self._calibration.value is not None}
         evidence = Evidence.of(ranked)
         if evidence is None:
-            return PlaceAnswer(None, about)
+            if calibration is not None:
+                why = _NO_POSITION if ranked else _NO_CANDIDATE
+            return PlaceAnswer(unknown_place(), _about(None, why, asked) | exists)
+        about = _about(calibration, why, asked) | exists
         own: OwnPhotos | None = self._own_photos.value
         if own is not None and not own.fits(card):
             own = None
@@ -168,13 +179,29 @@ def _about(calibration: Calibration | None, why: str | None, asked: Asked) -> di
     """Return what an answer says about its calibration."""
     if calibration is None:
         return {"valid": False, "reason": why, "max_wrong": None, "confidence": None, "guaranteed": False}
+    reason = _why_not_guaranteed(calibration, asked)
     return {
         "valid": True,
-        "reason": _NARROWED if asked.narrowed else _BY_RULE if asked.by_rule else None,
+        "reason": reason,
         "max_wrong": calibration.promise(asked.max_wrong).level,
         "confidence": calibration.confidence,
-        "guaranteed": not (asked.narrowed or asked.by_rule),
+        "guaranteed": reason is None,
     }
+
+
+def _why_not_guaranteed(calibration: Calibration, asked: Asked) -> str | None:
+    """Return why a calibration that holds for the scores promises nothing; None where it does."""
+    if asked.narrowed:
+        return _NARROWED
+    if asked.by_rule:
+        return _BY_RULE
+    if asked.search_method != calibration.search_method:
+        calibrated = calibration.search_method or "one that the calibration does not name"
+        return (
+            f"the search method is {asked.search_method} instead of {calibrated}, and may leave out other "
+            "candidates than at calibration"
+        )
+    return None
 
 
 class _Followed:

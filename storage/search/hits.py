@@ -23,6 +23,7 @@ class SearchHits:
         card: Of the version that was searched.
         considered: How many rows the filter left, of this partition or of all that were merged; None without
             a filter.
+        method: How it was searched, see `storage.search.methods`.
     """
 
     version: int
@@ -32,6 +33,7 @@ class SearchHits:
     loaded_versions: tuple[int, ...]
     card: Card | None = None
     considered: int | None = None
+    method: str | None = None
 
 
 def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
@@ -52,4 +54,5 @@ def merge_hits(partitions: list[SearchHits], *, k: int) -> SearchHits:
         loaded_versions=partitions[0].loaded_versions,
         card=partitions[0].card,
         considered=sum(left) if left else None,
+        method=partitions[0].method,  # all partitions of an index decide alike
     )

@@ -180,7 +180,9 @@ class IndexPartition:
         left = None if within is None else snapshot.considered(within, method)
         return [
             SearchHits(
-                snapshot.version, snapshot.count, snapshot.degraded, hits, numbers, snapshot.card, left
+                *(snapshot.version, snapshot.count, snapshot.degraded, hits, numbers, snapshot.card),
+                considered=left,
+                method=method,
             )
             for hits in results
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.answer import QueryResult
+from serving.answer import QueryResult, unknown_place
 from serving.engine import QueryEngine
 from serving.priors.errors import TagsNotKept, require_tags
 from serving.priors.soft_prior import ELSEWHERE, SoftPrior
@@ -68,7 +68,7 @@ def test_a_filter_that_leaves_nothing_gives_an_answer_without_places(
     engine: QueryEngine, photo: Path
 ) -> None:
     answer = engine.answer(photo, within=Near(0.0, 0.0, 10.0))
-    assert (answer.matches, answer.considered, answer.place) == ((), 0, None)
+    assert (answer.matches, answer.considered, answer.place) == ((), 0, unknown_place())
     assert QueryResult.from_dict(json.loads(json.dumps(answer.to_dict()))).considered == 0
     assert engine.answer(photo, within=Tagged("night")).considered == 0
 
@@ -134,7 +134,7 @@ def test_a_prior_at_the_place_keeps_the_place_and_one_far_away_too(
     for prior in (SoftPrior(*somewhere(unfiltered, 1), 50.0), SoftPrior(-40.0, 170.0, 10.0)):
         answer = engine.answer(photo, candidates=48, prior=prior)
         assert answer.matches[0].record.image_id == best.image_id
-        assert answer.place is not None
+        assert answer.place["position"] is not None
 
 
 def test_known_is_no_guarantee_where_the_search_was_narrowed() -> None:

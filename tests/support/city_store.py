@@ -94,3 +94,12 @@ def copy_rows(store: Store, suffix: str) -> pa.Table:
     rows = rows.select(row_schema(store.card).names)
     keys = pa.array([f"{key}{suffix}" for key in rows["image_id"].to_pylist()], pa.string())
     return rows.set_column(0, rows.schema.field(0), keys).cast(row_schema(store.card))
+
+
+def make_unplaced_store(folder: Path, city_store: CityStore, *, photos: int = 6) -> Store:
+    """Index some photos of the city under names and files that tell no position."""
+    plain = folder / "unplaced"
+    plain.mkdir()
+    for number, path in enumerate(city_store.database[:photos]):
+        (plain / f"{number}.jpg").write_bytes(path.read_bytes())
+    return store_of(city_store, folder / "unplaced-store", features="float16", database=plain)

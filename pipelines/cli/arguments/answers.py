@@ -29,13 +29,13 @@ CANDIDATES_HELP = (
 SPLITS = ("train", "val", "test")
 
 
-def add_candidates(parser: argparse.ArgumentParser) -> None:
+def add_candidates(parser: argparse._ActionsContainer) -> None:
     """Add --candidates and --no-rerank."""
     add_flag(parser, "candidates", int, CANDIDATES_HELP, ge=0)
     add_flag(parser, "no_rerank", bool, "rank by global descriptor only")
 
 
-def add_rerank(parser: argparse.ArgumentParser) -> None:
+def add_rerank(parser: argparse._ActionsContainer) -> None:
     """Add --rerank."""
     help = "auto: where calibration found that it helps; never: as --no-rerank; default: always"
     add_flag(parser, "rerank", Literal["always", "auto", "never"], help)
@@ -52,6 +52,6 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default=defaults.SPLIT, choices=SPLITS, help="split; default: %(default)s")
 
 
-def add_matching(parser: argparse.ArgumentParser) -> None:
+def add_matching(parser: argparse._ActionsContainer) -> None:
     """Add the flags of how local features are matched."""
     add_settings(parser, Matching, *MATCHING_OPTIONS, aliases=MATCHING_OPTIONS)

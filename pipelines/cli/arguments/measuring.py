@@ -20,6 +20,7 @@ from pipelines.cli.arguments.photos import add_follow_links, add_photos
 from pipelines.cli.arguments.values import add_quiet
 from pipelines.cli.flags import add_flag
 from pipelines.cli.storage_options import add_storage_options
+from storage.search.methods import SearchMethod
 
 __all__ = ["add_atlas", "add_calibrate", "add_compare", "add_evaluate", "add_models", "add_tune"]
 
@@ -93,6 +94,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     add_threshold(parser)
     add_execution(parser)
     add_matching(parser)
+    help = "how candidates are searched for, as by the service that is to answer; default: as of query"
+    flag("method", SearchMethod, help)
     add_quiet(parser)
 
 

@@ -24,7 +24,7 @@ MODEL_HELP = "name, weights file, timm:NAME or model file (.toml)"
 WEIGHTS_HELP = "weights of a timm:NAME or of a model file, in place of its own"
 
 
-def add_model(parser: argparse.ArgumentParser, default: str = "the store's") -> None:
+def add_model(parser: argparse._ActionsContainer, default: str = "the store's") -> None:
     """Add --model and --weights.
 
     Args:
@@ -35,7 +35,7 @@ def add_model(parser: argparse.ArgumentParser, default: str = "the store's") -> 
     add_flag(parser, "weights", str, WEIGHTS_HELP, metavar="FILE.safetensors")
 
 
-def add_aggregation(parser: argparse.ArgumentParser) -> None:
+def add_aggregation(parser: argparse._ActionsContainer) -> None:
     """Add --aggregation."""
     help = (
         "descriptors of a new store: learned (from its photos), gem (the model's own), or the FILE of an "
@@ -62,6 +62,6 @@ def add_image_size(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "image_size", tuple[int, int], help)
 
 
-def add_execution(parser: argparse.ArgumentParser) -> None:
+def add_execution(parser: argparse._ActionsContainer) -> None:
     """Add the flags of how the network is run."""
     add_settings(parser, Execution, *EXECUTION_OPTIONS, aliases=EXECUTION_OPTIONS)

@@ -11,13 +11,13 @@ from pipelines.cli.flags import add_flag
 __all__ = ["add_follow_links", "add_max_rejected", "add_photos"]
 
 
-def add_photos(parser: argparse.ArgumentParser) -> None:
+def add_photos(parser: argparse._ActionsContainer) -> None:
     """Add --max-megapixels."""
     help = f"{MEGAPIXELS_HELP}; default: {MAX_MEGAPIXELS:g}"
     add_flag(parser, "max_megapixels", float, help, gt=0, le=MEGAPIXELS_BOUND)
 
 
-def add_follow_links(parser: argparse.ArgumentParser) -> None:
+def add_follow_links(parser: argparse._ActionsContainer) -> None:
     """Add --follow-links."""
     help = "follow symbolic links that lead out of the source; those inside it are always followed"
     add_flag(parser, "follow_links", bool, help)

@@ -17,6 +17,7 @@ from pipelines.cli import commands, main
 from pipelines.cli.output import print_answer, print_json, print_pairs, print_training, print_truth
 from pipelines.cli.place_words import geojson_of
 from pipelines.indexing.tally import Tally
+from serving.answer import unknown_place
 from storage.store import Store
 from tests.support.paths import ROOT
 from tests.support.store_samples import make_rows, make_store, with_value
@@ -27,7 +28,8 @@ ESCAPES = ("\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\r", "\u202e", "\u2066")
 def answer(image_id: str) -> dict[str, Any]:
     match = {"rank": 1, "image_id": image_id, "lat": None, "lon": None, "utm_e": None, "utm_n": None}
     match |= {"mutual_matches": 3, "similarity": 0.5}
-    return {"image": "a.jpg", "matches": [match], "degraded": False, "timings_ms": {"total": 1.0}}
+    told = {"place": unknown_place(), "degraded": False, "timings_ms": {"total": 1.0}}
+    return {"image": "a.jpg", "matches": [match], **told}
 
 
 @pytest.mark.parametrize("text", ESCAPES)

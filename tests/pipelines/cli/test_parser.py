@@ -65,13 +65,14 @@ FLAGS = {
     "rollback": f"{STORE} to",
     "relearn": f"{STORE} use dataset split {MODEL} threshold-m quiet",
     "calibrate": f"{STORE} max-wrong elsewhere split {MODEL} candidates no-rerank threshold-m "
-    f"{EXECUTION} {MATCHING} quiet",
+    f"{EXECUTION} {MATCHING} method quiet",
     "upgrade": f"{STORE}",
     "delete": f"{STORE} forget",
     "build-index": f"{STORE} workers quiet",
     "copy": "storage-option cache-dir quiet",
-    "locate": f"{STORE} out {MODEL} candidates no-rerank rerank max-wrong all no-review follow-links "
-    f"{EXECUTION} {FILTERS} prior accepted write-gps in-place copies undo quiet",
+    "locate": f"{STORE} out {MODEL} aggregation candidates no-rerank rerank max-wrong all no-review "
+    f"follow-links max-megapixels {EXECUTION} {MATCHING} {FILTERS} prior accepted write-gps in-place copies "
+    "undo quiet",
     "track": f"{STORE} fps speed odometry lag format out {MODEL} aggregation candidates no-rerank rerank "
     f"max-megapixels {EXECUTION} {MATCHING} max-rejected quiet",
     "tag": f"{STORE} add remove id source all dry-run {FILTERS}",

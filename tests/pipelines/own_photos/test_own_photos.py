@@ -65,7 +65,6 @@ def test_answers_get_a_radius_from_the_file_and_none_without_it(city: CityStore)
         store.write_measured(OWN_PHOTOS_FILE, measured.to_dict())
     photo = city.queries[0]
     place = QueryEngine.open(city.uri).answer(photo).place
-    assert place is not None
     assert place["radius_m"] > 0
     assert (place["probability_right"], place["known"], place["calibrated"]) == (None, None, False)
     by_descriptor = QueryEngine.open(city.uri).answer(photo, rerank=False, top_k=1).place

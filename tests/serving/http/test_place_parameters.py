@@ -49,6 +49,7 @@ def calibration_of(store: Store) -> Calibration:
         max_wrong=0.1,
         made_at="",
         dataset="city",
+        search_method="exact",
         rerank=RerankRule("none"),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from serving.answer import unknown_place
 from serving.client import PhotoRefused, PlaceClient
 from serving.priors.soft_prior import SoftPrior
 from storage.calibration_file import CALIBRATION_FILE
@@ -61,7 +62,7 @@ def test_filters_and_prior_reach_the_search(running: Running, photo: bytes) -> N
     assert all(0 < match["prior_weight"] <= 1 for match in weighed["matches"])
     assert weighed["calibration"]["guaranteed"] is False
     nothing = query(running.url, photo, {"tag": "night", **near}).json()
-    assert (nothing["considered"], nothing["matches"], nothing["place"]) == (0, [], None)
+    assert (nothing["considered"], nothing["matches"], nothing["place"]) == (0, [], unknown_place())
 
 
 def test_the_client_asks_for_the_same(running: Running, photo: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.answer import Match, PlaceRecord, unknown_place
 from serving.matching_options import Matching
 from serving.places.calibration import Calibration, Ranking, Steps, is_known, radii_of
 from serving.places.conditions import ScoreConditions
@@ -18,6 +19,7 @@ from serving.places.places import Asked, Places
 from serving.places.promises import Promise
 from serving.places.signs import SIGNS, WEIGHTS, signs_of
 from storage.calibration_file import CALIBRATION_FILE
+from storage.position import Position
 from tests.serving.places.test_position import street
 from tests.support.store_samples import make_card
 
@@ -44,6 +46,7 @@ def calibration(**changes: Any) -> Calibration:
         max_wrong=0.1,
         made_at="2026-11-28T10:00:00+00:00",
         dataset="city",
+        search_method="exact",
     )
     return dataclasses.replace(made, **changes)
 
@@ -62,11 +65,12 @@ class FakeStore:
 
 
 CLEAR = street((48.2, 16.37), [0.0, 10.0, 300.0], [50.0, 40.0, 8.0])
+NOWHERE = [Match(1, PlaceRecord("a", "a", Position()), 0.9, 40, 40.0, "votes")]
 DOUBTFUL = street((48.2, 16.37), [0.0, 300.0, 600.0], [10.0, 9.5, 9.0])
 
 
 def asked(**changes: Any) -> Asked:
-    return dataclasses.replace(Asked(conditions=conditions(), rows=1000), **changes)
+    return dataclasses.replace(Asked(conditions=conditions(), rows=1000, search_method="exact"), **changes)
 
 
 def test_the_file_holds_the_calibration() -> None:
@@ -80,8 +84,6 @@ def test_answers_carry_probability_and_known() -> None:
     places = Places(FakeStore(calibration().to_dict()))
     clear, about = places.answer(CLEAR, CARD, asked())
     doubtful, _ = places.answer(DOUBTFUL, CARD, asked())
-    assert clear is not None
-    assert doubtful is not None
     assert clear["probability_right"] > doubtful["probability_right"]
     assert (clear["known"], doubtful["known"]) == (True, False)
     assert clear["radius_m"] < doubtful["radius_m"]
@@ -93,7 +95,6 @@ def test_answers_carry_probability_and_known() -> None:
 def test_a_narrowed_search_is_an_estimate_without_a_guarantee() -> None:
     places = Places(FakeStore(calibration().to_dict()))
     place, about = places.answer(CLEAR, CARD, asked(narrowed=True))
-    assert place is not None
     assert place["known"] is True
     assert (about["valid"], about["guaranteed"]) == (True, False)
     assert "filter" in about["reason"]
@@ -104,7 +105,6 @@ def test_any_other_condition_makes_it_invalid_and_the_answer_says_which(name: st
     other = conditions(**{name: (64, 64) if name == "image_size" else 7})
     places = Places(FakeStore(calibration().to_dict()))
     place, about = places.answer(CLEAR, CARD, asked(conditions=other))
-    assert place is not None
     assert (place["probability_right"], place["known"], place["calibrated"]) == (None, None, False)
     assert (about["valid"], about["guaranteed"]) == (False, False)
     assert name in about["reason"]
@@ -132,19 +132,49 @@ def test_levels_up_to_the_one_asked_for() -> None:
     places = Places(FakeStore(calibration(promises=lines).to_dict()))
     for level, known in ((0.05, False), (0.2, True)):
         place = places.answer(CLEAR, CARD, asked(max_wrong=level)).place
-        assert place is not None
         assert place["known"] is known
 
 
 def test_without_a_calibration_nothing_is_claimed() -> None:
     places = Places(FakeStore(None))
     place, about = places.answer(CLEAR, CARD, asked())
-    assert place is not None
     assert (place["probability_right"], place["known"]) == (None, None)
     assert about["valid"] is False
     with pytest.raises(NotCalibrated):
         places.answer(CLEAR, CARD, asked(max_wrong=0.05))
-    assert places.answer([], CARD, asked()).place is None
+    place, about = places.answer([], CARD, asked())
+    assert place == unknown_place()
+    assert (about["exists"], about["reason"]) == (False, "it was never calibrated")
+
+
+@pytest.mark.parametrize(
+    ("ranked", "words"), [(NOWHERE, "no candidate has a position"), ([], "there is no candidate")]
+)
+def test_a_calibration_says_nothing_about_answers_without_a_position(ranked: list[Match], words: str) -> None:
+    places = Places(FakeStore(calibration().to_dict()))
+    place, about = places.answer(ranked, CARD, asked(max_wrong=0.1))
+    assert place == unknown_place()
+    assert set(place) == set(places.answer(CLEAR, CARD, asked()).place)
+    assert (place["known"], place["calibrated"]) == (None, False)
+    assert (about["exists"], about["valid"], about["guaranteed"]) == (True, False, False)
+    assert about["reason"].startswith(words)
+    other = asked(conditions=conditions(candidates=7))
+    assert "candidates 7" in places.answer(ranked, CARD, other).calibration["reason"]
+
+
+def test_another_search_method_changes_no_score_but_nothing_is_guaranteed() -> None:
+    places = Places(FakeStore(calibration().to_dict()))
+    exact, _ = places.answer(CLEAR, CARD, asked())
+    place, about = places.answer(CLEAR, CARD, asked(search_method="ivf", max_wrong=0.1))
+    assert place == exact
+    assert (about["valid"], about["max_wrong"], about["guaranteed"]) == (True, 0.05, False)
+    assert "ivf instead of exact" in about["reason"]
+    same = Places(FakeStore(calibration(search_method="ivf").to_dict()))
+    assert same.answer(CLEAR, CARD, asked(search_method="ivf")).calibration["guaranteed"] is True
+    unnamed = {name: value for name, value in calibration().to_dict().items() if name != "search_method"}
+    about = Places(FakeStore(unnamed)).answer(CLEAR, CARD, asked()).calibration
+    assert (about["valid"], about["guaranteed"]) == (True, False)
+    assert "does not name" in about["reason"]
 
 
 SPOILT: list[dict[str, Any]] = [
@@ -177,7 +207,6 @@ def test_a_spoilt_file_is_as_good_as_none(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         Calibration.from_dict(values)
     place = Places(FakeStore(values)).answer(CLEAR, CARD, asked()).place
-    assert place is not None
     assert place["calibrated"] is False
 
 
