@@ -13,8 +13,9 @@ leaves one out):
     columns: | placeray | plain; bf16
     -->
 
-Keys are separated by dots; `results[images=400]` is the first entry of a list with this value. A figure
-equals its result if it is the result rounded to as many decimals as the figure has.
+Keys are separated by dots; one that has a dot itself stands in brackets, as in `reranked[share 0.3].50 m`.
+`results[images=400]` is the first entry of a list with this value. A figure equals its result if it is the
+result rounded to as many decimals as the figure has.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _AFTER_NUMBER = re.compile(rf"({NUMBER})(?:\*\*)?<!-- quotes (\S+) ([^\n]+?) -->
 _BEFORE_TABLE = re.compile(
     r"^<!-- quotes (\S+) (\S[^\n]*)\nrows:([^\n]*)\ncolumns:([^\n]*)\n-->\n\n", re.MULTILINE
 )
-_STEP = re.compile(r"([^.\[\]]+)|\[([^=\]]+)=([^\]]+)\]")
+_STEP = re.compile(r"([^.\[\]]+)|\[([^=\]]+)\]|\[([^=\]]+)=([^\]]+)\]")
 
 
 class BadQuote(ValueError):
@@ -107,7 +108,8 @@ def result_of(quote: Quote, folder: Path = RESULTS) -> float:
     """Return the figure among the results; BadQuote if there is none."""
     value = _read(folder / f"{quote.file}.json")
     for step in _STEP.finditer(quote.key):
-        name, field, wanted = step.groups()
+        plain, bracketed, field, wanted = step.groups()
+        name = plain or bracketed
         try:
             if field:
                 value = next(entry for entry in value if str(entry[field]) == wanted)

@@ -28,6 +28,7 @@ def folder(tmp_path: Path) -> Path:
     runs = {
         "a": {"ms": [1.249], "bytes": 1000, "least": 7},
         "b": {"ms": [{"size": 1}, {"size": 2}], "bytes": 20},
+        "share 0.3": {"2.5 m": 7, "m": [8]},
     }
     (tmp_path / "made.json").write_text(json.dumps({"runs": runs, "rate": 41.66, "no": None}))
     return tmp_path
@@ -68,6 +69,21 @@ def test_entries_of_a_list_are_chosen_by_a_value(folder: Path) -> None:
     (folder / "list.json").write_text(json.dumps({"rows": [{"n": 1, "ms": 5}, {"n": 2, "ms": 6}]}))
     (quote,) = find_quotes("6<!-- quotes list rows[n=2].ms -->")
     assert result_of(quote, folder) == 6
+
+
+def test_keys_with_dots_stand_in_brackets(folder: Path) -> None:
+    for key, figure in (("runs[share 0.3][2.5 m]", 7), ("runs.[share 0.3].m.0", 8), ("[rate]", 41.66)):
+        (quote,) = find_quotes(f"at {figure}<!-- quotes made {key} --> ms")
+        assert result_of(quote, folder) == figure
+    table = TABLE.replace("a::.0 | | b::[size=2]", "[share 0.3]::.0 | |").replace("ms{{more}}", "m{{more}}")
+    found = [
+        result_of(quote, folder)
+        for quote in find_quotes(table.format(file="made").replace("bytes; least", ""))
+    ]
+    assert found == [8]
+    (quote,) = find_quotes("at 7<!-- quotes made runs.share 0.3.m --> ms")
+    with pytest.raises(BadQuote, match="at 'share 0'"):
+        result_of(quote, folder)
 
 
 def test_results_are_written_into_the_text(folder: Path) -> None:
