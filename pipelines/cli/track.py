@@ -42,9 +42,9 @@ def add_drive_arguments(parser: argparse.ArgumentParser) -> None:
     flag("odometry", str, help, metavar="CSV")
     help = "further frames that a position may be corrected by; 0: none, as while driving"
     flag("lag", int, help, default=DEFAULT_LAG, ge=0, le=MAX_LAG)
-    help = "what is printed; default: table, or json with --json"
+    help = "what is printed; default: table, or json with --json; with --out the summary alone"
     flag("format", Literal["table", "json", "gpx", "geojson"], help)
-    help = "write the track to this file too, by its ending .json, .gpx or .geojson"
+    help = "write the track to this file, by its ending .json, .gpx or .geojson"
     flag("out", str, help, metavar="FILE")
 
 
@@ -82,12 +82,9 @@ def run_track(args: argparse.Namespace) -> int:
         )
     if args.out is not None:
         replace_file(Path(args.out).expanduser(), _text_of(result, _kind_of(args.out)).encode())
-    if args.json or args.format == "json":
-        print_json(result)
-    elif args.format in _FORMATS:
-        print(_text_of(result, args.format), end="")
-    else:
-        _print_track(result)
+        if args.format is None:  # the frames are in the file
+            result = {name: value for name, value in result.items() if name != "frames"} | {"out": args.out}
+    _print(result, args.format or ("json" if args.json else "table"))
     summary = result["summary"]
     return exit_code_for(summary["rejected"], summary["frames"], args.max_rejected)
 
@@ -104,10 +101,32 @@ def _text_of(result: dict[str, Any], kind: str) -> str:
     return json.dumps(geojson_of_track(result["frames"]) if kind == "geojson" else result) + "\n"
 
 
-def _print_track(result: dict[str, Any]) -> None:
-    """Print a line per frame, and what was found."""
+def _print(result: dict[str, Any], kind: str) -> None:
+    if kind == "json":
+        print_json(result)
+    elif kind in _FORMATS:
+        print(_text_of(result, kind), end="")
+    else:
+        _print_table(result)
+
+
+def _print_table(result: dict[str, Any]) -> None:
+    """Print a line per frame, unless these lie in a file, and what was found."""
+    if "frames" in result:
+        _print_frames(result["frames"])
+    counts, times = result["summary"], result["ms_per_frame"]
+    print_line(
+        f"{counts['frames']} frames: {counts['known']} known, {counts['lost']} lost, {counts['unsure']} "
+        f"unsure, {counts['rejected']} rejected; {times['answer']:.0f} ms per frame to answer, "
+        f"{times['track']:.1f} to track"
+    )
+    if "out" in result:
+        print_line(f"track: {result['out']}")
+
+
+def _print_frames(frames: list[dict[str, Any]]) -> None:
     print(f"{'state':<7} {'probability':>11} {'radius':>7}  {'position':<28}  frame")
-    for frame in result["frames"]:
+    for frame in frames:
         position, radius = frame["position"], frame["radius_m"]
         where = "-"
         if position is not None and position["lat"] is not None:
@@ -118,9 +137,3 @@ def _print_track(result: dict[str, Any]) -> None:
         rejected = f"  rejected: {frame['error']['reason']}" if "error" in frame else ""
         head = f"{frame['state']:<7} {frame['probability']:>11.2f} {shown:>7}  {where:<28}"
         print_line(f"{head}  {frame['image']}{rejected}")
-    counts, times = result["summary"], result["ms_per_frame"]
-    print_line(
-        f"{counts['frames']} frames: {counts['known']} known, {counts['lost']} lost, {counts['unsure']} "
-        f"unsure, {counts['rejected']} rejected; {times['answer']:.0f} ms per frame to answer, "
-        f"{times['track']:.1f} to track"
-    )

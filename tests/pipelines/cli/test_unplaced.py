@@ -35,7 +35,10 @@ def test_track(
     unplaced: Store, city_store: CityStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames, out = map(str, city_store.queries[:2]), tmp_path / "drive.gpx"
-    assert main(["track", *frames, "--store", unplaced.uri, "--quiet", "--json", "--out", str(out)]) == 0
+    assert (
+        main(["track", *frames, "--store", unplaced.uri, "--quiet", "--format", "json", "--out", str(out)])
+        == 0
+    )
     track = json.loads(capsys.readouterr().out)
     assert [frame["position"] for frame in track["frames"]] == [None, None]
     assert "<trkpt" not in out.read_text()

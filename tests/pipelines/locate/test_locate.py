@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +19,9 @@ from pipelines.cli import main
 from pipelines.locate.entry import COLUMNS, Entry
 from pipelines.locate.lists import UnknownListFormat, list_bytes
 from pipelines.locate.reviewed import read_accepted
+from storage.calibration_file import CALIBRATION_FILE
+from storage.store import Store
+from tests.serving.http.test_place_parameters import calibration_of
 from tests.support.city_store import CityStore
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.jpg"
@@ -75,6 +79,43 @@ def test_filters_and_formats_are_those_of_queries(
     assert {feature["properties"]["considered"] for feature in features} == {0, None}
     for wrong in (["--out", str(tmp_path / "places.txt")], ["--near", "1,2"]):
         assert main([*asked, *wrong]) == 2
+
+
+@pytest.fixture
+def calibrated(city_store: CityStore) -> Iterator[str]:
+    file = Path(city_store.uri, CALIBRATION_FILE)
+    file.write_text(json.dumps(calibration_of(Store.open(city_store.uri)).to_dict()))
+    yield city_store.uri
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "known", "words"),
+    [
+        ("", "True", ""),
+        ("--score count", "", "score count instead of votes"),
+        ("--heading 0 --heading-tolerance 180", "True", "a filter or a prior changed what was searched"),
+    ],
+)
+def test_the_list_says_why_a_calibration_does_not_hold(
+    photos: Path,
+    calibrated: str,
+    flags: str,
+    known: str,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "places.csv"
+    asked = ["locate", str(photos), "--store", calibrated, "--out", str(out), "--quiet", "--no-review"]
+    assert main([*asked, *flags.split()]) == 0
+    printed = capsys.readouterr().out
+    rows = {row["image"]: row for row in csv.DictReader(out.read_text().splitlines())}
+    assert (rows["0.jpg"]["known"], rows["0.jpg"]["guaranteed"]) == (known, str(not flags))
+    assert rows["0.jpg"]["calibration_reason"].endswith(words)
+    assert ("does not hold in full for 4: " in printed) is bool(flags)
+    assert words in printed
+    assert (rows["placed.jpg"]["calibration_reason"], rows["broken.jpg"]["guaranteed"]) == ("", "")
 
 
 def entry(name: str, **changed: Any) -> Entry:
