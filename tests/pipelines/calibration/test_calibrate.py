@@ -82,6 +82,23 @@ def test_a_calibration_is_written_and_summarised(calibrated: tuple[CityStore, di
     assert 0.4 < summary["right"] <= 32 / 56  # no answer to a photo of another city is right
     assert made.promises[0].level <= 0.3
     assert made.conditions.candidates == CANDIDATES
+    assert made.search_method == summary["search_method"] == "exact"
+
+
+@pytest.mark.long
+def test_a_calibration_holds_for_the_search_method_that_it_was_made_with(
+    calibrated: tuple[CityStore, dict[str, Any]], tmp_path: Path
+) -> None:
+    city, _ = calibrated
+    uri = str(shutil.copytree(city.uri, tmp_path / "store"))
+    arguments = ["calibrate", str(city.folder / "city"), "--store", uri, "--max-wrong", "0.3"]
+    arguments += ["--elsewhere", str(city.folder / "elsewhere/images/test/queries")]
+    assert main([*arguments, "--candidates", str(CANDIDATES), "--method", "lance", "--quiet"]) == 0
+    for method, guaranteed in (("lance", True), ("exact", False)):
+        answer = QueryEngine.open(uri, method=method).answer(city.queries[0], candidates=CANDIDATES)
+        assert answer.calibration is not None
+        assert (answer.calibration["valid"], answer.calibration["guaranteed"]) == (True, guaranteed)
+        assert answer.place["known"] is not None
 
 
 @pytest.mark.long
