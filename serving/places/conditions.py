@@ -19,6 +19,8 @@ _DIGITS = 12  # of a digest in a sentence
 class ScoreConditions:
     """Everything that changes a score, by the names in which a sentence tells them.
 
+    The search method is not among them, see `serving.places.calibration.Calibration`.
+
     Attributes:
         weights: Digest of the model's weights.
         aggregation: Digest of what makes the descriptors; None: the model.
