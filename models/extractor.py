@@ -98,8 +98,9 @@ class Extractor:
         if not getattr(network, "keep_layers", False):
             laid_out = on_cpu and not compile_network
             keep_for_inference(self.network, self._dtype, laid_out=laid_out)
-            if laid_out and self._dtype == torch.float32 and hasattr(network, "lay_out_convolutions"):
-                network.lay_out_convolutions()
+            lay_out = getattr(network, "lay_out_convolutions", None)
+            if laid_out and self._dtype == torch.float32 and callable(lay_out):
+                lay_out()
         self._forward: Callable[[Tensor], Any] = self.network
         if compile_network:
             self._forward = compiled(self.network, max_batch=self._max_batch)
