@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+import re
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Query
 from pydantic import Field
 
 from serving.errors import refusal_of
-from serving.priors.filter_values import HEADING_TOLERANCE_DEG, MAX_TAGS, FilterValues, read_prior
+from serving.priors.filter_values import (
+    HEADING_TOLERANCE_DEG,
+    MAX_TAGS,
+    POSITION,
+    PRIOR,
+    FilterValues,
+    read_prior,
+    unreadable,
+)
 from serving.priors.soft_prior import SoftPrior
 from storage.search.filters import BadFilter
 from storage.search.filters.near import MAX_RADIUS_M
@@ -20,6 +29,8 @@ __all__ = ["Priors", "read_priors"]
 MAX_GEOJSON_CHARACTERS = 16_000  # as much as servers and proxies accept in an address
 _NUMBER = r"-?[0-9]{1,8}(\.[0-9]{1,17})?"
 _TIME = "a time in ISO 8601, or a year or month; without a zone it is UTC"
+_POSITION_FORM = f"^{_NUMBER},{_NUMBER}$"
+_PRIOR_FORM = f"^{_NUMBER},{_NUMBER},{_NUMBER}$"
 _DEGREES = "in degrees, such as 48.137,11.575"
 
 
@@ -30,13 +41,16 @@ class Priors(NamedTuple):
     prior: SoftPrior | None
 
 
+def _described(pattern: str, *, max_length: int) -> Any:
+    """Return a text's form for the description alone: `_require` says in words what it should be."""
+    return Field(max_length=max_length, json_schema_extra={"pattern": pattern})
+
+
 # Asynchronous, since FastAPI gives each call of a plain function a thread.
 async def read_priors(
     near: Annotated[
-        str | None,
+        Annotated[str, _described(_POSITION_FORM, max_length=60)] | None,
         Query(
-            pattern=f"^{_NUMBER},{_NUMBER}$",
-            max_length=60,
             description=f"only images around this latitude and longitude {_DEGREES}; with radius_m",
         ),
     ] = None,
@@ -74,10 +88,8 @@ async def read_priors(
         Query(max_length=MAX_TAGS, description="only images with this tag; of several, with all of them"),
     ] = None,
     prior: Annotated[
-        str | None,
+        Annotated[str, _described(_PRIOR_FORM, max_length=90)] | None,
         Query(
-            pattern=f"^{_NUMBER},{_NUMBER},{_NUMBER}$",
-            max_length=90,
             description=f"where the photo was probably taken {_DEGREES}, and the standard deviation of "
             "that in metres: places near it rank better, none is left out",
         ),
@@ -99,8 +111,15 @@ async def read_priors(
         tags=tuple(tag or ()),
     )
     try:
+        _require(near, _POSITION_FORM, POSITION)
+        _require(prior, _PRIOR_FORM, PRIOR)
         return Priors(values.row_filter(), None if prior is None else read_prior(prior))
     except BadFilter as error:
         refusal = refusal_of(error)
         assert refusal is not None
         raise refusal from None
+
+
+def _require(text: str | None, pattern: str, what: str) -> None:
+    if text is not None and not re.fullmatch(pattern, text):
+        raise unreadable(text, what)

@@ -11,10 +11,22 @@ from serving.priors.soft_prior import SoftPrior
 from storage.search.filters import BadFilter, Heading, Near, Tagged, Taken, all_of, inside_geojson
 from storage.search.row_filter import RowFilter
 
-__all__ = ["HEADING_TOLERANCE_DEG", "MAX_TAGS", "FilterValues", "read_moment", "read_numbers", "read_prior"]
+__all__ = [
+    "HEADING_TOLERANCE_DEG",
+    "MAX_TAGS",
+    "POSITION",
+    "PRIOR",
+    "FilterValues",
+    "read_moment",
+    "read_numbers",
+    "read_prior",
+    "unreadable",
+]
 
 HEADING_TOLERANCE_DEG = 45.0
 MAX_TAGS = 20
+POSITION = "a position such as 48.137,11.575"
+PRIOR = "a prior such as 48.137,11.575,200"
 _MAX_LENGTH = 100
 _YEAR_MONTH = re.compile(r"(\d{4})(?:-(\d{2}))?", re.ASCII)
 
@@ -59,7 +71,7 @@ class FilterValues:
             if getattr(self, name) is not None and getattr(self, other) is None:
                 raise BadFilter(f"{named(name)} goes with {named(other)}: add it")
         if self.near is not None and self.radius_m is not None:
-            lat, lon = read_numbers(self.near, 2, "a position such as 48.137,11.575")
+            lat, lon = read_numbers(self.near, 2, POSITION)
             yield Near(lat, lon, self.radius_m)
         if self.within is not None:
             yield inside_geojson(self.within)
@@ -82,7 +94,7 @@ def read_prior(text: str) -> SoftPrior:
     Raises:
         BadFilter: it cannot be read, or a value is out of range.
     """
-    return SoftPrior(*read_numbers(text, 3, "a prior such as 48.137,11.575,200"))
+    return SoftPrior(*read_numbers(text, 3, PRIOR))
 
 
 def read_numbers(text: str, count: int, what: str) -> list[float]:
@@ -97,7 +109,12 @@ def read_numbers(text: str, count: int, what: str) -> list[float]:
             raise ValueError
         return [float(part) for part in parts]
     except ValueError:
-        raise BadFilter(f"{text[:40]!r} cannot be read: give {what}") from None
+        raise unreadable(text, what) from None
+
+
+def unreadable(text: str, what: str) -> BadFilter:
+    """Return the error of a text that cannot be read; `what` says what is expected."""
+    return BadFilter(f"{text[:40]!r} cannot be read: give {what}")
 
 
 def read_moment(text: str) -> datetime:

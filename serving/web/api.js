@@ -41,7 +41,9 @@ export function setToken(value) {
 
 function address(path, query = {}) {
   const url = new URL(path, document.baseURI);
-  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+  for (const [name, value] of Object.entries(query)) {
+    for (const one of [value].flat()) url.searchParams.append(name, one);
+  }
   return url.href;
 }
 

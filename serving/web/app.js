@@ -1,32 +1,34 @@
 // The page: takes a photo, sends a query and shows the result.
 
 import { ServiceError, ask, setToken } from "./api.js";
+import { ChosenPlace } from "./chosen.js";
 import { CityMap, mapKind } from "./citymap.js";
 import { Drive } from "./drive.js";
+import { Narrowing } from "./narrow.js";
 import { showError, showWaiting } from "./notice.js";
-import { PairView } from "./pair.js";
 import { fetchSample, listenForPhotos, showSamples, smallerCopy } from "./photo.js";
-import { PriorCircle } from "./prior.js";
 import { Ranking } from "./ranking.js";
 import { showTimes } from "./times.js";
-import { bytes, calibrationNote, distanceM, element, metres, milliseconds, plural, position, positionToCopy, sentence, shortName, verdict, whole } from "./words.js";
-
-const NEAR_M = 50;
-const NOTHING_LEFT = { label: "Nothing to search", text: "No stored image lies in the circle" };
-// While an arrow key is held down, lines are not requested for every place passed.
-const CHOICE_SETTLES_MS = 120;
+import { showVerdict, spoken } from "./verdict.js";
+import { bytes, element, milliseconds, plural, sentence, whole } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { info: null, places: [], map: null, photo: null, answer: null, pairs: new Map(), turn: 0 };
+const state = { info: null, places: [], map: null, photo: null, answer: null, turn: 0 };
 const NEEDS_TOKEN = [401, 403]; // none or an invalid one; one of another role
 let asking = new AbortController();
-let matching = new AbortController();
 
 const ranking = new Ranking($("places"), (index) => choose(index));
-const pair = new PairView({
-  stage: $("pair-stage"), photo: $("pair-photo"), stored: $("pair-stored"), lines: $("lines"),
-  floor: $("floor"), count: $("line-count"), low: $("ramp-low"), high: $("ramp-high"), note: $("pair-note"),
-});
+const chosen = new ChosenPlace(
+  {
+    panel: $("pair"), title: $("pair-title"), position: $("pair-position"), name: $("pair-stored-name"), id: $("pair-id"),
+    copy: $("copy"),
+    view: {
+      stage: $("pair-stage"), photo: $("pair-photo"), stored: $("pair-stored"), lines: $("lines"),
+      floor: $("floor"), count: $("line-count"), low: $("ramp-low"), high: $("ramp-high"), note: $("pair-note"),
+    },
+  },
+  { onRefused: (error) => NEEDS_TOKEN.includes(error.status) && showTokenForm(error), onCopied: say },
+);
 
 const drive = new Drive(
   {
@@ -35,13 +37,25 @@ const drive = new Drive(
   },
   (frame) => state.map?.showFrame(frame),
 );
-const prior = new PriorCircle(
+const narrowing = new Narrowing(
   {
-    panel: $("prior"), draw: $("prior-draw"), clear: $("prior-clear"), radius: $("prior-radius"),
-    meaning: $("prior-meaning"), note: $("prior-note"),
+    form: $("narrow-form"), line: $("narrow-set"), words: $("narrow-words"), clear: $("narrow-clear"),
+    near: { place: $("near"), size: $("near-radius"), draw: $("near-draw") },
+    area: { file: $("area-file"), words: $("area-words"), remove: $("area-remove") },
+    heading: $("heading"), tolerance: $("heading-tolerance"), after: $("taken-after"), before: $("taken-before"),
+    tags: $("tags"),
+    prior: { place: $("prior"), size: $("prior-sigma"), draw: $("prior-draw") },
   },
-  () => state.photo && query(),
+  {
+    onChange: () => state.photo && query(),
+    onRefused: (message) => showError($("error"), new ServiceError("bad_parameter", message), {}),
+  },
 );
+
+const verdictParts = {
+  panel: $("headline"), label: $("verdict-label"), place: $("verdict-place"), note: $("verdict-note"),
+  state: $("verdict-calibration"), considered: $("considered"), words: $("considered-words"),
+};
 
 function say(text) {
   $("status").textContent = text;
@@ -109,11 +123,11 @@ function showStore(total) {
   $("no-map").hidden = kind !== null;
   if (total === 0) $("no-map").textContent = "This store holds no images yet. Add some with placeray index.";
   if (kind === null) return;
-  state.map ??= new CityMap($("map"), $("map-note"), {
+  state.map ??= new CityMap($("map"), { note: $("map-note"), hint: $("map-hint") }, {
     kind, tiles: state.info.tiles, onChoose: (index) => ranking.choose(index),
   });
   state.map.showPlaces(state.places);
-  prior.attach(state.map);
+  narrowing.attach(state.map);
   const shown = state.places.length;
   $("map-count").textContent =
     shown < total ? `${whole(shown)} of the store’s ${whole(total)} images` : `The store’s ${plural(total, "image", "images")}`;
@@ -199,7 +213,7 @@ async function query() {
     return;
   }
   asking = new AbortController();
-  matching.abort();
+  chosen.stop();
   forgetDrive();
   const { signal } = asking;
   const { blob } = state.photo;
@@ -214,8 +228,9 @@ async function query() {
   $("error").hidden = true;
   say("Searching.");
   const options = {
-    top_k: $("top-k").value || 5, candidates: $("candidates").value || 100, rerank: $("rerank").checked,
-    ...prior.parameters,
+    top_k: $("top-k").value || 5, candidates: $("candidates").value || 100, rerank: $("rerank").value,
+    ...($("max-wrong").value.trim() && { max_wrong: $("max-wrong").value.trim() }),
+    ...narrowing.parameters,
   };
   const started = performance.now();
   try {
@@ -239,8 +254,8 @@ async function query() {
 
 function forgetAnswer() {
   state.answer = null;
-  matching.abort();
-  for (const id of ["headline", "ranking", "pair"]) $(id).hidden = true;
+  chosen.hide();
+  for (const id of ["headline", "ranking"]) $(id).hidden = true;
   $("main").classList.remove("answered", "waiting");
   state.map?.showRanked([]);
 }
@@ -267,6 +282,7 @@ async function follow(files) {
     $("main").classList.remove("waiting");
     $("main").classList.add("answered");
     state.map?.showTrack(track.frames);
+    $("drive-unnarrowed").hidden = !narrowing.isSet;
     say(`${$("drive-summary").textContent}.`);
     bringIntoView($("drive"));
   } catch (error) {
@@ -285,49 +301,22 @@ function forgetDrive() {
 
 function showAnswer(answer, roundTripMs) {
   state.answer = answer;
-  state.pairs.clear();
   const { matches } = answer;
   const own = state.photo.place;
+  const rows = state.info?.rows ?? 0;
   $("main").classList.add("answered");
   for (const id of ["headline", "ranking"]) $(id).hidden = false;
   $("degraded").hidden = !answer.degraded;
-  showFacts(state.info?.rows ?? 0, answer.store_version, answer.model);
-  showVerdict(answer);
+  showFacts(rows, answer.store_version, answer.model);
+  showVerdict(verdictParts, answer, rows);
   showTimes($("times"), answer.timings_ms, roundTripMs);
   ranking.show(matches, own?.image_id);
-  $("pair").hidden = matches.length === 0;
+  chosen.begin(state.photo, matches.length > 0);
   state.map?.showRanked(matches, own, answer.place);
   if (matches.length > 0) ranking.choose(0);
-  const first = matches[0];
-  say(
-    first
-      ? `${plural(matches.length, "place", "places")} found in ${milliseconds(answer.timings_ms.total)}. ` +
-          `The first: ${position(first) ?? shortName(first.image_id)}.`
-      : `No place found: ${answer.considered === 0 ? "no stored image lies in the circle" : "the store holds no images"}.`,
-  );
+  say(spoken(answer, milliseconds(answer.timings_ms.total)));
   bringIntoView($("headline"));
   if (state.info && answer.store_version !== state.info.store_version) followStore();
-}
-
-function showVerdict({ matches, place, calibration, considered }) {
-  const [first, ...others] = matches;
-  const { label, text } = considered === 0 ? NOTHING_LEFT : verdict(place, first, considered !== undefined);
-  $("verdict-label").textContent = label;
-  $("verdict-place").textContent = text;
-  $("headline").classList.toggle("unknown", place?.known === false);
-  const near = others.filter((other) => (distanceM(first, other) ?? Infinity) <= NEAR_M).length;
-  let note = "";
-  if (first && first.mutual_matches !== null) note = plural(first.mutual_matches, "mutual match", "mutual matches");
-  if (first && first.score_kind === "votes") note = `${first.score.toFixed(1)} votes of ${note}`;
-  if (first) note += `${note ? ", " : ""}similarity ${first.similarity.toFixed(3)}`;
-  if (place?.radius_m != null && place.known !== false) note = `within ${metres(place.radius_m)} with 90 %; ${note}`;
-  if (others.length > 0 && position(first)) note += `; ${near} of the other ${others.length} within ${NEAR_M} m`;
-  if (considered) note += `; ${plural(considered, "image", "images")} considered`;
-  const none = considered === 0 ? "Draw a larger circle, or clear it." : "The store holds no images yet.";
-  $("verdict-note").textContent = first ? note : none;
-  const doubt = calibrationNote(calibration);
-  $("verdict-calibration").textContent = doubt ?? "";
-  $("verdict-calibration").hidden = !first || doubt === null;
 }
 
 /** On a narrow screen the result is below the photo: scroll there. */
@@ -338,57 +327,8 @@ function bringIntoView(target) {
 }
 
 function choose(index) {
-  const match = state.answer.matches[index];
   state.map?.choose(index);
-  $("pair-title").textContent = `Photo and no. ${match.rank}`;
-  $("pair-position").textContent = position(match) ?? "no position";
-  $("pair-stored-name").textContent = `No. ${match.rank} in the store`;
-  $("pair-id").textContent = match.image_id;
-  $("pair-id").title = match.uri ?? "";
-  $("copy").hidden = position(match) === null;
-  $("copy").textContent = "Copy position";
-  $("copy").dataset.position = position(match) === null ? "" : positionToCopy(match);
-  pair.show(state.photo.url, match.image_id);
-  matching.abort();
-  matching = new AbortController();
-  showPairs(match.image_id, matching.signal);
-}
-
-async function showPairs(imageId, signal) {
-  const { answer, pairs, photo } = state;
-  try {
-    if (!pairs.has(imageId)) {
-      await new Promise((resolve) => setTimeout(resolve, CHOICE_SETTLES_MS));
-      if (signal.aborted) return;
-      const response = await ask("v1/matches", { query: { image_id: imageId }, body: photo.blob, signal });
-      if (state.answer !== answer) return;
-      pairs.set(imageId, response);
-    }
-    const lines = pairs.get(imageId);
-    if (!signal.aborted) pair.setPairs(lines.pairs, lines.agree);
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    if (!(error instanceof ServiceError)) throw error;
-    if (NEEDS_TOKEN.includes(error.status)) showTokenForm(error);
-    pair.note(`The lines cannot be shown. ${sentence(error.message)}`);
-  }
-}
-
-async function copyPosition() {
-  const button = $("copy");
-  const text = button.dataset.position;
-  let copied = true;
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // There is no clipboard without HTTPS: select the text, so that Ctrl+C copies it.
-    $("pair-position").textContent = text;
-    getSelection().selectAllChildren($("pair-position"));
-    copied = false;
-  }
-  button.textContent = copied ? "Copied" : "Selected";
-  say(copied ? `${text} copied.` : `${text} selected.`);
-  setTimeout(() => (button.textContent = "Copy position"), 1500);
+  chosen.show(state.answer.matches[index]);
 }
 
 // Events
@@ -400,7 +340,7 @@ $("drive-files").addEventListener("change", () => {
   if (files.length > 0) follow(files);
 });
 $("drive-ask").addEventListener("submit", (event) => event.preventDefault());
-$("copy").addEventListener("click", copyPosition);
+$("considered-clear").addEventListener("click", () => narrowing.clear());
 $("more").addEventListener("click", () => {
   state.turn += 1;
   showSamples($("samples"), state.places, state.turn, askAboutStored);
@@ -408,7 +348,7 @@ $("more").addEventListener("click", () => {
 });
 $("options").addEventListener("submit", (event) => event.preventDefault());
 $("options").addEventListener("change", () => {
-  $("candidates").disabled = !$("rerank").checked;
+  $("candidates").disabled = $("rerank").value === "false";
   if (state.photo) query();
 });
 start();

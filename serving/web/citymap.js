@@ -1,5 +1,6 @@
 // All places and the ranked ones on a Leaflet map: degrees in web Mercator, UTM metres on a plane.
 
+import { MapLimits } from "./maplimits.js";
 import { element, hasDegrees, hasMetres, position } from "./words.js";
 
 const L = window.L;
@@ -27,11 +28,12 @@ export class CityMap {
   #all = null;
   #view = null; // the extent that the map chose; null once the user has moved it
   #onChoose;
-  #prior = null; // the circle that the search is narrowed to
-  #drawing = null; // how to draw it, while it is drawn
 
-  /** `tiles` is `{url, attribution}` or null; `note` is the element for attribution and messages. */
-  constructor(container, note, { kind, tiles, onChoose }) {
+  /**
+   * `tiles` is `{url, attribution}` or null; `note` is the element for attribution and messages, `hint` the one that
+   * says how to draw a circle.
+   */
+  constructor(container, { note, hint }, { kind, tiles, onChoose }) {
     this.#kind = kind;
     this.#note = note;
     this.#onChoose = onChoose;
@@ -50,6 +52,7 @@ export class CityMap {
       inertia: animate,
     });
     this.#map.setView([0, 0], 1);
+    this.limits = new MapLimits(this.#map, hint);
     L.control.zoom({ position: "bottomright" }).addTo(this.#map);
     L.control.scale({ imperial: false }).addTo(this.#map);
     for (const layer of [this.#dots, this.#track, this.#here]) layer.addTo(this.#map);
@@ -129,59 +132,6 @@ export class CityMap {
 
   get hasDegrees() {
     return this.#kind === "degrees";
-  }
-
-  /** Call `onDrawn({lat, lon, radiusM}, done)` while a circle is drawn and at its end, `onEnd()` if that is given up. */
-  onCircle(onDrawn, onEnd) {
-    const container = this.#map.getContainer();
-    let centre = null;
-    const circleTo = (event) => {
-      const rim = this.#map.mouseEventToLatLng(event);
-      return { lat: centre.lat, lon: wrapped(centre.lng), radiusM: this.#map.distance(centre, rim) };
-    };
-    container.addEventListener("pointerdown", (event) => {
-      if (!this.#drawing || event.button !== 0 || event.target.closest(".leaflet-control")) return;
-      centre = this.#map.mouseEventToLatLng(event);
-      container.setPointerCapture(event.pointerId);
-      event.stopPropagation();
-    }, { capture: true });
-    container.addEventListener("pointermove", (event) => centre && onDrawn(circleTo(event), false));
-    container.addEventListener("pointerup", (event) => {
-      if (!centre) return;
-      const circle = circleTo(event);
-      centre = null;
-      onDrawn(circle, true);
-    });
-    container.addEventListener("pointercancel", () => (centre = null));
-    container.addEventListener("keydown", (event) => {
-      if (!this.#drawing) return;
-      if (event.key === "Escape") onEnd();
-      if (event.key !== "Enter" || event.target !== container) return;
-      const { x, y } = this.#map.getSize();
-      const middle = this.#map.getCenter();
-      const side = this.#map.containerPointToLatLng([x / 2 + x * this.#drawing.keyShare, y / 2]);
-      onDrawn({ lat: middle.lat, lon: wrapped(middle.lng), radiusM: this.#map.distance(middle, side) }, true);
-    });
-  }
-
-  /** Whether the pointer draws a circle instead of moving the map. */
-  setDrawing(on, keyShare) {
-    this.#drawing = on ? { keyShare } : null;
-    for (const part of [this.#map.dragging, this.#map.boxZoom, this.#map.doubleClickZoom]) {
-      if (on) part.disable();
-      else part.enable();
-    }
-    this.#map.getContainer().classList.toggle("drawing", on);
-    if (on) this.#map.getContainer().focus();
-  }
-
-  /** Show the circle that the search is narrowed to, or none. */
-  showPrior(circle) {
-    this.#prior?.remove();
-    this.#prior = null;
-    if (!circle) return;
-    const style = { radius: circle.radiusM, interactive: false, className: "prior-circle", ...priorStyle() };
-    this.#prior = L.circle([circle.lat, circle.lon], style).addTo(this.#map);
   }
 
   choose(index) {
@@ -280,7 +230,6 @@ export class CityMap {
     this.#own?.setStyle({ color: colour("--ink") });
     this.#circle?.setStyle(circleStyle());
     if (this.#drive.length > 0) this.showTrack(this.#drive);
-    this.#prior?.setStyle(priorStyle());
   }
 }
 
@@ -300,14 +249,6 @@ function colour(name) {
 
 function circleStyle() {
   return { color: colour("--accent"), weight: 2, fillColor: colour("--accent"), fillOpacity: 0.15 };
-}
-
-function priorStyle() {
-  return { color: colour("--ink"), weight: 2, dashArray: "6 5", fillColor: colour("--ink"), fillOpacity: 0.06 };
-}
-
-function wrapped(lon) {
-  return ((((lon + 180) % 360) + 360) % 360) - 180;
 }
 
 function dotStyle() {

@@ -21,6 +21,10 @@ const TITLES = {
   unknown_image: "The store no longer holds this image",
   image_unavailable: "The picture of this image cannot be read",
   bad_parameter: "This setting is not accepted",
+  not_calibrated: "This store cannot keep a share of wrong answers",
+  level_not_promised: "This share of wrong answers was not promised",
+  tags_not_kept: "This store keeps no tags",
+  headers_too_large: "This area is too large to send",
 };
 
 /** Reasons after which a smaller JPEG copy made by the browser may be accepted. */
@@ -92,37 +96,6 @@ export function distanceM(a, b) {
   }
   if (hasMetres(a) && hasMetres(b)) return Math.hypot(a.utm_e - b.utm_e, a.utm_n - b.utm_n);
   return null;
-}
-
-/**
- * Where a photo was probably taken: a label and the text below it.
- * @param {object|null} place - Of the answer.
- * @param {object|undefined} first - The best match, if any.
- * @param {boolean} filtered - Whether a part of the images was searched.
- */
-export function verdict(place, first, filtered) {
-  if (place?.known === false) {
-    const where = filtered ? "Not among the images considered" : "Not in this city";
-    return { label: "Probably not here", text: `${where}, or not recognisable` };
-  }
-  const where = place?.position && position(place.position);
-  if (where) {
-    const right = place.probability_right;
-    const label = right === null || right === undefined ? "Most likely taken at" : `Probably here: ${percent(right)}`;
-    return { label, text: where };
-  }
-  if (!first) return { label: "Most similar", text: "No place found" };
-  const at = position(first);
-  return { label: at ? "Most likely taken at" : "Most similar", text: at ?? shortName(first.image_id) };
-}
-
-/**
- * What keeps the calibration of the store from holding for an answer in full; null: nothing does.
- * @param {object|null|undefined} calibration - Of the answer.
- */
-export function calibrationNote(calibration) {
-  if (!calibration?.exists || calibration.guaranteed) return null;
-  return `${calibration.valid ? "Not guaranteed" : "Not calibrated"}: ${calibration.reason}.`;
 }
 
 /** A probability in whole per cent; never 100 %, since nothing is certain. */

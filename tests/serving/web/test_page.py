@@ -191,13 +191,45 @@ def test_page_settings_changed_ask_again(desk: Visit, stored_photo: bytes) -> No
     desk.page.locator("#top-k").fill("3")
     desk.page.locator("#top-k").press("Tab")
     desk.until("document.querySelectorAll('#places [role=option]').length === 3")
+    with desk.page.expect_response(lambda answer: "rerank=auto" in answer.url):
+        desk.page.locator("#rerank").select_option("auto")
     with desk.page.expect_response(lambda answer: "rerank=false" in answer.url):
-        desk.page.locator("#rerank").uncheck()
+        desk.page.locator("#rerank").select_option("never")
     desk.until("document.querySelector('#places .figure').textContent === '–'")
     # Of each of the three places the mutual matches and the similarity.
     figures = desk.page.locator("#places .figure").all_inner_texts()
     assert figures[::2] == ["–"] * 3
     assert "–" not in figures[1::2]
+
+
+def test_page_narrowed_shows_how_many_images_were_considered_and_what_is_refused(
+    desk: Visit, service_url: str, stored_photo: bytes
+) -> None:
+    desk.upload("photo.jpg", stored_photo)
+    desk.settled()
+    first = _post(f"{service_url}/v1/query?top_k=1", stored_photo)["matches"][0]
+    near = f"{first['lat']},{first['lon']}"
+    considered = _post(f"{service_url}/v1/query?near={near}&radius_m=40", stored_photo)["considered"]
+    desk.page.locator("#narrow-title").click()
+    for field, value in (("#near-radius", "40"), ("#near", near)):
+        desk.page.locator(field).fill(value)
+        desk.page.locator(field).press("Enter")
+    desk.page.wait_for_selector("#considered", state="visible")
+    desk.settled()
+    assert f"{considered} of 48 images considered" in desk.text("#considered")
+    for field, value, words in (
+        ("#near", "here", "give a position such as"),
+        ("#heading", "400", "less than or equal to 360"),
+        ("#max-wrong", "0.05", "never calibrated"),
+    ):
+        desk.page.locator(field).fill(value)
+        desk.page.locator(field).press("Enter")
+        desk.page.wait_for_selector("#error", state="visible")
+        assert words in desk.text("#error"), value
+        desk.page.locator(field).fill("")
+        desk.page.locator(field).press("Enter")
+        desk.page.wait_for_selector("#error", state="hidden")
+        desk.settled()
 
 
 def test_page_text_file_is_refused_in_words(desk: Visit, stored_photo: bytes) -> None:

@@ -47,6 +47,17 @@ def test_a_drive_is_queried_in_order_and_joined(canned: tuple[Visit, CannedServi
     assert visit.complaints == []
 
 
+def test_a_drive_says_that_it_is_not_narrowed(canned: tuple[Visit, CannedService]) -> None:
+    visit, service = canned
+    follow(visit)
+    assert not visit.page.locator("#drive-unnarrowed").is_visible()
+    visit.page.locator("#narrow-title").click()
+    visit.page.fill("#tags", "day")
+    follow(visit)
+    assert "not used" in visit.text("#drive-unnarrowed")
+    assert all("tag" not in query for path, query, _ in service.received if path == "/v1/query")
+
+
 def test_the_player_shows_each_frame(canned: tuple[Visit, CannedService]) -> None:
     visit, _ = canned
     follow(visit)

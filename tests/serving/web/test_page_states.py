@@ -152,20 +152,39 @@ def test_page_degraded_answer_carries_a_warning(
     visit.page.wait_for_selector("#degraded", state="hidden")
 
 
-def test_page_says_where_a_calibration_does_not_hold(
-    canned: tuple[Visit, CannedService], service_url: str
+PROMISED = {"exists": True, "valid": True, "guaranteed": True, "reason": None, "max_wrong": 0.1, "confidence": 0.9}
+FILTERED = "a filter or a prior changed what was searched"
+
+
+@pytest.mark.parametrize(
+    ("known", "calibration", "words"),
+    [
+        (True, {}, "Known: at most 10 % of the answers called known are wrong, with a confidence of 90 %."),
+        (False, {}, "Not known: its probability does not suffice for at most 10 % of wrong answers."),
+        (
+            True,
+            {"guaranteed": False, "reason": FILTERED},
+            f"Known, as an estimate: not guaranteed, since {FILTERED}.",
+        ),
+        (None, {"valid": False, "guaranteed": False, "reason": "candidates"}, "Not calibrated: candidates."),
+        (None, {"exists": False, "valid": False, "reason": "it was never calibrated"}, ""),
+    ],
+)
+def test_page_says_what_the_calibration_of_the_store_promises(
+    canned: tuple[Visit, CannedService],
+    service_url: str,
+    known: bool | None,
+    calibration: dict[str, object],
+    words: str,
 ) -> None:
     visit, service = canned
-    line = visit.page.locator("#verdict-calibration")
-    about = {"exists": True, "valid": False, "guaranteed": False, "reason": "candidates 7 instead of 50"}
-    service.answer = {"calibration": about}
+    place = {"position": service.places()[0], "radius_m": 5.0, "probability_right": 0.97, "known": known}
+    service.answer = {"place": place, "calibration": PROMISED | calibration}
     _open(visit, service_url)
     visit.settled()
-    assert line.inner_text() == "Not calibrated: candidates 7 instead of 50."
-    service.answer = {"calibration": about | {"valid": True, "guaranteed": True, "reason": None}}
-    visit.upload("again.jpg", drawn_photo())
-    visit.settled()
-    assert not line.is_visible()
+    assert visit.text("#verdict-calibration") == words
+    unknown = "Not in this city, or not recognisable"
+    assert visit.text("#verdict-place") == (unknown if known is False else "48.20000, 16.36000")
 
 
 def test_page_too_large_photo_is_not_sent_but_a_smaller_copy_is(
