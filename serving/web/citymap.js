@@ -94,6 +94,7 @@ export class CityMap {
     }
     const bounds = L.latLngBounds(this.#pins.filter(Boolean).map((pin) => pin.getLatLng()));
     if (this.#circle && place.radius_m < MAX_SHOWN_M) bounds.extend(this.#extent(place));
+    for (const limit of this.limits.bounds(2 * MAX_SHOWN_M)) bounds.extend(limit);
     if (bounds.isValid()) this.#look(bounds, this.#kind === "metres" ? 1 : 18);
     else if (this.#all) this.#look(this.#all, 19);
   }

@@ -48,6 +48,13 @@ export class MapLimits {
     this.#setDrawing(false);
   }
 
+  /** The extents of circle and area that images are found in, as far as they are at most `mostM` across. */
+  bounds(mostM) {
+    return ["near", "within"]
+      .map((name) => this.#shapes.get(name)?.getBounds())
+      .filter((bounds) => bounds && bounds.getNorthEast().distanceTo(bounds.getSouthWest()) <= mostM);
+  }
+
   #put(name, layer, reveal) {
     this.#shapes.get(name)?.remove();
     this.#shapes.delete(name);
