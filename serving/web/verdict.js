@@ -83,7 +83,7 @@ function stateOf(place, calibration) {
   const share = `${Number((100 * calibration.max_wrong).toFixed(1))} %`;
   return place.known
     ? `Known: at most ${share} of the answers called known are wrong, with a confidence of ${percent(calibration.confidence)}.`
-    : `Not known: its probability does not suffice for at most ${share} of wrong answers.`;
+    : `Not known: its probability does not suffice for at most ${share} wrong answers.`;
 }
 
 function consideredWords(considered, rows) {

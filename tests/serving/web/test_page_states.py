@@ -153,6 +153,9 @@ def test_page_degraded_answer_carries_a_warning(
 
 
 PROMISED = {"exists": True, "valid": True, "guaranteed": True, "reason": None, "max_wrong": 0.1, "confidence": 0.9}
+INVALID = (
+    "its calibration is not valid any more: it was made for other conditions: candidates 100 instead of 50"
+)
 FILTERED = "a filter or a prior changed what was searched"
 
 
@@ -160,13 +163,13 @@ FILTERED = "a filter or a prior changed what was searched"
     ("known", "calibration", "words"),
     [
         (True, {}, "Known: at most 10 % of the answers called known are wrong, with a confidence of 90 %."),
-        (False, {}, "Not known: its probability does not suffice for at most 10 % of wrong answers."),
+        (False, {}, "Not known: its probability does not suffice for at most 10 % wrong answers."),
         (
             True,
             {"guaranteed": False, "reason": FILTERED},
             f"Known, as an estimate: not guaranteed, since {FILTERED}.",
         ),
-        (None, {"valid": False, "guaranteed": False, "reason": "candidates"}, "Not calibrated: candidates."),
+        (None, {"valid": False, "guaranteed": False, "reason": INVALID}, f"Not calibrated: {INVALID}."),
         (None, {"exists": False, "valid": False, "reason": "it was never calibrated"}, ""),
     ],
 )
@@ -183,6 +186,7 @@ def test_page_says_what_the_calibration_of_the_store_promises(
     _open(visit, service_url)
     visit.settled()
     assert visit.text("#verdict-calibration") == words
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == visit.page.evaluate("innerWidth")
     unknown = "Not in this city, or not recognisable"
     assert visit.text("#verdict-place") == (unknown if known is False else "48.20000, 16.36000")
 
