@@ -305,7 +305,8 @@ function showAnswer(answer, roundTripMs) {
   const own = state.photo.place;
   const rows = state.info?.rows ?? 0;
   $("main").classList.add("answered");
-  for (const id of ["headline", "ranking"]) $(id).hidden = false;
+  $("headline").hidden = false;
+  $("ranking").hidden = matches.length === 0;
   $("degraded").hidden = !answer.degraded;
   showFacts(rows, answer.store_version, answer.model);
   showVerdict(verdictParts, answer, rows);

@@ -34,6 +34,15 @@ READABLE = (
     "#copy",
     ".when-filled .looks-linked",
     ".foot",
+    ".limits h3",
+    ".limits .hint",
+    ".limits .quiet",
+    ".field label",
+    "#narrow-words",
+    "#narrow-clear",
+    "#considered-words",
+    "#considered-clear",
+    "#map-hint",
 )
 
 

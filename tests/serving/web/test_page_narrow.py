@@ -101,6 +101,25 @@ def test_a_circle_is_drawn_by_keyboard_and_given_up_with_escape(canned: tuple[Vi
     assert visit.page.input_value("#near-radius") == last_query(service)["radius_m"]
 
 
+def test_a_circle_is_drawn_by_touch(browser: Browser, service_url: str) -> None:
+    with visiting(browser, width=360, height=740, has_touch=True, is_mobile=True) as visit:
+        CannedService().install(visit.page)
+        visit.page.goto(f"{service_url}/")
+        visit.page.wait_for_selector("#facts dd")
+        visit.page.locator("#narrow-title").tap()
+        visit.page.locator("#near-draw").tap()
+        box = visit.page.locator("#map").bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        finger = visit.page.context.new_cdp_session(visit.page)
+        for kind, pixels in (("touchStart", [0]), ("touchMove", range(9, 90, 9)), ("touchEnd", [None])):
+            for moved in pixels:
+                points = [] if moved is None else [{"x": x, "y": y + moved}]
+                finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        visit.until("document.querySelector('#near').value !== ''")
+        assert float(visit.page.input_value("#near-radius")) > 1
+
+
 def test_every_field_is_a_parameter_of_the_query(canned: tuple[Visit, CannedService]) -> None:
     visit, _ = canned
     assert asked(visit, near="48.2001, 16.3601") == {"near": ["48.2001,16.3601"], "radius_m": ["200"]}
@@ -156,6 +175,7 @@ def test_nothing_left_is_said_and_can_be_cleared(canned: tuple[Visit, CannedServ
     visit.page.keyboard.press("Enter")
     visit.until("document.querySelector('#verdict-place').textContent === 'No stored image fits'")
     assert "0 of 6 images considered" in visit.text("#considered")
+    assert not visit.page.locator("#ranking").is_visible()
     service.answer = {}
     visit.page.click("#considered-clear")
     visit.settled()
