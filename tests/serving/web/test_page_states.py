@@ -152,7 +152,14 @@ def test_page_degraded_answer_carries_a_warning(
     visit.page.wait_for_selector("#degraded", state="hidden")
 
 
-PROMISED = {"exists": True, "valid": True, "guaranteed": True, "reason": None, "max_wrong": 0.1, "confidence": 0.9}
+PROMISED = {
+    "exists": True,
+    "valid": True,
+    "reason": None,
+    "guaranteed": True,
+    "max_wrong": 0.1,
+    "confidence": 0.9,
+}
 INVALID = (
     "its calibration is not valid any more: it was made for other conditions: candidates 100 instead of 50"
 )
