@@ -16,6 +16,7 @@ const $ = (id) => document.getElementById(id);
 const state = { info: null, places: [], map: null, photo: null, answer: null, turn: 0 };
 const NEEDS_TOKEN = [401, 403]; // none or an invalid one; one of another role
 let asking = new AbortController();
+let refusedFile = false; // whether the error shown is of a file that was not sent
 
 const ranking = new Ranking($("places"), (index) => choose(index));
 const chosen = new ChosenPlace(
@@ -47,8 +48,15 @@ const narrowing = new Narrowing(
     prior: { place: $("prior"), size: $("prior-sigma"), draw: $("prior-draw") },
   },
   {
-    onChange: () => state.photo && query(),
-    onRefused: (message) => showError($("error"), new ServiceError("bad_parameter", message), {}),
+    onChange: () => {
+      if (refusedFile) $("error").hidden = true;
+      refusedFile = false;
+      if (state.photo) query();
+    },
+    onRefused: (message) => {
+      refusedFile = true;
+      showError($("error"), new ServiceError("bad_parameter", message), {});
+    },
   },
 );
 
@@ -226,6 +234,7 @@ async function query() {
   }
   $("main").classList.add("waiting");
   $("error").hidden = true;
+  refusedFile = false;
   say("Searching.");
   const options = {
     top_k: $("top-k").value || 5, candidates: $("candidates").value || 100, rerank: $("rerank").value,

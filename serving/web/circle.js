@@ -43,9 +43,9 @@ export class CircleField {
     return this.place !== "";
   }
 
-  /** What was typed or drawn, without spaces: the service says what cannot be read. */
+  /** What was typed or drawn, without spaces around the comma: the service says what cannot be read. */
   get place() {
-    return this.#parts.place.value.replace(/\s/g, "");
+    return this.#parts.place.value.trim().replace(/\s*,\s*/g, ",");
   }
 
   get size() {

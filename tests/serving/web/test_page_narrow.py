@@ -156,6 +156,7 @@ def test_an_area_is_sent_without_what_a_search_needs_not(canned: tuple[Visit, Ca
     assert "the service takes 16,000" in visit.text("#error")
     assert len(service.queries()) == queries
     visit.page.click("#area-remove")
+    visit.page.wait_for_selector("#error", state="hidden")
     visit.until("document.querySelectorAll('#map path.limit').length === 0")
     visit.settled()
     assert "within" not in last_query(service)
