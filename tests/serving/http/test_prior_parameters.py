@@ -50,6 +50,19 @@ def test_what_cannot_be_used_is_a_bad_parameter(
     assert len(answer.json()["error"]["message"]) < 400
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"near": "48;11", "radius_m": "5"}, "'48;11' cannot be read: give a position such as 48.137,11.575"),
+        ({"prior": "4e1,11,5"}, "'4e1,11,5' cannot be read: give a prior such as 48.137,11.575,200"),
+    ],
+)
+def test_a_position_of_another_form_is_refused_with_an_example(
+    running: Running, photo: bytes, parameters: dict[str, str], words: str
+) -> None:
+    assert query(running.url, photo, parameters).json()["error"]["message"] == words
+
+
 def test_filters_and_prior_reach_the_search(running: Running, photo: bytes) -> None:
     whole = query(running.url, photo, {"top_k": "48"}).json()
     assert "considered" not in whole
