@@ -77,6 +77,7 @@ def test_drawn_circles_narrow_and_weigh_the_query_until_they_are_cleared(
     sigma_m = float(both["prior"].split(",")[2])
     assert sigma_m < float(both["radius_m"]), "half as many pixels"
     assert visit.page.locator("#map path.limit").count() == 2
+    assert visit.page.locator("#narrow-set").is_visible()
     assert "rather near" in visit.text("#narrow-words")
     visit.page.click("#narrow-clear")
     visit.settled()
@@ -175,6 +176,7 @@ def test_nothing_left_is_said_and_can_be_cleared(canned: tuple[Visit, CannedServ
     visit.page.fill("#tags", "night")
     visit.page.keyboard.press("Enter")
     visit.until("document.querySelector('#verdict-place').textContent === 'No stored image fits'")
+    assert visit.page.locator("#considered").is_visible()
     assert "0 of 6 images considered" in visit.text("#considered")
     assert not visit.page.locator("#ranking").is_visible()
     service.answer = {}
