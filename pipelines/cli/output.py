@@ -138,7 +138,8 @@ def _print_deployed(deployed: Mapping[str, Any] | None) -> None:
 
     for column in deployed["columns"]:
         ends = in_brackets(column["interval"])
-        print_line(f"{column['name']}: R@1 {column['recall']['1']:.1f}{ends}, {column['ms_per_query']:g} ms")
+        took = "" if column["ms_per_query"] is None else f", {column['ms_per_query']:g} ms"
+        print_line(f"{column['name']}: R@1 {column['recall']['1']:.1f}{ends}{took}")
     for cost in deployed["costs"]:
         ends = interval_text(cost["interval"])
         print_line(f"{cost['part']}: {cost['points']:+.2f} points{f' ({ends})' if ends else ''}")

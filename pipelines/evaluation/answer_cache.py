@@ -102,8 +102,10 @@ class AnswerCache:
             return None
 
     def put(self, sha256: str | None, answer: QueryResult) -> None:
-        """Keep an answer; it is on disk after some more, or after `flush`."""
+        """Keep an answer of the store's version; it is on disk after some more, or after `flush`."""
         if sha256 is None or answer.degraded or not self._writable:
+            return
+        if answer.store_version != self._store.version:  # a service follows its store
             return
         self._fresh[sha256] = _values(answer)
         if len(self._fresh) >= _BLOCK:
@@ -123,6 +125,11 @@ class AnswerCache:
             self._writable = False
         self._answers |= self._fresh
         self._fresh = {}
+
+    def remove(self) -> None:
+        """Remove all answers of the key."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._answers, self._fresh = {}, {}
 
     def _drop_oldest(self) -> None:
         """Remove the answers of the settings that were used longest ago."""

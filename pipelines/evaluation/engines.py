@@ -78,32 +78,45 @@ class RememberingEngine:
     """Answers as an engine, but photos that it answered before, in this run or an interrupted one, from disk.
 
     Args:
-        engine: Answers the others. Its answers must follow from its settings: without a budget of time.
+        engine: Answers the others. Its answers must follow from its settings: without a budget of time. One
+            whose answers depend on more than these says that in `identity`.
         digests: SHA-256 of each photo by path; None for one that cannot be read.
         folder: Of the answers.
 
     Attributes:
         store, extractor, matching, method, max_pixels: Of the engine.
+        limits, told: Of a service.
         remembered: Photos that were answered from disk.
     """
 
     def __init__(
-        self, engine: QueryEngine, digests: Mapping[str, str | None], *, folder: Path | None = None
+        self, engine: AnsweringEngine, digests: Mapping[str, str | None], *, folder: Path | None = None
     ) -> None:
         self.store, self.extractor, self.matching = engine.store, engine.extractor, engine.matching
         self.method, self.max_pixels = engine.method, engine.max_pixels
+        self.limits: Limits = getattr(engine, "limits", NO_LIMITS)
+        self.told: Mapping[str, str] = getattr(engine, "told", {})
         self.remembered = 0
         self._engine = engine
         self._digests = digests
         self._folder = folder or cache_folder()
+        self._caches: list[AnswerCache] = []
 
     def rerank_rule(self, *, candidates: int) -> RerankRule | None:
-        """Return the rule of the store's calibration; see `QueryEngine.rerank_rule`."""
+        """Return the rule of the store's calibration; see `QueryEngine.rerank_rule`. A service tells none."""
+        if not isinstance(self._engine, QueryEngine):
+            return None
         return self._engine.rerank_rule(candidates=candidates)
+
+    def forget(self) -> None:
+        """Remove the answers that this engine kept, so that the next run asks anew."""
+        for cache in self._caches:
+            cache.remove()
 
     def answer_many(self, photos: Iterable[str], **options: Any) -> Generator[QueryResult | ImageRejected]:
         """Yield the answer to each photo; see `QueryEngine.answer_many`."""
         cache = AnswerCache(self._folder, cache_key(self.store, self._settings(options)), self.store)
+        self._caches.append(cache)
         paths = list(photos)
         known = {path: cache.get(self._digests.get(path)) for path in paths}
         missing = (path for path in paths if known[path] is None)
@@ -140,5 +153,6 @@ class RememberingEngine:
             "device": str(self.extractor.device),
             "max_pixels": self.max_pixels,
             "compiled": self.extractor.compiled,
+            "identity": getattr(self._engine, "identity", None),
             "versions": package_versions(),
         }

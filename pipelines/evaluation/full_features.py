@@ -82,7 +82,13 @@ class FullFeatures:
 
 
 class FullFeaturesEngine(QueryEngine):
-    """Answers as `QueryEngine` with exact search, and matches every candidate exactly with full features."""
+    """Answers as `QueryEngine` with exact search, and matches every candidate exactly with full features.
+
+    Attributes:
+        identity: Tells its answers from those of an engine that matches with stored features.
+    """
+
+    identity = "full features"
 
     def __init__(self, engine: QueryEngine, features: FullFeatures) -> None:
         """Answer from the store of an engine, with its model."""

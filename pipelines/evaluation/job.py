@@ -124,8 +124,10 @@ def evaluate(
         follow_links: Whether symbolic links may lead out of the folders of the data set.
         max_megapixels: Largest photo, of queries and database.
         url: A running service of the store, which answers instead; its parts are compared with exact search.
+            It is asked first, before anything is read or indexed.
         token: Of the service.
-        remember: Whether answers are kept on this machine, and used again by a run with the same settings.
+        remember: Whether answers are kept on this machine, and used again by a run with the same settings;
+            those of a service until the run is through.
         report: Folder for index.html and evaluation.json.
         predictions: Folder for the answers to each query, see `pipelines.evaluation.predictions`.
         descriptors: Whether the descriptors of both sides are written there too.
@@ -141,6 +143,7 @@ def evaluate(
         CardMismatch: a flag does not fit the store; nothing is indexed or scored.
         SourceError: there is no such data set, no query can be scored, or the store holds other images.
         StoreError, WeightsUnavailable, CannotCompile: as `index` and `measure_recall`.
+        ServiceUnavailable, ServiceRefused, BadAnswer: see `PlaceClient`.
     """
     with contextlib.ExitStack() as stack:
         uri = store_uri or stack.enter_context(tempfile.TemporaryDirectory(prefix="placeray-"))
@@ -152,6 +155,9 @@ def evaluate(
                 "model": model,
             }
             require_fit(uri, Store.open(uri).card, given)
+        client = None if url is None else PlaceClient(url, token=token)
+        if client is not None:
+            client.info()  # a wrong URL or token ends the run before anything is read or indexed
         rule = _protocol(protocol, threshold_m)
         split = rule.split if rule.split and split == SPLIT else split
         layout = open_dataset(dataset, split=split, database=database, queries=queries)
@@ -202,38 +208,46 @@ def evaluate(
                 progress=lambda answered, total: progress(answered, photos.rejected, total),
             )
 
-        answering = _answering(
-            engine, photos, url=url, token=token, remember=remember and store_uri is not None
-        )
+        service = None if client is None else ServiceEngine(engine, client)
+        kept = _Kept(photos, remember=remember and store_uri is not None)
+        answering = kept.engine(engine if service is None else service)
         evaluation = measure(answering)
         changes: dict[str, Any] = {f"database_{name}": count for name, count in vars(done).items()}
         changes["answers_remembered"] = getattr(answering, "remembered", 0)
         changes["newest_version"] = Store.open(uri).version
-        if isinstance(answering, ServiceEngine):
+        if service is not None:
             listed = DatabasePhotos(
                 lambda: list_source(
                     layout.database, root=_root_of(layout.database, root), follow_links=follow_links
                 )
             )
-            method = answering.search_method
-            changes["deployed"] = deployed_costs(engine, evaluation, method, measure, listed)
+            changes["deployed"] = deployed_costs(
+                engine, evaluation, service.search_method, lambda one: measure(kept.engine(one)), listed
+            )
         result = DatasetEvaluation(**vars(evaluation), **changes)
         if predictions is not None:
             _write_predictions(Path(predictions), result, engine, descriptors=descriptors)
         if report is not None:
             _write_report(Path(report), result, engine)
+        if service is not None and isinstance(answering, RememberingEngine):
+            answering.forget()
     return result
 
 
-def _answering(
-    engine: QueryEngine, photos: Queries, *, url: str | None, token: str | None, remember: bool
-) -> AnsweringEngine:
-    """Return what answers: the engine, one that remembers answers, or a service."""
-    if url is not None:
-        return ServiceEngine(engine, PlaceClient(url, token=token))
-    if not remember or engine.matching.budget_ms is not None:  # a budget's answers depend on the moment
-        return engine
-    return RememberingEngine(engine, {row["uri"]: row["sha256"] for row in photos.rows})
+class _Kept:
+    """Makes engines remember their answers to the queries of a run, where that may be."""
+
+    def __init__(self, photos: Queries, *, remember: bool) -> None:
+        self._remember = remember
+        self._digests = {row["uri"]: row["sha256"] for row in photos.rows}
+
+    def engine(self, engine: AnsweringEngine) -> AnsweringEngine:
+        """Return the engine, or one that remembers its answers."""
+        # A budget's answers depend on the moment, and a service that does not say its settings may have one.
+        unknown = isinstance(engine, ServiceEngine) and not engine.tells_matching
+        if not self._remember or unknown or engine.matching.budget_ms is not None:
+            return engine
+        return RememberingEngine(engine, self._digests)
 
 
 def _protocol(name: str | None, threshold_m: float) -> Protocol:

@@ -39,6 +39,8 @@ class ServiceEngine:
         limits: What the service re-ranks by itself and at most, and how many places it lists.
         told: Conditions that the service sets, by the keys of `conditions_of`.
         info: The service's description of itself.
+        identity: All of that which answers may depend on.
+        tells_matching: Whether the service says its options of matching, so that `matching` are these.
 
     Raises:
         SourceError: the service serves another store than the engine.
@@ -51,8 +53,11 @@ class ServiceEngine:
         self.search_method = str(self.info.get("search_method") or self.info.get("method"))
         self.method = f"{self.search_method} through a service, topology {self.info.get('topology')}"
         self.limits = Limits(*(_whole(self.info, name) for name in _LIMITS))
-        self.matching = _matching(self.info) or local.matching
+        told = _matching(self.info)
+        self.tells_matching = told is not None
+        self.matching = told or local.matching
         self.told = _told(self.info)
+        self.identity = {name: value for name, value in self.info.items() if name != "request_id"}
         self._client = client
         ours = (self.store.card.model, self.store.version, self.store.count)
         theirs = tuple(self.info.get(name) for name in ("model", "store_version", "rows"))

@@ -96,8 +96,15 @@ def test_each_part_of_a_service_with_quantised_features_and_approximate_search_c
     def measure(engine: QueryEngine) -> Evaluation:
         return measure_recall(city_store.folder / "city", engine, candidates=20, only=asked)
 
-    service = measure(Reversed(local.store, local.extractor, method="ivf"))
-    deployed = deployed_costs(local, service, "ivf", measure)
+    built: list[str] = []
+
+    def measure_with(engine: QueryEngine) -> Evaluation:
+        built.extend(local.store.snapshot._searchers)
+        return measure(engine)
+
+    service = measure(Reversed(QueryEngine.open(local.store.uri).store, local.extractor, method="ivf"))
+    deployed = deployed_costs(local, service, "ivf", measure_with)
+    assert "ivf" in built, "before a query waits for it"
     assert [column["name"] for column in deployed["columns"]] == [
         "exact search, full features",
         "exact search, features as stored",
@@ -105,6 +112,7 @@ def test_each_part_of_a_service_with_quantised_features_and_approximate_search_c
         "the service",
     ]
     assert deployed["full_features"] is True
+    assert [column["ms_per_query"] is None for column in deployed["columns"]] == [True, False, False, False]
     # Full features are those of a store that keeps them; the others are measured by themselves.
     alone = [
         measure(QueryEngine.open(city_store.uri)),
@@ -124,6 +132,7 @@ def test_each_part_of_a_service_with_quantised_features_and_approximate_search_c
     assert deployed["costs"][-1]["lost"] > len(asked) / 3
 
 
+@pytest.mark.long
 def test_a_store_without_local_features_has_no_column_of_them(city_store: CityStore, tmp_path: Path) -> None:
     local = QueryEngine(store_of(city_store, tmp_path / "store", features="none"), _extractor(city_store))
 
@@ -136,6 +145,7 @@ def test_a_store_without_local_features_has_no_column_of_them(city_store: CitySt
     assert deployed["full_features"] is False
 
 
+@pytest.mark.long
 def test_full_features_come_from_the_database_that_is_given(
     city_store: CityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
