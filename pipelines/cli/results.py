@@ -46,6 +46,7 @@ def run_atlas(args: argparse.Namespace) -> int:
 
 def run_tune(args: argparse.Namespace) -> int:
     """Choose the settings of a service."""
+    from pipelines.tuning.describe import tuning_lines
     from pipelines.tuning.job import tune
 
     def progress(sentence: str) -> None:
@@ -58,7 +59,8 @@ def run_tune(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        print_pairs({name: value for name, value in result.items() if value is not None})
+        for line in tuning_lines(result):
+            print_line(line)
     return EXIT_OK
 
 

@@ -62,9 +62,9 @@ def tune(
         progress: Called with a sentence per trial.
 
     Returns:
-        `chosen` and `reference` (settings, recall, ms), `reached`, `difference` in points with its
-        `interval`, `methods_tried`, `probes`, all `trials`, `encodings` with their recall and bytes, and
-        `recommended_features`; both empty where the store has no local features.
+        `photos` and `places`, `chosen` and `reference` (settings, in words too, recall, ms), `reached`,
+        `difference` in points with its `interval`, `methods_tried`, `probes`, all `trials`, `encodings` with
+        their recall and bytes, and `recommended_features`; both empty where the store has no local features.
 
     Raises:
         SourceError: no query can be scored, or both targets are given, or none.
@@ -88,6 +88,7 @@ def tune(
     result: dict[str, Any] = {
         "store": store_uri,
         "photos": len(shots),
+        "places": len(np.unique(shots.clusters)),
         "target_recall": target_recall,
         "target_ms": target_ms,
         "reached": reached,
@@ -188,6 +189,7 @@ def _choose(
 
 def _described(trial: Trial, shots: TrialPhotos) -> dict[str, Any]:
     return {
+        "setting": _words(trial.option),
         **trial.option.to_dict(),
         "recall": round(trial.recall, 2),
         "ms": round(float(np.median(trial.ms)) + shots.extract_ms, 2),

@@ -13,6 +13,7 @@ import pytest
 from pipelines.cli import main, queries
 from pipelines.evaluation.full_features import FullFeatures
 from pipelines.serve import settings_of
+from pipelines.tuning.describe import tuning_lines
 from pipelines.tuning.job import _choose, _methods, tune
 from pipelines.tuning.settings_file import read_settings_file, settings_text
 from pipelines.tuning.trials import Option, Trial
@@ -75,6 +76,15 @@ def test_settings_are_chosen_written_and_read_by_serve(
     )
     values = read_settings_file(out)
     assert values["candidates"] == told["chosen"]["candidates"]
+    lines = list(tuning_lines(told))
+    assert lines[0] == f"{told['photos']} labelled photos of {told['places']} places"
+    assert sum(line.startswith("tried: ") for line in lines) == len(told["trials"])
+    (chosen,) = (line for line in lines if line.startswith("chosen: "))
+    assert f"{values['candidates']} candidates" in chosen
+    assert f"R@1 {told['chosen']['recall']:.1f}, {told['chosen']['ms']:.1f} ms" in chosen
+    assert any("recommended for a new store: --features" in line for line in lines)
+    assert "places are too few for trustworthy intervals" in "\n".join(lines)
+    assert lines[-1] == f"settings: {out}, for placeray serve --settings"
 
     served: list[Any] = []
     monkeypatch.setattr("pipelines.serve.serve_store", lambda settings, **_: served.append(settings))
