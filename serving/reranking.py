@@ -8,7 +8,7 @@ from models.matching.adaptive import StopRule, match_in_blocks
 from serving.matching_options import Matching
 from storage.records import ImageRecord
 
-__all__ = ["match_in_turn"]
+__all__ = ["MIN_CANDIDATES", "match_in_turn"]
 
 # Measured (benchmarks/README.md, Matching): half of a city's candidates are left out and no first answer
 # changes. Where neighbouring photos look alike no candidate leads, and all are matched.

@@ -139,9 +139,12 @@ def _limit_notes(limited: Mapping[str, Any]) -> list[str]:
     notes = []
     if left_out := limited.get("depths_left_out"):
         depths = ", ".join(f"R@{k}" for k in left_out)
-        notes.append(
-            f"{depths} left out: the service lists at most {limited['max_top_k']} places (max_top_k)."
-        )
+        why = f"the service lists at most {limited['max_top_k']} places (max_top_k)"
+        if limited.get("by_early_stop"):
+            why = (
+                f"{limited['max_top_k']} places are asked for, as with more the service would not stop early"
+            )
+        notes.append(f"{depths} left out: {why}.")
     if asked := limited.get("candidates_asked"):
         notes.append(
             f"{asked} candidates were asked for: the service re-ranks at most {limited['max_candidates']} "
@@ -150,6 +153,6 @@ def _limit_notes(limited: Mapping[str, Any]) -> list[str]:
     if listed := limited.get("candidates_listed"):
         notes.append(
             f"The figures of the global descriptor are of the {listed} places that the service lists of its "
-            "candidates (max_top_k); --no-rerank gives those of the search alone."
+            "candidates; --no-rerank gives those of the search alone."
         )
     return notes

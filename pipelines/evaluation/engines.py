@@ -31,11 +31,13 @@ class Limits:
         candidates: Hits that are re-ranked unless a request says otherwise.
         max_candidates: Hits that are re-ranked at most.
         max_top_k: Places that are listed at most.
+        by_early_stop: Whether `max_top_k` is lower than the engine's own, see `ServiceEngine`.
     """
 
     candidates: int | None = None
     max_candidates: int | None = None
     max_top_k: int | None = None
+    by_early_stop: bool = False
 
 
 NO_LIMITS = Limits()

@@ -149,6 +149,8 @@ def _limited(limits: Limits, asked: int | None, candidates: int, top_k: int) -> 
     """Return what a service does not give: see `Evaluation.limited`."""
     left_out = [k for k in RECALL_AT if k > top_k]
     limited: dict[str, Any] = {"max_top_k": top_k, "depths_left_out": left_out} if left_out else {}
+    if left_out and limits.by_early_stop:
+        limited["by_early_stop"] = True
     if asked and 0 < candidates < asked:
         limited |= {"candidates_asked": asked, "max_candidates": limits.max_candidates}
     if candidates > top_k:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from serving.client import PhotoRefused, PlaceClient
 from serving.engine import QueryEngine
 from serving.matching_options import OPTIONS, BadMatching, Matching, matching_of
 from serving.query import Rerank
+from serving.reranking import MIN_CANDIDATES
 from storage.text import plain
 
 __all__ = ["ServiceEngine"]
@@ -36,7 +38,9 @@ class ServiceEngine:
         matching: The service's options of matching; those of the local engine where it does not say them.
         search_method: The service's search method, `auto` resolved where it says that.
         method: The same in words.
-        limits: What the service re-ranks by itself and at most, and how many places it lists.
+        limits: What the service re-ranks by itself and at most, and how many places it lists. One that stops
+            early matches at least as many candidates as it lists, so no more places are asked for than it
+            matches anyway: asked for 100 it would not stop.
         told: Conditions that the service sets, by the keys of `conditions_of`.
         info: The service's description of itself.
         identity: All of that which answers may depend on.
@@ -52,10 +56,10 @@ class ServiceEngine:
         self.info: Mapping[str, Any] = client.info()
         self.search_method = str(self.info.get("search_method") or self.info.get("method"))
         self.method = f"{self.search_method} through a service, topology {self.info.get('topology')}"
-        self.limits = Limits(*(_whole(self.info, name) for name in _LIMITS))
         told = _matching(self.info)
         self.tells_matching = told is not None
         self.matching = told or local.matching
+        self.limits = _limits(self.info, told)
         self.told = _told(self.info)
         self.identity = {name: value for name, value in self.info.items() if name != "request_id"}
         self._client = client
@@ -98,6 +102,14 @@ class ServiceEngine:
 def _whole(info: Mapping[str, Any], name: str) -> int | None:
     value = info.get(name)
     return value if isinstance(value, int) and value > 0 else None
+
+
+def _limits(info: Mapping[str, Any], matching: Matching | None) -> Limits:
+    limits = Limits(*(_whole(info, name) for name in _LIMITS))
+    stops = matching is not None and matching.stop_early
+    if not stops or (limits.max_top_k or MIN_CANDIDATES + 1) <= MIN_CANDIDATES:
+        return limits
+    return dataclasses.replace(limits, max_top_k=MIN_CANDIDATES, by_early_stop=True)
 
 
 def _matching(info: Mapping[str, Any]) -> Matching | None:

@@ -76,8 +76,15 @@ def test_depths_that_the_service_does_not_list_are_left_out(
 def test_conditions_are_those_of_the_service(city_store: CityStore, engine: QueryEngine) -> None:
     set_so = {"score": None, "matching": "fast", "stop_early": True, "rerank_budget_ms": 50.0}
     service = Service(engine, **set_so, precision="bf16", search_method="ivf")
-    result = measured(city_store, service)
+    result = measured(city_store, service, only=[str(path) for path in city_store.queries[:3]])
     told = result.conditions
+    # Asked for 100 places it would match 100 candidates before it stops, unlike for its users.
+    assert set(service.asked[1:]) == {(20, 12)}
+    assert result.limited == {"max_top_k": 20, "depths_left_out": [100], "by_early_stop": True}
+    assert "R@100 left out: 20 places are asked for, as with more the service would not stop early." in (
+        describe_notes(result)
+    )
+    assert list(result.recall["reranked"]) == ["1", "5", "10", "20"]
     assert told["matching"] == "fast, stopping early, 50 ms per query"
     assert "fast, stopping early, 50 ms per query" in result.protocol
     assert (told["precision"], told["device"]) == ("bf16", "the service's device")
