@@ -50,9 +50,13 @@ class RerankRule:
 
     def skips(self, hits: Sequence[Candidate]) -> bool:
         """Return whether the hits of a query, most similar first, are left as they are."""
+        return self.leaves(first_margin(hits) if self.mode == "below" else 0.0)
+
+    def leaves(self, margin: float) -> bool:
+        """Return whether a query with this margin of the first stage is left as it is."""
         if self.mode != "below":
             return self.mode == "none"
-        return first_margin(hits) >= self.margin
+        return margin >= self.margin
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON."""

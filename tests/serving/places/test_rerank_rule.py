@@ -40,15 +40,15 @@ def test_a_rule_skips_clear_queries() -> None:
             RerankRule.from_dict(rule.to_dict() | spoilt)
 
 
-def outcome(margin: float, *, first_right: bool, reranked_right: bool) -> QueryOutcome:
+def outcome(margin: float, *, first_right: bool, reranked_right: bool, place: int = 0) -> QueryOutcome:
     """Two candidates 100 m apart: the more similar one, and the one that matching may prefer."""
     first_wins = first_right == reranked_right
     scores = (9.0, 5.0) if first_wins else (5.0, 9.0)
     made: list[tuple[Match, bool]] = []
     for number, (similarity, score) in enumerate(zip((0.5 + margin, 0.5), scores, strict=True)):
-        place = Position(utm_e=100.0 * number, utm_n=0.0)
+        where = Position(utm_e=100.0 * number, utm_n=0.0)
         right = first_right if number == 0 else not first_right if not first_wins else False
-        made.append((dataclasses.replace(match(number + 1, place, score), similarity=similarity), right))
+        made.append((dataclasses.replace(match(number + 1, where, score), similarity=similarity), right))
     made.sort(key=lambda pair: -(pair[0].score or 0))
     right = tuple(is_right for _, is_right in made)
     return QueryOutcome(
@@ -60,6 +60,7 @@ def outcome(margin: float, *, first_right: bool, reranked_right: bool) -> QueryO
         1 if first_right else None,
         1 if reranked_right else None,
         right=right,
+        cluster=place,
     )
 
 
@@ -75,9 +76,35 @@ def test_skipping_begins_above_every_margin_at_which_matching_corrected_an_answe
 
 
 def test_re_ranking_that_harms_is_left_out() -> None:
-    harmed = [outcome(0.1, first_right=True, reranked_right=False) for _ in range(5)]
     easy = [outcome(0.1, first_right=True, reranked_right=True) for _ in range(20)]
+    harmed = [outcome(0.1, first_right=True, reranked_right=False, place=place) for place in range(6)]
     assert find_rule([*harmed, *easy], hits=100, ms_per_query=1.0).mode == "none"
+    assert find_rule([*harmed[:5], *easy], hits=100, ms_per_query=1.0).mode == "all"  # 1 in 16 by chance
+
+
+def test_photos_of_one_place_are_one_piece_of_evidence() -> None:
+    harmed = [outcome(0.1, first_right=True, reranked_right=False) for _ in range(6)]
+    assert find_rule(harmed, hits=100, ms_per_query=1.0).mode == "all"
+
+
+def blend_helps(place: int) -> QueryOutcome:
+    """The votes prefer a wrong candidate by little, and the similarity a right one by much."""
+    right, wrong, last = (
+        dataclasses.replace(match(rank, Position(utm_e=east, utm_n=0.0), score), similarity=similarity)
+        for rank, east, score, similarity in ((2, 0.0, 9.0, 0.9), (1, 100.0, 10.0, 0.2), (3, 200.0, 1.0, 0.1))
+    )
+    matches, is_right = (wrong, right, last), (False, True, False)
+    return QueryOutcome("q.jpg", Position(), None, 1, matches, 1, 2, right=is_right, cluster=place)
+
+
+def test_a_blend_is_preferred_where_it_gains_at_more_places_than_chance() -> None:
+    lost = [
+        dataclasses.replace(outcome(0.1, first_right=False, reranked_right=True), cluster=10 + place)
+        for place in range(12)
+    ]  # so that re-ranking itself is worth it
+    gained = [blend_helps(place) for place in range(6)]
+    assert find_rule([*gained, *lost], hits=100, ms_per_query=1.0).blend > 0
+    assert find_rule([*gained[:5], *lost], hits=100, ms_per_query=1.0).blend == 0.0
 
 
 def test_a_blend_of_zero_keeps_the_order_of_scores() -> None:
