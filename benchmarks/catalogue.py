@@ -143,6 +143,12 @@ def _known(name: str, **more: object) -> Part:
     return _part(name, "bench_known", "known.json", *sources, **more)
 
 
+def _rerank(name: str, **more: object) -> Part:
+    sources = (*_OF_PLACES, "pipelines/calibration", "pipelines/evaluation", "serving/answer.py",
+               "serving/matching_options.py", "storage/calibration_file.py")  # fmt: skip
+    return _part(name, "bench_rerank", "rerank.json", *sources, **more)
+
+
 # In this order, the short ones first.
 PARTS: tuple[Part, ...] = (
     _part("reading", "bench_reading", "reading.json", _STORED, "models/weights.py", "storage/layout.py",
@@ -185,6 +191,8 @@ PARTS: tuple[Part, ...] = (
     _known("known", key=("levels",)),
     _known("known corridor", inputs=("--dataset", "{corridor}", "--elsewhere", "{photos}/ie_tower"),
            key=("corridor",)),
+    _rerank("rerank", key=("cities",)),
+    _rerank("rerank photos", inputs=("--photos", "{photos}"), key=("photos",)),
     _finetune("vit"),
     _part("side path", "prove_side_path", "side_path.json", _MODEL, _TRAINING, _CITY),
     _part("values", "prove_values", "values.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,

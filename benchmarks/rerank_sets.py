@@ -2,9 +2,10 @@
 
 | set | queries and database | right answers |
 |---|---|---|
-| city-N, hard-N | a drawn city of seed N, as `placeray demo` and `placeray demo --hard` draw it, with more queries | within 25 m |
+| city-N, hard-N | a drawn city of seed N, easy or hard, with 240 queries | within 25 m |
+| city-N-demo, hard-N-demo | the same with the 80 queries of the demo | within 25 m |
 | corridor, corridor-back | one pass of a route against the other, and the other way round | within 25 m |
-| tower | frames of videos against frames at least two away; one video of each scene | up to five frames away |
+| tower | frames of videos against frames two and more away, a video per scene | up to five frames away |
 """
 
 from __future__ import annotations
@@ -12,20 +13,67 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.local_index import index_here
+from models.names import DEFAULT_MODEL
+from pipelines.calibration.rerank_trials import Trials
 from pipelines.demo.dataset import draw_city
+from pipelines.evaluation.recall import measure_recall
+from pipelines.evaluation.result import QueryOutcome
+from pipelines.sources import list_source, open_dataset
+from serving.engine import QueryEngine
+from serving.matching_options import default_candidates
+from storage.store import Store
 
-__all__ = ["CITIES", "PHOTOS", "folder_of", "tower_frames"]
+__all__ = ["CITIES", "PHOTOS", "Tried", "folder_of", "tower_frames", "tried"]
 
-CITIES = ("city-0", "city-1", "city-2", "hard-0", "hard-1", "hard-2", "hard-3")
+CITIES = ("city-0", "city-1", "hard-0", "hard-1", "hard-2", "hard-1-demo")
 PHOTOS = ("corridor", "corridor-back", "tower")  # folders of the user
-DATABASE, QUERIES = 240, 240
+DATABASE, QUERIES, DEMO_QUERIES = 240, 240, 80
 TOWER_STEP, TOWER_STORED = 5, (2, 3)  # every fifth frame asks, the third and fourth after it are stored
 TOWER_FRAME_M = 5.0  # so that 25 m are five frames
 TOWER_SCENE_M = 10_000.0  # from one scene to the next
 _OTHER_TAKES = ("f22_central_main", "f04_hallway_alt")  # scenes that another, longer video shows
 _ORIGIN = (500_000.0, 4_000_000.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A set whose queries were answered with every candidate matched.
+
+    Attributes:
+        name: Of the set.
+        uri: Its store.
+        outcomes: Q queries; those that nothing in the database is right for are left out.
+        trials: What re-ranking did to them.
+        candidates: How many are matched.
+        database: Images in the store.
+    """
+
+    name: str
+    uri: Path
+    outcomes: tuple[QueryOutcome, ...]
+    trials: Trials
+    candidates: int
+    database: int
+
+
+def tried(name: str, scratch: Path, photos: Path | None = None) -> Tried:
+    """Answer the queries of a set; its store is made where it is not yet. See `folder_of`."""
+    dataset = open_dataset(folder_of(name, scratch, photos), split="test")
+    uri = scratch / f"store-{name}"
+    if uri.exists() and Store.open(uri).count < list_source(dataset.database).num_rows:
+        shutil.rmtree(uri)  # of a run that was stopped
+    if not uri.exists():
+        index_here(dataset.database, uri, model=DEFAULT_MODEL)
+    engine = QueryEngine.open(uri)
+    evaluation = measure_recall(dataset, engine)
+    outcomes = tuple(one for one in evaluation.outcomes if one.matches and one.positives)
+    candidates = default_candidates(engine.store.card)
+    trials = Trials.of(outcomes, hits=candidates)
+    return Tried(name, uri, outcomes, trials, candidates, evaluation.database)
 
 
 def folder_of(name: str, scratch: Path, photos: Path | None = None) -> Path:
@@ -37,10 +85,14 @@ def folder_of(name: str, scratch: Path, photos: Path | None = None) -> Path:
         photos: Folder with corridor and ie_tower, for `PHOTOS`.
     """
     folder = scratch / name
-    if match := re.fullmatch(r"(city|hard)-(\d+)", name):
-        hard, seed = match[1] == "hard", int(match[2])
+    if match := re.fullmatch(r"(city|hard)-(\d+)(-demo)?", name):
         draw_city(
-            folder, seed=seed, database_images=DATABASE, query_images=QUERIES, hard=hard, workers=1
+            folder,
+            seed=int(match[2]),
+            database_images=DATABASE,
+            query_images=DEMO_QUERIES if match[3] else QUERIES,
+            hard=match[1] == "hard",
+            workers=1,
         )
         return folder
     if name not in PHOTOS or photos is None:
