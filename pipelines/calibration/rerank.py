@@ -18,8 +18,8 @@ Rights = NDArray[np.bool_]
 
 _BY_CHANCE = 0.05  # two-sided: what differs less surely is a matter of which photos were labelled
 _MIN_SKIPPED = 20  # photos above the margin: fewer say too little
-# Re-ranking corrected first answers of drawn cities up to a margin of 0.01 and of the corridor up to 0.10,
-# one of 111 at 0.29: photos that are easy must not decide for others that are not.
+# Re-ranking corrected first answers of hard drawn cities up to a margin of 0.09 and of the corridor up to
+# 0.14, one of 111 at 0.27: photos that are easy must not decide for others that are not.
 _LEAST_MARGIN = 0.2
 _CAUTION = 1.25  # times the largest margin of a first stage that re-ranking corrected
 
