@@ -86,8 +86,7 @@ def _figures(name: str, rules: list[RerankRule], found: list[dict[str, float]]) 
         "bar_kept_percent": round(
             100 * float(np.mean([one["below"] <= allowed(int(one["queries"])) for one in found])), 1
         ),
-        # How often the better of always and never among the judged queries is neither what the model does by
-        # default nor what `auto` did: no rule knows that beforehand.
+        # The same of the model's default: where it is below 100 the better way changes from half to half.
         "always_kept_percent": round(
             100
             * float(
