@@ -107,6 +107,7 @@ def _calibrated(tried: Tried, rows: np.ndarray, rule: RerankRule) -> QueryEngine
         max_wrong=0.99,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=tried.name,
+        search_method=engine.method,
         rerank=rule,
     )
     store = Store.open(tried.uri)
