@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.living_store import LivingStore
+from benchmarks.living_store import LivingStore, drawn_id
 from benchmarks.machine import describe_machine
 from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import command_line, make_parser, read_results, write_results
@@ -51,7 +51,7 @@ def write(folder: str, rows: int, width: int, orders: Any, done: Any) -> None:
     for number in iter(orders.get, None):
         last = city.grow(COMMIT_ROWS)
         committed = time.time()
-        done.put((committed, city.newest, last[-1]))
+        done.put((committed, drawn_id(city.drawn - 1), last[-1]))
         if number % 4 == 1:
             city.delete_some(50, seed=number)
         if number % COMPACT_EVERY == COMPACT_EVERY // 2:
@@ -90,7 +90,7 @@ def found_after(part: IndexPartition, committed: float, name: str, query: NDArra
     """Return the seconds since a commit at which a search returns its last photo."""
     while True:
         hits = part.search(query[None], k=1)[0].hits
-        if hits and hits[0].record.image_id.endswith(f"{name}.jpg"):
+        if hits and hits[0].record.image_id == name:
             return time.time() - committed
         if time.time() - committed > 60:
             raise TimeoutError(f"{name} was not found within 60 s")

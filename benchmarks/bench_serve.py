@@ -15,14 +15,10 @@ import argparse
 import json
 import os
 import platform
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, make_parser, write_results
 from benchmarks.serve_load import STAGES, percentiles, send_load
 from benchmarks.serve_stores import demo_city, generate_store
+from benchmarks.service_process import served
 from benchmarks.subprocesses import apart
 
 THROUGHPUT_MODE = {
@@ -71,7 +68,9 @@ def measure(
 ) -> dict[str, Any]:
     # Before and after: the machine's speed drifts within a run of minutes.
     engine = [apart(run_engine, store, *photos)]
-    with service(store, name) as url:
+    flags, environment = SERVICES[name]
+    limits = ["--max-queue", "64", "--max-in-flight", "96"]
+    with served(store, *limits, *flags, environment=environment) as url:
         apart(send_load, url, 4, 3.0, *photos)  # warm
         floor = apart(send_load, url, 1, 2.0)  # what Ray Serve takes for a route that does nothing
         levels = {str(n): apart(send_load, url, n, args.seconds, *photos) for n in args.concurrency}
@@ -89,27 +88,6 @@ def measure(
         result["over_engine_p50_ms"] = levels["1"]["p50_ms"] - engine_p50
     print(json.dumps(result), file=sys.stderr)
     return result
-
-
-@contextmanager
-def service(store: str, name: str) -> Iterator[str]:
-    flags, environment = SERVICES[name]
-    with tempfile.TemporaryDirectory(prefix="placeray-bench-") as logs:
-        command = [sys.executable, "-m", "pipelines.cli", "serve", "--store", store, "--port", "0", "--json"]
-        command += ["--log-file", f"{logs}/log", "--max-queue", "64", "--max-in-flight", "96", *flags]
-        with open(f"{logs}/err", "w") as errors:
-            process = subprocess.Popen(
-                command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        try:
-            if not line:
-                raise SystemExit(f"{name} did not start: {Path(logs, 'err').read_text()[-2000:]}")
-            yield json.loads(line)["url"]
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
 
 
 def run_engine(store: str, *paths: str) -> dict[str, float]:

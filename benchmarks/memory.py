@@ -9,9 +9,9 @@ from pathlib import Path
 __all__ = ["PeakMemory", "status_mib"]
 
 
-def status_mib(field: str) -> float:
-    """Return a field of this process's /proc status, such as VmRSS, VmHWM or RssAnon, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status_mib(field: str, process: int | str = "self") -> float:
+    """Return a field of /proc status, such as VmRSS, VmHWM or RssAnon, in MiB; default: of this process."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
 
