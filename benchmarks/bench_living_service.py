@@ -11,9 +11,9 @@ answer with its row, and from that of each deletion to the first without; the ti
 meanwhile; the memory of the process that answers, and how long it worked beside its answers, to take further
 rows into the index. The first match of every answer is compared with what its version holds.
 
-Half-way and at the end all commits stop, every fourth photo is asked for its 100 nearest, and a process of its
-own searches the same version exactly, loaded afresh. At last over a third of all rows is deleted at once, so
-that the index is trained anew; commits go on until that has happened.
+Half-way and at the end all commits stop, every fourth photo is asked for its 100 nearest, and a process of
+its own searches the same version exactly, loaded afresh. At last over a third of all rows is deleted at once,
+so that the index is trained anew; commits go on until that has happened.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,15 @@ def compared(asking: Asking, store: Path, photos: list[Path]) -> dict[str, Any]:
     }
 
 
-def times(answers: list[Answer], usual_ms: float | None = None) -> dict[str, float]:
-    """Return percentiles in ms, and how many took more than twice as long as usual."""
+def times(answers: list[Answer], usual: list[Answer] | None = None) -> dict[str, float]:
+    """Return percentiles in ms, and how many took over twice as long as the 99th percentile usually is."""
     taken = [answer.ms for answer in answers]
     figures: dict[str, float] = {"answers": len(taken)}
     figures |= {name: round(float(np.percentile(taken, q)), 1) for name, q in (("p50", 50), ("p99", 99))}
     figures["max"] = round(max(taken), 1)
-    if usual_ms is not None:
-        figures["over_twice_p99_before"] = sum(ms > 2 * usual_ms for ms in taken)
+    if usual is not None:
+        limit_ms = 2 * times(usual)["p99"]
+        figures["over_twice_p99_before"] = sum(ms > limit_ms for ms in taken)
     return figures
 
 
@@ -103,12 +105,14 @@ def prepare(scratch: Path, rows: int, photos: int) -> tuple[Path, list[Path]]:
     return store, indexed.paths
 
 
-def measure(store: Path, photos: list[Path], args: argparse.Namespace) -> dict[str, Any]:
-    """Serve the store and change it; see the top of the file."""
+def measure(
+    store: Path, photos: list[Path], args: argparse.Namespace, save: Callable[[dict[str, Any], bool], None]
+) -> None:
+    """Serve the store and change it, see the top of the file; save what is measured, and then the rest."""
     context = multiprocessing.get_context("spawn")
     orders, done = context.Queue(), context.Queue()
-    writer = context.Process(target=write, args=(str(store), str(args.scratch), args.rows, orders, done))
-    writer.start()
+    arguments = (str(store), str(args.scratch), args.rows, orders, done)
+    context.Process(target=write, args=arguments, daemon=True).start()
 
     def order(what: str, value: Any) -> Done:
         orders.put((what, value))
@@ -117,85 +121,74 @@ def measure(store: Path, photos: list[Path], args: argparse.Namespace) -> dict[s
 
     began = time.monotonic()
     with served(str(store), *(() if args.method == "auto" else ("--method", args.method))) as url:
-        started_s = time.monotonic() - began
+        started_s = round(time.monotonic() - began, 1)
         asking = Asking(url, [photo.read_bytes() for photo in photos])
+        check = functools.partial(compared, asking, store, photos)
+        run = Changes(asking, order, args.every, args.rows)
         try:
             time.sleep(10)
             watch, first = ReplicaWatch(replica_of_this()), len(asking.answers)
             try:
                 time.sleep(args.before)
-                figures = changed(
-                    Changes(asking, order, args.every, args.rows), watch, first, store, photos, args
-                )
+                before = asking.answers[first:]
+                figures = {"started_s": started_s, **followed(run, watch, before, args.seconds, check)}
+                save(figures, False)
+                anew = trained_anew(run, watch, before, int(args.share * args.rows))
+                save({**figures, "trained_anew": {**anew, "compared_with_exact": check()}}, True)
             finally:
                 watch.stop()
         finally:
             asking.stop()
-    orders.put(None)
-    writer.join()
-    return {"rows": args.rows, "method": args.method, "started_s": round(started_s, 1), **figures}
 
 
-def changed(
-    run: Changes, watch: ReplicaWatch, first: int, store: Path, photos: list[Path], args: argparse.Namespace
+def followed(
+    run: Changes, watch: ReplicaWatch, before: list[Answer], seconds: float, check: Callable[[], Any]
 ) -> dict[str, Any]:
-    """Commit for as long as asked, compare, have the index trained anew; return the figures."""
-    answers = run.asking.answers
-    before = answers[first:]
-    usual_ms = times(before)["p99"]
-    check = functools.partial(compared, run.asking, store, photos)
-    begin, peak = len(answers), watch.loaded_mib
-    run.follow(lambda passed: passed < args.seconds / 2)
+    """Commit for so many seconds, and compare half-way and at the end; return the figures."""
+    answers, begin = run.asking.answers, len(run.asking.answers)
+    run.follow(lambda passed: passed < seconds / 2)
     pause = len(answers)
-    checks = {"half-way": check()}
+    half_way = check()
     resumed = len(answers)
-    run.follow(lambda passed: passed < args.seconds / 2)
-    end, peak, extended = len(answers), watch.peak_mib, list(watch.asides_s)
-    checks["at the end"] = check()
-    meanwhile = answers[begin:pause] + answers[resumed:end]
-    figures = {
-        "seconds": args.seconds,
-        "every_s": args.every,
+    run.follow(lambda passed: passed < seconds / 2)
+    meanwhile = answers[begin:pause] + answers[resumed:]
+    return {
+        "seconds": seconds,
+        "every_s": run.every_s,
         "found_after_s": late(run.found_s),
         "gone_after_s": late(run.gone_s),
-        "answer_ms": {"before": times(before), "while following": times(meanwhile, usual_ms)},
+        "answer_ms": {"before": times(before), "while following": times(meanwhile, before)},
+        "wrong": run.wrong(before + meanwhile),
         "memory_mib": {
             "before": round(watch.loaded_mib),
-            "peak": round(peak),
-            "ratio": round(peak / watch.loaded_mib, 2),
+            "peak": round(watch.peak_mib),
+            "ratio": round(watch.peak_mib / watch.loaded_mib, 2),
         },
-        "extended": {"times": len(extended), "longest_s": max(extended, default=0.0)},
-        "compared_with_exact": checks,
+        "extended": {"times": len(watch.asides_s), "longest_s": max(watch.asides_s, default=0.0)},
+        "compared_with_exact": {"half-way": half_way, "at the end": check()},
     }
-    figures["trained_anew"] = trained_anew(run, watch, usual_ms, args)
-    figures["trained_anew"]["compared_with_exact"] = check()
-    statuses = sorted({answer.status for answer in answers})
-    figures["all answers"] = {"count": len(answers), "statuses": statuses, "wrong": run.wrong(answers)}
-    return figures
 
 
-def trained_anew(
-    run: Changes, watch: ReplicaWatch, usual_ms: float, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Delete over a third of the rows, so that the index is trained anew, and go on until it is."""
+def trained_anew(run: Changes, watch: ReplicaWatch, before: list[Answer], deleted: int) -> dict[str, Any]:
+    """Delete so many rows that the index is trained anew, and go on until it is; return the figures."""
     answers = run.asking.answers
     found, gone, asides = len(run.found_s), len(run.gone_s), len(watch.asides_s)
     began, start = time.monotonic(), len(answers)
-    run.order("delete", list(range(int(args.share * args.rows))))
-    deleted_s = time.monotonic() - began
-    followed = len(answers)
+    run.order("delete", list(range(deleted)))
+    deleting_s, end = time.monotonic() - began, len(answers)
     # At least 30 s, so that the version is followed; then until it is trained.
     run.follow(lambda passed: passed < 30 or (watch.works_aside and passed < 400))
     return {
-        "deleted": int(args.share * args.rows),
-        "deleting_s": round(deleted_s, 1),
+        "deleted": deleted,
+        "deleting_s": round(deleting_s, 1),
         "training_s": max(watch.asides_s[asides:], default=0.0),
         "found_after_s": late(run.found_s[found:]),
         "gone_after_s": late(run.gone_s[gone:]),
         "answer_ms": {
-            "while deleting": times(answers[start:followed], usual_ms),
-            "while training": times(answers[followed:], usual_ms),
+            "while deleting": times(answers[start:end], before),
+            "while training": times(answers[end:], before),
         },
+        "wrong": run.wrong(answers[start:]),
         "memory_ratio": round(watch.peak_mib / watch.loaded_mib, 2),
     }
 
@@ -213,16 +206,21 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder for photos and stores; kept, and used again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        args.scratch = args.scratch or Path(scratch)
         photos = 8 * -(-int(args.seconds / args.every + 100) // 8)
+        args.scratch = (args.scratch or Path(scratch)) / f"photos-{photos}"
         store, paths = prepare(args.scratch, args.rows, photos)
-        figures = measure(store, paths, args)
+        measure(store, paths, args, functools.partial(save, args))
+
+
+def save(args: argparse.Namespace, figures: dict[str, Any], finished: bool) -> None:
+    """Write figures beside those of other runs; `finished`: whether they are all of them."""
     print(json.dumps(figures, indent=1))
+    figures = {"rows": args.rows, "method": args.method, **figures}
     results = read_results(args.out)
     name = f"{args.method} {args.rows:,}, {args.seconds:.0f} s"
-    figures = {"command": command_line(), "machine": describe_machine(), **figures}
-    results.setdefault("service", {})[name] = figures
-    write_results(args.out, results)
+    about = {"command": command_line(), "machine": describe_machine()}
+    results.setdefault("service", {})[name] = {**about, **figures}
+    write_results(args.out, results, finished)
 
 
 if __name__ == "__main__":
