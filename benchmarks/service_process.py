@@ -78,7 +78,8 @@ class ReplicaWatch:
 
     def __post_init__(self) -> None:
         self.loaded_mib = self.peak_mib = status_mib("RssAnon", self.process)
-        self._began: float | None = None
+        self._aside: int | None = None
+        self._known: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -86,7 +87,7 @@ class ReplicaWatch:
     @property
     def works_aside(self) -> bool:
         """Whether it works beside its answers now."""
-        return self._began is not None
+        return self._aside is not None
 
     def stop(self) -> None:
         """End the watch."""
@@ -94,18 +95,22 @@ class ReplicaWatch:
         self._thread.join()
 
     def _watch(self) -> None:
+        began = 0.0
         while not self._stop.wait(0.1):
             self.peak_mib = max(self.peak_mib, status_mib("RssAnon", self.process))
-            aside, now = self._has_aside(), time.monotonic()
-            if aside and self._began is None:
-                self._began = now
-            elif not aside and self._began is not None:
-                self.asides_s.append(round(now - self._began, 1))
-                self._began = None
+            lowest = self._lowest()
+            if self._aside is not None and self._aside not in lowest:
+                self.asides_s.append(round(time.monotonic() - began, 1))
+                # Threads of libraries that it started stay, with its priority.
+                self._aside, self._known = None, lowest
+            elif self._aside is None and lowest - self._known:
+                self._aside, began = min(lowest - self._known), time.monotonic()
 
-    def _has_aside(self) -> bool:
-        for task in os.listdir(f"/proc/{self.process}/task"):
+    def _lowest(self) -> set[int]:
+        """Return the threads of the lowest priority."""
+        found = set()
+        for task in map(int, os.listdir(f"/proc/{self.process}/task")):
             with suppress(ProcessLookupError):  # it has ended
-                if os.getpriority(os.PRIO_PROCESS, int(task)) == _ASIDE:
-                    return True
-        return False
+                if os.getpriority(os.PRIO_PROCESS, task) == _ASIDE:
+                    found.add(task)
+        return found
