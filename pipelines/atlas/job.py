@@ -49,7 +49,8 @@ def make_atlas(
     Args:
         store_uri: The store; only read.
         out: Folder for index.html, atlas.geojson, prune.csv and atlas.json.
-        listing: Where photos should be: a listing or a folder; None looks for no holes.
+        listing: Where photos should be: a table with positions, a listing of photos or a folder; None looks
+            for no holes.
         root: Folder that the paths of the listing are relative to.
         radius_m: A listed position is covered by a stored image within this distance.
         near_m: Near-duplicates are at most this far apart, and look the same way within 30 degrees where both
@@ -80,7 +81,7 @@ def make_atlas(
     removed, keeper = _prunable(pairs, rows, near_m=near_m, least=least)
     before, after, asked = leave_one_out(descriptors, positions, removed, threshold_m=radius_m)
     alike = _alike(pairs, positions, near_m=near_m, far_m=far_m)
-    holes = None if listing is None else _holes(Path(listing), root, positions, radius_m)
+    holes = None if listing is None else _holes(listing, root, positions, radius_m)
     found: dict[str, Any] = {
         "store": store.uri,
         "store_version": store.version,
@@ -159,9 +160,11 @@ def _alike(pairs: SimilarPairs, positions: Positions, *, near_m: float, far_m: f
     return far.where(chosen)
 
 
-def _holes(listing: Path, root: str | Path | None, stored: Positions, radius_m: float) -> dict[str, Any]:
+def _holes(
+    listing: str | Path, root: str | Path | None, stored: Positions, radius_m: float
+) -> dict[str, Any]:
     """Return the listed positions that no stored image is near to, grouped into places."""
-    listed = list_source(listing, root=root)
+    listed = list_source(listing, root=root, needs_paths=False)
     wanted = [Position.of(row) for row in listed.to_pylist()]
     wanted = [place for place in wanted if place.known]
     if not wanted:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.evaluation.field_mapping import FieldMapping
-from pipelines.evaluation.intervals import clustered_bootstrap
+from pipelines.evaluation.intervals import paired_interval
 from pipelines.evaluation.query_table import query_table, read_query_table
 from pipelines.evaluation.result import Evaluation
 from pipelines.evaluation.sign_test import p_value_of
@@ -140,7 +140,12 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
     places = np.array(one["place"].to_pylist(), np.int64)
     differences = {
         order: {
-            k: _difference(_hits(one, column, int(k)), _hits(other, column, int(k)), places)
+            k: _difference(
+                _hits(one, column, int(k)),
+                _hits(other, column, int(k)),
+                places,
+                same=_same(one, other, order),
+            )
             for k in of_first["recall"]["global"]
             if k in of_second["recall"]["global"]
         }
@@ -211,9 +216,18 @@ def _hits(table: pa.Table, column: str, k: int) -> NDArray[np.bool_]:
     return np.array([first is not None and first <= k for first in table[column].to_pylist()], np.bool_)
 
 
-def _difference(was: NDArray[np.bool_], now: NDArray[np.bool_], places: NDArray[np.int64]) -> dict[str, Any]:
+def _same(one: pa.Table, other: pa.Table, order: str) -> bool:
+    """Return whether both evaluations answered every query alike, so that there is nothing to estimate."""
+    best = ["best_id", "error_m_reranked"] if order == "final" else ["error_m_global"]
+    names = [ORDERS[order], *best]
+    return all(one[name].to_pylist() == other[name].to_pylist() for name in names)
+
+
+def _difference(
+    was: NDArray[np.bool_], now: NDArray[np.bool_], places: NDArray[np.int64], *, same: bool
+) -> dict[str, Any]:
     paired = now.astype(np.float64) - was
-    low, high = clustered_bootstrap(paired, places, np.mean)
+    low, high = (0.0, 0.0) if same else paired_interval(paired, places)
     net = np.bincount(np.unique(places, return_inverse=True)[1], weights=paired)
     places_won, places_lost = int((net > 0).sum()), int((net < 0).sum())
     won, lost = int((now & ~was).sum()), int((was & ~now).sum())

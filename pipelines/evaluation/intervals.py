@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEVEL", "clustered_bootstrap", "mean_intervals", "share_interval", "share_intervals"]
+__all__ = [
+    "LEVEL",
+    "clustered_bootstrap",
+    "mean_intervals",
+    "paired_interval",
+    "share_interval",
+    "share_intervals",
+]
 
 LEVEL = 0.95
 _BLOCK = 256  # repeats that are held in memory at once
@@ -101,6 +108,26 @@ def mean_intervals(
     return _percentiles(np.concatenate(means), places)
 
 
+def paired_interval(paired: NDArray[np.float64], clusters: ArrayLike) -> tuple[float, float]:
+    """Return the 95 % interval of the mean difference of two evaluations.
+
+    Where no query differs, drawing them again says nothing: the bounds are then those of a share of lost and
+    of won queries that is none, see `share_intervals`.
+
+    Args:
+        paired: (N,) float64, 1 where a query is won, -1 where it is lost, else 0.
+        clusters: (N,) keys of the places.
+
+    Returns:
+        (low, high), see `clustered_bootstrap`.
+    """
+    low, high = clustered_bootstrap(paired, clusters, np.mean)
+    if len(paired) and math.isfinite(low) and not paired.any():
+        reach = _reach(clusters)
+        return -reach, reach
+    return low, high
+
+
 def share_interval(hits: NDArray[np.bool_], clusters: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % interval of a share, see `share_intervals`."""
     low, high = share_intervals(hits[:, None], clusters, seed=seed)[0].tolist()
@@ -124,10 +151,15 @@ def share_intervals(hits: NDArray[np.bool_], clusters: ArrayLike, *, seed: int =
     if not len(hits):
         return np.full((hits.shape[1], 2), math.nan)
     intervals = np.clip(mean_intervals(hits.astype(np.float64), clusters, seed=seed), 0.0, 1.0)
-    reach = 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / len(np.unique(np.asarray(clusters))))
+    reach = _reach(clusters)
     intervals[hits.all(axis=0)] = 1.0 - reach, 1.0
     intervals[~hits.any(axis=0)] = 0.0, reach
     return intervals
+
+
+def _reach(clusters: ArrayLike) -> float:
+    """Return the upper bound of a share that no place shows, with one trial per place."""
+    return 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / len(np.unique(np.asarray(clusters))))
 
 
 def _grouped(keys: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

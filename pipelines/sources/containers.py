@@ -47,12 +47,13 @@ def is_container(name: str) -> bool:
     return suffix in SUFFIXES or suffix in (TAR, LANCE)
 
 
-def read_rows(file: SourceFile, photo_column: str | None = None) -> Rows:
+def read_rows(file: SourceFile, photo_column: str | None = None, *, needs_paths: bool = True) -> Rows:
     """Read the known columns of a listing, whose kind its content tells, or the photos of a container.
 
     Args:
         file: The listing, tar shard or Lance data set.
         photo_column: Column of a table that holds the photos.
+        needs_paths: Whether a listing must have the paths of photos.
 
     Returns:
         The rows by the names of `pipelines.sources.columns`, and notes on the columns.
@@ -77,16 +78,16 @@ def read_rows(file: SourceFile, photo_column: str | None = None) -> Rows:
     if file.suffix == TAR:
         return read_tar(file), []
     if start.startswith(b"PAR1") or file.suffix in PARQUET:
-        return read_parquet(file, photo_column)
-    return _read_csv(file)
+        return read_parquet(file, photo_column, needs_paths=needs_paths)
+    return _read_csv(file, needs_paths)
 
 
-def _read_csv(file: SourceFile) -> Rows:
+def _read_csv(file: SourceFile, needs_paths: bool) -> Rows:
     """Read a CSV file; of a bucket from a temporary copy, since its encoding is that of all of it."""
     if isinstance(file.place, Path):
-        return read_csv(file.place)
+        return read_csv(file.place, needs_paths=needs_paths)
     with contextlib.ExitStack() as stack:
-        rows, notes = read_csv(stack.enter_context(file.on_disk()), file)
+        rows, notes = read_csv(stack.enter_context(file.on_disk()), file, needs_paths=needs_paths)
         kept = stack.pop_all()
 
     def rest() -> Iterator[dict[str, Any]]:

@@ -29,12 +29,15 @@ BOMS = (
 )
 
 
-def read_csv(path: Path, name: object = None) -> tuple[Iterator[dict[str, Any]], list[Note]]:
+def read_csv(
+    path: Path, name: object = None, *, needs_paths: bool = True
+) -> tuple[Iterator[dict[str, Any]], list[Note]]:
     """Read the known columns of a CSV file as text.
 
     Args:
         path: The file.
         name: What messages call it; default: its path.
+        needs_paths: Whether a column with the paths of photos must be there.
 
     Returns:
         The rows by our column names, read as they are needed, and notes on the columns. A row with `problem`
@@ -51,7 +54,7 @@ def read_csv(path: Path, name: object = None) -> tuple[Iterator[dict[str, Any]],
     try:
         lines = _Lines(file, name)
         header, separator = _read_header(lines)
-        columns, notes = map_columns(header, name)
+        columns, notes = map_columns(header, name, needs_paths=needs_paths)
     except BaseException:
         file.close()
         raise

@@ -34,6 +34,7 @@ def list_source(
     follow_links: bool = False,
     options: Mapping[str, str] | None = None,
     photo_column: str | None = None,
+    needs_paths: bool = True,
 ) -> pa.Table:
     """List the images of a folder, of a listing, of containers, or of the database of a data set.
 
@@ -49,6 +50,8 @@ def list_source(
             followed; an image that several lead to is listed once.
         options: Of buckets, such as `endpoint`, beside those of the source's own address.
         photo_column: Column that holds the photos; default: found by its contents.
+        needs_paths: Whether rows of a listing without the path of a photo are refused; False where their
+            positions alone are wanted.
 
     Returns:
         One row per image, of `LISTING_SCHEMA`, in the order of the names or of the listing; its metadata has
@@ -66,6 +69,7 @@ def list_source(
         follow_links=follow_links,
         options=options,
         photo_column=photo_column,
+        needs_paths=needs_paths,
     )
     batches = list(listing_batches(mark_duplicates(opened.rows), opened.origin))
     return whole_listing(opened, pa.Table.from_batches(batches, schema=LISTING_SCHEMA))

@@ -68,6 +68,7 @@ def open_source(
     follow_links: bool = False,
     options: Mapping[str, str] | None = None,
     photo_column: str | None = None,
+    needs_paths: bool = True,
 ) -> OpenedSource:
     """Open a source; the arguments and errors are those of `pipelines.sources.list_source`."""
     text, options = split_options(os.fspath(source), options)
@@ -82,7 +83,8 @@ def open_source(
     if isinstance(place, Path) and not place.exists():
         raise SourceError(f"{text} does not exist: give {_KINDS}")
     if not is_folder and (isinstance(place, Path) or is_container(place.name)):
-        return _of_file(text, SourceFile(place, options), root, id_prefix, follow_links, photo_column)
+        file = SourceFile(place, options)
+        return _of_file(text, file, root, id_prefix, follow_links, photo_column, needs_paths)
     if root is not None:
         raise SourceError("--root is for CSV and Parquet listings: leave it out for a folder")
     opened = OpenedSource(text, "", iter(()))
@@ -142,6 +144,7 @@ def _of_file(
     id_prefix: str,
     follow_links: bool,
     photo_column: str | None,
+    needs_paths: bool,
 ) -> OpenedSource:
     """Open a listing, or one file of photos."""
     if not is_container(file.name):
@@ -166,8 +169,8 @@ def _of_file(
         folder = folder.resolve()
     if isinstance(place, Path):
         file = SourceFile(place.resolve(), file.options, place.name)
-    values, notes = read_rows(file, photo_column)
-    rows = list_rows(values, folder, id_prefix, follow_links=follow_links)
+    values, notes = read_rows(file, photo_column, needs_paths=needs_paths)
+    rows = list_rows(values, folder, id_prefix, follow_links=follow_links, needs_paths=needs_paths)
     return OpenedSource(name, clean(str(file.place)), rows, notes)
 
 

@@ -31,7 +31,7 @@ MAX_VALUES_PER_ROW = 64  # of lists, on average
 
 
 def read_parquet(
-    file: SourceFile, photo_column: str | None = None
+    file: SourceFile, photo_column: str | None = None, *, needs_paths: bool = True
 ) -> tuple[Iterator[dict[str, Any]], list[Note]]:
     """Read the known columns of a Parquet file.
 
@@ -39,6 +39,7 @@ def read_parquet(
         file: The file.
         photo_column: Column with the photos themselves; default: one whose values are photos, in a file
             without paths.
+        needs_paths: Whether a file without photos must have a column with their paths.
 
     Returns:
         The rows by our column names, read as they are needed, and notes on the columns. Rows of a file that
@@ -58,7 +59,7 @@ def read_parquet(
                 lists_paths=bool(text_columns(schema)),
                 peek=lambda path: _first_value(file, path),
             )
-            columns, notes = map_columns(schema.names, file, needs_paths=photos is None)
+            columns, notes = map_columns(schema.names, file, needs_paths=needs_paths and photos is None)
             if photos is not None:
                 columns = without_photos(columns, schema, photos)
             columns |= {ours: _names(columns[ours], schema, ours) for ours in NAMES_OF_FILES & set(columns)}

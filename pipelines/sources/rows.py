@@ -22,7 +22,12 @@ DUPLICATE = "duplicate_id"
 
 
 def list_rows(
-    rows: Iterable[dict[str, Any]], root: Path | ObjectUri, id_prefix: str, *, follow_links: bool = False
+    rows: Iterable[dict[str, Any]],
+    root: Path | ObjectUri,
+    id_prefix: str,
+    *,
+    follow_links: bool = False,
+    needs_paths: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Yield a row of `LISTING_SCHEMA` for each row of a listing.
 
@@ -32,9 +37,10 @@ def list_rows(
         root: Folder that the paths are relative to and must stay inside, or such a prefix of a bucket.
         id_prefix: Prefix of every image id.
         follow_links: Whether links in the root may lead out of it.
+        needs_paths: Whether rows without a path are rejected.
     """
     for number, values in enumerate(rows, 1):
-        row = _list_row(values, root, follow_links)
+        row = _list_row(values, root, follow_links, needs_paths)
         yield row | {"image_id": id_prefix + (row.get("image_id") or f"row {number}")}
 
 
@@ -54,7 +60,9 @@ def duplicate_message(number: int, image_id: str) -> str:
     return f"row {number} repeats image_id {image_id}"
 
 
-def _list_row(values: dict[str, Any], root: Path | ObjectUri, follow_links: bool) -> dict[str, Any]:
+def _list_row(
+    values: dict[str, Any], root: Path | ObjectUri, follow_links: bool, needs_paths: bool
+) -> dict[str, Any]:
     if "photo" in values:
         return _photo_row(values)
     uri, image_id = _text(values.get("uri")), _text(values.get("image_id"))
@@ -63,6 +71,8 @@ def _list_row(values: dict[str, Any], root: Path | ObjectUri, follow_links: bool
             message = f"the {name} has {len(text)} characters, {MAX_PATH} at most"
             return {"uri": uri[:SHOWN_PATH], "image_id": None, "rejected": "bad_value", "message": message}
     row: dict[str, Any] = {"uri": uri, "image_id": image_id or None}
+    if not uri and not needs_paths:
+        return _with_facts(row, values, "")
     if not uri:
         return row | {"rejected": "bad_value", "message": "uri is empty"}
     located, name = listed_path(uri, root, follow_links=follow_links)

@@ -12,7 +12,7 @@ import numpy as np
 from models.runtime.execution import AS_USUAL, Execution
 from models.store_fit import require_fit
 from pipelines.evaluation.database_photos import DatabasePhotos
-from pipelines.evaluation.intervals import clustered_bootstrap
+from pipelines.evaluation.intervals import paired_interval
 from pipelines.evaluation.protocols import Protocol, protocol_of
 from pipelines.evaluation.queries import read_queries
 from pipelines.evaluation.scoring import Scoring, scoring_of
@@ -81,7 +81,8 @@ def tune(
     best = max(trials, key=lambda trial: (trial.recall, -float(np.median(trial.ms))))
     chosen, reached = _choose(trials, best, shots, target_recall, target_ms)
     paired = chosen.right.astype(np.float64) - best.right
-    interval = [round(100.0 * end, 2) for end in clustered_bootstrap(paired, shots.clusters, np.mean)]
+    ends = (0.0, 0.0) if chosen is best else paired_interval(paired, shots.clusters)
+    interval = [round(100.0 * end, 2) for end in ends]
     encodings = compare_encodings(
         engine, shots, chosen.option, DatabasePhotos(lambda: list_source(layout.database))
     )

@@ -123,7 +123,12 @@ def add_atlas(parser: argparse.ArgumentParser) -> None:
     help = "folder for index.html, atlas.geojson, prune.csv and atlas.json"
     parser.add_argument("--out", required=True, metavar="DIR", help=help)
     flag = partial(add_flag, parser)
-    flag("listing", str, "where photos should be: a listing or a folder, to find holes", metavar="PATH")
+    flag(
+        "listing",
+        str,
+        "where photos should be: a table of positions, a listing or a folder, to find holes",
+        metavar="PATH",
+    )
     flag("root", str, "folder that the paths of the listing are relative to; default: its own", metavar="DIR")
     help = "a listed position is covered by an image within this distance"
     flag("radius_m", float, help, default=defaults.THRESHOLD_M, gt=0)

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.atlas.job import make_atlas
 from pipelines.atlas.similar_pairs import find_pairs, leave_one_out
 from pipelines.cli import main
+from pipelines.sources import SourceError, list_source
 from storage.position import Position, Positions
 from storage.store import Store
 from tests.support.store_samples import make_rows, make_store
@@ -101,6 +104,22 @@ def test_an_atlas_of_a_small_city(tmp_path: Path, capsys: pytest.CaptureFixture[
     page = (tmp_path / "out/index.html").read_text()
     assert "2 of 12 listed positions have no image within 25 m" in page
     assert "://" not in page
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_of_positions_alone_finds_holes(tmp_path: Path, suffix: str) -> None:
+    city(tmp_path / "store")
+    wanted = [{"lat": BASE[0], "lon": BASE[1] + 50 * i / 74_000} for i in range(12)]
+    table = pa.Table.from_pylist(wanted)
+    path = tmp_path / f"wanted.{suffix}"
+    if suffix == "csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    found = make_atlas(str(tmp_path / "store"), tmp_path / "out", listing=str(path))
+    assert (found["listed"], found["uncovered"]) == (12, 2)
+    with pytest.raises(SourceError, match="no column uri"):
+        list_source(path)
 
 
 def test_without_a_listing_no_holes_are_looked_for(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def test_differences_are_paired_photo_by_photo() -> None:
     assert [row["query"] for row in comparison.lost] == ["/q/38.jpg", "/q/39.jpg"]
     assert comparison.won[0]["first"]["error_m"] == 90.0
     assert comparison.differences["global"]["1"]["difference"] == -16.67, "the opposite order"
-    assert comparison.differences["final"]["5"]["interval"] == [0.0, 0.0]
+    # None of 60 places differs at five answers, of which others differ: Clopper and Pearson's bound.
+    reach = round(100 * (1 - 0.025 ** (1 / 60)), 2)
+    assert comparison.differences["final"]["5"]["interval"] == [-reach, reach]
     json.dumps(dict(comparison), allow_nan=False)
     frame = comparison.to_pandas()
     assert (frame["first_hit_reranked_first"] == 1).sum() == 40
@@ -51,6 +53,16 @@ def test_differences_are_paired_photo_by_photo() -> None:
     few = compare(made([True] * 8), made([False] * 8))
     assert "8 places are too few for trustworthy intervals: at least 20 are needed." in comparison_lines(few)
     assert "<td>12</td>" in comparison._repr_html_()
+
+
+def test_the_same_answers_differ_by_nothing() -> None:
+    hits = [True] * 30 + [False] * 10
+    for depths in compare(made(hits), made(hits)).differences.values():
+        assert {tuple(at["interval"]) for at in depths.values()} == {(0.0, 0.0)}
+    # The same recall by other answers is not the same model.
+    others = make_evaluation([make_outcome(i, [7.0, 90.0] if hit else WRONG) for i, hit in enumerate(hits)])
+    low, high = compare(made(hits), others).differences["final"]["1"]["interval"]
+    assert (low, high) == pytest.approx((-8.81, 8.81))
 
 
 def test_photos_of_one_place_are_one_sign() -> None:
