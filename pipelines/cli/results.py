@@ -33,6 +33,7 @@ def run_compare(args: argparse.Namespace) -> int:
 
 def run_atlas(args: argparse.Namespace) -> int:
     """Find holes, near-duplicates and places that look alike."""
+    from pipelines.atlas.describe import atlas_lines
     from pipelines.atlas.job import make_atlas
 
     names = ("listing", "root", "radius_m", "near_m", "far_m", "duplicate_similarity")
@@ -40,7 +41,8 @@ def run_atlas(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        print_pairs(result)
+        for line in atlas_lines(result):
+            print_line(line)
     return EXIT_OK
 
 
@@ -88,7 +90,8 @@ def run_export(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        print_pairs(result)
+        size = {"image_size": "{}x{}".format(*result["image_size"])} if "image_size" in result else {}
+        print_pairs({name: value for name, value in (result | size).items() if value is not None})
     return EXIT_OK
 
 

@@ -84,6 +84,8 @@ class Protocol:
         if fitting:
             step = f"these are the counts of {' and '.join(fitting)}: give --protocol {fitting[0]}"
             step += f", or the folder of {self.name}, {self.folder}" if self.folder else ""
+        elif self.subset and self.database == database:
+            step = f"give the keys of all {self.queries:,} with --keys"
         else:
             step = f"give the folder {self.folder or 'that it is of'}, or --protocol {self.rule}:"
             step += f"{self.tolerance:g} for a data set of your own"

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.atlas.describe import atlas_lines
 from pipelines.atlas.job import make_atlas
 from pipelines.atlas.similar_pairs import find_pairs, leave_one_out
 from pipelines.cli import main
@@ -101,6 +102,15 @@ def test_an_atlas_of_a_small_city(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert line["properties"]["distance_m"] == pytest.approx(450, abs=10)
     for lon, lat in line["geometry"]["coordinates"]:
         assert (lon, lat) == pytest.approx((BASE[1], BASE[0]), abs=0.01)
+    assert list(atlas_lines(found)) == [
+        f"{tmp_path / 'store'}: 12 images, version {found['store_version']}",
+        f"coverage: 2 of 12 listed positions have no image within 25 m, at {found['holes']} places",
+        "near-duplicates: 2 images within 5 m of a kept one, similarity at least 0.900; without them R@1 by "
+        f"global descriptor goes from {found['recall_before_pruning']:.1f} to "
+        f"{found['recall_after_pruning']:.1f} %, as 3 stored images tell",
+        "look-alikes: 1 pairs of places at least 100 m apart",
+        f"written: {', '.join(found['files'])}",
+    ]
     page = (tmp_path / "out/index.html").read_text()
     assert "2 of 12 listed positions have no image within 25 m" in page
     assert "://" not in page
@@ -126,4 +136,8 @@ def test_without_a_listing_no_holes_are_looked_for(tmp_path: Path) -> None:
     city(tmp_path / "store")
     found = make_atlas(str(tmp_path / "store"), tmp_path / "out", duplicate_similarity=1.0)
     assert (found["holes"], found["prunable"]) == (None, 0)
-    assert "to find holes" in (tmp_path / "out/index.html").read_text()
+    page = (tmp_path / "out/index.html").read_text()
+    assert "to find holes" in page
+    assert "No image has another within 5 m" in page
+    assert "that can be removed</span>" not in page, "the map has none"
+    assert "coverage: give --listing to find holes" in atlas_lines(found)

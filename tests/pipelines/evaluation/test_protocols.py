@@ -63,6 +63,8 @@ def test_another_data_set_is_refused_with_its_own_name_and_the_right_folder() ->
         scoring_of(protocol_of("pitts30k"), LAYOUT, *sides)
     assert "--protocol pitts30k-val" in str(refused.value)
     assert "pitts30k/images/test" in str(refused.value)
+    with pytest.raises(BadProtocol, match="give the keys of all 740 with --keys"):
+        protocol_of("msls-val-740").check_counts(Path("/data/msls/val"), 18_871, 739)
     with pytest.raises(BadProtocol, match="nordland-3450: give --protocol nordland-3450"):
         scoring_of(protocol_of("tokyo247"), LAYOUT, listing("database", 3450), listing("queries", 3450))
 
