@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from playwright.sync_api import Browser
 
 import placeray
 from pipelines.cli import main
@@ -53,6 +54,27 @@ def test_differences_are_paired_photo_by_photo() -> None:
     few = compare(made([True] * 8), made([False] * 8))
     assert "8 places are too few for trustworthy intervals: at least 20 are needed." in comparison_lines(few)
     assert "<td>12</td>" in comparison._repr_html_()
+
+
+def test_on_a_phone_figures_stay_on_one_line_beside_their_names(browser: Browser, tmp_path: Path) -> None:
+    write_comparison(tmp_path, compare(made([True] * 30 + [False] * 10), made([True] * 40)))
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    try:
+        page.goto((tmp_path / "comparison.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        table = page.locator(".wide").first
+        cells = table.locator("tbody tr").first.locator("td")
+        line_px = cells.nth(4).evaluate("cell => parseFloat(getComputedStyle(cell).lineHeight)")
+        text_px = cells.nth(4).evaluate(
+            "cell => { const all = document.createRange(); all.selectNodeContents(cell);"
+            " return all.getBoundingClientRect().height }"
+        )
+        assert text_px <= line_px, "the interval is on one line"
+        left_px = cells.nth(0).evaluate("cell => cell.getBoundingClientRect().left")
+        assert table.evaluate("box => { box.scrollLeft = 200; return box.scrollLeft }") == 200
+        assert cells.nth(0).evaluate("cell => cell.getBoundingClientRect().left") == left_px
+    finally:
+        page.close()
 
 
 def test_the_same_answers_differ_by_nothing() -> None:
