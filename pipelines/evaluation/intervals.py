@@ -159,7 +159,8 @@ def share_intervals(hits: NDArray[np.bool_], clusters: ArrayLike, *, seed: int =
 
 def _reach(clusters: ArrayLike) -> float:
     """Return the upper bound of a share that no place shows, with one trial per place."""
-    return 1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / len(np.unique(np.asarray(clusters))))
+    places = len(np.unique(np.asarray(clusters)))
+    return float(1.0 - ((1.0 - LEVEL) / 2.0) ** (1.0 / places))
 
 
 def _grouped(keys: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
