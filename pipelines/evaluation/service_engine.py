@@ -105,7 +105,8 @@ def _whole(info: Mapping[str, Any], name: str) -> int | None:
 
 
 def _limits(info: Mapping[str, Any], matching: Matching | None) -> Limits:
-    limits = Limits(*(_whole(info, name) for name in _LIMITS))
+    candidates, max_candidates, max_top_k = (_whole(info, name) for name in _LIMITS)
+    limits = Limits(candidates, max_candidates, max_top_k)
     stops = matching is not None and matching.stop_early
     if not stops or (limits.max_top_k or MIN_CANDIDATES + 1) <= MIN_CANDIDATES:
         return limits
