@@ -65,7 +65,7 @@ class ApproximateIndex:
         self._coded: CodedRows | None = None
         self._tried_rows = rows
         self.recall, self.lists, self.probes, self.factor = 1.0, 0, 0, 1
-        self._train(np.arange(rows), rows)
+        self._train(np.ones(rows, bool))
 
     @property
     def count(self) -> int:
@@ -120,15 +120,12 @@ class ApproximateIndex:
             alive: (N,) bool: which rows are not gone.
         """
         index = copy.copy(self)
-        rows = np.flatnonzero(alive)
         if self._retraining_due(alive):
-            index._coded, index._tried_rows = None, len(rows)
+            index._coded, index._tried_rows = None, int(alive.sum())
             index.recall, index.lists, index.probes, index.factor = 1.0, 0, 0, 1
-            index._train(rows, self.count)
-            return index
-        if self._coded is not None:
-            further = rows[rows >= self._coded.stop]
-            index._coded = self._coded.extended(self._blocks, further, self.count)
+            index._train(alive)
+        elif self._coded is not None:
+            index._coded = self._coded.extended(self._blocks, alive)
         return index
 
     def joined(self, newer: ApproximateIndex) -> ApproximateIndex:
@@ -174,22 +171,21 @@ class ApproximateIndex:
         best = ids[np.argsort(-scores, kind="stable")[:k]]
         return np.pad(best, (0, k - len(best)), constant_values=-1)
 
-    def _train(self, alive: npt.NDArray[np.int64], stop: int) -> None:
+    def _train(self, alive: Mask) -> None:
         """Give codes to the rows `alive`, and choose the cheapest setting that reaches the target."""
-        if len(alive) < _MIN_ROWS:
+        rows = int(alive.sum())
+        if rows < _MIN_ROWS:
             return
-        sample = alive[evenly(len(alive), _SAMPLE_QUERIES)]
-        queries, k = self._blocks.reconstruct(sample), min(_TARGET_K, len(alive) - 1)
-        allowed = None
-        if len(alive) < self.count:
-            allowed = np.zeros(self.count, bool)
-            allowed[alive] = True
+        sample = np.flatnonzero(alive)[evenly(rows, _SAMPLE_QUERIES)]
+        queries, k = self._blocks.reconstruct(sample), min(_TARGET_K, rows - 1)
+        allowed = None if rows == self.count else alive
         truth = _without(self._blocks.nearest(queries, k + 1, allowed)[1][:, : k + 1], sample)
         near = self._blocks.reconstruct(truth.ravel()).reshape(*truth.shape, -1)
         row_bytes = queries.shape[1] * self._blocks.itemsize
-        trial = Trial(queries, near, len(alive), row_bytes, self._target + _MARGIN)
+        trial = Trial(queries, near, rows, row_bytes, self._target + _MARGIN)
         training = Training.of(self._blocks, alive, trial)
-        coded = CodedRows(training, self._blocks, alive, stop)
+        del near, trial  # of a large index, as much as the codes may still take
+        coded = CodedRows(training, self._blocks, alive)
         self.lists, self.components = training.lists, training.components
         self._measure(coded, queries, truth)
         if self.probes:

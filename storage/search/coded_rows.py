@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from storage.search.descriptor_blocks import DescriptorBlocks, Mask
 from storage.search.faiss_module import import_faiss, selector
-from storage.search.reduction import Trial, evenly, reduction
+from storage.search.packed_lists import PackedLists
+from storage.search.reduction import Sample, Trial, evenly, reduction
 
 __all__ = ["CodedRows", "Training"]
 
 _SAMPLES_PER_LIST = 64
-_CODED_BLOCK = 32_768
+# Rows at a time, as float32: of the second pass fewer, when codes are beside the descriptors.
+_ASSIGNED_BLOCK, _CODED_BLOCK = 32_768, 8192
 _BY_LIST = 15  # FAISS's number for this implementation
 _MIN_BATCH = 3  # queries that are parallelised by query
 
@@ -41,21 +43,29 @@ class Training:
     empty: Any  # an index of FAISS without rows
 
     @classmethod
-    def of(cls, blocks: DescriptorBlocks, alive: npt.NDArray[np.int64], trial: Trial) -> Training:
-        """Learn from an even sample of the rows `alive` (n,); the components are chosen by `trial`."""
+    def of(cls, blocks: DescriptorBlocks, alive: Mask, trial: Trial) -> Training:
+        """Learn from an even sample of the rows `alive` (N,); the components are chosen by `trial`."""
         faiss = import_faiss()
+        rows = int(alive.sum())
         # 512 lists for 100,000 rows, 2,048 for a million.
-        lists = int(2 ** round(math.log2(2 * math.sqrt(len(alive)))))
-        sample = blocks.reconstruct(alive[evenly(len(alive), _SAMPLES_PER_LIST * lists)])
+        lists = int(2 ** round(math.log2(2 * math.sqrt(rows))))
+        sample = Sample(blocks, np.flatnonzero(alive)[evenly(rows, _SAMPLES_PER_LIST * lists)])
         reduce, components = reduction(sample, trial)
         coarse = faiss.IndexFlatL2(components)
         coded = faiss.IndexIVFPQFastScan(coarse, components, lists, components // 2, 4)
         coded.cp.max_points_per_centroid = _SAMPLES_PER_LIST
         coded.cp.min_points_per_centroid = 1  # no warning on stderr about few rows
+        coded.train(sample.reduced(reduce, components))
         trained = faiss.IndexPreTransform(reduce, coded)
-        trained.train(sample)
+        trained.is_trained = True
         empty = faiss.clone_index(trained)  # which owns its parts; FAISS only keeps addresses otherwise
-        return cls(lists, components, len(alive), empty)
+        return cls(lists, components, rows, empty)
+
+    @property
+    def packer(self) -> Any:
+        """FAISS's packer of the codes, part of `empty`."""
+        faiss = import_faiss()
+        return faiss.downcast_InvertedLists(faiss.downcast_index(self.empty.index).invlists).packer
 
 
 class CodedRows:
@@ -68,38 +78,44 @@ class CodedRows:
     """
 
     def __init__(
-        self,
-        training: Training,
-        blocks: DescriptorBlocks,
-        alive: npt.NDArray[np.int64],
-        stop: int,
-        *,
-        former: CodedRows | None = None,
+        self, training: Training, blocks: DescriptorBlocks, alive: Mask, *, former: CodedRows | None = None
     ) -> None:
         """Encode rows.
+
+        All are assigned to lists before the first is encoded: the lists are made as long as they must be.
 
         Args:
             training: What the codes are made with.
             blocks: Descriptors of all rows.
-            alive: (n,) which of them are encoded.
-            stop: The row after the last.
-            former: Codes to keep beside them; it stays as it is.
+            alive: (stop,) bool: which of them are encoded.
+            former: Codes to keep beside them, of which `alive` changes nothing; they stay as they are.
         """
         faiss = import_faiss()
-        self.training, self.stop = training, stop
-        self.count: int = len(alive) + (0 if former is None else former.count)
-        self._index: Any = faiss.clone_index(training.empty if former is None else former._index)
-        for at in range(0, len(alive), _CODED_BLOCK):
-            ids = np.ascontiguousarray(alive[at : at + _CODED_BLOCK])
-            self._index.add_with_ids(blocks.reconstruct(ids), ids)
+        self.training, self.stop = training, len(alive)
+        self._index: Any = faiss.clone_index(training.empty)
         self._lists = faiss.downcast_index(self._index.index)
+        start, before = (0, None) if former is None else (former.stop, former._packed)
+        chosen = self._assigned(blocks, alive, start)
+        sizes = np.bincount(chosen + 1, minlength=training.lists + 1)
+        order = np.argsort(chosen, kind="stable").astype(np.uint32)[sizes[0] :]
+        del chosen
+        wanted = sizes[1:] if before is None else sizes[1:] + before.sizes
+        self.count: int = int(wanted.sum())
+        self._packed = PackedLists(training.packer, wanted, before)
+        self._fill(blocks, order, np.concatenate([[0], np.cumsum(sizes[1:])]), start)
+        self._lists.replace_invlists(self._packed.faiss_lists, False)
+        self._lists.ntotal = self._index.ntotal = self.count
 
-    def extended(self, blocks: DescriptorBlocks, alive: npt.NDArray[np.int64], stop: int) -> CodedRows:
-        """Return these codes and those of the rows `alive` from here to `stop`.
+    def extended(self, blocks: DescriptorBlocks, alive: Mask) -> CodedRows:
+        """Return these codes and those of further rows.
 
         In one index: each further one would take as long to search as 50,000 rows, however few it holds.
+
+        Args:
+            blocks: Descriptors of all rows.
+            alive: (N,) bool: which of the rows from `stop` on are encoded.
         """
-        return CodedRows(self.training, blocks, alive, stop, former=self)
+        return CodedRows(self.training, blocks, alive, former=self)
 
     def nearest(
         self, queries: npt.NDArray[np.float32], k: int, *, probes: int, allowed: Mask | None = None
@@ -120,3 +136,33 @@ class CodedRows:
         self._lists.implem = _BY_LIST if len(queries) < _MIN_BATCH else 0
         ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)[1]
         return np.asarray(ids)
+
+    def _assigned(self, blocks: DescriptorBlocks, alive: Mask, start: int) -> npt.NDArray[np.int32]:
+        """Return (N - start,) int32: the list of each row from `start` on; -1: it is not alive."""
+        chosen = np.full(len(alive) - start, -1, np.int32)
+        for at in range(start, len(alive), _ASSIGNED_BLOCK):
+            rows = at + np.flatnonzero(alive[at : at + _ASSIGNED_BLOCK])
+            if len(rows):
+                chosen[rows - start] = self._lists.quantizer.assign(self._reduced(blocks, rows), 1)[:, 0]
+        return chosen
+
+    def _fill(
+        self,
+        blocks: DescriptorBlocks,
+        order: npt.NDArray[np.uint32],
+        bounds: npt.NDArray[np.int64],
+        start: int,
+    ) -> None:
+        """Encode rows in the order of their lists; those of list i are `order[bounds[i] : bounds[i + 1]]`."""
+        for at in range(0, len(order), _CODED_BLOCK):
+            stop = min(len(order), at + _CODED_BLOCK)
+            rows = order[at:stop].astype(np.int64) + start
+            codes = self._lists.pq.compute_codes(self._reduced(blocks, rows))
+            first, last = np.searchsorted(bounds, [at, stop - 1], side="right") - 1
+            for number in range(first, last + 1):
+                own = slice(max(0, bounds[number] - at), bounds[number + 1] - at)
+                if bounds[number] < bounds[number + 1]:
+                    self._packed.append(number, rows[own], codes[own])
+
+    def _reduced(self, blocks: DescriptorBlocks, rows: npt.NDArray[np.int64]) -> Any:
+        return self._index.chain.at(0).apply(blocks.reconstruct(rows))

@@ -9,21 +9,25 @@ queries among rows drawn at random.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from storage.search.descriptor_blocks import DescriptorBlocks
 from storage.search.faiss_module import import_faiss
 
-__all__ = ["SCATTERED_COST", "Trial", "evenly", "reduction"]
+__all__ = ["SCATTERED_COST", "Sample", "Trial", "evenly", "reduction"]
 
 SCATTERED_COST = 12  # of a byte that is compared again, in bytes of codes that are read in sequence
 _VARIANCES = (0.8, 0.87, 0.93, 0.97, 1.0)
 _DRAWN = 16_384  # rows that neighbours are ranked among
 _PROBED = 0.5  # of the lists, about
 _PER_CENTROID, _ITERATIONS = 64, 8
+_WIDENED = 8192  # rows at a time
 
 Vectors = npt.NDArray[np.float32]
 
@@ -47,24 +51,67 @@ class Trial:
     target: float
 
 
-def reduction(sample: Vectors, trial: Trial) -> tuple[Any, int]:
+class Sample:
+    """Some rows of those that are stored, S of them, widened to float32 block by block: never all at once.
+
+    Attributes:
+        rows: (S,) int64: their numbers.
+    """
+
+    def __init__(self, stored: DescriptorBlocks, rows: npt.NDArray[np.int64]) -> None:
+        self._stored, self.rows = stored, rows
+
+    def drawn(self, count: int) -> Vectors:
+        """Return about (count, D) of them, evenly spaced."""
+        return self._stored.reconstruct(self.rows[evenly(len(self.rows), count)])
+
+    def moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return their mean (D,) and covariance (D, D)."""
+        blocks = self._blocks()
+        first = next(blocks)
+        about = first.mean(axis=0)  # near the mean of all, so that products are small
+        total, products = np.zeros(len(about)), np.zeros((len(about), len(about)))
+        for block in itertools.chain([first], blocks):
+            block -= about
+            total += block.sum(axis=0, dtype=np.float64)
+            products += block.T @ block
+        count = len(self.rows)
+        offset = total / count
+        return about + offset, (products - count * np.outer(offset, offset)) / max(1, count - 1)
+
+    def reduced(self, linear: Any, components: int) -> Vectors:
+        """Return (S, components): moved by FAISS's linear map."""
+        moved, at = np.empty((len(self.rows), components), np.float32), 0
+        for block in self._blocks():
+            moved[at : at + len(block)] = linear.apply(block)
+            at += len(block)
+        return moved
+
+    def _blocks(self) -> Iterator[Vectors]:
+        for at in range(0, len(self.rows), _WIDENED):
+            yield self._stored.reconstruct(self.rows[at : at + _WIDENED])
+
+
+def reduction(sample: Sample, trial: Trial) -> tuple[Any, int]:
     """Return a linear map to fewer dimensions for FAISS, and their number: a multiple of four.
 
     Args:
-        sample: (S, D) rows.
+        sample: Rows to learn from.
         trial: What it is chosen by.
     """
-    mean = sample.mean(axis=0, dtype=np.float64)
-    variances, axes = np.linalg.eigh(np.cov(sample, rowvar=False).astype(np.float64))
+    mean, covariance = sample.moments()
+    variances, axes = np.linalg.eigh(covariance)
     variances, axes = np.maximum(variances[::-1], 0), axes[:, ::-1]
     explained = np.cumsum(variances) / max(float(variances.sum()), 1e-12)
     wanted = sorted({_components(explained, share) for share in _VARIANCES})
     maps = [_rotated(axes, components) for components in wanted]
-    drawn = sample[evenly(len(sample), _DRAWN)]
-    costs = [_cost(drawn, matrix, trial) for matrix in maps] if len(maps) > 1 else [0.0]
+    costs = [0.0]
+    if len(maps) > 1:
+        drawn = sample.drawn(_DRAWN)
+        costs = [_cost(drawn, matrix, trial) for matrix in maps]
     matrix = maps[int(np.argmin(costs))]
     faiss = import_faiss()
-    linear = faiss.LinearTransform(sample.shape[1], len(matrix), True)
+    linear = faiss.LinearTransform(len(mean), len(matrix), True)
     faiss.copy_array_to_vector(matrix.ravel(), linear.A)
     faiss.copy_array_to_vector((-matrix @ mean).astype(np.float32), linear.b)
     linear.is_trained = True
