@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.search.allocator import return_free_memory
 from storage.search.coded_rows import CodedRows, Training
 from storage.search.descriptor_blocks import DescriptorBlocks, Mask
 from storage.search.reduction import SCATTERED_COST, Trial, evenly
@@ -190,6 +191,7 @@ class ApproximateIndex:
         self._measure(coded, queries, truth)
         if self.probes:
             self._coded = coded
+        return_free_memory()
 
     def _measure(
         self, coded: CodedRows, queries: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.search.allocator import return_free_memory
 from storage.search.descriptor_blocks import DescriptorBlocks, Mask
 from storage.search.faiss_module import import_faiss, selector
 from storage.search.packed_lists import PackedLists
@@ -22,7 +23,7 @@ __all__ = ["CodedRows", "Training"]
 
 _SAMPLES_PER_LIST = 64
 # Rows at a time, as float32: of the second pass fewer, when codes are beside the descriptors.
-_ASSIGNED_BLOCK, _CODED_BLOCK = 32_768, 8192
+_ASSIGNED_BLOCK, _CODED_BLOCK = 32_768, 4096
 _BY_LIST = 15  # FAISS's number for this implementation
 _MIN_BATCH = 3  # queries that are parallelised by query
 
@@ -97,12 +98,16 @@ class CodedRows:
         start, before = (0, None) if former is None else (former.stop, former._packed)
         chosen = self._assigned(blocks, alive, start)
         sizes = np.bincount(chosen + 1, minlength=training.lists + 1)
-        order = np.argsort(chosen, kind="stable").astype(np.uint32)[sizes[0] :]
+        rows = np.argsort(chosen, kind="stable")[sizes[0] :]  # without those that are not alive
+        rows += start
         del chosen
-        wanted = sizes[1:] if before is None else sizes[1:] + before.sizes
-        self.count: int = int(wanted.sum())
-        self._packed = PackedLists(training.packer, wanted, before)
-        self._fill(blocks, order, np.concatenate([[0], np.cumsum(sizes[1:])]), start)
+        self._packed = PackedLists(training.packer, rows, sizes[1:], before)
+        self.count: int = int(self._packed.sizes.sum())
+        del rows
+        return_free_memory()  # what training needed is not held beside all codes
+        self._packed.fill(
+            lambda some: self._lists.pq.compute_codes(self._reduced(blocks, some)), block=_CODED_BLOCK
+        )
         self._lists.replace_invlists(self._packed.faiss_lists, False)
         self._lists.ntotal = self._index.ntotal = self.count
 
@@ -145,24 +150,6 @@ class CodedRows:
             if len(rows):
                 chosen[rows - start] = self._lists.quantizer.assign(self._reduced(blocks, rows), 1)[:, 0]
         return chosen
-
-    def _fill(
-        self,
-        blocks: DescriptorBlocks,
-        order: npt.NDArray[np.uint32],
-        bounds: npt.NDArray[np.int64],
-        start: int,
-    ) -> None:
-        """Encode rows in the order of their lists; those of list i are `order[bounds[i] : bounds[i + 1]]`."""
-        for at in range(0, len(order), _CODED_BLOCK):
-            stop = min(len(order), at + _CODED_BLOCK)
-            rows = order[at:stop].astype(np.int64) + start
-            codes = self._lists.pq.compute_codes(self._reduced(blocks, rows))
-            first, last = np.searchsorted(bounds, [at, stop - 1], side="right") - 1
-            for number in range(first, last + 1):
-                own = slice(max(0, bounds[number] - at), bounds[number + 1] - at)
-                if bounds[number] < bounds[number + 1]:
-                    self._packed.append(number, rows[own], codes[own])
 
     def _reduced(self, blocks: DescriptorBlocks, rows: npt.NDArray[np.int64]) -> Any:
         return self._index.chain.at(0).apply(blocks.reconstruct(rows))
