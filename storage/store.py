@@ -17,6 +17,7 @@ from storage.calibration_file import write_measured
 from storage.card import FORMAT_VERSION, Card
 from storage.care.compaction import CompactPreview, CompactReport, compact_store, preview_compaction
 from storage.care.forgetting import ForgetReport, forget
+from storage.care.index_recall import index_recall
 from storage.care.leftovers import LEFTOVER_AGE_S, remove_leftovers
 from storage.care.repair import RepairReport, repair_store
 from storage.care.versions import resolve_version, roll_back
@@ -34,6 +35,9 @@ from storage.objects.location import open_location
 from storage.objects.probe import require_conditions
 from storage.search.snapshot import LANCE_INDEX_ROWS, Snapshot
 from storage.store_reader import StoreReader
+from storage.table.index_segments import merged
+from storage.table.index_trial import forget_trials
+from storage.table.open_table import dataset_of
 
 __all__ = ["Store"]
 
@@ -321,6 +325,39 @@ class Store(StoreReader):
             if writer.committed.rows >= min_rows and not writer.table.has_index:
                 writer.change(lambda: writer.table.build_index(), did="built the index on disk")
             return self._advance()
+
+    def merged_segments(self, segments: Sequence[Any]) -> Any:
+        """Return one part of an index, made of some that were built apart; nothing uses it; needs the lease.
+
+        Args:
+            segments: From `storage.table.index_segments.build_segment`, of different fragments.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+        """
+        writer = self._leased()
+        writer.check_lease()
+        return merged(dataset_of(writer.table), segments)
+
+    def recall_of_segment(self, segment: Any) -> float:
+        """Return what `index_recall` would if a part were the index, which it is not; needs the lease.
+
+        It is searched in a version that no reader finds, and that is removed.
+
+        Args:
+            segment: From `merged_segments`, of all fragments of this version.
+
+        Raises:
+            StoreLocked: the lease is not held, or was lost.
+            CorruptStore: a data file cannot be read.
+        """
+        writer = self._leased()
+        writer.check_lease()
+        forget_trials(self._folder)  # of a process that ended in between
+        try:
+            return index_recall(writer.table.trying(segment))
+        finally:
+            forget_trials(self._folder)
 
     def use_segments(self, segments: Sequence[Any]) -> int:
         """Let parts that were built apart be the store's index, and return the version; needs the lease.

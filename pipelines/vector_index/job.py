@@ -39,8 +39,9 @@ def build_index(
 ) -> dict[str, Any]:
     """Build LanceDB's index on the descriptors with Ray, in place of one that is there.
 
-    A build that was interrupted goes on with the parts that it has finished. All nodes must reach the store
-    under the same address.
+    Its recall is measured before the store has it: one that finds too little is never searched. A build that
+    was interrupted goes on with the parts that it has finished. All nodes must reach the store under the same
+    address.
 
     Args:
         store_uri: The store.
@@ -74,10 +75,13 @@ def build_index(
             return {"store_version": store.version, "indexed": store.has_index}
         with ray_session() as ray, bar:
             for bits in BITS:
-                made = _build(ray, store, store_uri, workers, bits, bar)
-                recall = store.index_recall()
+                unfinished, kept = _built(ray, store, store_uri, workers, bits, bar)
+                segment = store.merged_segments(unfinished.segments)
+                recall = store.recall_of_segment(segment)
                 if recall >= min_recall:
+                    store.use_segments([segment])
                     break
+        forget_unfinished(open_location(store_uri))
     if recall < min_recall:
         raise IndexRecallTooLow(
             f"the index of {store_uri} finds {recall:.3f} of the exact hundred with {bits} bits per "
@@ -88,15 +92,17 @@ def build_index(
         "indexed": True,
         "recall_at_100": round(recall, 4),
         "bits": bits,
-        **made,
+        "lists": len(unfinished.model.centroids),
+        "parts": len(unfinished.segments),
+        "parts_kept": kept,
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def _build(
+def _built(
     ray: Any, store: Store, store_uri: str, workers: int, bits: int, bar: ProgressBar
-) -> dict[str, Any]:
-    """Build the parts that are missing, and let the store use them all."""
+) -> tuple[UnfinishedIndex, int]:
+    """Build the parts that are missing; return all, and how many were there."""
     folder, table = open_location(store_uri), store.table
     fragments = Fragments(table).by_number
     rows = {number: len(each.places()) for number, each in fragments.items()}
@@ -124,13 +130,7 @@ def _build(
             unfinished.write(folder, fragments)
             done += sum(rows[number] for number in running.pop(finished))
         bar.update(done, None, store.count)
-    store.use_segments(unfinished.segments)
-    forget_unfinished(folder)
-    return {
-        "lists": len(unfinished.model.centroids),
-        "parts": len(unfinished.segments),
-        "parts_kept": kept,
-    }
+    return unfinished, kept
 
 
 def parts(rows: dict[int, int], workers: int) -> list[list[int]]:

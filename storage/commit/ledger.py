@@ -17,6 +17,7 @@ from storage.json_values import parse_object, whole_number
 from storage.layout import TABLE_FOLDER, is_table_file_name
 from storage.objects.bucket_path import BucketPath
 from storage.objects.files import Location, file_names, file_sha256, read_bounded
+from storage.table.index_trial import TRIAL_MANIFEST
 from storage.table.lance_table import LanceTable, manifest_name
 
 __all__ = [
@@ -40,7 +41,7 @@ _VERSIONS = f"{TABLE_FOLDER}/_versions"
 _FOLDERS = ("data", "_deletions", "_indices", "_versions")
 # LanceDB's own temporary names: ".tmp..." for all files, "<manifest>#1" for manifests.
 _MANIFEST = re.compile(r"(\d{20})\.manifest")
-_IGNORED_NAME = re.compile(r"\..*|\d{20}\.manifest#\d+|latest_version_hint\.json")
+_IGNORED_NAME = re.compile(r"\..*|\d{20}\.manifest#\d+|latest_version_hint\.json|" + TRIAL_MANIFEST)
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MAX_VERSION, _MAX_ROWS = 2**48 - 1, 2**40

@@ -24,6 +24,7 @@ from storage.objects.bucket_path import BucketPath
 from storage.objects.errors import storage_error
 from storage.table.fragment_files import files_of
 from storage.table.index_segments import SEGMENTED_INDEX, index_names, tidy, using
+from storage.table.index_trial import trial_version
 from storage.table.lance_table import LIST_ROWS, SCAN_ROWS, in_clause, manifest_name
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
@@ -331,6 +332,11 @@ class BucketTable:
         if SEGMENTED_INDEX in index_names(self._dataset):  # one is enough
             with self._following():
                 self._dataset.drop_index(SEGMENTED_INDEX)
+
+    def trying(self, segment: Any) -> BucketTable:
+        """Return a detached version that has a segment as its index; see `LanceTable.trying`."""
+        with _explained(self.folder):
+            return BucketTable(self.folder, trial_version(self._dataset, segment))
 
     def use_segments(self, segments: Sequence[Any]) -> None:
         """Let parts of an index be the index on the descriptors; see `LanceTable.use_segments`."""

@@ -22,6 +22,7 @@ __all__ = [
     "IndexModel",
     "build_segment",
     "index_names",
+    "merged",
     "segment_from_json",
     "segment_to_json",
     "tidy",
@@ -98,6 +99,11 @@ def build_segment(dataset: Any, model: IndexModel, fragments: Sequence[int]) -> 
     )
 
 
+def merged(dataset: Any, segments: Sequence[Any]) -> Any:
+    """Merge parts into one, which nothing uses yet; arguments as of `using`."""
+    return segments[0] if len(segments) == 1 else dataset.merge_existing_index_segments(list(segments))
+
+
 def using(dataset: Any, segments: Sequence[Any]) -> Any:
     """Merge parts, and return the change that makes the result the one index on the descriptors.
 
@@ -108,12 +114,12 @@ def using(dataset: Any, segments: Sequence[Any]) -> Any:
     from lance import LanceOperation
     from lance.dataset import Index
 
-    merged = segments[0] if len(segments) == 1 else dataset.merge_existing_index_segments(list(segments))
+    whole = merged(dataset, segments)
     former = [
         Index(
             uuid=segment.uuid,
             name=each.name,
-            fields=list(merged.fields),
+            fields=list(whole.fields),
             dataset_version=segment.dataset_version_at_last_update,
             fragment_ids=segment.fragment_ids,
             index_version=segment.index_version,
@@ -122,7 +128,7 @@ def using(dataset: Any, segments: Sequence[Any]) -> Any:
         if _COLUMN in each.field_names
         for segment in each.segments
     ]
-    return LanceOperation.CreateIndex([merged], former)
+    return LanceOperation.CreateIndex([whole], former)
 
 
 def index_names(dataset: Any) -> dict[str, int]:

@@ -20,6 +20,7 @@ from storage.card import Card
 from storage.errors import CorruptStore, NotReadable, StoreError, repair_command
 from storage.layout import TABLE_FOLDER
 from storage.table.index_segments import SEGMENTED_INDEX, index_names, tidy, using
+from storage.table.index_trial import trial_version
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
@@ -213,6 +214,15 @@ class LanceTable:
         for index in self._table.list_indices():
             if index.name == SEGMENTED_INDEX:  # one is enough
                 self._table.drop_index(index.name)
+
+    def trying(self, segment: Any) -> LanceTable:
+        """Return a detached version that has a segment as its index; `forget_trials` removes it."""
+        import lance
+
+        dataset = lance.dataset(self.folder / TABLE_FOLDER, version=self.version)
+        made = trial_version(dataset, segment)
+        database = lancedb.connect(os.fspath(self.folder))
+        return LanceTable(self.folder, database.open_table("records", version=made.version))
 
     def use_segments(self, segments: Sequence[Any]) -> None:
         """Let parts of `storage.table.index_segments` be the index on the descriptors: one version."""

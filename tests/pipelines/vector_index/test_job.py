@@ -11,10 +11,11 @@ import pytest
 
 from pipelines.vector_index import job
 from pipelines.vector_index.errors import IndexNeedsEights, IndexRecallTooLow
+from storage import store as store_module
 from storage.care import compaction
 from storage.care.verify import verify_store
-from storage.layout import INDEX_BUILD_FILE
-from storage.objects.files import exists
+from storage.layout import INDEX_BUILD_FILE, TABLE_FOLDER
+from storage.objects.files import exists, file_names
 from storage.objects.location import open_location
 from storage.store import Store
 from storage.table.index_segments import SEGMENTED_INDEX, index_names
@@ -88,6 +89,11 @@ def build(store: Store, workers: int = 3, **options: Any) -> dict[str, Any]:
     return made
 
 
+def trial_names(store: Store) -> list[str]:
+    names = file_names(open_location(store.uri) / TABLE_FOLDER / "_versions")
+    return [name for name in names if name.startswith("d")]
+
+
 def names_of(store: Store) -> dict[str, int]:
     return index_names(dataset_of(store.table))
 
@@ -144,18 +150,62 @@ def test_an_index_that_finds_too_little_is_built_with_longer_codes(
     store: Store, ray: InThisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recalls = iter([0.5, 0.995])
-    monkeypatch.setattr(Store, "index_recall", lambda self: next(recalls))
+    monkeypatch.setattr(Store, "recall_of_segment", lambda self, segment: next(recalls))
+    before = store.version
     made = build(store)
     assert made["bits"] == job.BITS[1]
+    assert made["store_version"] == before + 1  # the first was never the store's
     monkeypatch.undo()
     assert store.index_recall() >= 0.99
 
 
 @pytest.mark.long
-def test_an_index_that_never_finds_enough_is_an_error(ray: InThisProcess, tmp_path: Path) -> None:
-    store = make_store(tmp_path / "city", IDS, batch=100)
+def test_an_index_that_never_finds_enough_is_an_error_and_the_former_stays(
+    store: Store, ray: InThisProcess
+) -> None:
+    build(store)
+    before = store.version, ids_of(store, "lance")
     with pytest.raises(IndexRecallTooLow, match="search in memory, by --method ivf or exact"):
         build(store, min_recall=1.01)
+    store.refresh()
+    assert (store.version, ids_of(store, "lance")) == before
+    assert verify_store(store.uri).ok
+
+
+def test_an_index_is_measured_before_anybody_can_search_it(
+    store: Store, ray: InThisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    measure = store_module.index_recall
+
+    def looked_at(table: Any) -> float:
+        assert table.has_index
+        others = Store.open(store.uri)  # as a service opens it meanwhile
+        seen.append((others.version, others.has_index))
+        return measure(table)
+
+    monkeypatch.setattr(store_module, "index_recall", looked_at)
+    before = store.version
+    build(store)
+    assert seen == [(before, False)]
+    assert store.has_index
+    assert trial_names(store) == []
+
+
+def test_what_a_killed_measurement_leaves_is_removed_by_the_next(
+    store: Store, ray: InThisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:  # nothing is removed when it ends
+        killed.setattr(store_module, "index_recall", lambda table: 1 / 0)
+        killed.setattr(store_module, "forget_trials", lambda folder: None)
+        with pytest.raises(ZeroDivisionError):
+            build(store)
+    assert len(trial_names(store)) == 1
+    assert not Store.open(store.uri).has_index
+    assert verify_store(store.uri).ok
+    made = build(store)
+    assert made["parts_kept"] == made["parts"]
+    assert trial_names(store) == []
 
 
 def test_compact_adds_rows_to_the_index_and_merges_nothing_of_it(store: Store, ray: InThisProcess) -> None:
