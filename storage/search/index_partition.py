@@ -217,8 +217,9 @@ class IndexPartition:
             return "codes"
         method: SearchMethod = "exact" if rows <= EXACT_ROWS else "ivf"
         stored = 2 if card.descriptor_dtype == "float16" else 4
-        # Besides the descriptors as they are stored, up to half a byte of codes per dimension.
-        bytes_each = card.descriptor_dim * (4 if method == "exact" else stored + 0.5)
+        # Approximate: descriptors as they are stored, codes of up to two bits per dimension, row numbers.
+        bytes_each = card.descriptor_dim * (4 if method == "exact" else stored + 0.25)
+        bytes_each += 0 if method == "exact" else 8
         return method if rows * bytes_each <= self._memory_bytes else "lance"
 
     def _expired(self, loaded: _Loaded, now: float) -> bool:

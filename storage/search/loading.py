@@ -111,6 +111,7 @@ def _load(
         fragments=fragments.by_number,
     )
     ledger = ledger.changed(changes, np.ones(len(changes.keys), bool))
+    del addresses, keys, changes  # copies, which would be held while the index is built
     columns = [table.schema.field(name) for name in stored_columns(table)]
     empty = pa.schema(columns).empty_table()
     return LivingSearcher(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
     for i, hits in enumerate(expected):
         ids = [hit.record.image_id for hit in merge_hits([answers[i] for answers in results], k=10).hits]
         assert ids == [hit.record.image_id for hit in hits], f"query {i}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "gb", "method"),
+    [(50_000, 0.1, "lance"), (50_000, 0.11, "exact"), (5_250_000, 6.0, "lance"), (5_250_000, 6.1, "ivf")],
+)
+def test_what_is_searched_in_memory_fits_the_budget(twins: Store, rows: int, gb: float, method: str) -> None:
+    """Exact: 2,048 bytes of float32 for 512 dimensions; approximate: 1,024 + 128 of code + 8 of number."""
+    part = IndexPartition(twins.uri, memory_bytes=int(gb * 1e9))
+    version = SimpleNamespace(count=rows, card=make_card(dim=512))
+    assert part.method_for(version) == method  # type: ignore[arg-type]
 
 
 def test_part_beyond_exact_rows_searches_approximately(
