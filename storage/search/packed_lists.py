@@ -55,8 +55,10 @@ class PackedLists:
         """
         faiss = import_faiss()
         self._packer = packer
-        self._coded = np.zeros(len(further), np.int64) if former is None else former.sizes.copy()
-        self.sizes = self._coded + further
+        self._coded: npt.NDArray[np.int64] = np.zeros(len(further), np.int64)
+        if former is not None:
+            self._coded = former.sizes.copy()
+        self.sizes: npt.NDArray[np.int64] = self._coded + further
         blocks = -(-self.sizes // packer.nvec)
         numbers_at = blocks * packer.block_size
         lengths = -(-(numbers_at + 8 * self.sizes) // _ALIGNED) * _ALIGNED
