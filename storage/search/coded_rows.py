@@ -101,7 +101,7 @@ class CodedRows:
         rows = np.argsort(chosen, kind="stable")[sizes[0] :]  # without those that are not alive
         rows += start
         del chosen
-        self._packed = PackedLists(training.packer, rows, sizes[1:], before)
+        self._packed: PackedLists = PackedLists(training.packer, rows, sizes[1:], before)
         self.count: int = int(self._packed.sizes.sum())
         del rows
         return_free_memory()  # what training needed is not held beside all codes
