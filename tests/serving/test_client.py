@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
+from serving.answer import unknown_place
 from serving.client import BadAnswer, PhotoRefused, PlaceClient, ServiceRefused, ServiceUnavailable
 from tests.support.city_store import CityStore
 from tests.support.service_server import Running, running_service
@@ -28,6 +29,7 @@ GOOD: dict[str, Any] = {
     "degraded": False,
     "matches": [],
     "timings_ms": {"total": 1.0},
+    "place": unknown_place(),
     "of_a_later_version": True,
 }
 TOKEN = "a-token-of-some-length"
@@ -132,6 +134,13 @@ def test_query_is_retried_until_it_is_answered(replies: list[Reply], waits: list
     for path, _, body in server.seen:
         assert path == "/v1/query?top_k=3&rerank=false"
         assert body == b"photo"
+
+
+def test_an_answer_of_an_earlier_service_has_a_place_without_a_position() -> None:
+    earlier = {name: value for name, value in GOOD.items() if name != "place"}
+    with Server(answer(200, earlier), answer(200, earlier | {"place": None})).running() as server:
+        answers = [client(server.url, Clock()).query(b"photo") for _ in range(2)]
+    assert [(each["place"]["position"], each["place"]["evidence"]) for each in answers] == [(None, [])] * 2
 
 
 def test_candidates_are_the_service_s_unless_they_are_chosen() -> None:
