@@ -32,12 +32,13 @@ def agreeing_matches(got: list[dict[str, Any]], expected: list[dict[str, Any]]) 
     )
 
 
-def agreeing_places(got: dict[str, Any] | None, expected: dict[str, Any] | None) -> bool:
+def agreeing_places(got: dict[str, Any], expected: dict[str, Any]) -> bool:
     """Whether two places agree up to the last digits of the features: to half a metre and a degree."""
-    if got is None or expected is None:
-        return got is expected
+    here, there = got["position"], expected["position"]
+    if here is None or there is None:
+        return got == expected
     loose = {"position", "radius_m", "heading_deg", "spread_m", "evidence", "probability_right"}
-    apart_m = Position.of(got["position"]).distance_m(Position.of(expected["position"]))
+    apart_m = Position.of(here).distance_m(Position.of(there))
     return (
         {name: value for name, value in got.items() if name not in loose}
         == {name: value for name, value in expected.items() if name not in loose}
