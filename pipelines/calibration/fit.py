@@ -25,6 +25,7 @@ MIN_PHOTOS = 20
 FITTED_SHARE = 0.25  # of the places
 _STRENGTH = 20.0  # photos that the weights of signs for no data count as much as
 _PER_RADIUS = 30  # photos
+_UNHEARD_OF = 0.5  # probability at most, of a score below that of all labelled photos
 _SEED = 0
 
 
@@ -90,16 +91,30 @@ def fit(labelled: Labelled, *, seed: int = _SEED) -> Fitted:
     scores = ranking.scores(labelled.signs)
     located = np.isfinite(labelled.errors_m)
     bins = max(1, int(located.sum()) // _PER_RADIUS)
-    knots, values = fit_steps(scores, labelled.right)
     return Fitted(
         ranking=ranking,
-        probability=Steps(tuple(knots.tolist()), tuple(values.tolist())),
+        probability=_probability(ranking, scores, labelled.right),
         radii=radii_of(scores[located].tolist(), labelled.errors_m[located].tolist(), bins=bins),
         promises=tuple(promises(scores[testing], ~labelled.right[testing])),
         tested=len(testing),
         tested_scores=scores[testing],
         tested_wrong=~labelled.right[testing],
     )
+
+
+def _probability(ranking: Ranking, scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Steps:
+    """Return the probability by score.
+
+    No labelled photo tells about a score below all of theirs: it is one half at most there, and falls to 0
+    at the score of an answer that no sign speaks for.
+    """
+    knots, values = fit_steps(scores, right)
+    lowest, none = float(scores.min()), float(ranking.scores(np.zeros((1, len(SCALE))))[0])
+    if none < lowest:
+        below = float(np.nextafter(lowest, -np.inf))
+        values = np.append([0.0, min(_UNHEARD_OF, values[0]), values[0]], values)
+        knots = np.append([none, below, lowest], knots)
+    return Steps(tuple(knots.tolist()), tuple(values.tolist()))
 
 
 def require_promise(fitted: Fitted, photos: int, max_wrong: float) -> None:

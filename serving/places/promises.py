@@ -6,6 +6,8 @@ of six shares of them, chosen in advance, the photos with the best scores are th
 known; given the score of the next one, how many of m are wrong is binomial with the risk beyond that score.
 Its upper bound (Clopper and Pearson 1934) holds for each with confidence 1 - delta / 6, so for all six at
 once with 1 - delta. A level takes the largest set whose bound does not exceed it; all levels hold at once.
+The largest set leaves out the photo with the lowest score: nothing speaks for an answer with less evidence
+than any labelled photo had, be they all right.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ Floats = NDArray[np.float64]
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # shares of wrong answers among those called known
 CONFIDENCE = 0.9  # that none of the levels is exceeded
-SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)  # of the photos, whose best are called known
+SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)  # of the photos, whose best are called known; of all, all but one
 _MAX_PHOTOS = 10_000_000
 
 
@@ -33,7 +35,7 @@ class Promise:
 
     Attributes:
         level: At most this share of the answers called known is wrong.
-        above: Answers with a higher score are called known; None: all.
+        above: Answers with a higher score are called known; None: all, in calibrations of before.
         known: How many of the labelled photos that are.
         wrong: How many of them were wrong.
         bound: Upper bound of the share.
@@ -48,7 +50,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class _Cut:
-    above: float | None
+    above: float
     known: int
     wrong: int
     bound: float
@@ -91,7 +93,8 @@ def photos_needed(
         # One wrong answer fewer than was seen: with few photos, none seen says little about the share.
         rate = cut.wrong / cut.known if cut.known else 1.0
         if rate < level:
-            needed.append(math.ceil(_smallest(rate, level, (1 - confidence) / len(SHARES)) / share))
+            known = _smallest(rate, level, (1 - confidence) / len(SHARES))
+            needed.append(max(math.ceil(known / share), known + 1))
     return min(needed, default=None)
 
 
@@ -100,9 +103,9 @@ def _cuts(scores: Floats, wrong: NDArray[np.bool_], confidence: float) -> list[_
     ordered, mistaken = scores[order], np.concatenate([[0], np.cumsum(wrong[order])])
     cuts = []
     for share in SHARES:
-        size = math.ceil(share * len(scores) - 1e-9)
-        above = None if size >= len(scores) else float(ordered[size])
-        known = len(scores) if above is None else int(np.searchsorted(-ordered, -above, side="left"))
+        size = min(math.ceil(share * len(scores) - 1e-9), len(scores) - 1)
+        above = float(ordered[size]) if len(scores) else math.inf
+        known = int(np.searchsorted(-ordered, -above, side="left"))
         count = int(mistaken[known])
         bound = upper_bound(count, known, (1 - confidence) / len(SHARES)) if known else 1.0
         cuts.append(_Cut(above, known, count, bound))

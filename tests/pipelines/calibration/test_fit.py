@@ -89,3 +89,22 @@ def test_probabilities_never_fall_and_are_never_certain() -> None:
     assert 0 < values[0] < values[-1] < 1
     assert abs(step_values(scores, knots, values) - scores).mean() < 0.06
     assert step_values(np.array([5.0]), *fit_steps(np.empty(0), np.empty(0, bool))).tolist() == [0.5]
+
+
+def test_an_answer_with_less_evidence_than_any_labelled_photo_is_not_known_though_all_were_right() -> None:
+    some = population(400)
+    labelled = some.take(some.right)
+    fitted = fit(labelled)
+    lowest = float(fitted.ranking.scores(labelled.signs).min())
+    weakest, none = labelled.signs.min(axis=0) - 1e-3, np.zeros(len(SIGNS))
+    scores = fitted.ranking.scores(np.stack([labelled.signs.max(axis=0), weakest, none]))
+    values = step_values(scores, np.array(fitted.probability.scores), np.array(fitted.probability.values))
+    assert scores[1] < lowest
+    assert fitted.promises
+    for promise in fitted.promises:
+        assert promise.above is not None
+        assert (scores > promise.above).tolist() == [True, False, False]
+        assert promise.known == fitted.tested - 1
+    assert values[0] > 0.99
+    assert values[1] <= 0.5
+    assert values[2] == (0.0 if scores[2] < lowest else values[0])
