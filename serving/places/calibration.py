@@ -80,8 +80,8 @@ class Calibration:
         max_wrong: The level by which answers are called known unless a query asks for another.
         made_at: When, as ISO 8601.
         dataset: Name of the data set.
-        search_method: How candidates were searched for. It changes no score, so it is no condition; None: the
-            file does not say it.
+        search_method: How candidates were searched for. It changes no score, so it is not a condition; None:
+            the file does not say it.
         rerank: What `--rerank auto` does, see `serving.places.rerank_rule`; None: nothing was found out.
     """
 

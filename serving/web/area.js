@@ -67,7 +67,7 @@ export class AreaFile {
   }
 }
 
-/** GeoJSON without the properties of its features, and with few digits; what is no JSON stays as it is. */
+/** GeoJSON without the properties of its features, and with few digits; what is not JSON stays as it is. */
 function shortened(text) {
   try {
     const shape = JSON.parse(text, function (key, value) {
