@@ -60,7 +60,7 @@ def measure(
     """Build the index of a copy of the store, and search it."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
-    command = [sys.executable, "-m", "placeray", "build-index", "--store", str(copy), "--json"]
+    command = [sys.executable, "-m", "pipelines.cli", "build-index", "--store", str(copy), "--json"]
     if way != ALONE:
         command += ["--workers", way, "--quiet"]
     began = time.perf_counter()
