@@ -22,6 +22,7 @@ from models.custom.reference import portable_model
 from models.store_fit import fitting_card
 from serving.gallery import MAX_QUEUED
 from serving.http.front import FrontSettings
+from models.runtime.threads import WAITING
 from serving.http.guard import MAX_UPLOADS
 from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from serving.matching_options import default_candidates
@@ -36,7 +37,7 @@ __all__ = ["bind", "build", "checked", "cores", "front", "listening"]
 # that are read. The rest is for what is answered at once, health checks above all.
 OTHER_SLOTS = MAX_UPLOADS + MAX_QUEUED + 64
 # How OpenMP threads wait, see models.runtime.threads; a Ray worker may load torch before this package.
-ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
+ENVIRONMENT = {name: os.environ[name] for name in WAITING if name in os.environ}
 
 
 def build(args: dict[str, Any]) -> Application:

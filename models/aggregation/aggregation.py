@@ -15,6 +15,7 @@ from models.aggregation.rejected import AggregationRejected
 from models.aggregation.residuals import aggregate_residuals, multi_scale_cells, unit_norm
 from models.aggregation.whitening import fit_whitening
 from models.aggregation.words import cells_share, learn_words, sample_cells
+from models.runtime.products import multiplied
 
 __all__ = ["DESCRIPTOR_DIM", "Aggregation"]
 
@@ -155,7 +156,7 @@ class Aggregation:
             vectors = np.zeros((_BLOCK, len(self.mean)), np.float32)
             vectors[: len(block)] = self._vectors(block)
             vectors -= self.mean
-            projected = vectors @ self.projection
+            projected = multiplied(vectors, self.projection)
             descriptors[start : start + len(block), : projected.shape[1]] = projected[: len(block)]
         # A photo without structure has no direction; it is as far from all others as from each.
         lost = ~np.any(descriptors, axis=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from models.runtime.products import multiplied
+
 __all__ = ["aggregate_residuals", "multi_scale_cells"]
 
 _TINY = np.float32(1e-12)
@@ -61,11 +63,12 @@ def aggregate_residuals(
     halves = np.square(words).sum(axis=1) / 2
     sums = np.empty((len(cells), *words.shape), np.float32)
     for out, photo in zip(sums, cells, strict=True):
-        weights = softness * (photo @ words.T - halves)
+        weights = multiplied(photo, words.T)
+        weights -= halves
+        weights *= np.float32(softness)
         by_vocabulary = weights.reshape(len(photo), vocabularies, -1)  # a view
         by_vocabulary -= by_vocabulary.max(axis=2, keepdims=True)
         np.exp(weights, out=weights)
         by_vocabulary /= by_vocabulary.sum(axis=2, keepdims=True)
-        np.matmul(weights.T, photo, out=out)
-        out -= weights.sum(axis=0)[:, None] * words
+        np.subtract(multiplied(weights.T, photo), weights.sum(axis=0)[:, None] * words, out=out)
     return unit_norm(unit_norm(sums).reshape(len(sums), -1))

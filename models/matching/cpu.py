@@ -20,6 +20,7 @@ from torch import Tensor
 
 from models.matching.cpu_products import Float32Product, Int8Product, rounds_to_int8
 from models.matching.features import NotFinite, as_float32
+from models.runtime.threads import use_one_thread
 
 __all__ = ["partners_on_cpu"]
 
@@ -142,16 +143,7 @@ def _work_off(turns: Iterator[int], lock: threading.Lock, match: Callable[[int],
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="matching", initializer=_use_one_thread)
-
-
-def _use_one_thread() -> None:
-    """Limit torch to one thread in this worker, without changing the setting that new threads inherit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
-    restoring.start()
-    restoring.join()
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="matching", initializer=use_one_thread)
 
 
 # A forked process has none of its parent's threads.

@@ -1,17 +1,34 @@
-"""OpenMP wait policy of torch's CPU threads. Imports no torch: it must be set before that."""
+"""Threads of torch on a CPU: how they wait, and threads that use no others. Imports torch only in functions."""
 
 from __future__ import annotations
 
 import os
+import threading
 
-__all__ = ["sleep_while_waiting"]
+__all__ = ["WAITING", "sleep_while_waiting", "use_one_thread"]
+
+# GNU's runtime, that of torch on Linux, spins for so many rounds whatever the policy, less than a millisecond;
+# other runtimes know the policy alone.
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
 
 
 def sleep_while_waiting() -> None:
-    """Make waiting OpenMP threads sleep instead of spin, unless the environment sets the policy.
+    """Make waiting OpenMP threads sleep after a moment, unless the environment sets how they wait.
 
-    Spinning threads compete for cores with decoders, writers and each other. On two cores with one other busy
-    process, efficientnet-lite0 took 1540 ms per image with spinning threads and 54 ms with sleeping ones
-    (medians, benchmarks/README.md). Call it before the first import of torch.
+    Threads that spin for long compete for cores with decoders, writers and each other; threads that sleep at
+    once have to be woken a hundred times per photo (benchmarks/README.md, Waiting threads). Call it before the
+    first import of torch.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if WAITING.keys().isdisjoint(os.environ):
+        os.environ.update(WAITING)
+
+
+def use_one_thread() -> None:
+    """Limit torch to one thread in the thread that calls, without changing what new threads inherit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
+    restoring.start()
+    restoring.join()

@@ -20,6 +20,7 @@ from models.matching.blocks import partners_by_blocks
 from models.matching.cpu import partners_on_cpu
 from models.matching.mutual import matched_pairs, mutual_nn_count, mutual_nn_mean_similarity
 from models.runtime.onednn import lays_out
+from models.runtime.threads import use_one_thread
 from tests.support.paths import GOLDEN as GOLDEN_FOLDER
 
 GOLDEN = np.load(GOLDEN_FOLDER / "mnn.npz")
@@ -257,7 +258,7 @@ def test_count_worker_threads_leave_later_threads_their_setting() -> None:
         mutual_nn_count(unit(rng, 50, 8), unit(rng, 23, 60, 8))
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == 2
-        with ThreadPoolExecutor(1, initializer=matching_cpu._use_one_thread) as pool:
+        with ThreadPoolExecutor(1, initializer=use_one_thread) as pool:
             assert pool.submit(torch.get_num_threads).result() == 1
     finally:
         torch.set_num_threads(before)

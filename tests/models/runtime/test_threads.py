@@ -1,4 +1,4 @@
-"""Every entry point sets OpenMP's wait policy before torch is imported."""
+"""Every entry point sets how OpenMP's threads wait before torch is imported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from models.runtime.threads import WAITING
 from tests.support.paths import ROOT
 
 PROBE = """
@@ -16,37 +17,38 @@ import importlib.abc, os, sys
 class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "torch":
-            print(os.environ.get("OMP_WAIT_POLICY"), flush=True)
+            print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), flush=True)
             sys.exit()  # the rest of the import takes seconds
 
 sys.meta_path.insert(0, Watch())
 import {module}
-print(os.environ.get("OMP_WAIT_POLICY"))
+print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "setting", "expected"),
+    ("module", "settings", "expected"),
     [
-        ("serving.engine", None, "passive"),
-        ("models.weights", None, "passive"),
-        ("models.matching", None, "passive"),
-        ("models.matching", "active", "active"),
+        ("serving.engine", {}, ["passive", "10000"]),
+        ("models.weights", {}, ["passive", "10000"]),
+        ("models.matching", {}, ["passive", "10000"]),
+        ("models.matching", {"OMP_WAIT_POLICY": "active"}, ["active", "None"]),
+        ("models.matching", {"GOMP_SPINCOUNT": "7"}, ["None", "7"]),
     ],
 )
-def test_threads_sleep_unless_the_environment_is_set(module: str, setting: str | None, expected: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if setting is not None:
-        environment["OMP_WAIT_POLICY"] = setting
+def test_threads_sleep_after_a_moment_unless_the_environment_says_how_they_wait(
+    module: str, settings: dict[str, str], expected: list[str]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run(
         [sys.executable, "-c", PROBE.format(module=module)],
         cwd=ROOT,
-        env=environment,
+        env=environment | settings,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [expected]
+    assert done.stdout.split() == expected
 
 
 def test_packages_load_no_torch() -> None:
