@@ -19,10 +19,10 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from models.custom.reference import portable_model
+from models.runtime.threads import WAITING
 from models.store_fit import fitting_card
 from serving.gallery import MAX_QUEUED
 from serving.http.front import FrontSettings
-from models.runtime.threads import WAITING
 from serving.http.guard import MAX_UPLOADS
 from serving.http.tokens import TokenTable, require_token_beyond_loopback, tokens_from_environment
 from serving.matching_options import default_candidates

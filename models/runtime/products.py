@@ -1,4 +1,4 @@
-"""Matrix products of NumPy arrays by the threads that run the networks. Imports torch only in its function."""
+"""Products of NumPy arrays by the threads that run networks. Imports torch only in its function."""
 
 from __future__ import annotations
 
