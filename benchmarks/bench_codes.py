@@ -15,7 +15,6 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from benchmarks.drawn_codes import (
     described_cities,
     hamming_quantiles,
 )
+from benchmarks.floors import read_gb_per_s
 from benchmarks.machine import describe_machine
 from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import make_parser, read_results, write_results
@@ -111,18 +111,6 @@ def measure(path: Path, queries: NDArray[np.uint8], *, inverted: bool) -> tuple[
         "recall_of_own_rows": round(index.recall, 4),
     }
     return figures, found
-
-
-def read_gb_per_s(threads: int = 2) -> float:
-    """Return the rate of reading memory larger than the caches with so many threads, best of five."""
-    parts = np.array_split(np.ones(1 << 26, np.int64), threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(5):
-            began = time.perf_counter()
-            list(pool.map(np.sum, parts))
-            best = min(best, time.perf_counter() - began)
-    return (8 << 26) / best / 1e9
 
 
 def distances(path: Path, queries: NDArray[np.uint8], ids: NDArray[np.int64]) -> NDArray[np.int64]:

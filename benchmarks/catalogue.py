@@ -158,6 +158,8 @@ PARTS: tuple[Part, ...] = (
     _pipeline("commit"),
     _part("listing", "bench_listing", "listing.json", _INDEXING, "pipelines/sources"),
     _part("extract", "bench_extract", "extract.json", _MODEL, "storage/card.py"),
+    _part("answer", "bench_answer", "answer.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED,
+          _ANSWERING),
     _part("waiting", "bench_waiting", "waiting.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED,
           _ANSWERING),
     _part("matching", "bench_matching", "matching.json", _MODEL, _MATCHING,
