@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.floors import product_rate, read_gb_per_s
+from benchmarks.bandwidth import read_gb_per_s
+from benchmarks.floors import product_rate
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, make_parser, write_results
 from benchmarks.serve_stores import demo_city

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bandwidth import read_gb_per_s
 from benchmarks.drawn_codes import (
     CodeCity,
     DescribedPhotos,
@@ -28,7 +29,6 @@ from benchmarks.drawn_codes import (
     described_cities,
     hamming_quantiles,
 )
-from benchmarks.floors import read_gb_per_s
 from benchmarks.machine import describe_machine
 from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import make_parser, read_results, write_results

@@ -159,7 +159,7 @@ PARTS: tuple[Part, ...] = (
     _part("listing", "bench_listing", "listing.json", _INDEXING, "pipelines/sources"),
     _part("extract", "bench_extract", "extract.json", _MODEL, "storage/card.py"),
     _part("answer", "bench_answer", "answer.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED,
-          _ANSWERING),
+          _ANSWERING, "serving/matching_options.py"),
     _part("waiting", "bench_waiting", "waiting.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED,
           _ANSWERING),
     _part("matching", "bench_matching", "matching.json", _MODEL, _MATCHING,

@@ -1,18 +1,15 @@
-"""The machine's peak rates of matrix products, of copies and of reading."""
+"""The machine's peak rates of matrix products and of copies."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 
 from benchmarks.timing import alternate, medians
 from models.runtime import onednn
 
-__all__ = ["blas_gflop_per_s", "copy_gb_per_s", "product_rate", "read_gb_per_s"]
+__all__ = ["blas_gflop_per_s", "copy_gb_per_s", "product_rate"]
 
 
 def blas_gflop_per_s() -> float:
@@ -27,18 +24,6 @@ def copy_gb_per_s() -> float:
     source, target = torch.zeros(1 << 26), torch.zeros(1 << 26)
     times = alternate({"copy": lambda: target.copy_(source)}, 8)
     return 2 * 4 * (1 << 26) / min(times["copy"]) / 1e9
-
-
-def read_gb_per_s(threads: int = 2) -> float:
-    """Return the rate of reading memory larger than the caches with so many threads, best of five."""
-    parts = np.array_split(np.ones(1 << 26, np.int64), threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(5):
-            began = time.perf_counter()
-            list(pool.map(np.sum, parts))
-            best = min(best, time.perf_counter() - began)
-    return (8 << 26) / best / 1e9
 
 
 def product_rate(dtype: torch.dtype, device: torch.device | str = "cpu", *, side: int = 1024) -> float:

@@ -40,14 +40,12 @@ def generate_store(city: str, folder: Path, rows: int) -> str:
     dim = store.card.descriptor_dim
     drawn = folder.with_name("drawn")
     drawn.mkdir()
-    make_city(rows, drawn)
+    make_city(rows, drawn, shape="gem" if store.card.aggregation_sha256 is None else "learned", width=dim)
     descriptors = np.load(drawn / "rows.npy", mmap_mode="r")
-    # Turned into the model's more dimensions, which changes no angle.
-    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, descriptors.shape[1])))[0].T
     with store.lease():
         for start in range(0, rows, 1000):
             numbers = np.arange(start, min(rows, start + 1000))
-            vectors = descriptors[numbers].astype(np.float32) @ turn.astype(np.float32)
+            vectors = descriptors[numbers].astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             ids = [f"generated-{number}" for number in numbers]
             shard = write_shard(store.uri, ids, encoder.encode(pool[numbers % len(pool)]))
