@@ -13,8 +13,6 @@ import io
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, make_parser, write_results
 from benchmarks.serve_stores import demo_city
 from benchmarks.subprocesses import apart
+from benchmarks.timing import median_ms
 
 PHOTOS = 40
 PARTS = ("decode", "model", "descriptor", "search", "fetch", "match", "score")
@@ -79,22 +78,26 @@ def measure(store: str, *paths: str) -> dict[str, dict[str, float]]:
         return snapshot.search(descriptor, k=candidates, method=engine.method)
 
     alone: dict[str, float] = {}
-    alone["decode"], images = timed(decode_image, photos)
-    alone["model"], made = timed(lambda image: engine.extractor.extraction([image.pixels]), images)
-    alone["descriptor"], descriptors = timed(described, made)
-    alone["search"], found = timed(search, descriptors)
-    alone["fetch"], stored = timed(engine.store.fetch, [[hit.record for hit in hits[0]] for hits in found])
-    alone["match"], matchers = timed(
+    alone["decode"], images = median_ms(decode_image, photos)
+    alone["model"], made = median_ms(lambda image: engine.extractor.extraction([image.pixels]), images)
+    alone["descriptor"], descriptors = median_ms(described, made)
+    alone["search"], found = median_ms(search, descriptors)
+    alone["fetch"], stored = median_ms(
+        engine.store.fetch, [[hit.record for hit in hits[0]] for hits in found]
+    )
+    alone["match"], matchers = median_ms(
         matched, [(one[1][0], two) for one, two in zip(made, stored, strict=True)]
     )
-    alone["score"], _ = timed(CandidateMatcher.scores, matchers)
+    alone["score"], _ = median_ms(CandidateMatcher.scores, matchers)
 
-    answers = timed(engine.answer, photos)[1]
+    answers = median_ms(engine.answer, photos)[1]
     stages = {
         name: statistics.median(answer.timings_ms[name] for answer in answers)
         for name in answers[0].timings_ms
     }
-    floors = {"decode": timed(lambda photo: Image.open(io.BytesIO(photo)).convert("RGB").load(), photos)[0]}
+    floors = {
+        "decode": median_ms(lambda photo: Image.open(io.BytesIO(photo)).convert("RGB").load(), photos)[0]
+    }
     rate, gb_per_s = product_rate(torch.float32), read_gb_per_s(os.cpu_count() or 1)
     aggregation = engine._describer.aggregation(snapshot.card)
     cells = card.grid_height * card.grid_width
@@ -106,18 +109,6 @@ def measure(store: str, *paths: str) -> dict[str, dict[str, float]]:
     floors["match"] = 2 * candidates * cells**2 * codec.channels / rate / 1e6
     machine = {"product_gflops": rate, "read_gb_per_s": gb_per_s, "threads": torch.get_num_threads()}
     return {"answer_ms": stages, "alone_ms": alone, "floor_ms": floors, "rates": machine}
-
-
-def timed(call: Callable[[Any], Any], given: Sequence[Any]) -> tuple[float, list[Any]]:
-    """Return the median milliseconds of a call, and what the calls return."""
-    for each in given[:5]:
-        call(each)
-    taken, results = [], []
-    for each in given:
-        began = time.perf_counter()
-        results.append(call(each))
-        taken.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(taken), results
 
 
 def gflop_per_photo(model: str) -> float:

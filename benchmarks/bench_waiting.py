@@ -13,22 +13,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, make_parser, write_results
 from benchmarks.serve_stores import demo_city
 from benchmarks.subprocesses import apart
-from models.runtime.threads import WAITING
+from benchmarks.timing import median_ms
 
+# How many rounds GNU's runtime spins before it sleeps, whatever the policy.
 SETTINGS = {
-    "spin": {"GOMP_SPINCOUNT": "300000"},  # as GNU's runtime does by default
-    "sleep": {"OMP_WAIT_POLICY": "passive"},
-    "placeray": WAITING,
+    "spin": {"GOMP_SPINCOUNT": "300000"},  # its default
+    "sleep": {"GOMP_SPINCOUNT": "0"},  # as with the policy that placeray sets
+    "spin, then sleep": {"GOMP_SPINCOUNT": "10000"},
 }
 BESIDE = {"alone": 0, "busy": 1}  # other processes that keep a core busy
 PHOTOS = 40
@@ -49,7 +48,7 @@ def main() -> None:
                     runs.setdefault((name, beside), []).append(figures)
     settings = {name: {beside: middle(runs[name, beside]) for beside in BESIDE} for name in SETTINGS}
     for name, of in settings.items():
-        print(f"{name:>9} {of}")
+        print(f"{name:>16} {of}")
     machine = describe_machine(rounds=args.rounds, photos=PHOTOS)
     write_results(args.out, {"command": command_line(), "machine": machine, "settings": settings})
 
@@ -83,20 +82,9 @@ def measure(store: str, *paths: str) -> dict[str, float]:
     photos = [Path(path).read_bytes() for path in paths]
     pixels = [decode_image(photo).pixels for photo in photos]
     return {
-        "model_ms": median_ms(lambda each: engine.extractor.extract([each]), pixels),
-        "answer_ms": median_ms(engine.answer, photos),
+        "model_ms": median_ms(lambda each: engine.extractor.extract([each]), pixels)[0],
+        "answer_ms": median_ms(engine.answer, photos)[0],
     }
-
-
-def median_ms(call: Callable[[Any], object], given: list[Any]) -> float:
-    for each in given[:5]:
-        call(each)
-    taken = []
-    for each in given:
-        began = time.perf_counter()
-        call(each)
-        taken.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(taken)
 
 
 if __name__ == "__main__":

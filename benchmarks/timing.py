@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["alternate", "medians"]
+__all__ = ["alternate", "median_ms", "medians"]
 
 
 def alternate(
@@ -34,3 +35,19 @@ def medians(
 ) -> dict[str, float]:
     """Return the median seconds of each variant."""
     return {name: statistics.median(times) for name, times in alternate(ways, rounds, clock=clock).items()}
+
+
+def median_ms(call: Callable[[Any], Any], given: Sequence[Any]) -> tuple[float, list[Any]]:
+    """Call a function with each of some values, after a few to warm up.
+
+    Returns:
+        The median milliseconds of a call, and what the calls returned.
+    """
+    for each in given[:5]:
+        call(each)
+    taken, results = [], []
+    for each in given:
+        began = time.perf_counter()
+        results.append(call(each))
+        taken.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(taken), results

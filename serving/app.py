@@ -19,7 +19,6 @@ from ray.serve import Application
 from ray.serve.context import _get_global_client
 
 from models.custom.reference import portable_model
-from models.runtime.threads import WAITING
 from models.store_fit import fitting_card
 from serving.gallery import MAX_QUEUED
 from serving.http.front import FrontSettings
@@ -37,7 +36,7 @@ __all__ = ["bind", "build", "checked", "cores", "front", "listening"]
 # that are read. The rest is for what is answered at once, health checks above all.
 OTHER_SLOTS = MAX_UPLOADS + MAX_QUEUED + 64
 # How OpenMP threads wait, see models.runtime.threads; a Ray worker may load torch before this package.
-ENVIRONMENT = {name: os.environ[name] for name in WAITING if name in os.environ}
+ENVIRONMENT = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 import placeray
-from models.runtime.threads import WAITING
 from tests.support.paths import ROOT
 
 
 def run(code: str, *, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in WAITING}
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=cwd,

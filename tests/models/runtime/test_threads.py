@@ -1,14 +1,17 @@
-"""Every entry point sets how OpenMP's threads wait before torch is imported."""
+"""Every entry point sets OpenMP's wait policy before torch is imported."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
+import torch
 
-from models.runtime.threads import WAITING
+from models.runtime.threads import use_one_thread
 from tests.support.paths import ROOT
 
 PROBE = """
@@ -17,38 +20,58 @@ import importlib.abc, os, sys
 class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "torch":
-            print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            print(os.environ.get("OMP_WAIT_POLICY"), flush=True)
             sys.exit()  # the rest of the import takes seconds
 
 sys.meta_path.insert(0, Watch())
 import {module}
-print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
+print(os.environ.get("OMP_WAIT_POLICY"))
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "settings", "expected"),
+    ("module", "setting", "expected"),
     [
-        ("serving.engine", {}, ["passive", "10000"]),
-        ("models.weights", {}, ["passive", "10000"]),
-        ("models.matching", {}, ["passive", "10000"]),
-        ("models.matching", {"OMP_WAIT_POLICY": "active"}, ["active", "None"]),
-        ("models.matching", {"GOMP_SPINCOUNT": "7"}, ["None", "7"]),
+        ("serving.engine", None, "passive"),
+        ("models.weights", None, "passive"),
+        ("models.matching", None, "passive"),
+        ("models.matching", "active", "active"),
     ],
 )
-def test_threads_sleep_after_a_moment_unless_the_environment_says_how_they_wait(
-    module: str, settings: dict[str, str], expected: list[str]
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+def test_threads_sleep_unless_the_environment_is_set(module: str, setting: str | None, expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if setting is not None:
+        environment["OMP_WAIT_POLICY"] = setting
     done = subprocess.run(
         [sys.executable, "-c", PROBE.format(module=module)],
         cwd=ROOT,
-        env=environment | settings,
+        env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == expected
+    assert done.stdout.split() == [expected]
+
+
+def test_threads_that_start_together_leave_later_ones_their_setting() -> None:
+    together = Barrier(8)
+
+    def limited() -> int:
+        together.wait()
+        use_one_thread()
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(20):
+            with ThreadPoolExecutor(8) as pool:
+                tasks = [pool.submit(limited) for _ in range(8)]
+            assert [task.result() for task in tasks] == [1] * 8
+            with ThreadPoolExecutor(1) as later:
+                assert later.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_packages_load_no_torch() -> None:
