@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -71,8 +71,8 @@ def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
 def test_what_is_searched_in_memory_fits_the_budget(twins: Store, rows: int, gb: float, method: str) -> None:
     """Exact: 2,048 bytes of float32 for 512 dimensions; approximate: 1,024 + 128 of code + 8 of number."""
     part = IndexPartition(twins.uri, memory_bytes=int(gb * 1e9))
-    version = SimpleNamespace(count=rows, card=make_card(dim=512))
-    assert part.method_for(version) == method  # type: ignore[arg-type]
+    version = cast(Snapshot, SimpleNamespace(count=rows, card=make_card(dim=512)))
+    assert part.method_for(version) == method
 
 
 def test_part_beyond_exact_rows_searches_approximately(
