@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.sources.arrow_values import text_bytes
 from pipelines.sources.source_file import SourceFile
 from storage.parquet_footer import RowGroup, read_row_groups
-from storage.parquet_pages import dictionary_entries
+from storage.parquet_pages import check_pages, dictionary_entries
 
 __all__ = ["read_batches"]
 
@@ -41,6 +41,8 @@ def read_batches(file: SourceFile, columns: Sequence[str], texts: Sequence[str])
             groups = read_row_groups(raw)
         top = set(columns) & set(texts)
         for number, group in enumerate(groups[: opened.num_row_groups]):
+            with file.open() as raw:
+                check_pages(raw, group, columns)
             plain = {name for name in top if _has_short_texts(file, opened, number, group, name)}
             if not plain:
                 yield from opened.iter_batches(BATCH_ROWS, row_groups=[number], columns=columns)

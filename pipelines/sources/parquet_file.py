@@ -19,6 +19,7 @@ from pipelines.sources.photo_columns import PhotoColumn, find_photo_column
 from pipelines.sources.photo_rows import photo_row
 from pipelines.sources.source_file import SourceFile
 from storage.parquet_footer import RowGroup, read_row_groups
+from storage.parquet_pages import check_pages
 
 __all__ = ["read_parquet", "text_columns"]
 
@@ -113,12 +114,15 @@ def without_photos(
 
 
 def _first_value(file: SourceFile, path: str) -> Any:
-    with file.parquet(pre_buffer=False) as opened:
-        for batch in opened.iter_batches(1, columns=[path]):
-            value = batch.column(0)[0].as_py()
-            for name in path.split(".")[1:]:
-                value = value.get(name) if isinstance(value, dict) else None
-            return value
+    with file.open() as raw, file.parquet(pre_buffer=False) as opened:
+        groups = read_row_groups(raw)[: opened.num_row_groups]
+        for number in (number for number, group in enumerate(groups) if group.rows):
+            check_pages(raw, groups[number], [path])
+            for batch in opened.iter_batches(1, row_groups=[number], columns=[path]):
+                value = batch.column(0)[0].as_py()
+                for name in path.split(".")[1:]:
+                    value = value.get(name) if isinstance(value, dict) else None
+                return value
     return None
 
 

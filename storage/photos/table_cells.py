@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from storage.objects.address import BucketAddress, options_for
 from storage.objects.source_bucket import open_source_bucket
 from storage.parquet_footer import read_row_groups
+from storage.parquet_pages import check_pages
 from storage.photos.errors import PhotoUnavailable
 from storage.photos.ranged_file import RangedFile
 from storage.photos.uris import ObjectUri, TableCell
@@ -92,7 +93,8 @@ class _Groups:
     def __init__(self, place: ObjectUri | str, column: str, options: Options) -> None:
         self._file = open_parquet(place, options)
         self._column = column
-        with _raw(place, options) as raw:
+        self._open = functools.partial(_raw, place, options)
+        with self._open() as raw:
             self._groups = read_row_groups(raw)
         self._ends = list(accumulate(group.rows for group in self._groups))
         self._lock = threading.Lock()
@@ -123,6 +125,8 @@ class _Groups:
         return self._held[group][1]
 
     def _read(self, group: int) -> pa.ChunkedArray:
+        with self._open() as raw:
+            check_pages(raw, self._groups[group], [self._column])
         values = self._file.read_row_group(group, columns=[self._column]).column(0)
         for name in self._column.split(".")[1:]:
             values = pa.chunked_array([chunk.field(name) for chunk in values.chunks])
