@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.placeray-installed
 
-.PHONY: demo docs image lock-image test lint test-quick test-fault test-fuzz test-cluster test-servers test-slow test-long test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune bench-all bench-quotes benchmarks-check clean
+.PHONY: demo docs image lock-image test lint test-quick test-fault test-fuzz test-fuzz-guided test-cluster test-servers test-slow test-long test-image tools bench-index bench-serve bench-train bench-matching bench-accuracy bench-features bench-reading bench-extract bench-pipeline bench-search bench-accelerator prove-finetune bench-all bench-quotes benchmarks-check clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -83,6 +83,12 @@ test-long: $(STAMP)
 # PLACERAY_FUZZ_FIRST: number of the first.
 test-fuzz: $(STAMP)
 	$(BIN)/python -m pytest tests/fuzz -m fuzz -rP
+
+# Inputs that reach new code of our own decoders; SECONDS of each target.
+test-fuzz-guided: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[fuzz]'
+	for target in exif areas footers listings; do \
+	  $(BIN)/python -m tests.fuzz.guided $$target --seconds $(or $(SECONDS),600) || exit 1; done
 
 # PLACERAY_STORE_MODEL_OPERATIONS: operations of the store's model test (default 20000).
 test-slow: $(STAMP) test-servers

@@ -108,9 +108,42 @@ def _features(what: str, *inputs: str) -> Part:
     return _part(f"features {what}", "bench_features", "features.json", *sources, **more)
 
 
+_SEARCHED = ("storage/search", "tests/support/object_servers.py")
+
+
 def _search(rows: int) -> Part:
     more = {"arguments": ("--rows", str(rows)), "key": ("gem-1024", str(rows))}
-    return _part(f"search {rows}", "bench_search", "search.json", "storage/search", **more)
+    return _part(f"search {rows}", "bench_search", "search.json", _SEARCHED, **more)
+
+
+# Measured at every size; the other methods, which are slower, larger or less exact, at one.
+_OWN_AND_LANCE = ("placeray's own (ivf)", "LanceDB IVF_RQ, 2 bits", "LanceDB in a bucket")
+_OTHERS = ("exact float32", "exact float16", "int8 + refine", "HNSW float32", "HNSW int8 + refine",
+           "IVF float32", "IVF int8 + refine", "IVF PQ 4-bit + refine", "IVF RaBitQ + refine",
+           "LanceDB IVF_HNSW_SQ", "LanceDB IVF_PQ", "LanceDB IVF_RQ")  # fmt: skip
+
+
+def _search_city(rows: int, width: int, shape: str, methods: tuple[str, ...] = _OWN_AND_LANCE) -> Part:
+    others = " others" if methods == _OTHERS else ""
+    arguments = (
+        "--rows",
+        str(rows),
+        "--shape",
+        shape,
+        "--width",
+        str(width),
+        "--limit-s",
+        "3600",
+        "--methods",
+    )
+    more = {"arguments": (*arguments, *methods), "key": (f"{shape}-{width}", str(rows))}
+    name = f"search {shape} {rows} {width}{others}"
+    return _part(name, "bench_search", "search.json", _SEARCHED, **more)
+
+
+def _codes(rows: int) -> Part:
+    more = {"arguments": ("--rows", str(rows)), "key": (str(rows),)}
+    return _part(f"codes {rows}", "bench_codes", "codes.json", "storage/search", **more)
 
 
 def _finetune(what: str, *inputs: str) -> Part:
@@ -204,16 +237,21 @@ PARTS: tuple[Part, ...] = (
     _part("side path", "prove_side_path", "side_path.json", _MODEL, _TRAINING, _CITY),
     _part("values", "prove_values", "values.json", _MODEL, _ENCODED, _STORED, _MATCHING, _LEARNED, _CITY,
           _ANSWERING, _INDEXING, "serving/matching_options.py", "pipelines/evaluation", "pipelines/sources"),
-    _part("codes", "bench_codes", "codes.json", "storage/search", arguments=("--rows", "10000000"),
-          key=("10000000",)),
+    _codes(2_650_000),
+    _codes(5_250_000),
+    _codes(10_000_000),
     _finetune("corridor", "--photos", "{corridor}"),
     _finetune("forgetting", "--photos", "{corridor}"),
     _finetune("demo"),
     _finetune("hard"),
     _search(1_000_000),
-    _part("search learned", "bench_search", "search.json", "storage/search",
-          arguments=("--rows", "5250000", "--shape", "learned", "--width", "512",
-                     "--methods", "placeray's own (ivf)"), key=("learned-512", "5250000")),
+    _search_city(2_650_000, 512, "learned"),
+    _search_city(5_250_000, 512, "learned"),
+    _search_city(2_650_000, 1024, "learned"),
+    _search_city(5_250_000, 1024, "learned"),
+    _search_city(2_650_000, 512, "uniform"),
+    _search_city(5_250_000, 512, "uniform"),
+    _search_city(2_650_000, 512, "learned", _OTHERS),
     _part("vector index", "bench_vector_index", "vector_index.json", _STORED, "storage/search",
           "storage/care", "pipelines/vector_index", arguments=("--rows", "1000000"), key=("1000000",)),
     _features("dense", "{corridor}", "{city}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ class Method:
     """One way to search.
 
     Attributes:
-        build: Takes (N, D) float16 rows and an empty folder, and returns the index.
+        build: Takes (N, D) float16 rows and a place that is empty, and returns the index.
         settings: Yields the name of each setting and its search, which returns (B, k) int64 row numbers.
+        place: Makes the place from an empty folder, for as long as the index is used.
     """
 
-    build: Callable[[np.ndarray, Path], Any]
+    build: Callable[[np.ndarray, Any], Any]
     settings: Callable[[Any], Iterator[tuple[str, Search]]]
+    place: Callable[[Path], AbstractContextManager[Any]] = nullcontext
 
 
 def lists_for(rows: int) -> int:
@@ -107,8 +110,23 @@ def _ivf(description: str, factors: tuple[int, ...] = (1,)) -> Method:
     return Method(lambda stored, _: _faiss_index(description, stored), settings)
 
 
-def _lance(kind: str, **options: int) -> Method:
-    def build(stored: np.ndarray, folder: Path) -> Any:
+@contextmanager
+def _bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Serve a folder as a bucket by SeaweedFS on this machine; yield what `lancedb.connect` takes."""
+    from tests.support.object_servers import KEY_ID, SECRET, seaweed_server
+
+    with seaweed_server(folder) as url:
+        options = {"endpoint": url, "allow_http": "true", "region": "us-east-1"}
+        yield (
+            "s3://placeray/rows",
+            options | {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET},
+        )
+
+
+def _lance(
+    kind: str, place: Callable[[Path], AbstractContextManager[Any]] = nullcontext, **options: int
+) -> Method:
+    def build(stored: np.ndarray, place: Path | tuple[str, dict[str, str]]) -> Any:
         import lancedb
         import pyarrow as pa
         from lancedb import index as kinds
@@ -122,7 +140,8 @@ def _lance(kind: str, **options: int) -> Method:
 
         vector = pa.field("descriptor", pa.list_(pa.float16(), stored.shape[1]))
         schema = pa.schema([pa.field("number", pa.int64()), vector])
-        table = lancedb.connect(str(folder)).create_table(
+        address, storage = place if isinstance(place, tuple) else (str(place), None)
+        table = lancedb.connect(address, storage_options=storage).create_table(
             "rows", pa.RecordBatchReader.from_batches(schema, batches()), schema=schema
         )
         config = getattr(kinds, kind)(distance_type="cosine", **options)
@@ -148,7 +167,7 @@ def _lance(kind: str, **options: int) -> Method:
             beam = f", ef {ef}" if "Hnsw" in kind else ""
             yield f"{probes} lists{beam}, {refine}k refined", search_table
 
-    return Method(build, settings)
+    return Method(build, settings, place)
 
 
 def _own_index() -> Method:
@@ -177,4 +196,5 @@ METHODS: dict[str, Method] = {
     "LanceDB IVF_PQ": _lance("IvfPq"),
     "LanceDB IVF_RQ": _lance("IvfRq"),
     "LanceDB IVF_RQ, 2 bits": _lance("IvfRq", num_bits=2),
+    "LanceDB in a bucket": _lance("IvfRq", _bucket, num_bits=2),
 }

@@ -146,6 +146,100 @@ def loaded(folder: Path) -> Iterator[Check]:
     yield check
 
 
+def footers() -> list[bytes]:
+    """Parquet files as listings are, plain, of pages of both versions, and of several row groups."""
+    table = pa.table({"uri": [f"{n}.jpg" for n in range(40)], "tags": [["x"], None, ["y", "z"], []] * 10})
+    found = []
+    for options in ({"compression": "none"}, {"data_page_version": "2.0"}, {"row_group_size": 9}):
+        file = io.BytesIO()
+        pq.write_table(table, file, **options)
+        found.append(file.getvalue())
+    return found
+
+
+def decoded_headers(folder: Path) -> Iterator[Check]:
+    from storage.parquet_footer import read_row_groups
+    from storage.parquet_pages import check_pages, dictionary_entries
+
+    def check(data: bytes) -> str:
+        file = io.BytesIO(data)
+        try:
+            groups = read_row_groups(file)
+            for group in groups:
+                for chunk in group.columns:
+                    dictionary_entries(file, chunk)
+                check_pages(file, group, [chunk.path for chunk in group.columns])
+        except pa.ArrowInvalid:
+            return "refused"
+        return "decoded"
+
+    yield check
+
+
+def photos_to_write() -> list[bytes]:
+    """JPEG photos without EXIF, and with EXIF of both byte orders."""
+    big_endian = b"Exif\0\0MM\0*" + (8).to_bytes(4, "big") + bytes(6)
+    return [
+        encoded(scene(), "JPEG"),
+        encoded(scene(), "JPEG", exif=photo_exif()),
+        encoded(scene(), "JPEG", exif=big_endian),
+    ]
+
+
+def positioned(folder: Path) -> Iterator[Check]:
+    from models.images.writing.jpeg_segments import find_exif, with_position
+    from models.images.writing.tiff_gps import ExifPosition, NotEmbeddable
+
+    position = ExifPosition(-33.86, 151.2, 8.0)
+
+    def check(data: bytes) -> str:
+        try:
+            written = with_position(data, position)
+        except NotEmbeddable:
+            return "not embeddable"
+        place = find_exif(written)
+        assert place.end > place.begin
+        rest = len(written) - place.end
+        assert written[: place.begin] + written[place.end :] in (
+            data,
+            data[: place.begin] + data[len(data) - rest :],
+        )
+        return "written"
+
+    yield check
+
+
+def areas() -> list[bytes]:
+    """GeoJSON of a polygon with a hole, of several, and of a collection of features."""
+    ring = "[[151.1,-33.9],[151.3,-33.9],[151.3,-33.8],[151.1,-33.8],[151.1,-33.9]]"
+    hole = "[[151.15,-33.88],[151.2,-33.88],[151.2,-33.85],[151.15,-33.88]]"
+    polygon = f'{{"type":"Polygon","coordinates":[{ring},{hole}]}}'
+    several = f'{{"type":"MultiPolygon","coordinates":[[{ring}],[{hole}]]}}'
+    features = f'{{"type":"FeatureCollection","features":[{{"type":"Feature","geometry":{polygon}}}]}}'
+    return [text.encode() for text in (polygon, several, features)]
+
+
+def bounded(folder: Path) -> Iterator[Check]:
+    from storage.position import Position
+    from storage.search.filters import BadFilter, inside_geojson
+    from tests.storage.search.filters.rows import rows_at
+
+    ways = [(-33.87, 151.12), (-33.86, 151.18), (-33.9, 151.1), (80.0, 179.9), (0.0, -180.0), (-90.0, 0.0)]
+    rows = rows_at([Position(lat=lat, lon=lon) for lat, lon in ways])
+
+    def check(data: bytes) -> str:
+        try:
+            inside = inside_geojson(data.decode(errors="replace"))
+        except BadFilter:
+            return "refused"
+        found = inside.mask(rows).tolist()
+        assert found == [inside.mask(rows.slice(n, 1))[0] for n in range(len(ways))]
+        assert not re.search("nan|inf", inside.predicate())
+        return f"{sum(found)} inside"
+
+    yield check
+
+
 def raw_requests() -> list[bytes]:
     """Requests as they go over the wire, of each route that takes a body and of some that do not."""
     photo = encoded(scene(), "JPEG")
@@ -228,6 +322,9 @@ TARGETS = {
     "images": Target(photos, decode, 300),
     "listings": Target(listings, listed, 300),
     "weights": Target(weights_files, loaded, 600),
+    "footers": Target(footers, decoded_headers, 100),
+    "exif": Target(photos_to_write, positioned, 100),
+    "areas": Target(areas, bounded, 100),
     "requests": Target(raw_requests, answered, 600, mutated_request),
 }
 opened = {name: contextmanager(target.open) for name, target in TARGETS.items()}
