@@ -34,11 +34,19 @@ THROUGHPUT_MODE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
 }
+# What of it opens no port: the application's code, Serve's and its router's in one event loop, logs in blocks.
+ONE_LOOP = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+}
 SERVICES: dict[str, tuple[list[str], dict[str, str]]] = {
     "compact": ([], {}),
     "compact, batch 1": (["--max-batch", "1"], {}),
     "compact, all cores": (["--threads", str(os.cpu_count())], {}),
     "split": (["--topology", "split"], {}),
+    "compact, one loop": ([], ONE_LOOP),
+    "split, one loop": (["--topology", "split"], ONE_LOOP),
     "compact, throughput mode": ([], THROUGHPUT_MODE),
     "split, throughput mode": (["--topology", "split"], THROUGHPUT_MODE),
 }
