@@ -164,7 +164,7 @@ class ApproximateIndex:
         self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int
     ) -> npt.NDArray[np.int64]:
         """Return (k,) int64: the best of some rows by cosine in stored precision, -1 padded."""
-        ids = ids[ids >= 0]
+        ids = np.sort(ids[ids >= 0])
         vectors = self._blocks.reconstruct(ids)
         # Not a product of BLAS, whose threads spin after it and hold the cores that FAISS's need next.
         scores = np.einsum("nd,d->n", vectors, query)

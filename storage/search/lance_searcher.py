@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from storage.card import Card
 from storage.records import Candidate
+from storage.search.half_precision import widened
 from storage.search.ranking import rank_rows
 from storage.search.row_filter import RowFilter
 from storage.search.rows_left import rows_left, scanned_rows_left
@@ -98,4 +99,4 @@ class LanceSearcher:
     def _ranked(self, nearest: pa.Table, query: npt.NDArray[np.float32], k: int) -> list[Candidate]:
         intact = intact_rows(nearest, self._card)
         self.degraded |= len(intact) < len(nearest)
-        return rank_rows(intact, descriptor_matrix(intact).astype(np.float32), query, k)
+        return rank_rows(intact, widened(descriptor_matrix(intact)), query, k)

@@ -20,6 +20,7 @@ from storage.records import Candidate
 from storage.search.aside import Aside
 from storage.search.descriptor_blocks import DescriptorBlocks
 from storage.search.disk_rows import DiskRows
+from storage.search.half_precision import widened
 from storage.search.memory_rows import MemoryRows
 from storage.search.ranking import rank_rows
 from storage.search.row_filter import RowFilter
@@ -238,7 +239,7 @@ class LivingSearcher:
     def _ranked(self, query: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Candidate]:
         rows = self._rows.take(ids)
         if isinstance(self._rows, DiskRows):
-            return rank_rows(rows, descriptor_matrix(rows).astype(np.float32), query, k)
+            return rank_rows(rows, widened(descriptor_matrix(rows)), query, k)
         source: Any = self._index if self._descriptors is None else self._descriptors
         return rank_rows(rows, source.reconstruct(ids), query, k)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from storage.card import Card
 from storage.errors import CorruptStore
+from storage.search.allocator import return_free_memory
 from storage.search.approximate import ApproximateIndex
 from storage.search.code_index import CodeIndex
 from storage.search.descriptor_blocks import BLOCK_ROWS, DescriptorBlocks
@@ -114,8 +115,10 @@ def _load(
     del addresses, keys, changes  # copies, which would be held while the index is built
     columns = [table.schema.field(name) for name in stored_columns(table)]
     empty = pa.schema(columns).empty_table()
+    index = loading.index()
+    return_free_memory()  # of what was read: a third of what the index takes
     return LivingSearcher(
-        loading.index(),
+        index,
         DiskRows(table, card, ledger) if on_disk else MemoryRows(_joined(records, empty)),
         card,
         ledger=ledger,

@@ -27,6 +27,10 @@ def test_rows_come_back_as_they_were_given_from_every_block(dtype: Any, unit: bo
     np.testing.assert_allclose(blocks.reconstruct(ids), rows[ids].astype(np.float32), atol=1e-3 * unit)
     np.testing.assert_array_equal(first.reconstruct(ids[[0, 2]]), blocks.reconstruct(ids[[0, 2]]))
     assert blocks.reconstruct(np.empty(0, np.int64)).shape == (0, DIM)
+    np.testing.assert_array_equal(blocks.reconstruct(np.sort(ids)), blocks.reconstruct(ids)[np.argsort(ids)])
+    for wrong in (-1, len(rows)):
+        with pytest.raises(IndexError):
+            blocks.reconstruct(np.array([5, wrong, 7]))
 
 
 @pytest.mark.parametrize("masked", [False, True])

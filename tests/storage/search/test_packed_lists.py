@@ -113,3 +113,7 @@ def test_codes_of_an_index_take_no_more_than_their_rows() -> None:
     assert isinstance(coded, CodedRows)
     assert coded.count == 5000
     assert coded._packed.nbytes <= 5000 * (code + 8) + index.lists * (31 * code + 32)
+
+
+def test_no_thread_reads_lists_ahead(empty: Any) -> None:
+    assert packed(empty, vectors(2), 0, None, block=64).faiss_lists.prefetch_nthread == 0
