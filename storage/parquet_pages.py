@@ -22,6 +22,7 @@ _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # types of pages
 _BY_DICTIONARY = (2, 8)  # encodings
 _HEADER_BYTES = (16 << 10, 1 << 20)  # of the second only where the first does not hold it
 _MAX_PAGES = 100_000
+_LEFT_OUT_BYTES = 100  # parquet-mr before 1.2.9 did not count the header of a dictionary
 _BEARABLE_BYTES = 64 << 20  # of an expanded page, where the sum in the footer is wrong
 
 
@@ -88,7 +89,7 @@ def _pages(file: IO[bytes], chunk: ColumnChunk) -> Iterator[_Page]:
     at, values = chunk.data_at, 0
     if chunk.dictionary_at is not None and 0 < chunk.dictionary_at < at:
         at = chunk.dictionary_at
-    end = at + chunk.stored_bytes
+    end = at + chunk.stored_bytes + _LEFT_OUT_BYTES
     for _ in range(_MAX_PAGES):
         if values >= chunk.values:
             return
@@ -98,7 +99,7 @@ def _pages(file: IO[bytes], chunk: ColumnChunk) -> Iterator[_Page]:
         try:
             expanded, stored = _positive(fields[2]), _positive(fields[3])
             page = _page(fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise _damaged(chunk, error) from error
         if stored > end - at - length or expanded > max(chunk.expanded_bytes, _BEARABLE_BYTES):
             raise pa.ArrowInvalid(

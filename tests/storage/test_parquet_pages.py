@@ -83,9 +83,8 @@ def claiming(data: bytes, *, expanded: int | None = None, stored: int | None = N
     (chunk,) = read_row_groups(io.BytesIO(data))[0].columns
     begin, end = 4, 4 + chunk.stored_bytes
     at, sizes = begin + 3, []
-    assert (
-        data[begin] == data[begin + 2] == 0x15
-    )  # type and size expanded, each an integer after the last one
+    # Its type and its size expanded, each an integer in the field after the last one.
+    assert data[begin] == data[begin + 2] == 0x15
     for claimed in (expanded, stored):
         length = next(n for n in range(1, 11) if data[at + n - 1] < 128)
         sizes.append(data[at : at + length] if claimed is None else varint(claimed))
@@ -135,10 +134,13 @@ def test_headers_that_end_or_never_end_are_refused(monkeypatch: pytest.MonkeyPat
     data = written(DISTINCT, use_dictionary=False, data_page_size=1_000, write_batch_size=10)
     group = read_row_groups(io.BytesIO(data))[0]
     (chunk,) = group.columns
-    with pytest.raises(pa.ArrowInvalid, match="end before its values"):
+    with pytest.raises(pa.ArrowInvalid, match=r"end before its values|damaged"):
         check_pages(io.BytesIO(data), RowGroup(group.rows, (replace(chunk, values=5_001),)), ["uri"])
     with pytest.raises(pa.ArrowInvalid, match="damaged"):
         check_pages(io.BytesIO(data[: chunk.data_at]), group, ["uri"])
+    other_kinds = data[: chunk.data_at] + b"\x15\x04\x15\x02\x15\x02\x48\x00\x00" + data[chunk.data_at + 9 :]
+    with pytest.raises(pa.ArrowInvalid, match="damaged"):  # a dictionary page whose header is an empty text
+        check_pages(io.BytesIO(other_kinds), group, ["uri"])
     monkeypatch.setattr("storage.parquet_pages._MAX_PAGES", 10)
     with pytest.raises(pa.ArrowInvalid, match="more than 10 pages"):
         check_pages(io.BytesIO(data), group, ["uri"])
