@@ -34,7 +34,7 @@ THROUGHPUT_MODE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
 }
-# What of it opens no port: the application's code, Serve's and its router's in one event loop, logs in blocks.
+# What of it opens no port: all code in one event loop, logs in blocks.
 ONE_LOOP = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
