@@ -75,10 +75,12 @@ def load_searcher(
         ImportError: FAISS is not installed.
     """
     try:
-        return _load(table, card, partition, method, on_disk=on_disk)
+        searcher = _load(table, card, partition, method, on_disk=on_disk)
     except CorruptStore:  # what can be read is searched, and the next version loaded as a whole
         rows, damaged = read_partition(table, card, partition)
         return searcher_of_rows(rows, card, method, degraded=damaged > 0)
+    return_free_memory()  # of reading, which ends with `_load`
+    return searcher
 
 
 def _load(
@@ -86,13 +88,33 @@ def _load(
 ) -> LivingSearcher:
     fragments = Fragments(table)
     loading = _Loading(card, method, on_disk=on_disk)
+    changes, damaged, records = _read(table, fragments, card, partition, loading)
+    ledger = RowLedger.empty(partition).changed(changes, np.ones(len(changes.keys), bool))
+    del changes  # a copy, which would be held while the index is built
+    columns = [table.schema.field(name) for name in stored_columns(table)]
+    empty = pa.schema(columns).empty_table()
+    return LivingSearcher(
+        loading.index(),
+        DiskRows(table, card, ledger) if on_disk else MemoryRows(_joined(records, empty)),
+        card,
+        ledger=ledger,
+        damaged=damaged,
+        by_codes=method == "codes",
+        descriptors=loading.descriptors,
+    )
+
+
+def _read(
+    table: Table, fragments: Fragments, card: Card, partition: Partition, loading: _Loading
+) -> tuple[Changes, npt.NDArray[np.uint64], list[pa.Table]]:
+    """Give the rows of a partition to `loading`; return where they are, those left out, and their records."""
     records: list[pa.Table] = []
     addresses, keys, damaged = ([np.empty(0, kind)] for kind in (np.uint64, np.int64, np.uint64))
     for batch in fragments.scan(list(fragments.by_number), loading.columns(table)):
         if loading.unchecked:
             kept = batch["code"].is_valid().to_numpy()
         else:
-            kept = usable(batch, card, by_codes=method == "codes")
+            kept = usable(batch, card, by_codes=loading.by_codes)
         damaged.append(np.asarray(batch[ADDRESS], np.uint64)[~kept])
         batch = batch if kept.all() else batch.filter(pa.array(kept))
         own = rows_in(partition, batch)
@@ -100,9 +122,8 @@ def _load(
         keys.append(keys_of(own))
         own = own.drop_columns(ADDRESS)
         loading.add(own)
-        if not on_disk:
+        if not loading.on_disk:
             records.append(compact_rows(own))
-    ledger = RowLedger.empty(partition)
     changes = Changes(
         addresses=np.concatenate(addresses),
         keys=np.concatenate(keys),
@@ -111,21 +132,7 @@ def _load(
         gone=np.empty(0, np.int64),
         fragments=fragments.by_number,
     )
-    ledger = ledger.changed(changes, np.ones(len(changes.keys), bool))
-    del addresses, keys, changes  # copies, which would be held while the index is built
-    columns = [table.schema.field(name) for name in stored_columns(table)]
-    empty = pa.schema(columns).empty_table()
-    index = loading.index()
-    return_free_memory()  # of what was read: a third of what the index takes
-    return LivingSearcher(
-        index,
-        DiskRows(table, card, ledger) if on_disk else MemoryRows(_joined(records, empty)),
-        card,
-        ledger=ledger,
-        damaged=np.concatenate(damaged),
-        by_codes=method == "codes",
-        descriptors=loading.descriptors,
-    )
+    return changes, np.concatenate(damaged), records
 
 
 class _Loading:
@@ -133,6 +140,7 @@ class _Loading:
 
     def __init__(self, card: Card, method: SearchMethod, *, on_disk: bool) -> None:
         self._card, self._method = card, method
+        self.on_disk, self.by_codes = on_disk, method == "codes"
         self.unchecked = method == "codes" and on_disk  # records are read and checked for the answers
         nothing = np.empty((0, card.descriptor_dim), card.descriptor_dtype)
         self._index: FlatIndex | ApproximateIndex
