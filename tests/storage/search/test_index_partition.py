@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 
 from storage.errors import CardMismatch, StoreError, StoreNotFound
+from storage.search import loading
 from storage.search.hits import merge_hits
 from storage.search.index_partition import IndexPartition, VersionNotLoaded
 from storage.search.methods import SearchMethod
 from storage.search.partition import Partition
 from storage.search.snapshot import Snapshot
 from storage.store import Store
+from storage.table.fragments import Fragments
+from storage.table.open_table import Table
 from tests.support.store_samples import descriptor_of, make_card, make_rows, make_store
 
 IDS = [f"photo-{number:03d}" for number in range(120)]
@@ -49,6 +53,24 @@ def test_parts_together_equal_the_whole(twins: Store, parts: int) -> None:
         together = [merge_hits([answers[i] for answers in results], k=k) for i in range(len(queries))]
         assert [answer.hits for answer in together] == twins.search(queries, k=k), f"k {k}"
         assert {(answer.version, answer.rows) for answer in together} == {(twins.version, len(IDS) + 9)}
+
+
+@pytest.mark.parametrize("method", ["exact", "ivf"])
+def test_memory_is_given_back_once_nothing_holds_what_was_read(
+    twins: Store, method: SearchMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[Fragments]] = []
+    held: list[list[Fragments | None]] = []
+
+    def opened(table: Table) -> Fragments:
+        fragments = Fragments(table)
+        read.append(weakref.ref(fragments))
+        return fragments
+
+    monkeypatch.setattr(loading, "Fragments", opened)
+    monkeypatch.setattr(loading, "return_free_memory", lambda: held.append([each() for each in read]))
+    IndexPartition(twins.uri, method=method)
+    assert held == [[None]]
 
 
 def test_part_beyond_the_memory_budget_searches_on_disk(tmp_path: Path) -> None:
