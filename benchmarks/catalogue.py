@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["PARTS", "Part", "part_named", "parts_touched"]
 
 INPUTS = ("photos", "corridor", "city")
+# Options that say which table of the results is measured.
+_TABLE = ("--rows", "--shape", "--width")
 _MODEL = (
     "models/card.py",
     "models/catalogue.py",
@@ -269,9 +272,19 @@ def part_named(name: str) -> Part:
     raise KeyError(f"no benchmark {name!r}; there are {', '.join(part.name for part in PARTS)}")
 
 
+def _value(option: str, arguments: Sequence[str]) -> str | None:
+    return arguments[arguments.index(option) + 1] if option in arguments[:-1] else None
+
+
 def parts_touched(module: str, arguments: list[str]) -> list[Part]:
     """Return the parts whose figures this command may change."""
     of_module = [part for part in PARTS if part.module == module]
+    of_table = [
+        part
+        for part in of_module
+        if all(_value(name, part.arguments) == _value(name, arguments) for name in _TABLE)
+    ]
+    of_module = of_table or of_module
     return [
         part
         for part in of_module

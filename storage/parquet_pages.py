@@ -40,7 +40,7 @@ class _Page:
 
 
 def check_pages(file: IO[bytes], group: RowGroup, columns: Collection[str]) -> None:
-    """Check that the pages of some columns of a row group are no larger than the columns themselves.
+    """Check that the pages of some columns of a row group are not larger than the columns themselves.
 
     Args:
         file: The Parquet file, opened for reading.

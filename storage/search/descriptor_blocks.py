@@ -113,7 +113,7 @@ class DescriptorBlocks:
         """Return (len(ids), D) float32: rows as they are kept; fastest for ascending ids.
 
         Raises:
-            IndexError: there is no such row.
+            IndexError: a row is beyond the last one, or negative.
         """
         order = None if (ids[1:] >= ids[:-1]).all() else np.argsort(ids, kind="stable")
         ascending = ids if order is None else ids[order]

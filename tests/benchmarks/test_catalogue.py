@@ -47,6 +47,9 @@ def test_a_command_touches_its_own_part_alone() -> None:
     assert [part.name for part in touched] == ["pipeline memory"]
     cities = parts_touched("benchmarks.bench_drives", ["--sets", "hard:0:night"])
     assert [part.name for part in cities] == ["drives"]
+    size = ["--rows", "2650000", "--shape", "learned", "--width", "1024", "--methods", "exact"]
+    searched = parts_touched("benchmarks.bench_search", size)
+    assert [part.name for part in searched] == ["search learned 2650000 1024"]
 
 
 def test_folders_are_filled_in() -> None:
