@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +23,7 @@ from models.aggregation.rejected import AggregationRejected
 from models.aggregation.sample import Sample, sample_size
 from models.aggregation.start import MIN_LEARNED, starting_aggregation
 from models.aggregation.stored import DecodedRows, decoded, describe_rows
-from models.runtime.threads import use_one_thread
+from models.runtime.threads import lone_threads
 from storage.errors import CorruptStore, repair_command
 from storage.objects.location import open_location
 from storage.records import ImageRecord
@@ -130,7 +128,7 @@ def _described(
     records = [record for record in to_records(store.metadata()) if record.image_id in wanted]
     records.sort(key=lambda record: (record.shard, record.row))
     describe = functools.partial(describe_rows, aggregation, store.codec)
-    with ThreadPoolExecutor(os.cpu_count(), initializer=use_one_thread) as pool:
+    with lone_threads("describe") as pool:
         for at in range(0, len(records), _CHUNK):
             chunk = records[at : at + _CHUNK]
             rows = _read(store, chunk)

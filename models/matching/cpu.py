@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.matching.cpu_products import Float32Product, Int8Product, rounds_to_int8
 from models.matching.features import NotFinite, as_float32
-from models.runtime.threads import use_one_thread
+from models.runtime.threads import lone_threads, usable_cores
 
 __all__ = ["partners_on_cpu"]
 
@@ -83,7 +83,8 @@ def partners_on_cpu(
             match(start)
     else:
         turns, lock = iter(starts), threading.Lock()
-        tasks = [_pool().submit(_work_off, turns, lock, match) for _ in range(threads)]
+        pool = _pool(one_per_core=torch.get_num_threads() >= len(usable_cores()))
+        tasks = [pool.submit(_work_off, turns, lock, match) for _ in range(threads)]
         for task in tasks:
             task.result()
     return torch.from_numpy(partner), torch.from_numpy(best)
@@ -142,8 +143,8 @@ def _work_off(turns: Iterator[int], lock: threading.Lock, match: Callable[[int],
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="matching", initializer=use_one_thread)
+def _pool(*, one_per_core: bool) -> ThreadPoolExecutor:
+    return lone_threads("matching", one_per_core=one_per_core)
 
 
 # A forked process has none of its parent's threads.

@@ -1,11 +1,14 @@
-"""Threads of torch on a CPU: how they wait, and threads that work alone. Imports torch only in functions."""
+"""Threads on a CPU: how they wait, where they run, threads that work alone. Imports torch in functions."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
-__all__ = ["sleep_while_waiting", "use_one_thread"]
+__all__ = ["lone_threads", "sleep_while_waiting", "usable_cores", "use_one_thread"]
 
 _LIMITING = threading.Lock()
 
@@ -30,3 +33,31 @@ def use_one_thread() -> None:
         restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
         restoring.start()
         restoring.join()
+
+
+def usable_cores() -> list[int]:
+    """Return the numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def lone_threads(name: str, *, one_per_core: bool = False) -> ThreadPoolExecutor:
+    """Return as many threads as there are cores, each limited to one thread of torch.
+
+    Args:
+        name: Prefix of their names.
+        one_per_core: Bind each to a core, where the system can. Work of a few milliseconds ends before a
+            scheduler that woke two threads on one core moves either. Only for a process that uses all cores:
+            others would be bound to the same few.
+    """
+    cores = usable_cores()
+    turns = cycle(cores)
+
+    def begin() -> None:
+        use_one_thread()
+        if one_per_core and hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(OSError):  # the cores of the process have changed since
+                os.sched_setaffinity(0, {next(turns)})  # of this thread alone
+
+    return ThreadPoolExecutor(len(cores), thread_name_prefix=name, initializer=begin)

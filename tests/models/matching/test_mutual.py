@@ -250,6 +250,29 @@ def test_count_any_number_of_threads_gives_the_same(threads: int, monkeypatch: p
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("cores", "bound"), [([0, 1], True), ([0, 1, 2], False)])
+def test_count_threads_are_bound_where_they_are_as_many_as_cores(
+    cores: list[int], bound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    pool = matching_cpu._pool
+
+    def watched(*, one_per_core: bool) -> ThreadPoolExecutor:
+        asked.append(one_per_core)
+        return pool(one_per_core=False)
+
+    monkeypatch.setattr(matching_cpu, "_pool", watched)
+    monkeypatch.setattr(matching_cpu, "usable_cores", lambda: cores)
+    rng = np.random.default_rng(6)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        mutual_nn_count(unit(rng, 50, 8), unit(rng, 23, 60, 8))
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [bound]
+
+
 def test_count_worker_threads_leave_later_threads_their_setting() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)

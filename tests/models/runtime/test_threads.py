@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from models.runtime.threads import use_one_thread
+from models.runtime.threads import lone_threads, usable_cores, use_one_thread
 from tests.support.paths import ROOT
 
 PROBE = """
@@ -72,6 +72,25 @@ def test_threads_that_start_together_leave_later_ones_their_setting() -> None:
                 assert later.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no threads")
+@pytest.mark.parametrize("one_per_core", [True, False])
+def test_lone_threads_have_a_core_each_or_all(one_per_core: bool) -> None:
+    cores = usable_cores()
+    together = Barrier(len(cores))
+
+    def bound() -> tuple[int, set[int]]:
+        together.wait(timeout=60)  # no thread takes two turns
+        return torch.get_num_threads(), os.sched_getaffinity(0)
+
+    with lone_threads("test", one_per_core=one_per_core) as pool:
+        tasks = [pool.submit(bound) for _ in cores]
+        found = [task.result() for task in tasks]
+    assert [threads for threads, _ in found] == [1] * len(cores)
+    expected = [{core} for core in cores] if one_per_core else [set(cores)] * len(cores)
+    assert sorted(map(sorted, (where for _, where in found))) == sorted(map(sorted, expected))
+    assert usable_cores() == cores  # of the thread that asked
 
 
 def test_packages_load_no_torch() -> None:
