@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.runtime.threads import sleep_while_waiting
+from models.runtime.threads import lone_threads, sleep_while_waiting
 
 sleep_while_waiting()
 
@@ -30,7 +30,7 @@ from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import command_line, make_parser, read_results, write_results
 from benchmarks.vote_cost import vote_cost
 from models.matching import cpu as matching_cpu
-from models.matching.cpu_products import int8_available
+from models.matching.cpu_products import Float32Product, Int8Product, int8_available, rounds_to_int8
 from models.matching.mutual import mutual_nn_count
 from models.runtime.allocator import keep_freed_memory
 
@@ -66,6 +66,12 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
         "fast": lambda: mutual_nn_count(query, candidates, precision="fast"),
         "product": lambda: products_alone(query, others),
     }
+    if rounds_to_int8(cells, cells):
+        rows = matching_cpu._TILE // cells
+        laid_out, whole = Float32Product(query, rows, cells), Int8Product(query, rows)
+        packed = whole.pack(others)[0]
+        ways["onednn_product"] = lambda: products_in_threads(laid_out, others, rows)
+        ways["int8_product"] = lambda: products_in_threads(whole, packed, rows)
     # Measured first: memory freed by the plain formulation would be reused.
     extra = {}
     for name in ("exact", "fast"):
@@ -92,7 +98,20 @@ def compare(count: int, cells: int, channels: int, rounds: int) -> dict[str, Any
     return {**row, **extra}
 
 
+def products_in_threads(product: Float32Product | Int8Product, others: torch.Tensor, rows: int) -> None:
+    """Multiply as `partners_on_cpu` does, without looking at the similarities."""
+
+    def multiply(candidate: torch.Tensor) -> None:
+        out = torch.empty(rows, candidate.shape[0])
+        for first in range(0, len(candidate), rows):
+            product.multiply(candidate[first : first + rows], out)
+
+    with lone_threads("product", one_per_core=True) as pool:
+        list(pool.map(multiply, others))
+
+
 def products_alone(query: torch.Tensor, others: torch.Tensor) -> None:
+    """Multiply tiles by BLAS, whose threads share each tile."""
     rows = max(1, matching_cpu._TILE // len(query))
     cells = others.reshape(-1, others.shape[-1])
     out = torch.empty(rows, len(query))
@@ -144,7 +163,7 @@ def main() -> None:
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print rows as a transposed table: one line per name."""
     for name in rows[0] if rows else ():
-        values = [row[name] for row in rows]
+        values = [row.get(name, "") for row in rows]
         print(f"{name:24}", *(f"{v:>12.2f}" if isinstance(v, float) else f"{v!s:>12}" for v in values))
 
 
