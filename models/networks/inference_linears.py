@@ -7,7 +7,17 @@ from torch import Tensor, nn
 
 from models.runtime.onednn import lay_out, lays_out, product
 
-__all__ = ["LaidOutLinear", "keep_for_inference"]
+__all__ = ["LaidOutLinear", "keep_for_inference", "lays_out_linears"]
+
+
+def lays_out_linears(dtype: torch.dtype) -> bool:
+    """Return whether linear layers of a dtype are laid out for oneDNN on this CPU.
+
+    In float32 with AVX2 alone BLAS multiplies the thousands of tokens of a batch a tenth to a fifth faster
+    (benchmarks/README.md, Extraction).
+    """
+    slower = dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return not slower and lays_out(dtype)
 
 
 class LaidOutLinear(nn.Module):
@@ -35,12 +45,13 @@ def keep_for_inference(network: nn.Module, dtype: torch.dtype, *, laid_out: bool
     Args:
         network: Any module, on the device where it will run.
         dtype: The dtype of its arithmetic: float32, or that of autocast.
-        laid_out: Lay the weights out for oneDNN where possible; requires that the network stays on the CPU.
+        laid_out: Lay the weights out for oneDNN where `lays_out_linears`; requires that the network stays on
+            the CPU.
 
     Raises:
         ValueError: the network is already prepared.
     """
-    laid_out = laid_out and lays_out(dtype)
+    laid_out = laid_out and lays_out_linears(dtype)
     # Only parents are listed, so that each layer's original weights are freed once they are laid out.
     for parent in [module for module in network.modules() if not isinstance(module, nn.Linear)]:
         for name, child in list(parent.named_children()):

@@ -20,11 +20,10 @@ from models.extractor import Extractor
 from models.images import ImageRejected
 from models.images.preprocess import prepare
 from models.networks.architecture import Architecture
-from models.networks.inference_linears import LaidOutLinear
+from models.networks.inference_linears import LaidOutLinear, lays_out_linears
 from models.networks.selavpr import SelaVPR
 from models.runtime.compiled import CannotCompile
 from models.runtime.execution import Execution
-from models.runtime.onednn import lays_out
 from models.weights import load_extractor
 from storage.card import Card, Preprocessing, ResizeMode
 
@@ -173,7 +172,7 @@ def test_extractor_lays_out_linear_layers_on_a_cpu_unless_compiled() -> None:
         layers = {type(module) for module in extractor.network.modules()}
         return layers & {nn.Linear, LaidOutLinear}
 
-    laid_out = LaidOutLinear if lays_out(torch.float32) else nn.Linear
+    laid_out = LaidOutLinear if lays_out_linears(torch.float32) else nn.Linear
     assert kinds(small_extractor("pil_bilinear")) == {laid_out}
     assert kinds(small_extractor("pil_bilinear", compile_network=True)) == {nn.Linear}
 

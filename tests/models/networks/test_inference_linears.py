@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.networks.inference_linears import LaidOutLinear, keep_for_inference
+from models.networks.inference_linears import LaidOutLinear, keep_for_inference, lays_out_linears
 from models.runtime.onednn import lays_out
 
 
@@ -55,11 +55,29 @@ def test_only_linear_layers_are_changed(laid_out: bool) -> None:
     assert not any(weights.requires_grad for layer in linears(prepared) for weights in layer.parameters())
 
 
-def test_float32_is_laid_out_where_supported() -> None:
+@pytest.mark.skipif(not lays_out(torch.float32), reason="this torch lays nothing out for oneDNN")
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", LaidOutLinear), ("AVX2", nn.Linear)])
+def test_float32_is_laid_out_where_that_is_faster(
+    capability: str, expected: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    original, images = network(), torch.randn(4, 3, 4, 4)
+    prepared = copy.deepcopy(original)
+    keep_for_inference(prepared, torch.float32, laid_out=True)
+    assert [type(layer) for layer in linears(prepared)] == [expected] * 2
+    with torch.inference_mode():
+        torch.testing.assert_close(prepared(images), original(images), atol=1e-6, rtol=1e-6)
+    assert lays_out_linears(torch.bfloat16) == lays_out(torch.bfloat16)
+
+
+def test_second_preparation_is_refused_where_layers_were_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not lays_out(torch.float32):
+        pytest.skip("this torch lays nothing out for oneDNN")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     prepared = network()
     keep_for_inference(prepared, torch.float32, laid_out=True)
-    expected = LaidOutLinear if lays_out(torch.float32) else nn.Linear
-    assert [type(layer) for layer in linears(prepared)] == [expected] * 2
+    with pytest.raises(ValueError, match="load another one"):
+        keep_for_inference(prepared, torch.float32, laid_out=False)
 
 
 def test_unsupported_dtypes_are_rounded_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +89,8 @@ def test_unsupported_dtypes_are_rounded_only(monkeypatch: pytest.MonkeyPatch) ->
     ] * 3
 
 
-@pytest.mark.parametrize(("dtype", "laid_out"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_network_prepared_before_is_refused(dtype: torch.dtype, laid_out: bool) -> None:
-    if laid_out and not lays_out(dtype):
-        pytest.skip("this torch lays nothing out for oneDNN")
+def test_network_rounded_before_is_refused() -> None:
     prepared = network()
-    keep_for_inference(prepared, dtype, laid_out=laid_out)
+    keep_for_inference(prepared, torch.bfloat16, laid_out=False)
     with pytest.raises(ValueError, match="load another one"):
         keep_for_inference(prepared, torch.float32, laid_out=False)
