@@ -18,6 +18,7 @@ from storage.search.descriptor_blocks import DescriptorBlocks, Mask
 from storage.search.faiss_module import import_faiss, selector
 from storage.search.packed_lists import PackedLists
 from storage.search.reduction import Sample, Trial, evenly, reduction
+from storage.search.shared_cores import shared_cores
 
 __all__ = ["CodedRows", "Training"]
 
@@ -139,7 +140,8 @@ class CodedRows:
         # Few queries are parallelised by list, many by query. A race between two threads here costs time, not
         # correctness.
         self._lists.implem = _BY_LIST if len(queries) < _MIN_BATCH else 0
-        ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)[1]
+        with shared_cores():
+            ids = self._index.search(queries, min(k, max(1, self.count)), params=parameters)[1]
         return np.asarray(ids)
 
     def _assigned(self, blocks: DescriptorBlocks, alive: Mask, start: int) -> npt.NDArray[np.int32]:
