@@ -60,7 +60,8 @@ lock-image: $(STAMP)
 test-image: $(STAMP) tools
 	$(BIN)/python -m pytest -m image
 
-test: lint test-servers tools
+test: $(STAMP)
+	$(MAKE) --jobs 3 --output-sync lint test-servers tools
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and ray" $(RAY_FILES)
 
