@@ -61,7 +61,7 @@ test-image: $(STAMP) tools
 	$(BIN)/python -m pytest -m image
 
 test: $(STAMP)
-	$(MAKE) --jobs 3 --output-sync lint test-servers tools
+	$(MAKE) --jobs 3 lint test-servers tools
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and not ray"
 	$(BIN)/python -m pytest $(PARALLEL) -m "$(DEFAULT) and ray" $(RAY_FILES)
 
