@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from storage.thrift_compact import ThriftStruct
 
-__all__ = ["ColumnChunk", "RowGroup", "read_row_groups"]
+__all__ = ["ColumnChunk", "RowGroup", "decode_row_groups", "read_footer", "read_row_groups"]
 
 MAX_FOOTER_BYTES = 64 << 20
 _MAGIC = b"PAR1"
@@ -60,6 +60,19 @@ def read_row_groups(file: IO[bytes]) -> list[RowGroup]:
         ArrowInvalid: the footer is damaged, encrypted or too large.
         OSError: the file cannot be read.
     """
+    return decode_row_groups(read_footer(file))
+
+
+def read_footer(file: IO[bytes]) -> bytes:
+    """Return the bytes of the footer, which end eight bytes before the file.
+
+    Args:
+        file: Opened for reading.
+
+    Raises:
+        ArrowInvalid: the file has none, or it is encrypted or too large.
+        OSError: the file cannot be read.
+    """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     end = file.read(8)
@@ -69,8 +82,17 @@ def read_row_groups(file: IO[bytes]) -> list[RowGroup]:
     if length > min(MAX_FOOTER_BYTES, size - 8):
         raise pa.ArrowInvalid(f"a footer of {length} bytes")
     file.seek(size - 8 - length)
+    return file.read(length)
+
+
+def decode_row_groups(footer: bytes) -> list[RowGroup]:
+    """Return the row groups of which a footer tells.
+
+    Raises:
+        ArrowInvalid: it is damaged.
+    """
     try:
-        return [_row_group(group) for group in ThriftStruct(file.read(length)).fields().get(4, ())]
+        return [_row_group(group) for group in ThriftStruct(footer).fields().get(4, ())]
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise pa.ArrowInvalid(f"the footer is damaged ({error})") from error
 

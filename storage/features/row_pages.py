@@ -6,18 +6,25 @@ No row table is needed: for shards without one, for rows that do not match it, a
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from isal.isal_zlib import crc32
 
-from storage.parquet_footer import read_row_groups
+from storage.parquet_footer import decode_row_groups, read_footer
 
 __all__ = ["WOULD_BLOCK", "page_positions", "read_row"]
 
 _MAX_HEADERS_BYTES = 1 << 20
 WOULD_BLOCK = "the row is not in the page cache"
+# A column of a row, as Arrow writes it without statistics: its path, no compression, one value, sizes of its
+# page, and where that begins. Numbers are varints, doubled.
+_VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+_COLUMN = re.compile(
+    rb"\x18\x08(?:image_id|features)\x15\x00\x16\x02\x16%b\x16(%b)\x26(%b)" % ((_VARINT,) * 3), re.DOTALL
+)
 
 
 def page_positions(path: Path) -> np.ndarray:
@@ -28,7 +35,38 @@ def page_positions(path: Path) -> np.ndarray:
         ArrowException: it is not a Parquet file, or its footer is damaged.
     """
     with path.open("rb") as file:
-        groups = read_row_groups(file)
+        footer = read_footer(file)
+        pages_end = file.tell() - len(footer)
+    found = _adjoining_pages(footer, pages_end)
+    return _decoded_positions(footer) if found is None else found
+
+
+def _adjoining_pages(footer: bytes, pages_end: int) -> np.ndarray | None:
+    """Return the positions, without decoding all of the footer; None where what is found is not all pages.
+
+    A footer describes each row with some hundred values, of which positions need four. The pages of a shard
+    fill the file from the first to its footer.
+    """
+    try:
+        columns = [(_integer(at), _integer(stored_bytes)) for stored_bytes, at in _COLUMN.findall(footer)]
+        starts, sizes = np.array(columns, np.int64).reshape(-1, 2).T
+    except OverflowError:
+        return None
+    ends = starts + sizes
+    if len(starts) == 0 or len(starts) % 2 or ends[-1] != pages_end or np.any(ends[:-1] != starts[1:]):
+        return None
+    return np.stack([starts[::2], starts[1::2], ends[1::2]], axis=1)
+
+
+def _integer(varint: bytes) -> int:
+    value = 0
+    for byte in reversed(varint):
+        value = value << 7 | byte & 127
+    return value >> 1
+
+
+def _decoded_positions(footer: bytes) -> np.ndarray:
+    groups = decode_row_groups(footer)
     try:
         positions = [
             (key.data_at, value.data_at, value.data_at + value.stored_bytes)
