@@ -20,7 +20,8 @@ from torch import Tensor
 
 from models.matching.cpu_products import Float32Product, Int8Product, rounds_to_int8
 from models.matching.features import NotFinite, as_float32
-from models.runtime.threads import lone_threads, usable_cores
+from models.runtime.threads import lone_threads
+from storage.cores import usable_cores
 
 __all__ = ["partners_on_cpu"]
 

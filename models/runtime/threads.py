@@ -8,7 +8,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 
-__all__ = ["lone_threads", "sleep_while_waiting", "usable_cores", "use_one_thread"]
+from storage.cores import usable_cores
+
+__all__ = ["lone_threads", "sleep_while_waiting", "use_one_thread"]
 
 _LIMITING = threading.Lock()
 
@@ -33,13 +35,6 @@ def use_one_thread() -> None:
         restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
         restoring.start()
         restoring.join()
-
-
-def usable_cores() -> list[int]:
-    """Return the numbers of the cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def lone_threads(name: str, *, one_per_core: bool = False) -> ThreadPoolExecutor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from serving.settings import ServeSettings
 from serving.stages.batcher import MicroBatcher
 from serving.stages.descriptors import DescriptorMaker
 from serving.stages.messages import Descriptor, Extracted
+from storage.cores import usable_cores
 from storage.store import Store
 
 __all__ = ["ExtractWorker", "open_extract_worker"]
@@ -189,7 +189,7 @@ def open_extract_worker(settings: ServeSettings) -> ExtractWorker:
     extractor = _load(settings)
     if extractor.device.type == "cpu":
         replicas = max(settings.extractor.max_replicas, settings.ingress.max_replicas)
-        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // (2 * replicas)))
+        torch.set_num_threads(settings.threads or max(1, len(usable_cores()) // (2 * replicas)))
     extractor.warm_up(settings.max_batch)  # after setting the threads
     return ExtractWorker(
         extractor,

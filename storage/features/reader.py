@@ -15,6 +15,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from storage.card import Card
+from storage.cores import usable_cores
 from storage.features.encodings import FeatureCodec, open_codec
 from storage.features.open_shards import READ_ERRORS, OpenFiles, OpenShards, ShardTables
 from storage.features.row_pages import WOULD_BLOCK, read_row
@@ -23,7 +24,7 @@ from storage.records import ImageRecord
 
 __all__ = ["FeatureReader"]
 
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, len(usable_cores()))
 _THREAD_BYTES = 4 << 20  # less than this is not worth a thread
 _FILES_AT_ONCE = 100
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux

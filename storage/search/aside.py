@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from storage.cores import usable_cores
 from storage.search.faiss_module import import_faiss
 
 __all__ = ["Aside"]
@@ -51,7 +52,7 @@ class Aside(Generic[Result]):
             with contextlib.suppress(OSError, AttributeError):  # not everywhere do threads have a priority
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
             # FAISS's own threads take the priority of the thread that starts them.
-            import_faiss().omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+            import_faiss().omp_set_num_threads(max(1, len(usable_cores()) // 2))
             self.result = self._compute()
         except Exception:  # the index as it is still answers
             _log.warning("%s failed", self._what, exc_info=True)

@@ -7,7 +7,6 @@ query to one thread. Further rows are compared exactly, until `extended` puts al
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.cores import usable_cores
 from storage.search.code_lists import CodeLists, train_centres
 from storage.search.faiss_module import import_faiss, selector
 
@@ -61,7 +61,7 @@ class CodeIndex:
         """
         self.count, self.recall, self.lists, self.probes = rows, 1.0, 0, 0
         self._bits, self._target, self._exact_codes = bits, target, EXACT_CODES
-        parts = max(1, min(_MAX_PARTS, os.cpu_count() or 1, rows // 4096))
+        parts = max(1, min(_MAX_PARTS, len(usable_cores()), rows // 4096))
         self._starts = [rows * part // parts for part in range(parts + 1)]
         self._pool = ThreadPoolExecutor(parts, thread_name_prefix="codes")
         codes = np.empty((rows, bits // 8), np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.cores import usable_cores
 from storage.search.faiss_module import copy_to_gpus, import_faiss, kept_rows, selection
 from storage.search.half_precision import widened
 
@@ -220,4 +220,4 @@ def _merged(found: list[Found], k: int) -> Found:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="nearest")
+    return ThreadPoolExecutor(min(8, len(usable_cores())), thread_name_prefix="nearest")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from storage.cores import usable_cores
 from storage.search.faiss_module import import_faiss
 
 __all__ = ["shared_cores"]
@@ -36,7 +37,7 @@ def shared_cores() -> Iterator[None]:
     limit = faiss.omp_get_max_threads()
     with _running.lock:
         _running.searches += 1
-        share = max(1, min(limit, (os.cpu_count() or 1) // _running.searches))
+        share = max(1, min(limit, len(usable_cores()) // _running.searches))
     try:
         if share != limit:
             faiss.omp_set_num_threads(share)

@@ -11,7 +11,8 @@ from threading import Barrier
 import pytest
 import torch
 
-from models.runtime.threads import lone_threads, usable_cores, use_one_thread
+from models.runtime.threads import lone_threads, use_one_thread
+from storage.cores import usable_cores
 from tests.support.paths import ROOT
 
 PROBE = """

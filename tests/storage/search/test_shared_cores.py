@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from storage.search import coded_rows
+from storage.search import shared_cores as shared_cores_module
 from storage.search.approximate import ApproximateIndex
 from storage.search.faiss_module import import_faiss
 from storage.search.shared_cores import shared_cores
@@ -17,7 +18,7 @@ from storage.search.shared_cores import shared_cores
 
 def limits_of(searches: int, cores: int, monkeypatch: pytest.MonkeyPatch, *, own: int) -> list[int]:
     """Return how many threads of FAISS so many searches at once may use, in the order in which they begin."""
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(shared_cores_module, "usable_cores", lambda: list(range(cores)))
     faiss = import_faiss()
     begin, end = [threading.Event() for _ in range(searches)], threading.Barrier(searches)
     limits = [0] * searches
@@ -57,7 +58,7 @@ def test_failed_search_gives_its_share_back(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_forked_process_begins_without_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(shared_cores_module, "usable_cores", lambda: [0, 1, 2, 3])
     before = import_faiss().omp_get_max_threads()
     import_faiss().omp_set_num_threads(4)
     with shared_cores(), shared_cores():
@@ -84,3 +85,17 @@ def test_codes_are_searched_with_a_share_of_the_cores(monkeypatch: pytest.Monkey
     monkeypatch.setattr(coded_rows, "shared_cores", watched)
     assert index.search(rows[:1], 5)[0, 0] == 0
     assert entered == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no threads")
+def test_cores_that_the_process_may_not_use_are_not_shared_out() -> None:
+    faiss = import_faiss()
+
+    def limit() -> int:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of this thread alone
+        faiss.omp_set_num_threads(4)
+        with shared_cores():
+            return int(faiss.omp_get_max_threads())
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(limit).result() == 1
