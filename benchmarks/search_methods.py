@@ -19,7 +19,8 @@ Search = Callable[[np.ndarray, int], np.ndarray]
 
 _BLOCK = 32_768
 _SAMPLES_PER_LIST = 64
-_LANCE_SETTINGS = ((8, 200, 2), (64, 400, 2), (256, 400, 4), (64, 1000, 10), (256, 1000, 10))
+# Lists, ef, and how many times k rows are refined; None: every list, as the product reads them.
+_LANCE_SETTINGS = ((64, 400, 2), (256, 400, 4), (None, 400, 4), (None, 1000, 10))
 _WHOLE = ("Flat", "SQfp16")
 
 
@@ -149,23 +150,26 @@ def _lance(
         return table
 
     def settings(table: Any) -> Iterator[tuple[str, Search]]:
+        from storage.table.lance_table import EVERY_LIST
+
         for probes, ef, refine in _LANCE_SETTINGS:
 
             def search_table(
-                queries: np.ndarray, k: int, probes: int = probes, ef: int = ef, refine: int = refine
+                queries: np.ndarray, k: int, probes: int | None = probes, ef: int = ef, refine: int = refine
             ) -> np.ndarray:
                 rows = np.full((len(queries), k), -1)
                 for at, query in enumerate(queries):
                     search = table.search(query, vector_column_name="descriptor").distance_type("cosine")
-                    search = search.nprobes(probes).refine_factor(refine).limit(k)
+                    search = search.nprobes(probes or EVERY_LIST).refine_factor(refine).limit(k)
                     if "Hnsw" in kind:
                         search = search.ef(ef)
                     numbers = search.select(["number", "_distance"]).to_arrow()["number"].to_numpy()
                     rows[at, : len(numbers)] = numbers
                 return rows
 
+            lists = f"{probes} lists" if probes else "every list"
             beam = f", ef {ef}" if "Hnsw" in kind else ""
-            yield f"{probes} lists{beam}, {refine}k refined", search_table
+            yield f"{lists}{beam}, {refine}k refined", search_table
 
     return Method(build, settings, place)
 

@@ -36,7 +36,7 @@ def index_recall(table: Table) -> float:
     k = min(_K, rows)
     last = _similarity_of_the_last(table, queries, k)
     found = [
-        _unit(descriptor_matrix(table.nearest(query, k, rows=rows))) @ query >= limit - _SAME
+        _unit(descriptor_matrix(table.nearest(query, k))) @ query >= limit - _SAME
         for query, limit in zip(queries, last, strict=True)
     ]
     return float(np.mean([min(k, int(each.sum())) / k for each in found]))

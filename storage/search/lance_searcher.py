@@ -83,7 +83,7 @@ class LanceSearcher:
         return left
 
     def _nearest(self, query: npt.NDArray[np.float32], k: int, where: str | None = None) -> pa.Table:
-        nearest = self._table.nearest(query, min(k, max(1, self.count)), rows=self.count, where=where)
+        nearest = self._table.nearest(query, min(k, max(1, self.count)), where=where)
         return nearest.drop_columns(["_distance"])
 
     def _nearest_within(self, query: npt.NDArray[np.float32], k: int, within: RowFilter) -> pa.Table:

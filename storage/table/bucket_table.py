@@ -25,7 +25,7 @@ from storage.objects.errors import storage_error
 from storage.table.fragment_files import files_of
 from storage.table.index_segments import SEGMENTED_INDEX, index_names, tidy, using
 from storage.table.index_trial import trial_version
-from storage.table.lance_table import LIST_ROWS, SCAN_ROWS, in_clause, manifest_name
+from storage.table.lance_table import EVERY_LIST, LIST_ROWS, SCAN_ROWS, in_clause, manifest_name
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
@@ -176,16 +176,14 @@ class BucketTable:
             rows = self._dataset.to_table(columns=["image_id"], filter=f"{column} IS NULL")
         return list(rows["image_id"].to_pylist())
 
-    def nearest(
-        self, descriptor: npt.NDArray[np.float32], k: int, *, rows: int, where: str | None = None
-    ) -> pa.Table:
+    def nearest(self, descriptor: npt.NDArray[np.float32], k: int, *, where: str | None = None) -> pa.Table:
         """Return about the k nearest rows by cosine distance; see `LanceTable.nearest`."""
         nearest = {
             "column": "descriptor",
             "q": descriptor,
             "k": k,
             "metric": "cosine",
-            "nprobes": max(256, rows // (2 * LIST_ROWS)),
+            "nprobes": EVERY_LIST,
             "ef": max(64, 4 * k),
             "refine_factor": 4,
         }
