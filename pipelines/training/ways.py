@@ -15,7 +15,7 @@ from pipelines.indexing.job import index
 from pipelines.progress import ProgressBar
 from pipelines.relearning import relearn_store
 from pipelines.sources import open_dataset
-from pipelines.training.comparison import by_stage
+from pipelines.training.comparison import STAGES, by_stage
 from pipelines.training.data import DataFolders
 from pipelines.training.rankings import AggregationKind
 from pipelines.training.settings import TrainingSettings
@@ -158,11 +158,11 @@ def gain_over_best(after: Way, start: tuple[Way, ...]) -> dict[str, float | str]
 
     Returns:
         `aggregation` and `score` of that way, and the points of R@1 gained over it before re-ranking
-        (`global`) and after it (`reranked`).
+        (`global`) and after it (`reranked`; the same where the model gives nothing to re-rank by).
     """
     best = max(start, key=lambda way: way.order)
-    now, was = after.evaluation.recall, best.evaluation.recall
-    gain = {stage: round(now[stage]["1"] - was[stage]["1"], 2) for stage in ("global", "reranked")}
+    now, was = by_stage(after.evaluation), by_stage(best.evaluation)
+    gain = {stage: round(now[stage]["1"] - was[stage]["1"], 2) for stage in STAGES}
     return {"aggregation": best.aggregation, "score": best.score, **gain}
 
 

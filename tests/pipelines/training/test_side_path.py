@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from models.networks.architecture import Architecture
 from models.networks.selavprpp import SelaVPRpp
 from models.training.trainable import trainable_state
 from models.weights import load_extractor
+from pipelines.cli import main
 from pipelines.training.data import open_training_set
 from pipelines.training.errors import BadSettings
 from pipelines.training.loop import TrainingLoop
 from pipelines.training.worker import trainable_model
-from tests.support.training_city import tiny_settings, write_city, write_tiny_vit
+from tests.support.training_city import SIDE, tiny_settings, write_city, write_tiny_vit
 
 SHAPE = Architecture(width=32, depth=2, num_heads=2, mlp_width=64)
 
@@ -114,3 +116,23 @@ def test_codes_are_trained_for_selavprpp_alone(tmp_path: Path) -> None:
     vit = write_tiny_vit(tmp_path / "vit.safetensors")
     with pytest.raises(BadSettings, match="leave --codes out"):
         trainable_model(tiny_settings(vit, codes=True))
+
+
+@pytest.mark.long
+def test_both_stages_are_trained_to_their_reports(
+    city: Path, start: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = start
+    for stage, flags in (("float", []), ("codes", ["--codes"])):
+        out = tmp_path / f"{stage}.safetensors"
+        command = ["finetune", str(city), "--model", str(model), "--out", str(out), *flags, "--epochs", "1"]
+        command += ["--image-size", f"{SIDE}x{SIDE}", "--queries-per-epoch", "8", "--queries-per-round", "4"]
+        command += ["--batch", "2", "--threads", "1", "--val-candidates", "8", "--quiet"]
+        assert main(command) == 0
+        report = json.loads((out.with_suffix(".run") / "report.json").read_text())
+        gain = report["recall"]["gain"]
+        assert gain["global"] == gain["reranked"]  # there is nothing to re-rank by
+        over = report["facts"]["gain_over_best_before"]
+        assert over["global"] == over["reranked"] == gain["global"]["1"]
+        assert f"{over['global']:+.1f} by global descriptor" in capsys.readouterr().out
+        model = out

@@ -80,6 +80,18 @@ def test_gain_is_over_the_best_way_before_training_even_where_another_stays_the_
     }
 
 
+def test_gain_of_a_model_without_local_features_is_the_same_at_both_stages() -> None:
+    start, trained = (way("gem", "count", (right, right), default=True) for right in (50.0, 53.0))
+    for one in (start, trained):
+        del one.evaluation.recall["reranked"]  # as evaluations of such models leave it out
+    assert gain_over_best(trained, (start,)) == {
+        "aggregation": "gem",
+        "score": "count",
+        "global": 3.0,
+        "reranked": 3.0,
+    }
+
+
 def test_equal_first_answers_are_told_apart_by_the_first_five() -> None:
     worse = way("gem", "count", (50.0, 50.0), default=True)
     equal, better = way("learned", "votes", (60.0, 80.0)), way("learned", "count", (60.0, 80.0), fifth=95.0)
