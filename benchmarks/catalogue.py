@@ -111,7 +111,7 @@ def _features(what: str, *inputs: str) -> Part:
     return _part(f"features {what}", "bench_features", "features.json", *sources, **more)
 
 
-_SEARCHED = ("storage/search", "tests/support/object_servers.py")
+_SEARCHED = ("storage/search", "storage/table/lance_table.py", "tests/support/object_servers.py")
 
 
 def _search(rows: int) -> Part:
