@@ -217,7 +217,7 @@ def test_100_mib_are_refused_after_little_of_them(
 ) -> None:
     photo, piece, sent = city_store.queries[0].read_bytes(), b"x" * 65536, 0
     framed = b"10000\r\n" + piece + b"\r\n" if chunked else piece
-    assert query(hasty.url, photo).status == 200  # what answers need once is no memory of this body
+    assert query(hasty.url, photo).status == 200  # a first answer loads what later ones use
     gc.collect()
     before = forget_peak()
     with connect(hasty.url) as client:
