@@ -196,7 +196,8 @@ def report(results: list[dict[str, Any]], out: Path) -> None:
         few, many = alike[0]["peak_mb"], alike[-1]["peak_mb"]
         growth = {name: round(many[name] / few[name], 2) for name in few if name in many}
         print(f"\npeak memory at {alike[-1]['images']} over {alike[0]['images']} images: {growth}")
-    write_results(out, {"command": command_line(), "machine": describe_machine(), "results": results})
+    measured = {"command": command_line(), "machine": describe_machine(), "results": results}
+    write_results(out, read_results(out) | measured)
 
 
 if __name__ == "__main__":
