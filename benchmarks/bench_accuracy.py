@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks.accuracy_descriptors import DESCRIPTORS
 from benchmarks.accuracy_features import Scratch
 from benchmarks.accuracy_scores import SCORES
 from benchmarks.accuracy_sets import REAL_SETS, PhotoSet, photo_sets
+from benchmarks.kept import add_kept_folder
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, make_parser, read_results, write_results
 
@@ -38,9 +38,7 @@ Figures = dict[str, Any]
 def main() -> None:
     parser = make_parser(__doc__, "accuracy.json")
     parser.add_argument("--photos", type=Path, default=Path("photos"), help="folder of the photo sets")
-    parser.add_argument(
-        "--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-accuracy"), help="kept arrays"
-    )
+    add_kept_folder(parser, "--scratch", "accuracy")
     parser.add_argument("--sets", nargs="+", help="names, or how they begin and *; default: all")
     parser.add_argument("--descriptors", nargs="+", choices=DESCRIPTORS, default=["gem", "learned"])
     parser.add_argument("--scores", nargs="*", choices=SCORES, default=["count", "votes"])

@@ -30,6 +30,7 @@ from benchmarks.drawn_codes import (
     described_cities,
     hamming_quantiles,
 )
+from benchmarks.kept import add_kept_folder
 from benchmarks.machine import describe_machine
 from benchmarks.memory import PeakMemory, status_mib
 from benchmarks.results import make_parser, read_results, write_results
@@ -131,7 +132,7 @@ def main() -> None:
     """Measure and write the figures."""
     parser = make_parser(__doc__, "codes.json")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
+    add_kept_folder(parser, "--work", "side path", Path("placeray-proof"))
     args = parser.parse_args()
     photos = described_cities(args.work)
     statistics = Statistics(photos)

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.local_index import index_here
+from benchmarks.kept import add_kept_folder
+from benchmarks.local_index import index_once
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, former_entries, make_parser, write_results
 from models.images import ImageRejected
-from models.names import DEFAULT_MODEL
 from pipelines.demo.dataset import draw_city
 from pipelines.demo.drive import Drive, draw_drive
 from pipelines.sources import list_source, open_dataset
@@ -83,12 +81,11 @@ class Answered:
 
 def main() -> None:
     parser = make_parser(__doc__, "drives.json")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-drives"))
+    add_kept_folder(parser, "--scratch", "drives")
     parser.add_argument("--sets", nargs="*", metavar="hard|easy:SEED:CONDITION")
     parser.add_argument("--dataset", type=Path, help="a photo set as a drive instead, such as corridor")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    args.scratch.mkdir(parents=True, exist_ok=True)
     if args.sets is None:
         args.sets = [] if args.dataset is not None else list(SETS)
     results = former_entries(args.out, lambda name: not args.sets or not is_drawn(name))
@@ -124,7 +121,7 @@ def drawn(scratch: Path, name: str) -> Answered:
         condition=condition,
         frames=FRAMES,
     )
-    store = _store(city / "images/test/database", scratch / f"store-{kind}{seed}")
+    store = index_once(city / "images/test/database", scratch / f"store-{kind}{seed}")
     frames = [drive.frames_folder / frame.name for frame in drive.frames]
     answers = _answers(store, frames, scratch / f"answers-{kind}{seed}-{condition}.json")
     truth = [Position.of(row) for row in list_source(drive.folder / "truth.csv").to_pylist()]
@@ -136,20 +133,11 @@ def drawn(scratch: Path, name: str) -> Answered:
 def photographed(scratch: Path, dataset: Path) -> Answered:
     """Index and answer a photo set whose queries were taken along a way."""
     layout = open_dataset(dataset, split="test")
-    store = _store(layout.database, scratch / f"store-{dataset.name}")
+    store = index_once(layout.database, scratch / f"store-{dataset.name}")
     rows = sorted(list_source(layout.queries).to_pylist(), key=lambda row: natural_key(row["uri"]))
     answers = _answers(store, [Path(row["uri"]) for row in rows], scratch / f"answers-{dataset.name}.json")
     truth = [Position.of(row) for row in rows]
     return _answered(dataset.name, answers, truth, np.ones(len(rows), np.bool_), None, store)
-
-
-def _store(database: Path, uri: Path) -> Store:
-    done = uri.with_name(f"{uri.name}.done")
-    if not done.exists():
-        shutil.rmtree(uri, ignore_errors=True)  # of an interrupted run
-        index_here(database, uri, model=DEFAULT_MODEL)
-        done.touch()
-    return Store.open(uri)
 
 
 def _answers(store: Store, frames: Sequence[Path], kept: Path) -> list[QueryResult]:

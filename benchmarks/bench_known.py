@@ -13,7 +13,6 @@ and which share of the right answers was called known. The cities are those of `
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import numpy as np
 import torch
 
 from benchmarks.bench_places import DATABASE, QUERIES
-from benchmarks.local_index import index_here
+from benchmarks.kept import add_kept_folder
+from benchmarks.local_index import index_once
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, former_entries, make_parser, write_results
 from models.images import ImageRejected
-from models.names import DEFAULT_MODEL
 from pipelines.calibration.fit import fit, split_by_place
 from pipelines.calibration.labelled import Labelled, labelled_of, unknown_of
 from pipelines.demo.dataset import draw_city
@@ -42,7 +41,7 @@ _OF_CITIES = ("photos", "unknown_share", "splits", "levels")
 
 def main() -> None:
     parser = make_parser(__doc__, "known.json")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-places"))
+    add_kept_folder(parser, "--scratch", "places")
     parser.add_argument(
         "--cities", nargs="+", default=[f"{seed}:{m:g}" for seed, m in CITIES], metavar="SEED:M"
     )
@@ -98,8 +97,7 @@ def answered_by(folder: Path, uri: Path, elsewhere: Path) -> tuple[Labelled, int
     many the latter are. The store is made where it is not yet.
     """
     dataset = open_dataset(folder, split="test")
-    if not uri.exists():
-        index_here(dataset.database, uri, model=DEFAULT_MODEL)
+    index_once(dataset.database, uri)
     engine = QueryEngine.open(uri)
     own = labelled_of(measure_recall(dataset, engine, candidates=CANDIDATES).outcomes, hits=CANDIDATES)
     listed = [row["uri"] for row in list_source(elsewhere).sort_by("uri").to_pylist()]

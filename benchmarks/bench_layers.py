@@ -16,7 +16,6 @@ import importlib.util
 import io
 import re
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from torch.nn import functional as F
 
 from benchmarks.accuracy_photos import read_photo
 from benchmarks.accuracy_sets import Looks, PhotoSet, photo_sets
+from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, read_results, write_results
 from models.aggregation.residuals import aggregate_residuals, multi_scale_cells
 from models.aggregation.whitening import fit_whitening
@@ -51,7 +51,7 @@ Maps = dict[int, NDArray[np.float32]]
 def main() -> None:
     parser = make_parser(__doc__, "accuracy.json")
     parser.add_argument("--photos", type=Path, default=Path("photos"), help="folder of the photo sets")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-accuracy"))
+    add_kept_folder(parser, "--scratch", "accuracy")
     parser.add_argument("--sets", nargs="+", default=["corridor", "city-0", "hard-0"], help="names of sets")
     parser.add_argument("--image-size", type=int, default=224, help="side of the input in pixels")
     parser.add_argument("--threads", type=int, default=2)

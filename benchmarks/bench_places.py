@@ -11,18 +11,17 @@ the radius that the store's own photos give. The first run draws and indexes the
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.local_index import index_here
+from benchmarks.kept import add_kept_folder
+from benchmarks.local_index import index_once
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, former_entries, make_parser, write_results
 from models.images import ImageRejected
-from models.names import DEFAULT_MODEL
 from pipelines.demo.dataset import draw_city
 from pipelines.own_photos.due import measure_if_due
 from pipelines.sources import list_source, open_dataset
@@ -33,7 +32,6 @@ from serving.places.own_photos import OwnPhotos
 from serving.places.position import locate
 from serving.places.signs import SIGNS, signs_of
 from storage.position import Position
-from storage.store import Store
 
 SEEDS, SPACINGS_M = (0, 1), (5.0, 10.0, 20.0)
 DATABASE, QUERIES = 240, 80
@@ -44,7 +42,7 @@ _RATIO = SIGNS.index("ratio")
 
 def main() -> None:
     parser = make_parser(__doc__, "places.json")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-places"))
+    add_kept_folder(parser, "--scratch", "places")
     parser.add_argument("--dataset", type=Path, help="measure this data set instead, such as corridor")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of the cities")
     parser.add_argument("--spacings", type=float, nargs="+", default=list(SPACINGS_M), metavar="M")
@@ -79,7 +77,7 @@ def is_city(name: str) -> bool:
 def measure(dataset: Path, uri: Path) -> dict[str, Any]:
     """Return the figures of one data set, and print them."""
     layout = open_dataset(dataset, split="test")
-    store = Store.open(uri) if uri.exists() else index_here(layout.database, uri, model=DEFAULT_MODEL)
+    store = index_once(layout.database, uri)
     with store.lease():
         measure_if_due(store)
     values = store.measured("places.json")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.bench_drives import CANDIDATES, drawn
+from benchmarks.kept import add_kept_folder
 from benchmarks.machine import describe_machine
 from benchmarks.results import command_line, make_parser, write_results
 from serving.answer import Match
@@ -108,11 +108,10 @@ def recall(asked: Sequence[Asked], sigma_m: float, off: float, share: float, *, 
 
 def main() -> None:
     parser = make_parser(__doc__, "priors.json")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-drives"))
+    add_kept_folder(parser, "--scratch", "drives")
     parser.add_argument("--sets", nargs="*", default=list(SETS), metavar="hard|easy:SEED:CONDITION")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    args.scratch.mkdir(parents=True, exist_ok=True)
     asked = [each for name in args.sets for each in answered(args.scratch, name)]
     results: dict[str, Any] = {"frames": len(asked), "sets": args.sets}
     for rerank in (True, False):

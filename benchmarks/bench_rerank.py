@@ -16,11 +16,11 @@ The first run draws and indexes (minutes). `--sets` measures some alone; others 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
 
+from benchmarks.kept import add_kept_folder
 from benchmarks.machine import describe_machine
 from benchmarks.rerank_engine import measure_engine
 from benchmarks.rerank_judging import SPLITS, across, print_heading, splits, summary
@@ -34,7 +34,7 @@ _ARROW = " -> "
 
 def main() -> None:
     parser = make_parser(__doc__, "rerank.json")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-rerank"))
+    add_kept_folder(parser, "--scratch", "rerank")
     parser.add_argument("--photos", type=Path, help="folder with corridor and ie_tower")
     parser.add_argument("--sets", nargs="+", help="measure these alone")
     args = parser.parse_args()

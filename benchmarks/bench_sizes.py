@@ -10,7 +10,6 @@ take turns, and processor time counts. Merged into `results/accuracy.json` under
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from benchmarks.accuracy_features import Scratch
 from benchmarks.accuracy_sets import PhotoSet, photo_sets
 from benchmarks.bench_accuracy import measure
+from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, read_results, write_results
 from benchmarks.timing import medians
 from models.extractor import Extractor
@@ -37,7 +37,7 @@ ALLOWED = 1.5  # of the time of a query with the smallest size
 def main() -> None:
     parser = make_parser(__doc__, "accuracy.json")
     parser.add_argument("--photos", type=Path, default=Path("photos"), help="folder of the photo sets")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "placeray-accuracy"))
+    add_kept_folder(parser, "--scratch", "accuracy")
     parser.add_argument("--sizes", nargs="+", type=int, default=[*SIZES], help="sides in pixels")
     parser.add_argument("--sets", nargs="+", default=[*SETS], help="names of sets")
     parser.add_argument("--rounds", type=int, default=15, help="of the times, in turns")

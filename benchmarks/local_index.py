@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from models.aggregation.start import starting_aggregation
 from models.extractor import Extractor
 from models.feature_encoder import FeatureEncoder
 from models.images.decoder import decode_image
+from models.names import DEFAULT_MODEL
 from models.weights import load_extractor
 from pipelines.relearning import relearn_if_due
 from pipelines.sources import list_source
@@ -22,30 +24,32 @@ from storage.features.shards import write_shard
 from storage.store import Store
 from storage.table.schema import row_schema
 
-__all__ = ["index_here"]
+__all__ = ["index_once"]
 
 _BATCH = 32
 
 
-def index_here(source: Path, uri: Path, *, model: str, listing: pa.Table | None = None) -> Store:
-    """Index a folder or a listing into a new store as `placeray index` does, and learn its descriptors.
+def index_once(source: Path, uri: Path) -> Store:
+    """Return the store of a folder, indexed by the default model unless an earlier run has finished it."""
+    done = uri.with_name(f"{uri.name}.done")
+    if not done.exists():
+        shutil.rmtree(uri, ignore_errors=True)
+        _index(source, uri)
+        done.touch()
+    return Store.open(uri)
 
-    Args:
-        source: The folder.
-        uri: The store.
-        model: Name or weights file.
-        listing: Rows of `list_source(source)`; default: all.
-    """
-    extractor = load_extractor(model)
+
+def _index(source: Path, uri: Path) -> None:
+    """Index a folder into a new store as `placeray index` does, and learn its descriptors."""
+    extractor = load_extractor(DEFAULT_MODEL)
     card = extractor.card.stored_as(default_encoding(extractor.card))
     chosen = starting_aggregation(FeatureCodec(card).channels)
     store = Store.create(uri, with_aggregation(card, chosen), artifacts=[chosen.to_bytes()])
-    rows = list_source(source) if listing is None else listing
+    rows = list_source(source)
     with store.lease():
         for start in range(0, rows.num_rows, _BATCH):
             _commit(store, extractor, rows.slice(start, _BATCH))
         relearn_if_due(store)
-    return store
 
 
 def _commit(store: Store, extractor: Extractor, listing: pa.Table) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, read_results, write_results
 from models.checkpoints.weights_file import save_weights
 from models.networks.architecture import Architecture
@@ -49,11 +50,10 @@ def main() -> None:
     parser = make_parser(__doc__, "finetune.json")
     parser.add_argument("what", choices=("demo", "hard", "corridor", "forgetting", "vit"))
     parser.add_argument("--photos", type=Path, metavar="DIR", help="data set of real photos along a route")
-    parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
+    add_kept_folder(parser, "--work", "finetune", Path("placeray-proof"))
     args = parser.parse_args()
     if args.what in ("corridor", "forgetting") and (args.photos is None or not args.photos.is_dir()):
         parser.error(f"{args.what} needs real photos: give their folder with --photos")
-    args.work.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     result = {"demo": demo, "hard": hard, "corridor": corridor, "forgetting": forgetting, "vit": vit}[
         args.what

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.drawn_codes import DescribedPhotos, described_file
+from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, write_results
 from benchmarks.small_trunk import SEED, SHAPE, SIDE, STEPS, small_trunk
 from models.checkpoints.untrained_selavprpp import untrained_selavprpp
@@ -51,7 +52,7 @@ RECIPE = ("--image-size", SIZE, "--batch", "24", "--queries-per-round", "120")
 def main() -> None:
     """Train the trunk and both stages, where that is not done yet, and measure on the other city."""
     parser = make_parser(__doc__, "side_path.json")
-    parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
+    add_kept_folder(parser, "--work", "side path", Path("placeray-proof"))
     parser.add_argument("--epochs", type=int, default=4, help="of each stage; default: %(default)s")
     args = parser.parse_args()
     _, trunk = small_trunk(args.work, steps=STEPS)

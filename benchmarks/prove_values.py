@@ -22,6 +22,7 @@ from models.runtime.threads import sleep_while_waiting
 
 sleep_while_waiting()
 
+from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, write_results
 from benchmarks.small_trunk import SEED, SHAPE, SIDE, STEPS, small_trunk
 from models.aggregation.choice import chosen_aggregation, with_aggregation
@@ -54,7 +55,7 @@ SCORES: tuple[ScoreKind, ...] = ("votes", "count")
 def main() -> None:
     """Train the transformers where that is not done yet, and evaluate each way."""
     parser = make_parser(__doc__, "values.json")
-    parser.add_argument("--work", type=Path, default=Path("placeray-proof"), help="default: %(default)s")
+    add_kept_folder(parser, "--work", "values", Path("placeray-proof"))
     args = parser.parse_args()
     city = args.work / "other"
     draw_city(city, seed=TEST_SEED, database_images=DATABASE, query_images=QUERIES)

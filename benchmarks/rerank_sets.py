@@ -16,16 +16,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.local_index import index_here
-from models.names import DEFAULT_MODEL
+from benchmarks.local_index import index_once
 from pipelines.calibration.rerank_trials import Trials
 from pipelines.demo.dataset import draw_city
 from pipelines.evaluation.recall import measure_recall
 from pipelines.evaluation.result import QueryOutcome
-from pipelines.sources import list_source, open_dataset
+from pipelines.sources import open_dataset
 from serving.engine import QueryEngine
 from serving.matching_options import default_candidates
-from storage.store import Store
 
 __all__ = ["CITIES", "PHOTOS", "Tried", "folder_of", "tower_frames", "tried"]
 
@@ -64,10 +62,7 @@ def tried(name: str, scratch: Path, photos: Path | None = None) -> Tried:
     """Answer the queries of a set; its store is made where it is not yet. See `folder_of`."""
     dataset = open_dataset(folder_of(name, scratch, photos), split="test")
     uri = scratch / f"store-{name}"
-    if uri.exists() and Store.open(uri).count < list_source(dataset.database).num_rows:
-        shutil.rmtree(uri)  # of a run that was stopped
-    if not uri.exists():
-        index_here(dataset.database, uri, model=DEFAULT_MODEL)
+    index_once(dataset.database, uri)
     engine = QueryEngine.open(uri)
     evaluation = measure_recall(dataset, engine)
     outcomes = tuple(one for one in evaluation.outcomes if one.matches and one.positives)

@@ -14,7 +14,7 @@ __all__ = ["ROOT", "digest", "imported_files", "own_files", "source_files"]
 
 ROOT = Path(__file__).parents[1]
 # How results are kept, which does not change what is measured.
-BOOKKEEPING = ("catalogue.py", "machine.py", "provenance.py", "results.py", "sources.py")
+BOOKKEEPING = ("catalogue.py", "kept.py", "machine.py", "provenance.py", "results.py", "sources.py")
 
 
 def source_files(part: Part) -> list[Path]:
