@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import bench_drives, bench_known, bench_places
+from benchmarks import bench_drives, bench_index, bench_known, bench_places
 from pipelines.calibration.labelled import Labelled
 
 CITY = {"queries": 80}
@@ -89,3 +89,12 @@ def labelled(count: int) -> Labelled:
     right = np.arange(count) >= 0.3 * count
     uris = tuple(f"{number}.jpg" for number in range(count))
     return Labelled(uris, signs, right, np.where(right, 3.0, 300.0), np.arange(count))
+
+
+def test_measuring_the_index_keeps_what_learning_costs(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    out.write_text(json.dumps({"learning": {"results": [0.95]}, "results": ["former"]}))
+    bench_index.report([], out)
+    found = json.loads(out.read_text())
+    assert found["learning"] == {"results": [0.95]}
+    assert found["results"] == []
