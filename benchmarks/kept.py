@@ -47,8 +47,7 @@ def add_kept_folder(
 def kept_folder(folder: Path, kept: str) -> Path:
     """Return the folder below one for what the code as it is keeps, made if it is missing.
 
-    A figure would not be one of the present code if the store or the features that it is measured on were
-    made by a former one.
+    A figure that is measured on a store or on features of former code is not a figure of the present code.
 
     Args:
         folder: Where it is.
