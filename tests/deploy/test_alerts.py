@@ -86,6 +86,7 @@ def test_rules_are_valid_and_fire_when_they_must(tmp_path: Path) -> None:
     assert fired == quiet == set(alerts())
 
 
+@pytest.mark.long
 def test_a_planted_mistake_in_the_rules_is_caught(tmp_path: Path) -> None:
     rules = RULES.read_text()
     for right, wrong in (

@@ -150,7 +150,7 @@ def test_concurrent_threads_do_not_change_the_draws() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_another_process_draws_the_same() -> None:
     code = (
         "import hashlib; from models.training.augment import augment; "

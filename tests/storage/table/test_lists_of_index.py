@@ -14,7 +14,7 @@ from tests.support.store_samples import make_card, make_rows
 ROWS = 1500
 
 
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.long)])
 def test_rows_of_every_list_are_found(
     place: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
