@@ -25,7 +25,14 @@ from storage.objects.errors import storage_error
 from storage.table.fragment_files import files_of
 from storage.table.index_segments import SEGMENTED_INDEX, index_names, tidy, using
 from storage.table.index_trial import trial_version
-from storage.table.lance_table import EVERY_LIST, LIST_ROWS, SCAN_ROWS, in_clause, manifest_name
+from storage.table.lance_table import (
+    EVERY_LIST,
+    HEAD_CACHE_BYTES,
+    LIST_ROWS,
+    SCAN_ROWS,
+    in_clause,
+    manifest_name,
+)
 from storage.table.manifest import check_manifest
 from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_digest, table_schema
 
@@ -68,7 +75,11 @@ class BucketTable:
         with _explained(folder):
             try:
                 dataset = lance.write_dataset(
-                    schema.empty_table(), _uri(folder), storage_options=_options(folder), mode="create"
+                    schema.empty_table(),
+                    _uri(folder),
+                    storage_options=_options(folder),
+                    mode="create",
+                    session=lance.Session(metadata_cache_size_bytes=HEAD_CACHE_BYTES),
                 )
             except (OSError, RuntimeError) as error:
                 if "already exists" not in str(error).lower():
@@ -88,7 +99,12 @@ class BucketTable:
 
         which = "the newest version" if version is None else f"version {version}"
         with _explained(folder, f"{which} cannot be opened"):
-            dataset = lance.dataset(_uri(folder), version=version, storage_options=_options(folder))
+            dataset = lance.dataset(
+                _uri(folder),
+                version=version,
+                storage_options=_options(folder),
+                metadata_cache_size_bytes=HEAD_CACHE_BYTES if version is None else None,
+            )
         table = cls(folder, dataset)
         check_manifest(folder, folder / TABLE_FOLDER / "_versions" / manifest_name(table.version))
         return table

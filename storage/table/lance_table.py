@@ -26,6 +26,7 @@ from storage.table.schema import CARD_KEY, FORMER, NEXT, STORED_COLUMNS, card_di
 
 __all__ = [
     "EVERY_LIST",
+    "HEAD_CACHE_BYTES",
     "LIST_ROWS",
     "SCAN_ROWS",
     "LanceTable",
@@ -40,6 +41,10 @@ LIST_ROWS = 8192  # of LanceDB's index; its own default
 # More than any index has. The nearest of whitened descriptors lie in any list: with four fifths of the lists
 # a search finds 0.8 of the ten nearest (docs/explanation/benchmarks.md, Search).
 EVERY_LIST = 1 << 16
+# What a head keeps of the files it read. LanceDB would keep the manifest of each version that it made, up to
+# 1 GiB: 800 commits leave 160 MiB. This holds what commits read of a table of a thousand files, about 70 kB
+# each.
+HEAD_CACHE_BYTES = 64 << 20
 
 
 def manifest_name(version: int) -> str:
@@ -62,8 +67,7 @@ class LanceTable:
     @classmethod
     def create(cls, folder: Path, card: Card) -> LanceTable:
         """Create the empty table, or open the existing one."""
-        database = lancedb.connect(os.fspath(folder))
-        return cls(folder, database.create_table("records", schema=table_schema(card), exist_ok=True))
+        return cls(folder, _head(folder).create_table("records", schema=table_schema(card), exist_ok=True))
 
     @classmethod
     def open(cls, folder: Path, *, version: int | None = None) -> LanceTable:
@@ -74,7 +78,8 @@ class LanceTable:
         """
         which = "the newest version" if version is None else f"version {version}"
         with read_errors_as_corruption(folder, f"{which} cannot be opened"):
-            table = cls(folder, lancedb.connect(os.fspath(folder)).open_table("records", version=version))
+            database = _head(folder) if version is None else lancedb.connect(os.fspath(folder))
+            table = cls(folder, database.open_table("records", version=version))
             opened = table.version
         check_manifest(folder, folder / TABLE_FOLDER / "_versions" / manifest_name(opened))
         return table
@@ -209,9 +214,8 @@ class LanceTable:
 
     def replace_all(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
         """Write a version of exactly these rows; earlier versions stay."""
-        database = lancedb.connect(os.fspath(self.folder))
         reader = pa.RecordBatchReader.from_batches(schema, batches)
-        self._table = database.create_table("records", reader, schema=schema, mode="overwrite")
+        self._table = _head(self.folder).create_table("records", reader, schema=schema, mode="overwrite")
 
     def build_index(self) -> None:
         """Build LanceDB's index on the descriptors (cosine): IVF_RQ with two bits per dimension.
@@ -290,6 +294,12 @@ class LanceTable:
     def _columns(self, requested: Sequence[str] | None) -> list[str]:
         present = self.schema.names
         return list(requested) if requested is not None else [n for n in present if n in STORED_COLUMNS]
+
+
+def _head(folder: Path) -> lancedb.DBConnection:
+    """Connect to make versions; a connection that reads one version keeps LanceDB's own limits."""
+    session = lancedb.Session(metadata_cache_size_bytes=HEAD_CACHE_BYTES)
+    return lancedb.connect(os.fspath(folder), session=session)
 
 
 def in_clause(column: str, values: Sequence[str]) -> str:
