@@ -24,8 +24,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers 2
 
-# Whole files in two processes; those with tests of many seconds first, so that both end together.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Whole files in three processes, since many tests wait for others; those with tests of many seconds first, so
+# that all end together.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+# Processes that tests start find what others compiled, also where the environment is against writing it.
+test test-quick: export PYTHONDONTWRITEBYTECODE :=
 # Collecting all tests takes a quarter of a minute; conftest.py refuses a test with Ray that this would not find.
 RAY_FILES = $(shell grep -rlE 'local_ray|mark\.ray' tests --include='test_*.py')
 DEFAULT := not slow and not fault and not cluster and not image and not long and not fuzz

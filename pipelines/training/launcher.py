@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from pipelines.training.log import TrainingLog
 from pipelines.training.worker import work
 
 __all__ = ["Scale", "run_workers", "scale_for"]
+
+# How often Ray Train takes what workers report, in seconds. A round waits until the one before was taken; by
+# default that is every two seconds, longer than a round of a small city or on a fast accelerator.
+_POLL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def _trainer(
     import ray.train
     import ray.train.torch
 
+    os.environ.setdefault(*_POLL)  # Ray hands it on to its controller
     resources = {"CPU": float(scale.cpus)} | ({"GPU": scale.gpus} if scale.gpus else {})
     return ray.train.torch.TorchTrainer(
         work,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,17 +42,17 @@ def test_parquet_of_long_texts_is_refused_by_its_metadata(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "tags",
     [
-        pa.array([["x" * 1_000] * 60] * 3_000),
-        pa.array([["x" * 100_000]] + [None] * 2_999),
-        pa.array([[(["x" * 1_000] * 60)]] * 3_000),
-        pa.array([{"a": "x" * 60_000}] * 3_000),
-        pa.array([[("key", "x" * 60_000)]] * 3_000, pa.map_(pa.string(), pa.string())),
-        pa.array([[1] * 3_000_000] + [None] * 2_999),
+        lambda: pa.array([["x" * 1_000] * 60] * 3_000),
+        lambda: pa.array([["x" * 100_000]] + [None] * 2_999),
+        lambda: pa.array([[(["x" * 1_000] * 60)]] * 3_000),
+        lambda: pa.array([{"a": "x" * 60_000}] * 3_000),
+        lambda: pa.array([[("key", "x" * 60_000)]] * 3_000, pa.map_(pa.string(), pa.string())),
+        lambda: pa.array([[1] * 3_000_000] + [None] * 2_999),
     ],
     ids=["texts", "one text", "lists", "structs", "maps", "numbers"],
 )
-def test_parquet_of_lists_that_expand_is_refused(tmp_path: Path, tags: pa.Array) -> None:
-    table = pa.table({"uri": [f"{number}.jpg" for number in range(3_000)], "tags": tags})
+def test_parquet_of_lists_that_expand_is_refused(tmp_path: Path, tags: Callable[[], pa.Array]) -> None:
+    table = pa.table({"uri": [f"{number}.jpg" for number in range(3_000)], "tags": tags()})
     pq.write_table(table, tmp_path / "l.parquet", compression="zstd")
     assert (tmp_path / "l.parquet").stat().st_size < 50_000
     with pytest.raises(SourceError, match=r"expand|at most"):

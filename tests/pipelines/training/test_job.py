@@ -135,6 +135,10 @@ def test_the_log_holds_every_epoch_once(trained: Trained) -> None:
     assert "@601000.00@" in rejected
 
 
+def test_a_round_does_not_wait_for_ray_trains_usual_two_seconds(trained: Trained) -> None:
+    assert float(os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]) < 1  # Ray's controller got it with the run
+
+
 def test_best_and_last_checkpoints_are_kept(trained: Trained) -> None:
     checkpoints = list((trained.run / "checkpoints").glob("checkpoint_2*"))
     assert 1 <= len(checkpoints) <= 2
