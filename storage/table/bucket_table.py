@@ -74,18 +74,13 @@ class BucketTable:
         schema = table_schema(card)
         with _explained(folder):
             try:
-                dataset = lance.write_dataset(
-                    schema.empty_table(),
-                    _uri(folder),
-                    storage_options=_options(folder),
-                    mode="create",
-                    session=lance.Session(metadata_cache_size_bytes=HEAD_CACHE_BYTES),
+                lance.write_dataset(
+                    schema.empty_table(), _uri(folder), storage_options=_options(folder), mode="create"
                 )
             except (OSError, RuntimeError) as error:
                 if "already exists" not in str(error).lower():
                     raise
-                return cls.open(folder)
-        return cls(folder, dataset)
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: BucketPath, *, version: int | None = None) -> BucketTable:
