@@ -28,6 +28,7 @@ from tests.support.training_city import SIDE, write_city, write_tiny_vit
 pytestmark = pytest.mark.fault
 
 EPOCHS = 12
+SLOW_ROUNDS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2"}  # so that a job can be disturbed before it ends
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
@@ -75,7 +76,10 @@ def wait_for_steps(job: subprocess.Popen[bytes], run: Path, steps: int) -> None:
 def started(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a job in a session of its own, and end what is left of that session."""
     with open(log, "ab") as file:
-        job = subprocess.Popen(arguments, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+        environment = os.environ | SLOW_ROUNDS
+        job = subprocess.Popen(
+            arguments, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
     try:
         yield job
     finally:
