@@ -27,7 +27,7 @@ lint: $(STAMP)
 # Whole files in three processes, since many tests wait for others; those with tests of many seconds first, so
 # that all end together.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
-# Processes that tests start find what others compiled, also where the environment is against writing it.
+# Processes that tests start find what others compiled, also where the environment sets this.
 test test-quick: export PYTHONDONTWRITEBYTECODE :=
 # Collecting all tests takes a quarter of a minute; conftest.py refuses a test with Ray that this would not find.
 RAY_FILES = $(shell grep -rlE 'local_ray|mark\.ray' tests --include='test_*.py')
