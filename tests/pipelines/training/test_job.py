@@ -17,7 +17,7 @@ from models.weights import load_extractor
 from pipelines.cli import main
 from pipelines.training.errors import BadSettings
 from pipelines.training.job import _publish
-from pipelines.training.launcher import Scale, scale_for
+from pipelines.training.launcher import Scale, _trainer, scale_for
 from pipelines.training.log import read_rows
 from storage.commit.lease import Lease
 from tests.support.training_city import SIDE, write_city, write_tiny_vit
@@ -135,8 +135,16 @@ def test_the_log_holds_every_epoch_once(trained: Trained) -> None:
     assert "@601000.00@" in rejected
 
 
-def test_a_round_does_not_wait_for_ray_trains_usual_two_seconds(trained: Trained) -> None:
-    assert float(os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]) < 1  # Ray's controller got it with the run
+@pytest.mark.parametrize("of_user", [None, "7"])
+def test_ray_train_looks_often_for_reports_unless_the_user_says_how_often(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, local_ray: None, of_user: str | None
+) -> None:
+    name = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+    monkeypatch.setenv(name, of_user or "")
+    if of_user is None:
+        monkeypatch.delenv(name)
+    _trainer({}, Scale(1, 1, 0.0), tmp_path, None, 0)
+    assert (os.environ[name] == of_user) if of_user else (float(os.environ[name]) < 1)
 
 
 def test_best_and_last_checkpoints_are_kept(trained: Trained) -> None:
