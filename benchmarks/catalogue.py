@@ -144,6 +144,16 @@ def _search_city(rows: int, width: int, shape: str, methods: tuple[str, ...] = _
     return _part(name, "bench_search", "search.json", _SEARCHED, **more)
 
 
+def _living_service(name: str, rows: int, seconds: int) -> Part:
+    sources = (_MODEL, _ENCODED, _STORED, _ANSWERING, _SERVING, _LEARNED, _CITY, _INDEXING,
+               "serving/gallery.py", "serving/metrics.py")  # fmt: skip
+    more = {
+        "arguments": ("--rows", str(rows), "--seconds", str(seconds)),
+        "key": ("service", f"auto {rows:,}, {seconds} s"),
+    }
+    return _part(name, "bench_living_service", "living.json", *sources, **more)
+
+
 def _codes(rows: int) -> Part:
     more = {"arguments": ("--rows", str(rows)), "key": (str(rows),)}
     return _part(f"codes {rows}", "bench_codes", "codes.json", "storage/search", **more)
@@ -210,9 +220,8 @@ PARTS: tuple[Part, ...] = (
     _part("living 600 s", "bench_living", "living.json", _STORED, "storage/search",
           arguments=("--rows", "1000000", "--seconds", "600"),
           key=("measurements", "ivf 1,000,000, 600 s")),
-    _part("living service", "bench_living_service", "living.json", _MODEL, _ENCODED, _STORED, _ANSWERING,
-          _SERVING, _LEARNED, _CITY, _INDEXING, "serving/gallery.py", "serving/metrics.py",
-          arguments=("--rows", "1000000", "--seconds", "600"), key=("service", "auto 1,000,000, 600 s")),
+    _living_service("living service 100000", 100_000, 60),
+    _living_service("living service", 1_000_000, 600),
     _part("filters", "bench_filters", "filters.json", _STORED, "storage/search",
           arguments=("--rows", "1000000", "--methods", "ivf"), key=("measurements", "1,000,000")),
     _pipeline("feed"),
@@ -253,6 +262,7 @@ PARTS: tuple[Part, ...] = (
     _finetune("demo"),
     _finetune("hard"),
     _search(1_000_000),
+    _search_city(1_000_000, 512, "learned"),
     _search_city(2_650_000, 512, "learned"),
     _search_city(5_250_000, 512, "learned"),
     _search_city(2_650_000, 1024, "learned"),

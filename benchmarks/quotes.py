@@ -56,6 +56,12 @@ class Quote:
     file: str
     key: str
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Return the names in the key, of an entry of a list `field=value`."""
+        matches = (match.groups() for match in _STEP.finditer(self.key))
+        return tuple(plain or bracketed or f"{field}={wanted}" for plain, bracketed, field, wanted in matches)
+
 
 def find_quotes(text: str) -> list[Quote]:
     """Return all quotes of a document in their order; BadQuote for a comment that does not fit its table."""

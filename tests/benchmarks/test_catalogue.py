@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.catalogue import PARTS, Part, part_named, parts_touched
 from benchmarks.provenance import RESULTS
+from benchmarks.quotes import documents, find_quotes
 from benchmarks.sources import ROOT, imported_files, own_files, source_files
 
 SCRIPTS = sorted((ROOT / "benchmarks").glob("bench_*.py")) + sorted((ROOT / "benchmarks").glob("prove_*.py"))
@@ -24,6 +25,19 @@ def test_a_part_depends_on_what_its_benchmark_imports(part: Part) -> None:
 
 def test_every_result_belongs_to_a_part() -> None:
     assert {path.name for path in RESULTS.glob("*.json")} <= {part.file for part in PARTS}
+
+
+@pytest.mark.parametrize("file", ["search", "living"])
+def test_every_quoted_table_belongs_to_a_part(file) -> None:
+    tables = {part.key for part in PARTS if part.file == f"{file}.json"}
+    quoted = {
+        quote.steps[:2]
+        for page in documents()
+        for quote in find_quotes(page.read_text())
+        if quote.file == file
+    }
+    assert len(quoted) > 3
+    assert quoted <= tables
 
 
 def test_names_are_unique() -> None:
