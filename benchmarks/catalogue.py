@@ -157,7 +157,8 @@ def _codes(rows: int) -> Part:
 
 
 def _finetune(what: str, *inputs: str) -> Part:
-    sources = (_MODEL, _TRAINING, _CITY, _ANSWERING, _MATCHING, "pipelines/evaluation")
+    sources = (_MODEL, _TRAINING, _LEARNED, _CITY, _ANSWERING, _MATCHING, "pipelines/evaluation",
+               "serving/matching_options.py")  # fmt: skip
     more = {"arguments": (what,), "inputs": inputs, "key": (what,)}
     return _part(f"finetune {what}", "prove_finetune", "finetune.json", *sources, **more)
 

@@ -6,6 +6,11 @@
     python -m benchmarks.prove_finetune corridor --photos DIR    first half of a real route to second half
     python -m benchmarks.prove_finetune forgetting --photos DIR  what the city's weights lose on real photos
 
+Each model is measured in two ways: as it is used by default, which for the default model is with descriptors
+learned from the database and by votes, and with its own pooled descriptors and by the count of matches, where
+training has more to gain. Measured are the weights that `finetune` writes, which are the untrained ones where
+no epoch was better on the validation photos, and those of the last step, which show what training changed.
+
 DIR is a data set in the standard layout with database/ and queries/ whose file names carry metres along a
 route, such as Corridor (Milford 2013) from VPR-Bench. `forgetting` uses the weights that `demo` left.
 """
@@ -27,15 +32,19 @@ import torch
 
 from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, read_results, write_results
+from models.aggregation.choice import GEM
 from models.checkpoints.weights_file import save_weights
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
-from models.weights import load_card
+from models.training.checkpoint import read_trained
 from pipelines.demo.dataset import draw_city
 from pipelines.evaluation.job import evaluate
 from pipelines.sources import list_source, open_dataset
+from pipelines.training.checkpoints import STATE
 from pipelines.training.job import finetune
 from pipelines.training.settings import TrainingSettings
+from pipelines.training.worker import trainable_model
+from serving.matching_options import Matching
 
 TRAIN_SEED, VAL_SEED, TEST_SEED = 1, 2, 0
 DATABASE, QUERIES = 480, 240
@@ -44,6 +53,7 @@ HARD_DATABASE, HARD_QUERIES = 240, 80
 STANDARD = TrainingSettings(epochs=3, queries_per_round=120)
 # Adapters only behind the map that local features come from: re-ranking stays what it was. And fewer steps.
 CAREFUL = TrainingSettings(epochs=1, queries_per_round=120, adapter_stages=(5, 6), local_weight=0.0)
+RECIPES = {"standard": STANDARD, "careful": CAREFUL}
 
 
 def main() -> None:
@@ -71,67 +81,35 @@ def main() -> None:
 def demo(args: argparse.Namespace) -> dict[str, Any]:
     """Train on one city, choose on a second, evaluate on a third that neither training nor choosing saw."""
     city = {seed: _city(args.work, seed) for seed in (TRAIN_SEED, VAL_SEED, TEST_SEED)}
-    before = _recall(city[TEST_SEED], None)
-    result: dict[str, Any] = {"before": before, "cities": [TRAIN_SEED, VAL_SEED, TEST_SEED]}
-    for name, settings in (("standard", STANDARD), ("careful", CAREFUL)):
-        weights = _trained(args.work, name, settings, city[TRAIN_SEED], "test", city[VAL_SEED], "test")
-        after = _recall(city[TEST_SEED], weights)
-        result[name] = {"after": after, "gain": _gain(before, after), "settings": _short(settings)}
-        _table(f"generated city {TEST_SEED}, {name}", before, after)
-    return result
+    return _trials(args.work, "", city[TRAIN_SEED], "test", city[VAL_SEED], "test", city[TEST_SEED])
 
 
 def hard(args: argparse.Namespace) -> dict[str, Any]:
-    """Train on one city in hard mode, choose on a second, evaluate on a third: never below the default.
-
-    The default is the untrained model with descriptors learned from the city and votes.
-    """
+    """Train on one city in hard mode, choose on a second, evaluate on a third."""
     city = {}
     for seed in (TRAIN_SEED, VAL_SEED, TEST_SEED):
         city[seed] = args.work / f"hard-{seed}"
         draw_city(city[seed], seed=seed, database_images=HARD_DATABASE, query_images=HARD_QUERIES, hard=True)
-    before = _recall(city[TEST_SEED], None)
-    weights = _trained(args.work, "hard", CAREFUL, city[TRAIN_SEED], "test", city[VAL_SEED], "test")
-    after = _recall(city[TEST_SEED], weights)
-    _table(f"generated city {TEST_SEED} in hard mode", before, after)
-    card = load_card(str(weights))
-    return {
-        "before": before,
-        "after": after,
-        "gain": _gain(before, after),
-        "aggregation": card.aggregation,
-        "score": card.score,
-        "cities": [TRAIN_SEED, VAL_SEED, TEST_SEED],
-        "settings": _short(CAREFUL),
-    }
+    return _trials(args.work, "hard-", city[TRAIN_SEED], "test", city[VAL_SEED], "test", city[TEST_SEED])
 
 
 def corridor(args: argparse.Namespace) -> dict[str, Any]:
     """Train on the first half of a route, its last quarter choosing; evaluate on the second half."""
     halves = _halves(args.photos, args.work / "halves")
-    before = _recall(halves, None)
-    result: dict[str, Any] = {"before": before}
-    for name, recipe in (("standard", STANDARD), ("careful", CAREFUL)):
-        # A few dozen queries per epoch, so more epochs.
-        settings = dataclasses.replace(recipe, epochs=10, patience=10)
-        weights = _trained(args.work, f"corridor-{name}", settings, halves, "train", halves, "val")
-        after = _recall(halves, weights)
-        result[name] = {"after": after, "gain": _gain(before, after), "settings": _short(settings)}
-        _table(f"second half, {name}", before, after)
-    return result
+    # A few dozen queries per epoch, so more epochs.
+    more = {"epochs": 10, "patience": 10}
+    return _trials(args.work, "corridor-", halves, "train", halves, "val", halves, more)
 
 
 def forgetting(args: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate the weights trained on a generated city on all real photos."""
-    before = _recall(args.photos, None)
-    result: dict[str, Any] = {"before": before}
-    for name in ("standard", "careful"):
-        weights = args.work / f"{name}.safetensors"
+    """Evaluate the last weights trained on a generated city on all real photos."""
+    result: dict[str, Any] = {"before": _recalls(args.photos, None)}
+    for name in RECIPES:
+        weights = _last_of(args.work, name)
         if not weights.exists():
             sys.exit(f"{weights} does not exist: run `python -m benchmarks.prove_finetune demo` first")
-        after = _recall(args.photos, weights)
-        result[name] = {"after": after, "gain": _gain(before, after)}
-        _table(f"real photos, {name}", before, after)
+        result[name] = {"last": _recalls(args.photos, weights)}
+        _table(f"real photos, {name}", result["before"]["default"], result[name]["last"]["default"])
     return result
 
 
@@ -211,6 +189,36 @@ def _metres(one: dict[str, Any], other: dict[str, Any]) -> float:
     return float(((one["utm_e"] - other["utm_e"]) ** 2 + (one["utm_n"] - other["utm_n"]) ** 2) ** 0.5)
 
 
+def _trials(
+    work: Path,
+    prefix: str,
+    train: Path,
+    split: str,
+    val: Path,
+    val_split: str,
+    test: Path,
+    changes: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train by each recipe, and evaluate the model before, what was written, and the last step."""
+    result: dict[str, Any] = {"before": _recalls(test, None)}
+    for name, recipe in RECIPES.items():
+        settings = dataclasses.replace(recipe, **(changes or {}))
+        weights = _trained(work, prefix + name, settings, train, split, val, val_split)
+        facts = json.loads((weights.with_suffix(".run") / "report.json").read_text())["facts"]
+        last = _recalls(test, _write_last(work, prefix + name, settings))
+        result[name] = {
+            "written": _recall(test, weights),
+            "last": last,
+            "best_epoch": facts["best_epoch"],
+            "steps": facts["steps"],
+            "validation": {"before": facts["before_ways"], "after": facts["after_ways"]},
+            "settings": _short(settings),
+        }
+        for way, recall in last.items():
+            _table(f"{prefix}{name}, {way}", result["before"][way], recall)
+    return result
+
+
 def _trained(
     work: Path, name: str, settings: TrainingSettings, train: Path, split: str, val: Path, val_split: str
 ) -> Path:
@@ -220,15 +228,31 @@ def _trained(
     return weights
 
 
-def _recall(dataset: Path, weights: Path | None) -> dict[str, dict[str, float]]:
-    recall: dict[str, dict[str, float]] = evaluate(dataset, model=str(weights) if weights else None)["recall"]
+def _last_of(work: Path, name: str) -> Path:
+    return work / f"{name}-last.safetensors"
+
+
+def _write_last(work: Path, name: str, settings: TrainingSettings) -> Path:
+    """Write the weights of the last step, from the newest checkpoint of a run."""
+    checkpoints = sorted((work / f"{name}.run" / "checkpoints").glob(f"checkpoint_*/{STATE}"))
+    model, card = trainable_model(settings)
+    values = read_trained(checkpoints[-1], model)
+    if values["progress"]["epoch"] != settings.epochs:
+        raise RuntimeError(f"{checkpoints[-1]} is of epoch {values['progress']['epoch']}, not the last")
+    save_weights(_last_of(work, name), model, preprocessing=card.preprocessing)
+    return _last_of(work, name)
+
+
+def _recall(dataset: Path, weights: Path | None, **how: Any) -> dict[str, dict[str, float]]:
+    model = str(weights) if weights else None
+    recall: dict[str, dict[str, float]] = evaluate(dataset, model=model, **how)["recall"]
     return recall
 
 
-def _gain(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> dict[str, Any]:
-    return {
-        stage: {k: round(after[stage][k] - before[stage][k], 2) for k in before[stage]} for stage in before
-    }
+def _recalls(dataset: Path, weights: Path | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the recall of a model in both ways of using it."""
+    own = {"aggregation": GEM, "matching": Matching(score="count")}
+    return {"default": _recall(dataset, weights), "own": _recall(dataset, weights, **own)}
 
 
 def _short(settings: TrainingSettings) -> dict[str, Any]:
