@@ -6,10 +6,10 @@
     python -m benchmarks.prove_finetune corridor --photos DIR    first half of a real route to second half
     python -m benchmarks.prove_finetune forgetting --photos DIR  what the city's weights lose on real photos
 
-Each model is measured in two ways: as it is used by default, which for the default model is with descriptors
-learned from the database and by votes, and with its own pooled descriptors and by the count of matches, where
-training has more to gain. Measured are the weights that `finetune` writes, which are the untrained ones where
-no epoch was better on the validation photos, and those of the last step, which show what training changed.
+Each model is measured in two ways: with descriptors learned from the database and by votes, the default of the
+default model, and with its own pooled descriptors and by the count of matches, where training has more to gain.
+Measured are the weights that `finetune` writes, which are the untrained ones where no epoch was better on the
+validation photos, and those of the last step, which show what training changed.
 
 DIR is a data set in the standard layout with database/ and queries/ whose file names carry metres along a
 route, such as Corridor (Milford 2013) from VPR-Bench. `forgetting` uses the weights that `demo` left.
@@ -32,7 +32,7 @@ import torch
 
 from benchmarks.kept import add_kept_folder
 from benchmarks.results import make_parser, read_results, write_results
-from models.aggregation.choice import GEM
+from models.aggregation.choice import GEM, LEARNED
 from models.checkpoints.weights_file import save_weights
 from models.networks.architecture import Architecture
 from models.networks.selavpr import SelaVPR
@@ -54,6 +54,10 @@ STANDARD = TrainingSettings(epochs=3, queries_per_round=120)
 # Adapters only behind the map that local features come from: re-ranking stays what it was. And fewer steps.
 CAREFUL = TrainingSettings(epochs=1, queries_per_round=120, adapter_stages=(5, 6), local_weight=0.0)
 RECIPES = {"standard": STANDARD, "careful": CAREFUL}
+WAYS: dict[str, dict[str, Any]] = {
+    "learned": {"aggregation": LEARNED, "matching": Matching(score="votes")},
+    "own": {"aggregation": GEM, "matching": Matching(score="count")},
+}
 
 
 def main() -> None:
@@ -109,7 +113,8 @@ def forgetting(args: argparse.Namespace) -> dict[str, Any]:
         if not weights.exists():
             sys.exit(f"{weights} does not exist: run `python -m benchmarks.prove_finetune demo` first")
         result[name] = {"last": _recalls(args.photos, weights)}
-        _table(f"real photos, {name}", result["before"]["default"], result[name]["last"]["default"])
+        for way in WAYS:
+            _table(f"real photos, {name}, {way}", result["before"][way], result[name]["last"][way])
     return result
 
 
@@ -251,8 +256,7 @@ def _recall(dataset: Path, weights: Path | None, **how: Any) -> dict[str, dict[s
 
 def _recalls(dataset: Path, weights: Path | None) -> dict[str, dict[str, dict[str, float]]]:
     """Return the recall of a model in both ways of using it."""
-    own = {"aggregation": GEM, "matching": Matching(score="count")}
-    return {"default": _recall(dataset, weights), "own": _recall(dataset, weights, **own)}
+    return {name: _recall(dataset, weights, **how) for name, how in WAYS.items()}
 
 
 def _short(settings: TrainingSettings) -> dict[str, Any]:
