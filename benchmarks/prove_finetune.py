@@ -6,10 +6,10 @@
     python -m benchmarks.prove_finetune corridor --photos DIR    first half of a real route to second half
     python -m benchmarks.prove_finetune forgetting --photos DIR  what the city's weights lose on real photos
 
-Each model is measured in two ways: with descriptors learned from the database and by votes, which is how the
-default model is used, and with its own pooled descriptors and by the count of matches, where training has more
-to gain. Measured are the weights that `finetune` writes, which are the untrained ones where no epoch was better
-on the validation photos, and those of the last step, which show what training changed.
+Each model is measured in two ways: with descriptors learned from the database and by votes, which is how
+the default model is used, and with its own pooled descriptors and by the count of matches, where training
+has more to gain. Measured are the weights that `finetune` writes, which are the untrained ones where no
+epoch was better on the validation photos, and those of the last step, which show what training changed.
 
 DIR is a data set in the standard layout with database/ and queries/ whose file names carry metres along a
 route, such as Corridor (Milford 2013) from VPR-Bench. `forgetting` uses the weights that `demo` left.
