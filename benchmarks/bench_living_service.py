@@ -42,6 +42,7 @@ from benchmarks.subprocesses import apart
 
 K, COMPARED_EVERY = 100, 4
 LATE_S = 2.0  # the goal
+TRAINING_S = 1200.0  # the most that a new training is waited for
 
 
 def fresh_answers(store: str, *photos: str) -> list[Any]:
@@ -170,18 +171,22 @@ def followed(
 
 
 def trained_anew(run: Changes, watch: ReplicaWatch, before: list[Answer], deleted: int) -> dict[str, Any]:
-    """Delete so many rows that the index is trained anew, and go on until it is; return the figures."""
+    """Delete so many rows that the index is trained anew, and go on until it is; return the figures.
+
+    `training_s` is None if it was not done in `TRAINING_S`.
+    """
     answers = run.asking.answers
     found, gone, asides = len(run.found_s), len(run.gone_s), len(watch.asides_s)
     began, start = time.monotonic(), len(answers)
     run.order("delete", list(range(deleted)))
     deleting_s, end = time.monotonic() - began, len(answers)
     # At least 30 s, so that the version is followed; then until it is trained.
-    run.follow(lambda passed: passed < 30 or (watch.works_aside and passed < 400))
+    run.follow(lambda passed: passed < 30 or (watch.works_aside and passed < TRAINING_S))
+    trained = not watch.works_aside
     return {
         "deleted": deleted,
         "deleting_s": round(deleting_s, 1),
-        "training_s": max(watch.asides_s[asides:], default=0.0),
+        "training_s": max(watch.asides_s[asides:], default=None) if trained else None,
         "found_after_s": late(run.found_s[found:]),
         "gone_after_s": late(run.gone_s[gone:]),
         "answer_ms": {
@@ -206,7 +211,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder for photos and stores; kept, and used again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        photos = 8 * -(-int(args.seconds / args.every + 100) // 8)
+        photos = 8 * -(-int((args.seconds + TRAINING_S) / args.every + 10) // 8)
         args.scratch = (args.scratch or Path(scratch)) / f"photos-{photos}"
         store, paths = prepare(args.scratch, args.rows, photos)
         measure(store, paths, args, functools.partial(save, args))
