@@ -1,8 +1,10 @@
-"""Mutual nearest neighbours on a CPU: similarity tiles that fit in a core's cache, threads over candidates.
+"""Mutual nearest neighbours on a CPU: similarity tiles that fit in a core's caches, threads over candidates.
 
-A tile is a product (see `cpu_products`) and two vectorised passes over it: the maximum of each column and the
-first maximum of each row. A row whose maximum is also that of its column claims the column; claimed columns
-are checked again for an earlier row with the same value.
+A tile is a product (see `cpu_products`) and two vectorised passes over it: the maximum of each column within
+every band of a few rows, and the first maximum of each row. A row whose maximum is also that of its column
+claims the column. An earlier row may reach the same value yet prefer another column: then the column has no
+mutual partner. The maxima of the bands show this for all bands but the row's own, of which few values are
+read again.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ from storage.cores import usable_cores
 
 __all__ = ["partners_on_cpu"]
 
-# Similarities per tile: 2 MiB, small enough to stay in the cache for the two passes, large enough for a
-# product at full speed (benchmarks/README.md, Matching).
-_TILE = 1 << 19
+# Similarities per tile: 4 MiB, the share of a core in the second and third level caches of common servers.
+# Smaller ones cost more calls, and each product reads the query again (benchmarks/README.md, Matching).
+_TILE = 1 << 20
 
-# Reading one value of a column costs as much as reading this many contiguous values of a tile.
-_MANY_CLAIMS = 12
+# Rows per band: with fewer the maxima of the bands, with more the values read again take longer.
+_BAND = 16
 
 
 def partners_on_cpu(
@@ -71,11 +73,14 @@ def partners_on_cpu(
         others = as_float32(candidates[at])
         packed, scale = tiles.pack(others)
         limit = None if floor is None else np.float32(floor) / scale
+        found = _Found(partner[at], best[at], limit)
         buffer = torch.empty(rows * len(others), len(query))
         for first in range(0, size, rows):
             some = packed[:, first : first + rows]
             tile = tiles.multiply(some.reshape(-1, some.shape[-1]), buffer).numpy()
-            _fold(tile.reshape(len(others), -1, len(query)), first, partner[at], best[at], limit)
+            found.fold(tile.reshape(len(others), -1, len(query)), first)
+            del tile  # the next product may take its memory, which is in the cache
+        found.finish()
         best[at] *= scale
 
     starts = range(0, count, group)
@@ -91,47 +96,104 @@ def partners_on_cpu(
     return torch.from_numpy(partner), torch.from_numpy(best)
 
 
-def _fold(
-    tile: NDArray[np.float32],
-    first: int,
-    partner: NDArray[np.int64],
-    best: NDArray[np.float32],
-    limit: NDArray[np.float32] | None,
-) -> None:
-    """Fold one tile of similarities into the running result, in place.
+class _Found:
+    """What the tiles of some candidates show so far.
 
     Args:
-        tile: (G, R, N) float32, R cells of each of G candidates against N query cells.
-        first: Index of the tile's first candidate cell.
-        partner: (G, N) int64, see `partners_on_cpu`.
-        best: (G, N) float32, largest similarity so far.
+        partner: (G, N) int64 of -1, see `partners_on_cpu`; written in place.
+        best: (G, N) float32 of -inf, the largest similarities; written in place.
         limit: (G, 1) float32, similarities that count; None for all.
     """
+
+    def __init__(
+        self, partner: NDArray[np.int64], best: NDArray[np.float32], limit: NDArray[np.float32] | None
+    ) -> None:
+        self._partner, self._best, self._limit = partner.reshape(-1), best.reshape(-1), limit
+        self._claimed = np.full(best.size, -np.inf, dtype=np.float32)  # the similarity of each partner
+
+    def fold(self, tile: NDArray[np.float32], first: int) -> None:
+        """Fold in one tile of similarities.
+
+        Args:
+            tile: (G, R, N) float32, contiguous, R cells of each of G candidates against N query cells.
+            first: Index of the tile's first candidate cell.
+
+        Raises:
+            NotFinite: a row's maximum is NaN or infinite.
+        """
+        groups, size, columns = tile.shape
+        tops = _band_maxima(tile)
+        values = tile.reshape(-1)
+        choice = tile.reshape(-1, columns).argmax(axis=1)
+        row_max = values[np.arange(0, tile.size, columns) + choice]
+        # A value that is not finite makes the maximum of its row or column non-finite.
+        if not np.isfinite(row_max).all():
+            raise NotFinite
+        column = choice + np.repeat(np.arange(0, groups * columns, columns), size)  # of all columns
+        earlier = self._best[column]
+        np.maximum(self._best, tops.max(axis=1).reshape(-1), out=self._best)
+        # Strictly larger: of equal candidate cells the one of an earlier tile stays.
+        claims = (row_max == self._best[column]) & (row_max > earlier)
+        if self._limit is not None:
+            claims &= row_max >= np.repeat(self._limit[:, 0], size)
+        row = claims.nonzero()[0][::-1]
+        claimant = np.empty(groups * columns, dtype=np.int64)
+        claimant[column[row]] = row  # of several rows the first one stays: it is written last
+        row = row[claimant[column[row]] == row]
+        row = row[_first_in_column(values, tops, row, choice[row], size)]
+        self._partner[column[row]] = row % size + first
+        self._claimed[column[row]] = row_max[row]
+
+    def finish(self) -> None:
+        """Drop the partners that a later tile surpassed.
+
+        Raises:
+            NotFinite: a column's maximum is NaN or infinite.
+        """
+        if not np.isfinite(self._best).all():
+            raise NotFinite
+        self._partner[self._claimed != self._best] = -1
+
+
+def _band_maxima(tile: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the (G, B, N) maxima of each column of a (G, R, N) tile within bands of `_BAND` rows."""
     groups, size, columns = tile.shape
-    top = np.maximum.reduce(tile, axis=1)
-    rows = tile.reshape(-1, columns)
-    choice = rows.argmax(axis=1)
-    row_max = rows[np.arange(len(rows)), choice]
-    # A value that is not finite makes the maximum of its row or column non-finite.
-    if not (np.isfinite(row_max).all() and np.isfinite(top).all()):
-        raise NotFinite
-    better = top > best  # strictly: of equal candidate cells the one of an earlier tile stays
-    np.putmask(partner, better, -1)
-    np.maximum(best, top, out=best)
-    chosen = choice + np.repeat(np.arange(0, groups * columns, columns), size)  # of all columns
-    claims = (row_max == top.ravel()[chosen]) & better.ravel()[chosen]
-    if limit is not None:
-        claims &= row_max >= np.repeat(limit[:, 0], size)
-    row = claims.nonzero()[0][::-1]
-    claimant = np.empty(top.size, dtype=np.int64)
-    claimant[chosen[row]] = row  # of several rows the first one stays: it is written last
-    row = row[claimant[chosen[row]] == row]
-    # An earlier row may reach the same value yet prefer another column: then the column has no mutual
-    # partner. With many claimed columns, one pass over the tile is the faster check that no column repeats
-    # its maximum.
-    if len(row) * _MANY_CLAIMS < top.size or np.count_nonzero(tile == top[:, None]) > top.size:
-        row = row[tile[row // size, :, choice[row]].argmax(axis=1) == row % size]
-    partner[row // size, choice[row]] = row % size + first
+    whole, rest = divmod(size, _BAND)
+    tops = np.empty((groups, whole + (rest > 0), columns), dtype=np.float32)
+    bands = tile[:, : whole * _BAND].reshape(groups, whole, _BAND, columns)
+    np.maximum.reduce(bands, axis=2, out=tops[:, :whole])
+    if rest:
+        np.maximum.reduce(tile[:, whole * _BAND :], axis=1, out=tops[:, whole])
+    return tops
+
+
+def _first_in_column(
+    values: NDArray[np.float32],
+    tops: NDArray[np.float32],
+    row: NDArray[np.int64],
+    choice: NDArray[np.int64],
+    size: int,
+) -> NDArray[np.bool_]:
+    """Return which rows are the first of their column to reach its maximum.
+
+    Args:
+        values: (G * R * N,) float32, the tile.
+        tops: (G, B, N) float32 from `_band_maxima`.
+        row: (P,) int64, rows of all groups that reach their column's maximum.
+        choice: (P,) int64, their columns.
+        size: R, rows per group.
+
+    Returns:
+        (P,) bool.
+    """
+    columns = tops.shape[2]
+    group, inside = np.divmod(row, size)
+    band = tops[group, :, choice].argmax(axis=1)
+    # Rows before the band may be read as well; before the first row of a group, that one is.
+    back = np.minimum(np.arange(1, min(_BAND, size))[:, None], inside)
+    at = row * columns + choice
+    beside = (values[at - back * columns] == values[at]).any(axis=0)
+    return (band == inside // _BAND) & (~beside | (inside == 0))
 
 
 def _work_off(turns: Iterator[int], lock: threading.Lock, match: Callable[[int], None]) -> None:
