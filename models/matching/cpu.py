@@ -193,7 +193,8 @@ def _first_in_column(
     back = np.minimum(np.arange(1, min(_BAND, size))[:, None], inside)
     at = row * columns + choice
     beside = (values[at - back * columns] == values[at]).any(axis=0)
-    return (band == inside // _BAND) & (~beside | (inside == 0))
+    first: NDArray[np.bool_] = (band == inside // _BAND) & (~beside | (inside == 0))
+    return first
 
 
 def _work_off(turns: Iterator[int], lock: threading.Lock, match: Callable[[int], None]) -> None:
