@@ -147,6 +147,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "load": os.getloadavg(),
         "int8": int8_available(),
+        "tile_mib": matching_cpu._TILE * 4 / 2**20,
         "floors": {"float32_gflop_s": blas_gflop_per_s(), "copy_gb_s": copy_gb_per_s()},
         "speed": [compare(args.candidates, *size, args.rounds) for size in SIZES],
         "votes": votes,

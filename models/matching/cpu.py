@@ -22,14 +22,16 @@ from torch import Tensor
 
 from models.matching.cpu_products import Float32Product, Int8Product, rounds_to_int8
 from models.matching.features import NotFinite, as_float32
+from models.runtime.caches import cache_share
 from models.runtime.threads import lone_threads
 from storage.cores import usable_cores
 
 __all__ = ["partners_on_cpu"]
 
-# Similarities per tile: 4 MiB, the share of a core in the second and third level caches of common servers.
-# Smaller ones cost more calls, and each product reads the query again (benchmarks/README.md, Matching).
-_TILE = 1 << 20
+# Similarities per tile: what fits in a core's share of the second and third level caches, from which the two
+# passes read it; 2 to 8 MiB. Smaller tiles cost more calls, and each product reads the query again
+# (benchmarks/README.md, Matching).
+_TILE = min(max((cache_share() or 1 << 22) // 4, 1 << 19), 1 << 21)
 
 # Rows per band: with fewer the maxima of the bands, with more the values read again take longer.
 _BAND = 16
@@ -110,6 +112,7 @@ class _Found:
     ) -> None:
         self._partner, self._best, self._limit = partner.reshape(-1), best.reshape(-1), limit
         self._claimed = np.full(best.size, -np.inf, dtype=np.float32)  # the similarity of each partner
+        self._least = np.float32(np.inf)  # of the rows' maxima
 
     def fold(self, tile: NDArray[np.float32], first: int) -> None:
         """Fold in one tile of similarities.
@@ -117,30 +120,26 @@ class _Found:
         Args:
             tile: (G, R, N) float32, contiguous, R cells of each of G candidates against N query cells.
             first: Index of the tile's first candidate cell.
-
-        Raises:
-            NotFinite: a row's maximum is NaN or infinite.
         """
         groups, size, columns = tile.shape
+        rows = tile.reshape(-1, columns)
         tops = _band_maxima(tile)
-        values = tile.reshape(-1)
-        choice = tile.reshape(-1, columns).argmax(axis=1)
-        row_max = values[np.arange(0, tile.size, columns) + choice]
-        # A value that is not finite makes the maximum of its row or column non-finite.
-        if not np.isfinite(row_max).all():
-            raise NotFinite
-        column = choice + np.repeat(np.arange(0, groups * columns, columns), size)  # of all columns
+        choice = rows.argmax(axis=1)
+        row_max = rows[np.arange(len(rows)), choice]
+        self._least = np.minimum(self._least, row_max.min())
+        column = choice  # of all groups' columns
+        if groups > 1:
+            column = choice + np.repeat(np.arange(0, groups * columns, columns), size)
         earlier = self._best[column]
         np.maximum(self._best, tops.max(axis=1).reshape(-1), out=self._best)
         # Strictly larger: of equal candidate cells the one of an earlier tile stays.
         claims = (row_max == self._best[column]) & (row_max > earlier)
         if self._limit is not None:
             claims &= row_max >= np.repeat(self._limit[:, 0], size)
-        row = claims.nonzero()[0][::-1]
-        claimant = np.empty(groups * columns, dtype=np.int64)
-        claimant[column[row]] = row  # of several rows the first one stays: it is written last
-        row = row[claimant[column[row]] == row]
-        row = row[_first_in_column(values, tops, row, choice[row], size)]
+        row = claims.nonzero()[0]
+        if len(row) > self._best.size:  # some claim the same column: many equal cells
+            row = row[np.unique(column[row], return_index=True)[1]]
+        row = row[_first_in_column(rows, tops, row, choice[row], size)]
         self._partner[column[row]] = row % size + first
         self._claimed[column[row]] = row_max[row]
 
@@ -148,9 +147,10 @@ class _Found:
         """Drop the partners that a later tile surpassed.
 
         Raises:
-            NotFinite: a column's maximum is NaN or infinite.
+            NotFinite: a similarity was NaN or infinite.
         """
-        if not np.isfinite(self._best).all():
+        # Such a value makes the maximum of its row or column NaN or infinite.
+        if not (np.isfinite(self._least) and np.isfinite(self._best).all()):
             raise NotFinite
         self._partner[self._claimed != self._best] = -1
 
@@ -168,7 +168,7 @@ def _band_maxima(tile: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _first_in_column(
-    values: NDArray[np.float32],
+    rows: NDArray[np.float32],
     tops: NDArray[np.float32],
     row: NDArray[np.int64],
     choice: NDArray[np.int64],
@@ -177,7 +177,7 @@ def _first_in_column(
     """Return which rows are the first of their column to reach its maximum.
 
     Args:
-        values: (G * R * N,) float32, the tile.
+        rows: (G * R, N) float32, the tile.
         tops: (G, B, N) float32 from `_band_maxima`.
         row: (P,) int64, rows of all groups that reach their column's maximum.
         choice: (P,) int64, their columns.
@@ -186,14 +186,14 @@ def _first_in_column(
     Returns:
         (P,) bool.
     """
-    columns = tops.shape[2]
     group, inside = np.divmod(row, size)
     band = tops[group, :, choice].argmax(axis=1)
     # Rows before the band may be read as well; before the first row of a group, that one is.
     back = np.minimum(np.arange(1, min(_BAND, size))[:, None], inside)
-    at = row * columns + choice
-    beside = (values[at - back * columns] == values[at]).any(axis=0)
-    first: NDArray[np.bool_] = (band == inside // _BAND) & (~beside | (inside == 0))
+    at = row * rows.shape[1] + choice
+    values = rows.reshape(-1)
+    beside = (values.take(at - back * rows.shape[1]) == values.take(at)).any(axis=0)
+    first: NDArray[np.bool_] = (band == inside // _BAND) & ((inside == 0) | ~beside)
     return first
 
 
