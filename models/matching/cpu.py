@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.matching.caches import cache_share
 from models.matching.cpu_products import Float32Product, Int8Product, rounds_to_int8
 from models.matching.features import NotFinite, as_float32
-from models.runtime.caches import cache_share
 from models.runtime.threads import lone_threads
 from storage.cores import usable_cores
 

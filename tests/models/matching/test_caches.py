@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.runtime.caches import cache_share
+from models.matching.caches import cache_share
 from storage.cores import usable_cores
 
 
