@@ -258,8 +258,8 @@ PARTS: tuple[Part, ...] = (
     _codes(5_250_000),
     _codes(10_000_000),
     _finetune("corridor", "--photos", "{corridor}"),
-    _finetune("forgetting", "--photos", "{corridor}"),
     _finetune("demo"),
+    _finetune("forgetting", "--photos", "{corridor}"),  # of the weights that demo makes
     _finetune("hard"),
     _search(1_000_000),
     _search_city(1_000_000, 512, "learned"),

@@ -80,3 +80,8 @@ def test_a_folder_below_one_of_the_user_is_filled_in() -> None:
     assert command[2:] == ["--dataset", "/photos/corridor", "--elsewhere", "/photos/ie_tower"]
     assert known.is_run_by(command[2:])
     assert not part_named("known").is_run_by(command[2:])
+
+
+def test_weights_are_trained_before_what_looks_at_them() -> None:
+    names = [part.name for part in PARTS]
+    assert names.index("finetune demo") < names.index("finetune forgetting")
