@@ -38,14 +38,11 @@ def test_a_core_has_its_share_of_the_caches_above_the_first(tmp_path: Path) -> N
 def test_a_cache_that_is_not_described_as_expected_has_no_share(
     tmp_path: Path, cache: tuple[str, str, str]
 ) -> None:
-    assert cache_share(describe(tmp_path, ("2", "1M", "0"), cache)) is None
+    assert cache_share(describe(tmp_path / "usual", ("2", "1M", "0"))) == 1 << 20
+    assert cache_share(describe(tmp_path / "other", ("2", "1M", "0"), cache)) is None
 
 
-def test_a_system_that_describes_no_cache_has_no_share(tmp_path: Path) -> None:
-    assert cache_share(tmp_path) is None
-    assert cache_share(describe(tmp_path, ("1", "48K", "0"))) is None
-
-
-def test_this_machine_says_nothing_or_something_plausible() -> None:
-    share = cache_share()
-    assert share is None or 1 << 15 < share < 1 << 34
+def test_a_system_that_describes_no_such_cache_has_no_share(tmp_path: Path) -> None:
+    assert cache_share(describe(tmp_path / "usual", ("1", "48K", "0"), ("2", "1M", "0"))) == 1 << 20
+    assert cache_share(describe(tmp_path / "small", ("1", "48K", "0"))) is None
+    assert cache_share(tmp_path / "none") is None
