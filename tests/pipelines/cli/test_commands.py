@@ -233,11 +233,16 @@ def test_exit_codes_of_errors(
 
 
 @pytest.mark.long
-def test_index_without_model_uses_that_of_the_store(store: str, city: Path) -> None:
-    card = Store.open(store).card
-    card.require_model(load_extractor("efficientnet-lite0").card)
-    assert (card.model, card.aggregation_sha256 is not None) == ("efficientnet-lite0", True)
-    assert main(["index", str(city), "--store", store, "--quiet", "--json"]) == 0
+def test_index_without_flags_uses_model_and_aggregation_of_the_store(own_store: Path, tmp_path: Path) -> None:
+    card = Store.open(own_store).card
+    assert card.aggregation_sha256 is None, "a new store would learn its own"
+    write_photos(tmp_path / "more", 2, first=100)
+    assert main(["index", str(tmp_path / "more"), "--store", str(own_store), "--quiet"]) == 0
+    grown = Store.open(own_store)
+    assert (grown.count, grown.card) == (14, card)
+    added = grown.snapshot.table.find("image_id", [path.name for path in (tmp_path / "more").iterdir()])
+    own = load_extractor(card.model).extract(sorted((tmp_path / "more").iterdir()))[0]
+    assert np.allclose(added.sort_by("image_id")["descriptor"].to_pylist(), own, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -264,13 +269,11 @@ def test_signals_end_a_verb_with_one_line(
         return 0
 
     monkeypatch.setitem(commands.VERBS, "info", run)
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
+    before = signal.getsignal(signal.SIGTERM)
     try:
         assert main(["info", "--store", "any"]) == code
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        signal.signal(signal.SIGTERM, before)
     assert left == [True]
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1

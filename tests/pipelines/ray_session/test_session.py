@@ -6,7 +6,6 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -83,15 +82,6 @@ def test_session_without_authentication_does_not_start(monkeypatch: pytest.Monke
         pass
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, although shells start background jobs with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_signals_wait_until_ray_has_started_unless_they_are_repeated() -> None:
     installed: list[object] = []
     utilities = SimpleNamespace(set_sigterm_handler=installed.append)
