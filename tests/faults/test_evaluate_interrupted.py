@@ -16,7 +16,7 @@ from tests.support.pictures import write_photos
 
 pytestmark = pytest.mark.fault
 
-IMAGES, QUERIES = 60, 6
+IMAGES, QUERIES = 200, 6
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 6.0])
