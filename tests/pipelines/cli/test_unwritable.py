@@ -230,7 +230,8 @@ import os, sys, io, contextlib
 from pathlib import Path
 from tests.pipelines.cli.test_unwritable import READS, WRITES, command
 from pipelines.cli import main
-import models.weights, pipelines.evaluation.job, pipelines.training.job, serving.app, ray.data
+# What is imported later may be out of reach of the other user.
+import lance, models.weights, pipelines.evaluation.job, pipelines.training.job, serving.app, ray.data
 inputs, folder, own = map(Path, sys.argv[1:])
 os.setgid(65534); os.setuid(65534); os.chdir(own); os.environ["HOME"] = str(own)
 for expected, cases in ((0, READS), (2, WRITES)):
