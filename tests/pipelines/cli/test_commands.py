@@ -233,7 +233,7 @@ def test_exit_codes_of_errors(
 
 
 @pytest.mark.long
-def test_index_without_flags_uses_model_and_aggregation_of_the_store(own_store: Path, tmp_path: Path) -> None:
+def test_index_without_flags_makes_descriptors_as_the_store_does(own_store: Path, tmp_path: Path) -> None:
     card = Store.open(own_store).card
     assert card.aggregation_sha256 is None, "a new store would learn its own"
     write_photos(tmp_path / "more", 2, first=100)
